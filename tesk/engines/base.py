@@ -1,0 +1,79 @@
+"""What the dispatcher asks of any place where tasks run.
+
+An engine is told of a task (`submit`), of a wish to end it (`cancel`) and that its end is on record (`forget`).
+Each may be repeated and each may follow a crash, so each is idempotent. In return the engine reports, whenever it
+learns more, the whole status of a task as it is now, never a difference: a lost report costs nothing.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from tesk.tes import State, Task, TaskLog
+
+TaskId = str
+"""13 characters of base 32, ordered by time of creation; fit to be part of any object's name."""
+
+
+class Job(Struct, frozen=True):
+    """A task as an engine needs it: its id, its owner and the document with the inputs' content."""
+
+    id: TaskId
+    owner: int
+    task: Task
+
+
+class TaskStatus(Struct, frozen=True):
+    """What is so now: the state, and the log of the attempt that runs or ran (the whole of it)."""
+
+    state: State
+    log: TaskLog
+
+
+class Capacity(Struct, frozen=True):
+    """What may run at once; None is without limit. Cores, GiB, number of tasks."""
+
+    cpu_cores: float | None = None
+    ram_gb: float | None = None
+    tasks: int | None = None
+
+
+Report = Callable[[TaskId, TaskStatus], None]
+
+
+class Engine(Protocol):
+    """A place where tasks run."""
+
+    name: str
+    backend_parameters: frozenset[str]
+
+    async def open(self, report: Report) -> None:
+        """Gets ready. Statuses go to `report`. Raises EngineError where the engine cannot work at all."""
+
+    async def close(self) -> None:
+        """Lets go of everything in this process; what runs goes on and is taken up by the next `submit`."""
+
+    async def capacity(self) -> Capacity: ...
+
+    async def submit(self, job: Job) -> None:
+        """Starts the task, or takes it up again where it stands. Returns at once; reports tell the rest."""
+
+    async def cancel(self, task_id: TaskId) -> None:
+        """Ends the task; the report CANCELED follows when nothing of it runs any more."""
+
+    async def forget(self, task_id: TaskId) -> None:
+        """Removes all that the task made. Its end is on record."""
+
+    async def known(self) -> set[TaskId]:
+        """Tasks of which anything at all exists here."""
+
+    async def live_log(self, task_id: TaskId) -> TaskLog | None:
+        """The log of a running task with what its executors have written so far; None if it does not run."""
+
+    async def ready(self) -> str | None:
+        """None, or in words why no task can run now."""
+
+
+class EngineError(RuntimeError):
+    """The engine cannot work: the message says why and what to do."""

@@ -1,0 +1,76 @@
+"""What the filer is told and what it tells: a plan in, a report of JSON lines out.
+
+The scratch root mirrors the paths of the containers: container path `/data/a` lies at `ROOT/data/a`. So a plan is
+the task's own inputs or outputs and a root, and neither side needs a table of paths.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from tesk.tes import Input, Output
+
+
+class FilerSettings(Struct, frozen=True, omit_defaults=True):
+    """How transfers behave. `file_roots`: folders that file: URLs and bare paths may use; none by default."""
+
+    file_roots: tuple[str, ...] = ()
+    missing_outputs: Literal["warning", "error"] = "warning"
+    retries: int = 5
+    timeout_s: float = 60.0
+    concurrency: int = 8
+
+
+class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_field="step"):
+    """Make `directories` (0777) and `files` (empty, 0666) below the root, then fetch the inputs in order."""
+
+    root: str
+    inputs: list[Input] = []
+    directories: list[str] = []
+    files: list[str] = []
+    settings: FilerSettings = FilerSettings()
+
+
+class OutputsPlan(Struct, frozen=True, omit_defaults=True, tag="outputs", tag_field="step"):
+    """Push what the outputs name below the root."""
+
+    root: str
+    outputs: list[Output] = []
+    settings: FilerSettings = FilerSettings()
+
+
+Plan = InputsPlan | OutputsPlan
+
+
+class Pushed(Struct, tag="output", tag_field="event"):
+    """One file that arrived: its URL, its path in the container, its size."""
+
+    url: str
+    path: str
+    size_bytes: int
+
+
+class Warned(Struct, tag="warning", tag_field="event"):
+    message: str
+
+
+class Failed(Struct, tag="error", tag_field="event"):
+    """Why the whole step failed: which URL, what the other side answered, after how many tries."""
+
+    message: str
+
+
+class Progress(Struct, tag="progress", tag_field="event"):
+    """How far the step is, at most every few seconds."""
+
+    bytes_done: int
+    files_done: int
+    bytes_total: int | None = None
+    files_total: int | None = None
+
+
+class Done(Struct, tag="done", tag_field="event"):
+    """The last line of a step that went well."""
+
+
+Event = Pushed | Warned | Failed | Progress | Done

@@ -1,0 +1,364 @@
+"""TES 1.1 documents: what a client sends, what it gets back, and which requests are refused.
+
+One set of structs serves the server, the taskmaster and the filer. Reading is tolerant where real clients need
+it (nulls, unknown keys, server-owned fields are dropped) and strict where a task could not run as written: each
+refusal names the field and the reason, so that it can be answered with 400 before anything is stored.
+
+Source: GA4GH TES 1.1.0, openapi/task_execution_service.openapi.yaml.
+"""
+
+import enum
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+MAX_STRING: Final = 4096
+WILDCARDS: Final = re.compile(r"[*?\[]")
+KEPT_SCHEMES: Final = frozenset({"file", "http", "https", "s3", "ftp"})
+
+
+class State(enum.IntEnum):
+    """TES states; the numbers are what the store keeps and never change."""
+
+    UNKNOWN = 0
+    QUEUED = 1
+    INITIALIZING = 2
+    RUNNING = 3
+    PAUSED = 4
+    COMPLETE = 5
+    EXECUTOR_ERROR = 6
+    SYSTEM_ERROR = 7
+    CANCELED = 8
+    PREEMPTED = 9
+    CANCELING = 10
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL: Final = frozenset(
+    {State.COMPLETE, State.EXECUTOR_ERROR, State.SYSTEM_ERROR, State.CANCELED, State.PREEMPTED}
+)
+
+NEXT: Final[dict[State, frozenset[State]]] = {
+    State.UNKNOWN: frozenset(set(State) - {State.UNKNOWN}),
+    State.QUEUED: frozenset({State.INITIALIZING, State.RUNNING, State.CANCELING}) | TERMINAL,
+    State.INITIALIZING: frozenset({State.RUNNING, State.CANCELING}) | TERMINAL,
+    State.RUNNING: frozenset({State.CANCELING}) | TERMINAL,
+    State.PAUSED: frozenset({State.RUNNING, State.CANCELING}) | TERMINAL,
+    State.CANCELING: frozenset({State.CANCELED}),
+    **{state: frozenset() for state in TERMINAL},
+}
+"""State machine: from each state, the states that may follow. Terminal states have none."""
+
+
+class FileType(enum.Enum):
+    FILE = "FILE"
+    DIRECTORY = "DIRECTORY"
+
+
+Text = Annotated[str, Meta(max_length=MAX_STRING)]
+
+
+class Input(Struct, omit_defaults=True):
+    """tesInput. `type` stays unset when the client left it out: the filer finds the real one."""
+
+    path: Text
+    name: Text | None = None
+    description: str | None = None
+    url: Text | None = None
+    type: FileType | None = None
+    content: str | None = None
+    streamable: bool | None = None
+
+
+class Output(Struct, omit_defaults=True):
+    """tesOutput."""
+
+    path: Text
+    url: Text
+    name: Text | None = None
+    description: str | None = None
+    path_prefix: Text | None = None
+    type: FileType | None = None
+
+
+class Executor(Struct, omit_defaults=True):
+    """tesExecutor."""
+
+    image: Annotated[str, Meta(min_length=1, max_length=1024)]
+    command: Annotated[list[str], Meta(min_length=1)]
+    workdir: Text | None = None
+    stdin: Text | None = None
+    stdout: Text | None = None
+    stderr: Text | None = None
+    env: dict[str, str | None] | None = None
+    ignore_error: bool | None = None
+
+
+class Resources(Struct, omit_defaults=True):
+    """tesResources. Clients mean cores (fractions are accepted) and GiB."""
+
+    cpu_cores: (
+        Annotated[int, Meta(ge=0, le=1_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000)] | None
+    ) = None
+    preemptible: bool | None = None
+    ram_gb: Annotated[int, Meta(ge=0, le=10_000_000)] | Annotated[float, Meta(ge=0, le=10_000_000)] | None = (
+        None
+    )
+    disk_gb: (
+        Annotated[int, Meta(ge=0, le=1_000_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000_000)] | None
+    ) = None
+    zones: list[str] | str | None = None
+    backend_parameters: dict[str, str | None] | None = None
+    backend_parameters_strict: bool | None = None
+
+
+class Task(Struct, omit_defaults=True):
+    """tesTask as a client writes it. Server-owned fields (id, state, logs, creation_time) are not read."""
+
+    executors: Annotated[list[Executor], Meta(min_length=1)]
+    name: Text | None = None
+    description: str | None = None
+    inputs: list[Input] | None = None
+    outputs: list[Output] | None = None
+    resources: Resources | None = None
+    volumes: list[Text] | None = None
+    tags: dict[str, str | None] | None = None
+
+
+class ExecutorLog(Struct):
+    """tesExecutorLog. `exit_code` is always present: clients read it as an int (-1 while it runs)."""
+
+    exit_code: int
+    start_time: str | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+    stdout: str | UnsetType = UNSET
+    stderr: str | UnsetType = UNSET
+
+
+class OutputFileLog(Struct):
+    """tesOutputFileLog. `size_bytes` is a string, as the specification wants."""
+
+    url: str
+    path: str
+    size_bytes: str
+
+
+class TaskLog(Struct):
+    """tesTaskLog: one attempt at running the task."""
+
+    logs: list[ExecutorLog] = msgspec.field(default_factory=list)
+    outputs: list[OutputFileLog] = msgspec.field(default_factory=list)
+    start_time: str | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+    system_logs: list[str] | UnsetType = UNSET
+
+
+class InvalidTask(ValueError):
+    """A task document that is refused: `field` (as `executors[0].image`) and `reason`."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}" if field else reason)
+        self.field = field
+        self.reason = reason
+
+
+encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Task).decode
+_AT: Final = re.compile(r"^(.*) - at `(key in )?\$\.?(.*)`$", re.DOTALL)
+
+
+def decode(body: bytes) -> Task:
+    """A task from JSON, with nulls dropped; checked for types only.
+
+    Raises InvalidTask. Use `parse` for what a client sends, this for what the store holds.
+    """
+    try:
+        task = _decode(body)
+    except msgspec.ValidationError as error:
+        match = _AT.match(str(error))
+        reason, _, field = match.groups() if match else (str(error), None, "")
+        raise InvalidTask(field, reason) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidTask("", f"the body is not JSON: {error}") from None
+    return task
+
+
+def parse(
+    body: bytes, *, parameters: Collection[str] = (), schemes: Collection[str] = KEPT_SCHEMES
+) -> tuple[Task, list[str]]:
+    """What a client posts: the task as it will be kept, and warnings for its system logs.
+
+    `parameters` are the supported backend parameters (matched without regard to case). Raises InvalidTask.
+    """
+    task = decode(body)
+    _drop_nulls(task)
+    for field, reason in _problems(task, schemes):
+        raise InvalidTask(field, reason)
+    return task, _settle_parameters(task, parameters)
+
+
+def _drop_nulls(task: Task) -> None:
+    if task.tags is not None:
+        task.tags = {key: value for key, value in task.tags.items() if value is not None} or None
+    for executor in task.executors:
+        if executor.env is not None:
+            executor.env = {key: value for key, value in executor.env.items() if value is not None} or None
+    for name in ("inputs", "outputs", "volumes"):
+        if not getattr(task, name):
+            setattr(task, name, None)
+    resources = task.resources
+    if resources is None:
+        return
+    if isinstance(resources.zones, str):
+        resources.zones = [resources.zones] if resources.zones else None
+    if resources.backend_parameters is not None:
+        kept = {key: value for key, value in resources.backend_parameters.items() if value is not None}
+        resources.backend_parameters = kept or None
+
+
+def _settle_parameters(task: Task, supported: Collection[str]) -> list[str]:
+    """Drops unsupported backend parameters with a warning each, or refuses them under `strict`."""
+    resources = task.resources
+    if resources is None or not resources.backend_parameters:
+        return []
+    known = {name.lower() for name in supported}
+    unknown = sorted(key for key in resources.backend_parameters if key.lower() not in known)
+    if unknown and resources.backend_parameters_strict:
+        field = f"resources.backend_parameters.{unknown[0]}"
+        names = ", ".join(sorted(supported)) or "none"
+        raise InvalidTask(field, f"not supported, and backend_parameters_strict is set; supported: {names}")
+    for key in unknown:
+        del resources.backend_parameters[key]
+    resources.backend_parameters = resources.backend_parameters or None
+    return [f"warning: backend parameter {key!r} is not supported and was ignored" for key in unknown]
+
+
+Problem = tuple[str, str]
+
+
+def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
+    """What the types cannot say, first problem first."""
+    for n, given in enumerate(task.inputs or ()):
+        yield from _input_problems(f"inputs[{n}]", given, schemes)
+    for n, output in enumerate(task.outputs or ()):
+        yield from _output_problems(f"outputs[{n}]", output, schemes)
+    for n, volume in enumerate(task.volumes or ()):
+        yield from _path_problems(f"volumes[{n}]", volume)
+        if posixpath.normpath(volume) in ("/", "//"):
+            yield f"volumes[{n}]", "the root of the file system cannot be a volume"
+    for n, executor in enumerate(task.executors):
+        yield from _executor_problems(f"executors[{n}]", executor)
+    for key, value in (task.tags or {}).items():
+        if "\0" in key or "\0" in (value or ""):
+            yield "tags", f"{key!r} holds a NUL character"
+    for name in ("name", "description"):
+        if "\0" in (getattr(task, name) or ""):
+            yield name, "holds a NUL character"
+
+
+def _path_problems(field: str, path: str | None) -> Iterator[Problem]:
+    if path is None:
+        return
+    if not path.startswith("/"):
+        yield field, f"{path!r} is not an absolute path"
+    elif ".." in path.split("/"):
+        yield field, f"{path!r} must not hold '..'"
+    elif "\0" in path:
+        yield field, "a path cannot hold a NUL character"
+    elif any(len(part.encode()) > 255 for part in path.split("/")):
+        yield field, "a path component is longer than 255 bytes"
+
+
+def _file_problems(field: str, path: str) -> Iterator[Problem]:
+    yield from _path_problems(field, path)
+    if posixpath.normpath(path) in ("/", "//"):
+        yield field, "the root of the file system cannot be staged"
+
+
+def _input_problems(field: str, given: Input, schemes: Collection[str]) -> Iterator[Problem]:
+    yield from _file_problems(f"{field}.path", given.path)
+    if given.content is None and not given.url:
+        yield field, "an input needs url or content"
+    if given.content and given.type is FileType.DIRECTORY:
+        yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
+    if not given.content and given.url:
+        yield from _url_problems(f"{field}.url", given.url, schemes)
+
+
+def _output_problems(field: str, output: Output, schemes: Collection[str]) -> Iterator[Problem]:
+    yield from _file_problems(f"{field}.path", output.path)
+    if not output.url:
+        yield f"{field}.url", "an output needs a url"
+    else:
+        yield from _url_problems(f"{field}.url", output.url, schemes)
+    if not WILDCARDS.search(output.path):
+        return
+    prefix = output.path_prefix
+    if not prefix:
+        yield f"{field}.path_prefix", "needed, since path holds wildcards"
+    elif WILDCARDS.search(prefix):
+        yield f"{field}.path_prefix", "must not hold wildcards"
+    elif not _is_prefix(prefix, output.path):
+        yield f"{field}.path_prefix", f"{prefix!r} is not a prefix of {output.path!r}"
+
+
+def _is_prefix(prefix: str, path: str) -> bool:
+    return prefix.startswith("/") and (posixpath.normpath(path) + "/").startswith(
+        posixpath.normpath(prefix).rstrip("/") + "/"
+    )
+
+
+def _url_problems(field: str, url: str, schemes: Collection[str]) -> Iterator[Problem]:
+    if "\0" in url:
+        yield field, "a URL cannot hold a NUL character"
+        return
+    if url.startswith("/"):
+        return
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        yield field, f"not a URL: {error}"
+        return
+    if parts.scheme not in schemes:
+        known = ", ".join(sorted(schemes))
+        yield field, f"unsupported URL scheme {parts.scheme!r}; supported: {known}, or an absolute path"
+    elif parts.scheme == "file":
+        if host not in (None, "", "localhost") or not parts.path.startswith("/"):
+            yield field, "a file URL is file:///absolute/path"
+    elif not host:
+        yield field, f"a {parts.scheme} URL needs a host or bucket"
+
+
+def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:
+    for name in ("workdir", "stdin", "stdout", "stderr"):
+        yield from _path_problems(f"{field}.{name}", getattr(executor, name))
+    if not executor.image.strip() or any(c.isspace() or c == "\0" for c in executor.image):
+        yield f"{field}.image", "not the name of an image"
+    for n, argument in enumerate(executor.command):
+        if "\0" in argument:
+            yield f"{field}.command[{n}]", "an argument cannot hold a NUL character"
+    if not executor.command[0]:
+        yield f"{field}.command[0]", "the program's name is empty"
+    for key, value in (executor.env or {}).items():
+        if not key or "=" in key or "\0" in key or "\0" in (value or ""):
+            yield f"{field}.env", f"{key!r} cannot be an environment variable"
+
+
+def without_content(task: Task) -> bytes:
+    """The BASIC document: the task as JSON with no input's content."""
+    if not any(given.content is not None for given in task.inputs or ()):
+        return encode(task)
+    document: dict[str, Any] = msgspec.to_builtins(task)
+    for given in document["inputs"]:
+        given.pop("content", None)
+    return encode(document)
