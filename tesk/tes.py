@@ -42,9 +42,7 @@ class State(enum.IntEnum):
         return self in TERMINAL
 
 
-TERMINAL: Final = frozenset(
-    {State.COMPLETE, State.EXECUTOR_ERROR, State.SYSTEM_ERROR, State.CANCELED, State.PREEMPTED}
-)
+TERMINAL: Final = frozenset({State.COMPLETE, State.EXECUTOR_ERROR, State.SYSTEM_ERROR, State.CANCELED, State.PREEMPTED})
 
 NEXT: Final[dict[State, frozenset[State]]] = {
     State.UNKNOWN: frozenset(set(State) - {State.UNKNOWN}),
@@ -105,16 +103,10 @@ class Executor(Struct, omit_defaults=True):
 class Resources(Struct, omit_defaults=True):
     """tesResources. Clients mean cores (fractions are accepted) and GiB."""
 
-    cpu_cores: (
-        Annotated[int, Meta(ge=0, le=1_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000)] | None
-    ) = None
+    cpu_cores: Annotated[int, Meta(ge=0, le=1_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
     preemptible: bool | None = None
-    ram_gb: Annotated[int, Meta(ge=0, le=10_000_000)] | Annotated[float, Meta(ge=0, le=10_000_000)] | None = (
-        None
-    )
-    disk_gb: (
-        Annotated[int, Meta(ge=0, le=1_000_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000_000)] | None
-    ) = None
+    ram_gb: Annotated[int, Meta(ge=0, le=10_000_000)] | Annotated[float, Meta(ge=0, le=10_000_000)] | None = None
+    disk_gb: Annotated[int, Meta(ge=0, le=1_000_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000_000)] | None = None
     zones: list[str] | str | None = None
     backend_parameters: dict[str, str | None] | None = None
     backend_parameters_strict: bool | None = None

@@ -1,0 +1,1 @@
+"""tesk: a GA4GH Task Execution Service server."""
