@@ -5,7 +5,11 @@ the TOML file named by --config (or TESK_CONFIG), else from its default. docs/se
 holds the two against each other.
 """
 
-from typing import Annotated, Any, Literal
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -67,9 +71,151 @@ class Settings(Struct, frozen=True, kw_only=True):
     storage: Annotated[tuple[str, ...], Meta(description="service-info: further storage locations to list")] = ()
 
 
+class Setting(NamedTuple):
+    """One row of the table: `type` is the annotated type, `choices` the words of a Literal."""
+
+    name: str
+    default: Any
+    meaning: str
+    type: Any
+
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.default, tuple)
+
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, bool)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        plain = get_args(self.type)[0]
+        return get_args(plain) if get_origin(plain) is Literal else ()
+
+    @property
+    def environment(self) -> str:
+        return f"TESK_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """A list's flag is given once for each of its items, so it is named for one."""
+        name = self.name.removesuffix("s") if self.is_list else self.name
+        return f"--{name.replace('_', '-')}"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used: the message names where it was set and why it is refused."""
+
+
+TABLE: Final = tuple(
+    Setting(field.name, field.default, field.type.__metadata__[0].description, field.type)
+    for field in msgspec.structs.fields(Settings)
+)
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
+    """The settings in force: flags (by setting name), then TESK_NAME, then the TOML file, then the defaults.
+
+    `config` is the file of --config; without it, TESK_CONFIG names one. An empty variable counts as unset. `data`
+    and `file_roots` come out as absolute paths. Raises SettingsError.
+    """
+    if config is None and environ.get("TESK_CONFIG"):
+        config = Path(environ["TESK_CONFIG"])
+    written = _read(config) if config else {}
+    values: dict[str, Any] = {}
+    for setting in TABLE:
+        for source, value, is_text in _given(setting, flags, environ, config, written):
+            values[setting.name] = _convert(setting, source, value, is_text)
+            break
+    settings = Settings(**values)
+    return msgspec.structs.replace(
+        settings, data=_absolute(settings.data), file_roots=tuple(map(_absolute, settings.file_roots))
+    )
+
+
 def describe() -> list[tuple[str, Any, str]]:
     """(name, default, meaning) of every setting, in order."""
-    rows = []
-    for field in msgspec.structs.fields(Settings):
-        rows.append((field.name, field.default, field.type.__metadata__[0].description))
-    return rows
+    return [(setting.name, setting.default, setting.meaning) for setting in TABLE]
+
+
+def table() -> str:
+    """The table of docs/settings.md, in Markdown."""
+    lines = ["| file | environment | flag | default | meaning |", "|---|---|---|---|---|"]
+    for setting in TABLE:
+        names = f"`{setting.name}` | `{setting.environment}` | `{setting.flag}`"
+        lines.append(f"| {names} | {_shown(setting)} | {_meaning(setting)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _meaning(setting: Setting) -> str:
+    choices = f" (one of: {', '.join(setting.choices)})" if len(setting.choices) > 1 else ""
+    return setting.meaning.replace("|", "\\|") + choices
+
+
+def _shown(setting: Setting) -> str:
+    if setting.is_list:
+        return "none" if not setting.default else f"`{','.join(setting.default)}`"
+    if setting.is_switch:
+        return "`true`" if setting.default else "`false`"
+    if isinstance(setting.default, float):
+        return f"`{setting.default:g}`"
+    return "empty" if setting.default == "" else f"`{setting.default}`"
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        written = tomllib.loads(config.read_text())
+    except OSError as error:
+        raise SettingsError(f"{config}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config}: not TOML: {error}") from None
+    known = {setting.name for setting in TABLE}
+    for name in written:
+        if name not in known:
+            raise SettingsError(f"{config}: {name}: no such setting; docs/settings.md lists them all")
+    return written
+
+
+def _given(
+    setting: Setting, flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None, written: dict[str, Any]
+) -> Iterator[tuple[str, Any, bool]]:
+    """Where the setting is set, strongest first: (what to call the source, the value, is it text to be read)."""
+    if flags.get(setting.name) is not None:
+        yield setting.flag, flags[setting.name], True
+    if text := environ.get(setting.environment):
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        yield setting.environment, items if setting.is_list else text, True
+    if setting.name in written:
+        yield f"{config}: {setting.name}", written[setting.name], False
+
+
+def _convert(setting: Setting, source: str, value: Any, is_text: bool) -> Any:
+    try:
+        return msgspec.convert(value, setting.type, strict=not is_text)
+    except msgspec.ValidationError as error:
+        reason = _in_words(str(error))
+    if setting.choices:
+        reason = f"expected one of {', '.join(setting.choices)}"
+    hint = ""
+    if isinstance(value, str) and value.startswith("tcp://"):
+        hint = "; Kubernetes sets this for a Service named tesk: set enableServiceLinks: false on the pod"
+    raise SettingsError(f"{source}: {reason}{hint}")
+
+
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "str": "text",
+}
+
+
+def _in_words(refusal: str) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$`" as "expected a whole number, got text"."""
+    reason = re.sub(r"`(\w+)`", lambda match: _WORDS.get(match[1], match[1]), refusal.partition(" - at ")[0])
+    return reason[:1].lower() + reason[1:]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,56 @@
+"""Waiting for tasks: polite polling, since TES has no other way to be told.
+
+The pause grows from a tenth of a second to a whole one, so that a short task is seen at once and a long one costs
+the server one small request a second.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from tesk.tes import State
+
+FIRST_PAUSE_S: Final = 0.05
+LAST_PAUSE_S: Final = 1.0
+GROWTH: Final = 1.3
+
+Change = Callable[[str, State], None]
+
+
+def state_of(name: object) -> State:
+    """A TES state by its name; one that this version does not know counts as UNKNOWN, which is not an end."""
+    return State.__members__.get(str(name), State.UNKNOWN)
+
+
+def wait(
+    ids: Iterable[str],
+    look: Callable[[str], State],
+    changed: Change,
+    *,
+    timeout_s: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, State]:
+    """Looks at each task until all have ended; their last states, in the order of `ids`.
+
+    `changed` is called at the first look and at each new state. Raises TimeoutError after `timeout_s` seconds.
+    """
+    states: dict[str, State | None] = dict.fromkeys(ids)
+    deadline = None if timeout_s is None else clock() + timeout_s
+    pause = FIRST_PAUSE_S
+    while True:
+        for task_id, known in states.items():
+            if known is not None and known.is_terminal:
+                continue
+            state = look(task_id)
+            if state is not known:
+                states[task_id] = state
+                changed(task_id, state)
+        seen = {task_id: state for task_id, state in states.items() if state is not None}
+        running = sum(not state.is_terminal for state in seen.values())
+        if not running:
+            return seen
+        if deadline is not None and clock() >= deadline:
+            raise TimeoutError(f"{running} of {len(seen)} tasks still run after {timeout_s:g} s")
+        sleep(pause if deadline is None else max(0.0, min(pause, deadline - clock())))
+        pause = min(LAST_PAUSE_S, pause * GROWTH)

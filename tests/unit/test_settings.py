@@ -1,0 +1,130 @@
+"""Settings: which source wins, what is refused and in which words, and that the documented table is the code's."""
+
+from pathlib import Path
+
+import pytest
+
+from tesk import settings
+from tesk.settings import Settings, SettingsError, load
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "tesk.toml"
+    file.write_text(text)
+    return file
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    loaded = load({}, {})
+    assert (loaded.host, loaded.port, loaded.engine) == ("127.0.0.1", 8080, "local")
+
+
+def test_a_flag_beats_the_environment_that_beats_the_file_that_beats_the_default(tmp_path: Path) -> None:
+    file = written(tmp_path, 'port = 3\nnetwork = "file"\ngrace_s = 3\n')
+    environ = {"TESK_PORT": "2", "TESK_NETWORK": "environment"}
+    loaded = load({"port": "1"}, environ, file)
+    assert (loaded.port, loaded.network, loaded.grace_s, loaded.ram_gb) == (1, "environment", 3.0, 0.0)
+
+
+def test_tesk_config_names_the_file_when_no_flag_does(tmp_path: Path) -> None:
+    assert load({}, {"TESK_CONFIG": str(written(tmp_path, "port = 3"))}).port == 3
+
+
+def test_an_empty_variable_is_as_good_as_unset() -> None:
+    assert load({}, {"TESK_PORT": "", "TESK_CONFIG": ""}).port == 8080
+
+
+def test_a_flag_may_set_what_is_false_or_empty() -> None:
+    loaded = load({"keep_failed": False, "port": "0"}, {"TESK_KEEP_FAILED": "true", "TESK_PORT": "9"})
+    assert (loaded.keep_failed, loaded.port) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "file"),
+    [
+        ({"cors_origins": ("https://a", "https://b")}, {}, ""),
+        ({}, {"TESK_CORS_ORIGINS": "https://a, https://b,"}, ""),
+        ({}, {}, 'cors_origins = ["https://a", "https://b"]'),
+    ],
+)
+def test_a_list_can_be_written_in_each_source(
+    tmp_path: Path, flags: dict[str, object], environ: dict[str, str], file: str
+) -> None:
+    assert load(flags, environ, written(tmp_path, file)).cors_origins == ("https://a", "https://b")
+
+
+def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    loaded = load({"file_roots": ("~/shared", "here", "/there")}, {})
+    assert loaded.data == "/home/somebody/.local/share/tesk"
+    assert loaded.file_roots == ("/home/somebody/shared", f"{tmp_path}/here", "/there")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "message"),
+    [
+        ({"port": "x"}, {}, "--port: expected a whole number, got text"),
+        ({}, {"TESK_PORT": "70000"}, "TESK_PORT: expected a whole number <= 65535"),
+        ({}, {"TESK_GRACE_S": "-1"}, "TESK_GRACE_S: expected a number >= 0.0"),
+        ({}, {"TESK_GRACE_S": "nan"}, "TESK_GRACE_S: expected a number >= 0.0"),
+        ({}, {"TESK_KEEP_FAILED": "perhaps"}, "TESK_KEEP_FAILED: expected true or false, got text"),
+        ({}, {"TESK_LOG_LEVEL": "loud"}, "TESK_LOG_LEVEL: expected one of debug, info, warning, error"),
+        (
+            {},
+            {"TESK_PORT": "tcp://10.0.0.1:80"},
+            "TESK_PORT: expected a whole number, got text; Kubernetes sets this for a Service named tesk: "
+            "set enableServiceLinks: false on the pod",
+        ),
+    ],
+)
+def test_a_refusal_names_the_flag_or_variable(flags: dict[str, str], environ: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(flags, environ)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('port = "80"', "port: expected a whole number, got text"),
+        ('file_roots = "/srv"', "file_roots: expected a list, got text"),
+        ("prot = 80", "prot: no such setting; docs/settings.md lists them all"),
+        ("[server]\nport = 80", "server: no such setting; docs/settings.md lists them all"),
+        ("port = ", "not TOML: Invalid value (at end of document)"),
+    ],
+)
+def test_a_refusal_names_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(SettingsError) as refused:
+        load({}, {}, file)
+    assert str(refused.value) == f"{file}: {message}"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read: No such file or directory"):
+        load({}, {}, tmp_path / "absent.toml")
+
+
+def test_a_refusal_does_not_repeat_the_value() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"log_level": "secret"}, {"TESK_DATABASE_URL": "postgresql://u:secret@h/d"})
+    assert "secret" not in str(refused.value)
+
+
+def test_every_default_passes_its_own_rules() -> None:
+    for setting in settings.TABLE:
+        value = list(setting.default) if setting.is_list else setting.default
+        assert settings._convert(setting, setting.name, value, is_text=False) == setting.default
+
+
+def test_flags_and_variables_are_distinct() -> None:
+    assert len({setting.flag for setting in settings.TABLE}) == len(Settings.__struct_fields__)
+    assert not {"--config", "--help", "--version"} & {setting.flag for setting in settings.TABLE}
+
+
+def test_the_documented_table_is_the_codes() -> None:
+    documented = (ROOT / "docs" / "settings.md").read_text()
+    assert settings.table() in documented, "run scripts/settings-table"
