@@ -11,13 +11,17 @@ import enum
 import posixpath
 import re
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_STRING: Final = 4096
+MAX_EXECUTORS: Final = 1000
+MAX_FILES: Final = 10_000
+MAX_VOLUMES: Final = 1000
+MAX_TAGS: Final = 1000
 WILDCARDS: Final = re.compile(r"[*?\[]")
 KEPT_SCHEMES: Final = frozenset({"file", "http", "https", "s3", "ftp"})
 
@@ -107,22 +111,22 @@ class Resources(Struct, omit_defaults=True):
     preemptible: bool | None = None
     ram_gb: Annotated[int, Meta(ge=0, le=10_000_000)] | Annotated[float, Meta(ge=0, le=10_000_000)] | None = None
     disk_gb: Annotated[int, Meta(ge=0, le=1_000_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000_000)] | None = None
-    zones: list[str] | str | None = None
-    backend_parameters: dict[str, str | None] | None = None
+    zones: Annotated[list[str], Meta(max_length=MAX_TAGS)] | str | None = None
+    backend_parameters: Annotated[dict[str, str | None], Meta(max_length=MAX_TAGS)] | None = None
     backend_parameters_strict: bool | None = None
 
 
 class Task(Struct, omit_defaults=True):
     """tesTask as a client writes it. Server-owned fields (id, state, logs, creation_time) are not read."""
 
-    executors: Annotated[list[Executor], Meta(min_length=1)]
+    executors: Annotated[list[Executor], Meta(min_length=1, max_length=MAX_EXECUTORS)]
     name: Text | None = None
     description: str | None = None
-    inputs: list[Input] | None = None
-    outputs: list[Output] | None = None
+    inputs: Annotated[list[Input], Meta(max_length=MAX_FILES)] | None = None
+    outputs: Annotated[list[Output], Meta(max_length=MAX_FILES)] | None = None
     resources: Resources | None = None
-    volumes: list[Text] | None = None
-    tags: dict[str, str | None] | None = None
+    volumes: Annotated[list[Text], Meta(max_length=MAX_VOLUMES)] | None = None
+    tags: Annotated[dict[str, str | None], Meta(max_length=MAX_TAGS)] | None = None
 
 
 class ExecutorLog(Struct):
@@ -166,6 +170,7 @@ class InvalidTask(ValueError):
 encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Task).decode
 _AT: Final = re.compile(r"^(.*) - at `(key in )?\$\.?(.*)`$", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 
 
 def decode(body: bytes) -> Task:
@@ -174,14 +179,20 @@ def decode(body: bytes) -> Task:
     Raises InvalidTask. Use `parse` for what a client sends, this for what the store holds.
     """
     try:
-        task = _decode(body)
+        return _decode(body)
     except msgspec.ValidationError as error:
-        match = _AT.match(str(error))
-        reason, _, field = match.groups() if match else (str(error), None, "")
-        raise InvalidTask(field, reason) from None
+        raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTask("", f"the body is not JSON: {error}") from None
-    return task
+
+
+def _invalid(error: str) -> InvalidTask:
+    """msgspec's "Expected `str`, got `int` - at `$.executors[0].image`" as field and reason."""
+    match = _AT.match(error)
+    reason, _, field = match.groups() if match else (error, None, "")
+    if missing := _MISSING.fullmatch(reason):
+        return InvalidTask(f"{field}.{missing[1]}".lstrip("."), "required, but missing")
+    return InvalidTask(field.replace("[...]", ""), reason)
 
 
 def parse(
@@ -192,45 +203,66 @@ def parse(
     `parameters` are the supported backend parameters (matched without regard to case). Raises InvalidTask.
     """
     task = decode(body)
-    _drop_nulls(task)
+    strict = bool(task.resources and task.resources.backend_parameters_strict)
+    _drop_unset(task)
     for field, reason in _problems(task, schemes):
         raise InvalidTask(field, reason)
-    return task, _settle_parameters(task, parameters)
+    return task, _settle_parameters(task, parameters, strict=strict)
 
 
-def _drop_nulls(task: Task) -> None:
-    if task.tags is not None:
-        task.tags = {key: value for key, value in task.tags.items() if value is not None} or None
+def _drop_unset(task: Task) -> None:
+    """Null, empty and default values are what was not set: clients send them, and fail when they get them back."""
+    _drop_false_values(task, "name", "description", "inputs", "outputs", "volumes")
+    task.tags = _without_nulls(task.tags)
     for executor in task.executors:
-        if executor.env is not None:
-            executor.env = {key: value for key, value in executor.env.items() if value is not None} or None
-    for name in ("inputs", "outputs", "volumes"):
-        if not getattr(task, name):
-            setattr(task, name, None)
-    resources = task.resources
-    if resources is None:
-        return
-    if isinstance(resources.zones, str):
-        resources.zones = [resources.zones] if resources.zones else None
-    if resources.backend_parameters is not None:
-        kept = {key: value for key, value in resources.backend_parameters.items() if value is not None}
-        resources.backend_parameters = kept or None
+        _drop_false_values(executor, "workdir", "stdin", "stdout", "stderr", "ignore_error")
+        executor.env = _without_nulls(executor.env)
+    for given in task.inputs or ():
+        _drop_false_values(given, "name", "description", "url", "streamable")
+        if given.url and not given.content:
+            given.content = None
+    for output in task.outputs or ():
+        _drop_false_values(output, "name", "description", "path_prefix")
+    if (resources := task.resources) is not None:
+        if isinstance(resources.zones, str):
+            resources.zones = [resources.zones] if resources.zones else None
+        _drop_false_values(resources, "zones", "preemptible", "backend_parameters_strict")
+        resources.backend_parameters = _without_nulls(resources.backend_parameters)
+        if resources == Resources():
+            task.resources = None
 
 
-def _settle_parameters(task: Task, supported: Collection[str]) -> list[str]:
+def _drop_false_values(document: Struct, *names: str) -> None:
+    for name in names:
+        if not getattr(document, name):
+            setattr(document, name, None)
+
+
+def _without_nulls(given: dict[str, str | None] | None) -> dict[str, str | None] | None:
+    if not given:
+        return None
+    if None not in given.values():
+        return given
+    return {key: value for key, value in given.items() if value is not None} or None
+
+
+def _settle_parameters(task: Task, supported: Collection[str], *, strict: bool) -> list[str]:
     """Drops unsupported backend parameters with a warning each, or refuses them under `strict`."""
     resources = task.resources
     if resources is None or not resources.backend_parameters:
         return []
     known = {name.lower() for name in supported}
     unknown = sorted(key for key in resources.backend_parameters if key.lower() not in known)
-    if unknown and resources.backend_parameters_strict:
+    if unknown and strict:
         field = f"resources.backend_parameters.{unknown[0]}"
         names = ", ".join(sorted(supported)) or "none"
         raise InvalidTask(field, f"not supported, and backend_parameters_strict is set; supported: {names}")
     for key in unknown:
         del resources.backend_parameters[key]
-    resources.backend_parameters = resources.backend_parameters or None
+    if not resources.backend_parameters:
+        resources.backend_parameters = None
+        if resources == Resources():
+            task.resources = None
     return [f"warning: backend parameter {key!r} is not supported and was ignored" for key in unknown]
 
 
@@ -318,8 +350,8 @@ def _url_problems(field: str, url: str, schemes: Collection[str]) -> Iterator[Pr
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        yield field, f"not a URL: {error}"
+    except ValueError:
+        yield field, "not a URL: its host or port cannot be read"
         return
     if parts.scheme not in schemes:
         known = ", ".join(sorted(schemes))
@@ -346,11 +378,16 @@ def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:
             yield f"{field}.env", f"{key!r} cannot be an environment variable"
 
 
-def without_content(task: Task) -> bytes:
-    """The BASIC document: the task as JSON with no input's content."""
-    if not any(given.content is not None for given in task.inputs or ()):
-        return encode(task)
-    document: dict[str, Any] = msgspec.to_builtins(task)
-    for given in document["inputs"]:
-        given.pop("content", None)
-    return encode(document)
+def documents(task: Task) -> tuple[bytes, bytes | None]:
+    """The BASIC document (no input's content) as JSON, and the FULL one where it differs."""
+    inputs = task.inputs or ()
+    contents = [given.content for given in inputs]
+    full = encode(task)
+    if contents.count(None) == len(contents):
+        return full, None
+    for given in inputs:
+        given.content = None
+    basic = encode(task)
+    for given, content in zip(inputs, contents, strict=True):
+        given.content = content
+    return basic, full

@@ -1,0 +1,77 @@
+"""Request bodies: read whole, within a size and a time, and only as JSON.
+
+The media type is what keeps web pages from running containers: a browser sends application/json to another origin
+only after a preflight, which CORS answers (origins.py). A form or a script without permission gets 415 or nothing.
+"""
+
+import asyncio
+from typing import Final
+
+from tesk.server.exchange import Call, Message, Refusal
+
+BODY_LIMIT_S: Final = 60.0
+"""Time in which a request body must have arrived."""
+DRAIN_BYTES: Final = 64 * 1024 * 1024
+"""How much of a refused body is read and thrown away, so that the client gets to read the answer."""
+
+_CLOSE: Final = ((b"connection", b"close"),)
+_JSON: Final = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+async def read_json(call: Call, limit: int) -> bytes:
+    """The body of a write, at most `limit` bytes. Raises Refusal (408, 413, 415) and Disconnected."""
+    _need_json(call)
+    declared = call.headers.get(b"content-length", b"0")
+    expected = int(declared) if declared.isdigit() else 0
+    if expected > limit and b"expect" in call.headers:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_LIMIT_S):
+            message = await call.receive()
+            body: bytes = message.get("body", b"")
+            if len(body) <= limit and not message.get("more_body") and message["type"] == "http.request":
+                return body
+            return await _rest(call, message, limit)
+    except TimeoutError:
+        raise Refusal(
+            408, f"the request body did not arrive within {BODY_LIMIT_S:.0f} s; send it again", headers=_CLOSE
+        ) from None
+
+
+async def _rest(call: Call, message: Message, limit: int) -> bytes:
+    body = bytearray()
+    received = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk = message.get("body", b"")
+        received += len(chunk)
+        if received <= limit:
+            body += chunk
+        else:
+            body.clear()
+        if not message.get("more_body"):
+            break
+        if received > DRAIN_BYTES:
+            raise _too_large(limit)
+        message = await call.receive()
+    if received > limit:
+        raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"the request body is larger than {limit} bytes (setting max_body_bytes)", headers=_CLOSE)
+
+
+def _need_json(call: Call) -> None:
+    given = call.headers.get(b"content-type", b"")
+    if given not in _JSON and given.partition(b";")[0].strip().lower() != b"application/json":
+        sent = f", not {given[:100].decode('latin-1')!r}" if given else ""
+        raise Refusal(415, f'send the header "Content-Type: application/json"{sent}', "Content-Type")
+    if call.headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+        raise Refusal(415, "send the body without Content-Encoding", "Content-Encoding")

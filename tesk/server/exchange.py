@@ -1,0 +1,62 @@
+"""One HTTP exchange as the handlers see it: a Call comes in, a Reply goes out, a Refusal is an error for the client.
+
+Nothing here knows a route. Errors are JSON, `{"status_code": 400, "msg": "...", "field": "executors[0].image"}`, so
+that a person reads the reason and a program finds the place.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Reply(NamedTuple):
+    """A JSON answer; content type, length and request id are added where it is sent."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = ()
+
+
+class Refusal(Exception):
+    """A request that is answered with an error. `field` names the place in the document or query."""
+
+    def __init__(self, status: int, msg: str, field: str = "", headers: tuple[Header, ...] = ()) -> None:
+        super().__init__(msg)
+        self.status = status
+        self.msg = msg
+        self.field = field
+        self.headers = headers
+
+    def reply(self) -> Reply:
+        error: dict[str, Any] = {"status_code": self.status, "msg": self.msg}
+        if self.field:
+            error["field"] = self.field
+        return Reply(self.status, encode(error), self.headers)
+
+
+class Call:
+    """A request: what the handlers read of it. Of a repeated header the last counts."""
+
+    __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "task_id")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = ""
+        self.task_id = ""
+
+
+Handler = Callable[[Call], Awaitable[Reply]]

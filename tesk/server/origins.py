@@ -1,0 +1,112 @@
+"""Who may call: Host names (against DNS rebinding) and origins of web pages (CORS).
+
+A server without sign-in that listens on loopback trusts whoever is on the machine, but not a web page in that
+person's browser. Such a page comes under a Host name of its own, or names its Origin; both are refused unless
+configured. Decisions only; no I/O. Sources: RFC 9110 §7.2 and §15.5.20, the Fetch standard, CORS protocol.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tesk.server.exchange import Header, Refusal, Reply
+
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/@\s]+)(?::[0-9]*)?")
+_METHODS: Final = b"GET, HEAD, POST"
+_HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
+_EXPOSED: Final = (b"access-control-expose-headers", b"x-request-id")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine alone."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+class Hosts:
+    """The Host names that are answered. None is refused where nothing is configured and all may connect."""
+
+    def __init__(self, bound_to: str, allowed: Iterable[str]) -> None:
+        self._names = {name.strip("[]").rstrip(".").lower() for name in allowed}
+        self._all = "*" in self._names or (not self._names and not is_loopback(bound_to))
+        self._names.add(bound_to.strip("[]").lower())
+        self._seen: set[bytes | None] = set()
+
+    def check(self, host: bytes | None, http_version: str) -> None:
+        """Raises Refusal (400, 421)."""
+        if host in self._seen or self._all:
+            return
+        if host is None and http_version == "1.0":
+            return
+        text = (host or b"").decode("latin-1")
+        match = _HOST.fullmatch(text)
+        if match is None:
+            raise Refusal(400, "the request needs one valid Host header", "Host")
+        name = match[1].strip("[]").rstrip(".").lower()
+        if name not in self._names and not is_loopback(name):
+            raise Refusal(
+                421, f"this server does not answer to the name {name[:100]!r}; see the setting allowed_hosts", "Host"
+            )
+        if len(self._seen) < 1000:
+            self._seen.add(host)
+
+
+class Cors:
+    """Which web pages may call. `*` is any; none is the default."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._origins = {origin.rstrip("/").lower().encode() for origin in origins}
+        self._any = b"*" in self._origins
+
+    def allows(self, origin: bytes) -> bool:
+        return self._any or origin.lower() in self._origins
+
+    def headers(self, origin: bytes | None) -> tuple[Header, ...]:
+        """What an answer carries so that the page may read it."""
+        if self._any:
+            return ((b"access-control-allow-origin", b"*"), _EXPOSED) if origin else ()
+        if not self._origins:
+            return ()
+        vary = (b"vary", b"origin")
+        if origin is None or not self.allows(origin):
+            return (vary,)
+        return (b"access-control-allow-origin", origin), vary, _EXPOSED
+
+    def check_write(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuses (403) a write that a foreign page sends, even one that the browser let through."""
+        origin = headers.get(b"origin")
+        if origin is None or self.allows(origin) or headers.get(b"sec-fetch-site") == b"same-origin":
+            return
+        if origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
+            raise _not_allowed(origin)
+
+    def preflight(self, headers: Mapping[bytes, bytes]) -> Reply | None:
+        """The answer to OPTIONS if it is a preflight. Raises Refusal (403) for origins that are not configured."""
+        origin = headers.get(b"origin")
+        if origin is None or b"access-control-request-method" not in headers:
+            return None
+        if not self.allows(origin):
+            raise _not_allowed(origin)
+        wanted = headers.get(b"access-control-request-headers", b"")
+        allowed = [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-max-age", b"600"),
+        ]
+        if _HEADER_NAMES.fullmatch(wanted):
+            allowed.append((b"access-control-allow-headers", wanted))
+        if headers.get(b"access-control-request-private-network") == b"true":
+            allowed.append((b"access-control-allow-private-network", b"true"))
+        return Reply(204, b"", tuple(allowed))
+
+
+def _not_allowed(origin: bytes) -> Refusal:
+    name = origin[:200].decode("latin-1")
+    return Refusal(
+        403, f"web pages of {name!r} may not call this server; allow them with --cors-origin {name}", "Origin"
+    )

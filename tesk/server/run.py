@@ -1,0 +1,115 @@
+"""`tesk serve`: opens everything in the right order, answers, and closes it again in the reverse order.
+
+The socket comes first and the engine last and in the background: a client that connects early waits a moment
+instead of being refused, and a slow engine delays nobody's answer. One process serves: SQLite has one writer, and
+group commit makes one process fast enough.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvicorn
+import uvloop
+
+from tesk.dispatcher import Dispatcher
+from tesk.engines import open_engine
+from tesk.engines.base import EngineError
+from tesk.server.app import App, create_app
+from tesk.server.connection import Connection
+from tesk.server.listen import CannotListen, listen, url
+from tesk.server.log import Log, start
+from tesk.settings import Settings
+from tesk.store import open_store
+from tesk.store.base import StoreError
+
+KEEP_ALIVE_S: Final = 75
+"""Time that an idle connection is kept: longer than any client waits between two polls."""
+SHUTDOWN_LIMIT_S: Final = 8
+
+
+def serve(settings: Settings) -> None:
+    """Serves until TERM or INT, then returns. Raises SystemExit with one line where it cannot start."""
+    try:
+        listener = listen(settings.host, settings.port, os.environ)
+        with contextlib.closing(listener), contextlib.closing(start(settings.log_level)) as log:
+            bound_to = listener.getsockname()[0]
+            uvloop.run(_serve(msgspec.structs.replace(settings, host=bound_to), listener, log))
+    except (CannotListen, StoreError, EngineError) as error:
+        raise SystemExit(f"tesk serve: {error}") from None
+
+
+async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
+    async with contextlib.AsyncExitStack() as opened:
+        store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
+        opened.push_async_callback(store.close)
+        await store.open()
+        engine = open_engine(settings)
+        dispatcher = Dispatcher(store, engine, settings)
+        opened.push_async_callback(dispatcher.stop)
+        app = create_app(settings, store, dispatcher, parameters=engine.backend_parameters, log=log)
+        server = Server(app, url(listener))
+        dispatching = asyncio.create_task(dispatcher.start())
+        dispatching.add_done_callback(server.stop_if_failed)
+        opened.callback(dispatching.cancel)
+        await server.serve(sockets=[listener])
+        if dispatching.done():
+            dispatching.result()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with our connection, our signals and one line when it answers."""
+
+    def __init__(self, app: App, address: str) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
+            )
+        )
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"server: {self._address}", flush=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop_if_failed(self, dispatching: "asyncio.Task[None]") -> None:
+        if not dispatching.cancelled() and dispatching.exception() is not None:
+            self.should_exit = True
+
+
+def _database(settings: Settings) -> str:
+    if settings.database_url:
+        return settings.database_url
+    data = Path(settings.data).expanduser().absolute()
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the data folder {data}: {error.strerror}; choose another --data") from None
+    return f"sqlite:///{data}/tesk.db"

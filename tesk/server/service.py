@@ -1,0 +1,86 @@
+"""What the server says about itself: service-info, its old form, health and the API description.
+
+Source: GA4GH service-info 1.0.0 and tesServiceInfo of TES 1.1.0. The old form, under /tasks/service-info, has exactly
+the three keys that TES 1.0 knew: py-tes 0.4.2 fails on any other.
+"""
+
+import asyncio
+from collections.abc import Collection
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from tesk import __version__
+from tesk.server.exchange import Call, Refusal, Reply, encode
+from tesk.server.tasks import Dispatcher
+from tesk.settings import Settings
+from tesk.store.base import Store, StoreError
+
+READY_LIMIT_S: Final = 5.0
+
+
+def storage(settings: Settings) -> list[str]:
+    """The storage locations that are listed: every file root as a file: URL, then the configured ones."""
+    roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
+    return [*roots, *settings.storage]
+
+
+def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, Any]:
+    """tesServiceInfo."""
+    return {
+        "id": settings.service_id,
+        "name": settings.service_name,
+        "type": {"group": "org.ga4gh", "artifact": "tes", "version": "1.1.0"},
+        "description": settings.service_description,
+        "organization": {"name": settings.organization_name, "url": settings.organization_url},
+        "version": __version__,
+        "storage": storage(settings),
+        "tesResources_backend_parameters": sorted(parameters),
+    }
+
+
+class Service:
+    """The handlers that describe the server."""
+
+    def __init__(self, settings: Settings, store: Store, dispatcher: Dispatcher, parameters: Collection[str]) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._info = encode(service_info(settings, parameters))
+        self._old_info = encode(
+            {"name": settings.service_name, "doc": settings.service_description, "storage": storage(settings)}
+        )
+
+    async def info(self, call: Call) -> Reply:
+        return Reply(200, self._info)
+
+    async def old_info(self, call: Call) -> Reply:
+        return Reply(200, self._old_info)
+
+    async def root(self, call: Call) -> Reply:
+        return Reply(200, b'{"api":"/ga4gh/tes/v1","openapi":"/openapi.json"}')
+
+    async def healthz(self, call: Call) -> Reply:
+        """The process is alive and its event loop turns."""
+        return Reply(200, b'{"status":"ok"}')
+
+    async def readyz(self, call: Call) -> Reply:
+        """Tasks can be stored and run."""
+        try:
+            async with asyncio.timeout(READY_LIMIT_S):
+                await self._store.ping()
+                reason = await self._dispatcher.ready()
+        except StoreError as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = f"database and engine did not answer within {READY_LIMIT_S:.0f} s"
+        if reason is not None:
+            raise Refusal(503, reason)
+        return Reply(200, b'{"status":"ok"}')
+
+    async def openapi(self, call: Call) -> Reply:
+        return Reply(200, openapi())
+
+
+def openapi() -> bytes:
+    """The OpenAPI description of what is served, as JSON."""
+    return resources.files("tesk.server").joinpath("openapi.json").read_bytes()

@@ -1,0 +1,131 @@
+"""The TES operations: create, get, list, cancel. Each takes a Call and gives a Reply.
+
+A create answers after the task is durable and never fails after that; everything else about a task is the
+dispatcher's. Every wait for the database has a limit below the 10 s after which clients give up.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, cast
+
+import msgspec
+
+from tesk import tes
+from tesk.server import query, views
+from tesk.server.body import read_json
+from tesk.server.exchange import Call, Refusal, Reply
+from tesk.store.base import NewTask, Query, Row, Store, TaskId
+from tesk.tes import State, TaskLog
+
+STORE_LIMIT_S: Final = 8.0
+PAGE_BYTES: Final = 16 * 1024 * 1024
+"""A page ends early when its documents are this large together; its token says where it goes on."""
+FIRST_ROWS: Final = 32
+
+
+class Dispatcher(Protocol):
+    """What the server asks of tesk.dispatcher."""
+
+    def wake(self) -> None: ...
+
+    async def cancel(self, task_id: TaskId) -> State | None: ...
+
+    async def live_log(self, task_id: TaskId) -> TaskLog | None: ...
+
+    async def ready(self) -> str | None: ...
+
+
+class Tasks:
+    """The handlers of /tasks."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, parameters: Collection[str], max_body_bytes: int) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._parameters = parameters
+        self._max_body_bytes = max_body_bytes
+
+    async def create(self, call: Call) -> Reply:
+        body = await read_json(call, self._max_body_bytes)
+        try:
+            task, warnings = tes.parse(body, parameters=self._parameters)
+        except tes.InvalidTask as error:
+            raise Refusal(400, str(error), error.field) from None
+        basic, full = tes.documents(task)
+        new = NewTask(
+            basic=basic,
+            full=full,
+            name=task.name,
+            tags=cast(dict[str, str] | None, task.tags),
+            warnings=warnings or None,
+        )
+        async with _within():
+            call.task_id = await self._store.create(new)
+        self._dispatcher.wake()
+        return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
+
+    async def get(self, call: Call) -> Reply:
+        view = query.view(call.query)
+        async with _within():
+            row = await self._store.get(call.task_id, view)
+        if row is None:
+            raise _unknown(call.task_id)
+        if view == "FULL" and isinstance(row, Row) and not row.state.is_terminal:
+            live = await self._dispatcher.live_log(call.task_id)
+            if live is not None:
+                row = row._replace(logs=views.with_live_log(row.logs, live))
+        return Reply(200, views.task(row))
+
+    async def list_(self, call: Call) -> Reply:
+        wanted = query.page(call.query)
+        async with _within():
+            parts, last = await self._page(wanted)
+        return Reply(200, views.tasks(parts, query.token(last) if last else ""))
+
+    async def _page(self, wanted: Query) -> tuple[list[bytes], TaskId | None]:
+        """The tasks of a page as JSON, and the id that it ends with if more tasks follow.
+
+        Documents may be megabytes each: they are fetched in steps that grow as their size is known.
+        """
+        parts: list[bytes] = []
+        size = 0
+        before = wanted.before
+        while True:
+            ask = wanted.limit + 1 - len(parts)
+            if wanted.view != "MINIMAL":
+                ask = min(ask, _affordable(len(parts), size))
+            rows = await self._store.page(msgspec.structs.replace(wanted, limit=ask, before=before))
+            for row in rows:
+                if len(parts) == wanted.limit or size > PAGE_BYTES:
+                    return parts, before
+                parts.append(views.task(row))
+                size += len(parts[-1])
+                before = row.id
+            if len(rows) < ask:
+                return parts, None
+
+    async def cancel(self, call: Call) -> Reply:
+        await read_json(call, self._max_body_bytes)
+        async with _within():
+            state = await self._dispatcher.cancel(call.task_id)
+        if state is None:
+            raise _unknown(call.task_id)
+        return Reply(200, b"{}")
+
+
+def _affordable(fetched: int, size: int) -> int:
+    """How many rows may be fetched next, judging by the average of those that were."""
+    return FIRST_ROWS if not fetched else max(1, (PAGE_BYTES - size) * fetched // max(size, 1) + 1)
+
+
+def _unknown(task_id: str) -> Refusal:
+    return Refusal(404, f"there is no task {task_id[:64]!r}", "id")
+
+
+@asynccontextmanager
+async def _within() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(STORE_LIMIT_S):
+            yield
+    except TimeoutError:
+        raise Refusal(503, f"the database did not answer within {STORE_LIMIT_S:.0f} s; try again later") from None
