@@ -1,0 +1,28 @@
+"""Where tasks are kept: durable, searched by indexes, in SQLite or PostgreSQL.
+
+`open_store` is the whole face of it; `base` says what a store does. Only this package knows SQL.
+"""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tesk.store.base import Store, StoreError
+
+__all__ = ["Store", "StoreError", "open_store"]
+
+
+def open_store(url: str, *, log_tail_bytes: int) -> Store:
+    """The store for `sqlite:///path` or `postgresql://…`, yet to be opened with `open()`.
+
+    `log_tail_bytes` are kept of each executor's stdout and stderr. Raises StoreError for another URL.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "sqlite":
+        from tesk.store.sqlite import SqliteStore
+
+        parts = urlsplit(url)
+        path = unquote(parts.path)[1:]
+        if parts.netloc or not path:
+            raise StoreError("a SQLite URL is sqlite:///relative/path or sqlite:////absolute/path")
+        return SqliteStore(Path(path), log_tail_bytes=log_tail_bytes)
+    raise StoreError(f"unsupported database {scheme!r}: use sqlite:///path or postgresql://user@host/database")

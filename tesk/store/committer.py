@@ -1,0 +1,101 @@
+"""One thread that writes: whatever waits when it is free shares a commit.
+
+SQLite has one writer and a commit costs an fsync, so requests that come while one commit is under way are written by
+the next. The thread blocks on its queue between batches, so no request can fall between "the queue is empty" and
+"the writer is gone". When a batch fails, each of its writes is done again alone: one bad write harms no other.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from tesk.store.base import StoreError
+
+BATCH: Final = 512
+CONFIRM_S: Final = 60.0
+
+
+class Write(NamedTuple):
+    """`kind` and `arguments` are understood by the function that commits; `answer` gets what it returns."""
+
+    kind: str
+    arguments: Any
+    answer: "asyncio.Future[Any]"
+
+
+Commit = Callable[[Sequence[Write]], list[Any]]
+"""Writes all in one transaction and returns a result for each, or raises and has written nothing."""
+
+
+class Committer:
+    """Runs `commit` in a thread of its own; `put` returns what `commit` gave for that write, after the commit."""
+
+    def __init__(self, commit: Commit, name: str) -> None:
+        self._commit = commit
+        self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._closed = False
+        self._thread.start()
+
+    async def put(self, kind: str, arguments: Any) -> Any:
+        if self._closed:
+            raise StoreError("the database is closed: the server is stopping")
+        answer = self._loop.create_future()
+        self._queue.put(Write(kind, arguments, answer))
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                return await answer
+        except TimeoutError:
+            raise StoreError(
+                f"the database did not confirm a write within {CONFIRM_S:.0f} s: is the disk stuck?"
+            ) from None
+
+    async def close(self) -> None:
+        """Writes what waits, then ends the thread."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, CONFIRM_S)
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            answers = self._answers(batch)
+            self._loop.call_soon_threadsafe(_tell, batch, answers)
+
+    def _next_batch(self) -> list[Write] | None:
+        """All that waits, up to BATCH; None at the end."""
+        first = self._queue.get()
+        if first is None:
+            return None
+        batch = [first]
+        while len(batch) < BATCH:
+            try:
+                write = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if write is None:
+                self._queue.put(None)
+                break
+            batch.append(write)
+        return batch
+
+    def _answers(self, batch: list[Write]) -> list[Any]:
+        try:
+            return self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - it is answered to whoever waits
+            if len(batch) == 1:
+                return [error]
+        return [self._answers([write])[0] for write in batch]
+
+
+def _tell(batch: list[Write], answers: list[Any]) -> None:
+    for write, answer in zip(batch, answers, strict=True):
+        if write.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            write.answer.set_exception(answer)
+        else:
+            write.answer.set_result(answer)

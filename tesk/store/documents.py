@@ -1,0 +1,57 @@
+"""What is kept of a task's log: a BASIC and a FULL document, made once when the log is written.
+
+A page is then sent as it is stored. The FULL log has stdout and stderr, cut to their tails, and system logs; the
+BASIC one has none of these (TES 1.1, ListTasks, `view`).
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from tesk.tes import ExecutorLog, TaskLog, encode
+
+_read_logs = msgspec.json.Decoder(list[TaskLog]).decode
+_read_texts = msgspec.json.Decoder(list[str]).decode
+
+
+def basic_logs(log: TaskLog) -> bytes:
+    """The JSON array that the BASIC view shows."""
+    executors = [replace(each, stdout=UNSET, stderr=UNSET) for each in log.logs]
+    return encode([replace(log, logs=executors, system_logs=UNSET)])
+
+
+def full_logs(log: TaskLog, tail_bytes: int) -> bytes:
+    """The JSON array that the FULL view shows; stdout and stderr end within `tail_bytes` of UTF-8 each."""
+    return encode([replace(log, logs=[_cut(each, tail_bytes) for each in log.logs])])
+
+
+def with_warnings(logs: bytes | None, warnings: bytes | None) -> bytes | None:
+    """FULL logs with the warnings (a JSON array of texts) in front of the first log's own system logs."""
+    if warnings is None:
+        return logs
+    read = _read_logs(logs) if logs is not None else []
+    first = read[0] if read else TaskLog()
+    own = [] if first.system_logs is UNSET else first.system_logs
+    return encode([replace(first, system_logs=_read_texts(warnings) + own), *read[1:]])
+
+
+def encode_warnings(warnings: Sequence[str] | None) -> bytes | None:
+    return encode(list(warnings)) if warnings else None
+
+
+def tail(text: str, size_bytes: int) -> str:
+    """The end of the text that fits into `size_bytes` of UTF-8, without a torn character."""
+    if len(text) * 4 <= size_bytes:
+        return text
+    data = text[-size_bytes:].encode("utf-8", "replace") if size_bytes else b""
+    return data[-size_bytes:].decode("utf-8", "ignore") if size_bytes else ""
+
+
+def _cut(log: ExecutorLog, size_bytes: int) -> ExecutorLog:
+    return replace(log, stdout=_tail(log.stdout, size_bytes), stderr=_tail(log.stderr, size_bytes))
+
+
+def _tail(text: str | UnsetType, size_bytes: int) -> str | UnsetType:
+    return UNSET if text is UNSET else tail(text, size_bytes)

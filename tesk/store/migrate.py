@@ -1,0 +1,62 @@
+"""Brings a database to the newest schema, and refuses one that is newer than this program.
+
+A fresh database gets the newest tables at once, from SQL that is shipped ready-made: that takes milliseconds, where
+importing Alembic takes longer than all the rest of the start. An older one is migrated by Alembic in a process of its
+own, which takes its memory with it when it ends.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tesk.store.base import StoreError
+
+NEWEST: Final = "0001"
+"""The newest revision in `migrations/versions`."""
+MIGRATION_S: Final = 3600.0
+
+
+def newest_sql(database: str) -> str:
+    """SQL that makes all tables; `database` is sqlite or postgresql."""
+    return (Path(__file__).parent / "newest" / f"{database}.sql").read_text()
+
+
+def sqlite(path: Path) -> None:
+    """Makes or migrates the tables of the file."""
+    database = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        database.execute("PRAGMA journal_mode = WAL").fetchone()
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            found = database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+        else:
+            found = None
+            script = f"BEGIN IMMEDIATE;{newest_sql('sqlite')}INSERT INTO alembic_version VALUES ('{NEWEST}');COMMIT"
+            database.executescript(script)
+    finally:
+        database.close()
+    if found is not None and found != NEWEST:
+        upgrade(f"sqlite:///{path}", found)
+
+
+def upgrade(url: str, found: str) -> None:
+    """Runs Alembic in a process of its own. The URL goes by the environment: arguments are seen by everybody."""
+    check_known(found)
+    command = [sys.executable, "-m", "tesk.store.migrations"]
+    environment = {**os.environ, "TESK_MIGRATE_URL": url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MIGRATION_S, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise StoreError(f"the database could not be migrated from schema {found} to {NEWEST}: {reason[0]}")
+
+
+def check_known(found: str) -> None:
+    """Raises StoreError for a revision that is not one of this program's."""
+    versions = Path(__file__).parent / "migrations" / "versions"
+    if not any(file.name.startswith(f"{found}_") for file in versions.glob("*.py")):
+        raise StoreError(
+            f"the database has schema {found}, which this version of tesk (schema {NEWEST}) does not know: "
+            "use the newer tesk that made it, or another database"
+        )

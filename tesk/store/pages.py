@@ -1,0 +1,87 @@
+"""How a page is read, whatever the database: choose what drives it, read it, merge owners.
+
+`Reader` is the little that both databases have in common here: run a statement, get its rows.
+"""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tesk.store.base import Brief, Query, Row, Unfinished
+from tesk.store.documents import with_warnings
+from tesk.store.identifiers import GREATEST, read, show
+from tesk.store.queries import (
+    OWNERS,
+    RARE,
+    WALK,
+    Dialect,
+    Driver,
+    Filters,
+    NameDriver,
+    OwnerDriver,
+    Sql,
+    page,
+    probe,
+    walk,
+)
+from tesk.tes import State
+
+STATES = tuple(State)
+
+
+class Reader(Protocol):
+    async def __call__(self, sql: Sql) -> Sequence[Sequence[Any]]: ...
+
+
+async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | list[Brief]:
+    """The page; empty for a `before` that is no id."""
+    before = GREATEST if query.before is None else read(query.before)
+    if before is None or query.limit <= 0:
+        return []
+    owners = [query.owner] if query.owner is not None else [row[0] for row in await run(Sql(OWNERS))]
+    pages = []
+    for owner in owners:
+        filters = Filters(owner, before, query.state, query.name_prefix, query.tags)
+        pages.append(await _owners_page(filters, query, dialect, run))
+    rows = pages[0] if len(pages) == 1 else list(heapq.merge(*pages, key=lambda row: -row[0]))[: query.limit]
+    return [brief(row) for row in rows] if query.view == "MINIMAL" else [whole(row) for row in rows]
+
+
+async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Sequence[Any]]:
+    driver = await _choose(filters, query.limit, dialect, run)
+    if driver is None:
+        return []
+    return await run(page(filters, driver, query.view, query.limit, dialect))
+
+
+async def _choose(filters: Filters, limit: int, dialect: Dialect, run: Reader) -> Driver | None:
+    """What drives the page; None when some filter has no tasks at all."""
+    drivers = filters.drivers()
+    if not drivers:
+        return OwnerDriver()
+    if len(drivers) == 1 and not filters.name_prefix:
+        return drivers[0]
+    counts = (await run(probe(filters, dialect)))[0]
+    fewest = min(counts)
+    if fewest == 0:
+        return None
+    rarest = drivers[list(counts).index(fewest)]
+    if fewest < RARE or not filters.name_prefix:
+        return rarest
+    ordered = next((each for each in drivers if not isinstance(each, NameDriver)), OwnerDriver())
+    found = (await run(walk(filters, ordered, dialect)))[0][0]
+    return ordered if found >= min(limit, WALK) else NameDriver(filters.name_prefix)
+
+
+def brief(row: Sequence[Any]) -> Brief:
+    return Brief(show(row[0]), STATES[row[1]])
+
+
+def whole(row: Sequence[Any]) -> Row:
+    """A row of the BASIC or the FULL view; only the latter has warnings."""
+    logs = with_warnings(row[4], row[5]) if len(row) > 5 else row[4]
+    return Row(show(row[0]), STATES[row[1]], row[2], row[3], logs)
+
+
+def unfinished(row: Sequence[Any]) -> Unfinished:
+    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]), row[4])

@@ -1,0 +1,268 @@
+"""List requests as SQL: which index drives a page, and the statement that reads it.
+
+A page is the newest ids that pass every filter. One filter *drives*: its index gives ids newest first, and each id is
+looked up in the others. The rarest filter drives, as found by a bounded count (`probe`): so a page costs the same
+among a thousand tasks and a million. A name prefix is no index in order of ids: when it is rare its ids are sorted,
+else the newest ids are checked (`walk`), else all its ids are sorted.
+
+Parameters are written as `?`; the two databases differ only in how a plan is held to (`Dialect`).
+"""
+
+import hashlib
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from tesk.store.identifiers import GREATEST
+from tesk.tes import State
+
+NAME_INDEXED: Final = 500
+"""Characters of a name that are indexed: at most 2,000 bytes."""
+TAG_INDEXED_BYTES: Final = 500
+RARE: Final = 1000
+"""A filter with fewer tasks than this is rare: to look at all of them is quick."""
+WALK: Final = 2048
+"""How many of the newest tasks are checked for a name that is not rare."""
+
+Parameter = int | str
+
+
+class Sql(NamedTuple):
+    text: str
+    parameters: tuple[Parameter, ...] = ()
+
+
+class Dialect(Struct, frozen=True):
+    """How a database is held to a plan. `pins` names the index in the FROM clause (SQLite), else row comparisons and
+    an optimisation fence leave no other plan (PostgreSQL)."""
+
+    pins: bool
+
+
+SQLITE: Final = Dialect(pins=True)
+POSTGRESQL: Final = Dialect(pins=False)
+
+
+class Filters(Struct, frozen=True):
+    """A list request of one owner: ids below `before`."""
+
+    owner: int
+    before: int = GREATEST
+    state: State | None = None
+    name_prefix: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def drivers(self) -> list["Driver"]:
+        """What could drive the page, best guess first."""
+        tags = sorted(set(self.tags), key=lambda tag: not tag[1])
+        found: list[Driver] = [TagDriver(key, value) for key, value in tags]
+        if self.state is not None:
+            found.append(StateDriver(self.state))
+        if self.name_prefix:
+            found.append(NameDriver(self.name_prefix))
+        return found
+
+
+class TagDriver(Struct, frozen=True):
+    key: str
+    value: str
+
+
+class StateDriver(Struct, frozen=True):
+    state: State
+
+
+class NameDriver(Struct, frozen=True):
+    prefix: str
+
+
+class OwnerDriver(Struct, frozen=True):
+    """All tasks of the owner, newest first."""
+
+
+Driver = TagDriver | StateDriver | NameDriver | OwnerDriver
+
+
+def tag_text(text: str) -> str:
+    """A tag's key or value as it is indexed: itself, or a digest that no short text can be."""
+    if len(text) * 4 <= TAG_INDEXED_BYTES or len(data := text.encode()) <= TAG_INDEXED_BYTES:
+        return text
+    return "sha256:" + hashlib.sha256(data).hexdigest() * 8
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The least text above every text that begins with `prefix`, by code points; None where there is none."""
+    while prefix:
+        code = ord(prefix[-1])
+        if code < 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if code == 0xD7FF else code + 1)
+        prefix = prefix[:-1]
+    return None
+
+
+def probe(filters: Filters, dialect: Dialect) -> Sql:
+    """One row: for each driver how many ids it has, counted up to RARE."""
+    counts, parameters = list[str](), list[Parameter]()
+    for driver in filters.drivers():
+        source = _source(driver, filters, dialect)
+        counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS some)")
+        parameters += source.parameters
+    return Sql(f"SELECT {', '.join(counts)}", tuple(parameters))
+
+
+def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Dialect) -> Sql:
+    """The page itself; the columns are those of the view."""
+    source = _source(driver, filters, dialect)
+    checks = _checks(filters, driver, "t.id" if _on_task(driver) else "g.task")
+    if isinstance(driver, NameDriver):
+        ids = f"SELECT t.id {source.text}{checks.text}"
+        if dialect.pins:
+            ids = f"{ids} ORDER BY t.id DESC LIMIT ?"
+            text = f"SELECT {_columns(view)} FROM ({ids}) AS d CROSS JOIN task AS t ON t.id = d.id{_more(view)}"
+            return Sql(f"{text} ORDER BY d.id DESC", (*source.parameters, *checks.parameters, limit))
+        text = f"WITH n AS MATERIALIZED ({ids}), d AS MATERIALIZED (SELECT id FROM n ORDER BY id DESC LIMIT ?) "
+        text += f"SELECT {_columns(view)} FROM d{_task('d.id', dialect)}{_more(view)} ORDER BY t.id DESC"
+        return Sql(text, (*source.parameters, *checks.parameters, limit))
+    join = "" if _on_task(driver) else _task("g.task", dialect)
+    from_, where = source.text.split(" WHERE ", 1)
+    text = f"SELECT {_columns(view)} {from_}{join}{_more(view)} WHERE {where}{checks.text} {_order(driver, dialect)}"
+    return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
+
+
+def walk(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
+    """One row: how many of the driver's newest WALK ids pass all filters."""
+    source = _source(driver, filters, dialect)
+    key = "t.id" if _on_task(driver) else "g.task"
+    newest = f"SELECT {key} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
+    checks = _checks(filters, driver, "d.id", joined=False)
+    text = f"SELECT count(*) FROM ({newest}) AS d WHERE true{checks.text}"
+    return Sql(text, (*source.parameters, *checks.parameters))
+
+
+def _on_task(driver: Driver) -> bool:
+    return not isinstance(driver, TagDriver)
+
+
+def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
+    """FROM and WHERE of a driver's own ids."""
+    owner, before = filters.owner, filters.before
+    match driver:
+        case OwnerDriver() if dialect.pins:
+            return Sql("FROM task AS t INDEXED BY task_owner WHERE t.owner = ? AND t.id < ?", (owner, before))
+        case OwnerDriver():
+            where = "(t.owner, t.id) < (?, ?) AND t.owner >= ?"
+            return Sql(f"FROM task AS t WHERE {where}", (owner, before, owner))
+        case StateDriver(state=state) if dialect.pins:
+            where = "t.owner = ? AND t.state = ? AND t.id < ?"
+            return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before))
+        case StateDriver(state=state):
+            where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND t.state >= ?"
+            return Sql(f"FROM task AS t WHERE {where}", (owner, int(state), before, int(state)))
+        case TagDriver(key=key, value=""):
+            pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
+            where = "g.owner = ? AND g.key = ? AND g.task < ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), before))
+        case TagDriver(key=key, value=value) if dialect.pins:
+            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ?"
+            parameters = (owner, tag_text(key), tag_text(value), before)
+            return Sql(f"FROM tag AS g INDEXED BY tag_value WHERE {where}", parameters)
+        case TagDriver(key=key, value=value):
+            where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
+            shown = tag_text(value)
+            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown))
+        case NameDriver(prefix=prefix):
+            pin = " INDEXED BY task_name" if dialect.pins else ""
+            name = _name_check(prefix, "t")
+            where = f"t.owner = ? AND t.id < ?{name.text}"
+            return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, before, *name.parameters))
+
+
+def _checks(filters: Filters, driver: Driver, key: str, *, joined: bool = True) -> Sql:
+    """AND clauses for every filter that does not drive. `joined`: the task's row is at hand as t."""
+    text, parameters = "", list[Parameter]()
+    if filters.state is not None and not isinstance(driver, StateDriver):
+        state = "t.state" if joined else f"(SELECT t.state FROM task AS t WHERE t.id = {key})"
+        text += f" AND {state} = ?"
+        parameters.append(int(filters.state))
+    if filters.name_prefix and not isinstance(driver, NameDriver):
+        name = _name_check(filters.name_prefix, "t")
+        text += name.text if joined else f" AND EXISTS (SELECT 1 FROM task AS t WHERE t.id = {key}{name.text})"
+        parameters += name.parameters
+    for tag_key, value in set(filters.tags):
+        if isinstance(driver, TagDriver) and (driver.key, driver.value) == (tag_key, value):
+            continue
+        found = f"FROM tag AS h WHERE h.owner = ? AND h.key = ? AND h.task = {key}"
+        parameters += [filters.owner, tag_text(tag_key)]
+        if value:
+            text += f" AND (SELECT h.value {found}) = ?"
+            parameters.append(tag_text(value))
+        else:
+            text += f" AND (SELECT 1 {found}) = 1"
+    return Sql(text, tuple(parameters))
+
+
+def _name_check(prefix: str, alias: str) -> Sql:
+    """AND clauses that hold for names that begin with the prefix, answerable from the index."""
+    text, parameters = "", list[Parameter]()
+    columns = [(f"substr({alias}.name, 1, {NAME_INDEXED})", prefix[:NAME_INDEXED])]
+    if len(prefix) > NAME_INDEXED:
+        columns.append((f"{alias}.name", prefix))
+    for column, start in columns:
+        text += f" AND {column} >= ?"
+        parameters.append(start)
+        end = after_prefix(start)
+        if end is not None:
+            text += f" AND {column} < ?"
+            parameters.append(end)
+    return Sql(text, tuple(parameters))
+
+
+def _order(driver: Driver, dialect: Dialect) -> str:
+    match driver:
+        case TagDriver(value=""):
+            return "ORDER BY g.task DESC"
+        case TagDriver():
+            return "ORDER BY g.task DESC" if dialect.pins else "ORDER BY g.value DESC, g.task DESC"
+        case StateDriver() if not dialect.pins:
+            return "ORDER BY t.state DESC, t.id DESC"
+        case OwnerDriver() if not dialect.pins:
+            return "ORDER BY t.owner DESC, t.id DESC"
+        case _:
+            return "ORDER BY t.id DESC"
+
+
+def _task(key: str, dialect: Dialect) -> str:
+    """Joins the task's row, after what gives its id."""
+    if dialect.pins:
+        return f" CROSS JOIN task AS t ON t.id = {key}"
+    return f" CROSS JOIN LATERAL (SELECT * FROM task WHERE task.id = {key} OFFSET 0) AS t"
+
+
+def _columns(view: str) -> str:
+    match view:
+        case "MINIMAL":
+            return "t.id, t.state"
+        case "BASIC":
+            return "t.id, t.state, t.created, t.basic, t.logs"
+        case _:
+            return "t.id, t.state, t.created, coalesce(c.document, t.basic), l.logs, t.warnings"
+
+
+def _more(view: str) -> str:
+    if view != "FULL":
+        return ""
+    return " LEFT JOIN content AS c ON c.task = t.id LEFT JOIN log AS l ON l.task = t.id"
+
+
+def one(view: str) -> str:
+    """A task by its id."""
+    return f"SELECT {_columns(view)} FROM task AS t{_more(view)} WHERE t.id = ?"
+
+
+OWNERS: Final = """
+WITH RECURSIVE o(owner) AS (
+  SELECT min(owner) FROM task
+  UNION ALL SELECT (SELECT min(t.owner) FROM task AS t WHERE t.owner > o.owner) FROM o WHERE o.owner IS NOT NULL
+) SELECT owner FROM o WHERE owner IS NOT NULL
+"""
+"""All owners, by one step in the index for each."""

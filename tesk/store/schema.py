@@ -1,0 +1,103 @@
+"""The newest schema, as SQLAlchemy Core tables: the one description that migrations are held against.
+
+Serving never imports this module (SQLAlchemy costs more time and memory than all the rest of the store); it reads
+the same tables as SQL from `newest/`, which `python -m tesk.store.schema` writes and a test compares.
+
+A task's row ends in its BASIC document, which a page sends as it is. What only the FULL view shows lies apart, so
+that pages do not drag it along. Every index begins with the owner and ends with the id, in the order of lists; what
+it holds is bounded, since PostgreSQL cannot index a row of more than 2,704 bytes.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from tesk.store.queries import NAME_INDEXED
+
+NEWEST = Path(__file__).parent / "newest"
+
+metadata = MetaData()
+identifier = BigInteger().with_variant(Integer, "sqlite")
+plain_text = Text().with_variant(Text(collation="C"), "postgresql")
+
+task = Table(
+    "task",
+    metadata,
+    Column("id", identifier, primary_key=True, autoincrement=False),
+    Column("owner", Integer, nullable=False),
+    Column("state", SmallInteger, nullable=False, comment="tes.State"),
+    Column("submitted", SmallInteger, nullable=False, comment="1 once an engine was told of it"),
+    Column("created", BigInteger, nullable=False, comment="ms since 1970"),
+    Column("ended", BigInteger, comment="ms since 1970; null until the state is terminal"),
+    Column("name", plain_text),
+    Column("tags", LargeBinary, comment="JSON object; what rows of tag it has"),
+    Column("warnings", LargeBinary, comment="JSON array of texts"),
+    Column("basic", LargeBinary, nullable=False, comment="BASIC document"),
+    Column("logs", LargeBinary, comment="BASIC logs"),
+)
+Index("task_owner", task.c.owner, task.c.id, task.c.state)
+Index("task_state", task.c.owner, task.c.state, task.c.id)
+Index("task_name", task.c.owner, text(f"substr(name, 1, {NAME_INDEXED})"), task.c.id)
+unended, over = text("ended IS NULL"), text("ended IS NOT NULL")
+Index("task_unfinished", task.c.id, sqlite_where=unended, postgresql_where=unended)
+Index("task_ended", task.c.ended, sqlite_where=over, postgresql_where=over)
+
+content = Table(
+    "content",
+    metadata,
+    Column("task", identifier, primary_key=True, autoincrement=False),
+    Column("document", LargeBinary, nullable=False, comment="FULL document, where it differs from the BASIC one"),
+)
+
+log = Table(
+    "log",
+    metadata,
+    Column("task", identifier, primary_key=True, autoincrement=False),
+    Column("logs", LargeBinary, nullable=False, comment="FULL logs"),
+)
+
+tag = Table(
+    "tag",
+    metadata,
+    Column("owner", Integer, primary_key=True, autoincrement=False),
+    Column("key", plain_text, primary_key=True),
+    Column("task", identifier, primary_key=True, autoincrement=False),
+    Column("value", plain_text, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("tag_value", tag.c.owner, tag.c.key, tag.c.value, tag.c.task)
+
+version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+
+
+def statements(dialect: Dialect) -> str:
+    """SQL that makes all tables in an empty database."""
+    made: list[str] = []
+    for table in (*metadata.sorted_tables, version):
+        made.append(str(CreateTable(table).compile(dialect=dialect)).strip())
+        made += [str(CreateIndex(each).compile(dialect=dialect)).strip() for each in sorted(table.indexes, key=str)]
+    return "".join(f"{each};\n" for each in made)
+
+
+def dialects() -> dict[str, Dialect]:
+    return {"sqlite": sqlite.dialect(), "postgresql": postgresql.dialect()}  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    for name, dialect in dialects().items():
+        (NEWEST / f"{name}.sql").write_text(statements(dialect))

@@ -1,0 +1,279 @@
+"""The store in one SQLite file: for one server process, durable, and with nothing to set up.
+
+WAL with `synchronous=FULL`: a commit is on disk before it is answered. One thread writes and commits for all that
+wait (see committer); the event loop reads by itself, since a point read takes microseconds, and leaves pages that
+may be long to a thread. Two processes on one file would only wait for each other's commits: the second is refused.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from tesk.store import migrate, transitions
+from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
+from tesk.store.committer import Committer, Write
+from tesk.store.documents import basic_logs, encode_warnings, full_logs
+from tesk.store.identifiers import Identifiers, now_ms, read, show
+from tesk.store.pages import brief, read_page, unfinished, whole
+from tesk.store.queries import SQLITE, Sql, one, tag_text
+from tesk.tes import State, TaskLog, encode
+
+INSERT: Final = (
+    "INSERT INTO task (id, owner, state, submitted, created, name, tags, warnings, basic) "
+    f"VALUES (?, ?, {int(State.QUEUED)}, 0, ?, ?, ?, ?, ?)"
+)
+INSERT_TAG: Final = "INSERT INTO tag (owner, key, task, value) VALUES (?, ?, ?, ?)"
+INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
+KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
+PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "temp_store = MEMORY",
+    "cache_size = -32768",
+    "wal_autocheckpoint = 4000",
+)
+INLINE: Final = 512
+"""Rows of a page that the event loop reads by itself."""
+PING_S: Final = 3.0
+
+_ONE: Final = {view: one(view) for view in ("MINIMAL", "BASIC", "FULL")}
+
+
+class SqliteStore:
+    """tesk.store.base.Store on a file. `path` is made with its folder when it is missing."""
+
+    def __init__(self, path: Path, *, log_tail_bytes: int) -> None:
+        self._path = path
+        self._log_tail_bytes = log_tail_bytes
+        self._identifiers = Identifiers()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock: TextIO | None = None
+        self._committer: Committer | None = None
+        self._pages: ThreadPoolExecutor | None = None
+
+    async def open(self) -> None:
+        try:
+            await asyncio.to_thread(self._open)
+        except BaseException:
+            self._release()
+            raise
+        self._committer = Committer(self._commit, "store-writer")
+        self._pages = ThreadPoolExecutor(1, "store-pages")
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self._path)
+            migrate.sqlite(self._path)
+            self._connections = [_connect(self._path) for _ in range(3)]
+            self._reader, self._writer, self._page_reader = self._connections
+            newest = self._reader.execute("SELECT max(id) FROM task").fetchone()[0]
+        except (sqlite3.Error, OSError) as error:
+            raise _cannot_use(self._path, error) from error
+        self._identifiers.follow(newest or 0)
+
+    async def close(self) -> None:
+        if self._committer is not None:
+            await self._committer.close()
+        if self._pages is not None:
+            await asyncio.to_thread(self._pages.shutdown)
+        self._release()
+
+    def _release(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._connections = []
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def ping(self) -> None:
+        try:
+            async with asyncio.timeout(PING_S):
+                await self._write("ping", ())
+        except TimeoutError:
+            raise StoreError(f"SQLite file {self._path} did not take a write within {PING_S:.0f} s") from None
+
+    async def create(self, new: NewTask) -> TaskId:
+        number = self._identifiers.give()
+        tags = [(new.owner, tag_text(key), number, tag_text(value)) for key, value in (new.tags or {}).items()]
+        row = (
+            number,
+            new.owner,
+            number >> 20,
+            new.name,
+            encode(new.tags) if new.tags else None,
+            encode_warnings(new.warnings),
+            new.basic,
+        )
+        await self._write("create", (row, tags, new.full))
+        return show(number)
+
+    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+        number = read(task_id)
+        if number is None:
+            return None
+        try:
+            row = self._reader.execute(_ONE[view], (number,)).fetchone()
+        except sqlite3.Error as error:
+            raise _cannot_use(self._path, error) from error
+        if row is None:
+            return None
+        return brief(row) if view == "MINIMAL" else whole(row)
+
+    async def page(self, query: Query) -> list[Row] | list[Brief]:
+        inline = query.view != "FULL" and query.limit <= INLINE
+        return await read_page(query, SQLITE, self._run_inline if inline else self._run_apart)
+
+    async def submitted(self, task_id: TaskId) -> bool:
+        return (number := read(task_id)) is not None and bool(await self._write("submitted", (number,)))
+
+    async def advance(self, task_id: TaskId, state: State, log: TaskLog) -> bool:
+        number = read(task_id)
+        if number is None:
+            return False
+        ended = now_ms() if state.is_terminal else None
+        change = (state, basic_logs(log), ended, number, full_logs(log, self._log_tail_bytes))
+        return bool(await self._write("advance", change))
+
+    async def cancel(self, task_id: TaskId) -> State | None:
+        number = read(task_id)
+        state = None if number is None else await self._write("cancel", (now_ms(), number))
+        return None if state is None else State(state)
+
+    async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
+        number = 0 if after is None else read(after)
+        if number is None:
+            return []
+        return [unfinished(row) for row in await self._run_apart(Sql(transitions.UNFINISHED, (number, limit)))]
+
+    async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
+        return int(await self._write("prune", (ended_before_ms, limit)))
+
+    async def _run_inline(self, sql: Sql) -> Sequence[Sequence[Any]]:
+        return self._fetch(self._reader, sql)
+
+    async def _run_apart(self, sql: Sql) -> Sequence[Sequence[Any]]:
+        if self._pages is None:
+            raise StoreError(f"SQLite file {self._path} is not open")
+        return await asyncio.get_running_loop().run_in_executor(self._pages, self._fetch, self._page_reader, sql)
+
+    def _fetch(self, connection: sqlite3.Connection, sql: Sql) -> Sequence[Sequence[Any]]:
+        try:
+            return connection.execute(sql.text, sql.parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _cannot_use(self._path, error) from error
+
+    async def _write(self, kind: str, arguments: tuple[Any, ...]) -> Any:
+        if self._committer is None:
+            raise StoreError(f"SQLite file {self._path} is not open")
+        return await self._committer.put(kind, arguments)
+
+    def _commit(self, batch: Sequence[Write]) -> list[Any]:
+        """Runs in the committer's thread."""
+        database = self._writer
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            _insert(database, [write.arguments for write in batch if write.kind == "create"])
+            answers = [_CHANGES[write.kind](database, *write.arguments) for write in batch]
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise _cannot_use(self._path, error) from error
+        return answers
+
+
+def _insert(database: sqlite3.Connection, creates: Sequence[tuple[Any, list[Any], bytes | None]]) -> None:
+    if not creates:
+        return
+    database.executemany(INSERT, [row for row, _, _ in creates])
+    database.executemany(INSERT_TAG, [tag for _, tags, _ in creates for tag in tags])
+    database.executemany(INSERT_CONTENT, [(row[0], full) for row, _, full in creates if full is not None])
+
+
+def _created(database: sqlite3.Connection, *_: Any) -> None:
+    """Written with the whole batch, by `_insert`."""
+
+
+def _advance(
+    database: sqlite3.Connection, state: State, basic: bytes, ended: int | None, number: int, full: bytes
+) -> bool:
+    changed = database.execute(transitions.ADVANCE[state], (basic, ended, number)).rowcount == 1
+    if changed:
+        database.execute(KEEP_LOG, (number, full))
+    return changed
+
+
+def _submitted(database: sqlite3.Connection, number: int) -> bool:
+    return database.execute(transitions.SUBMITTED, (number,)).rowcount == 1
+
+
+def _cancel(database: sqlite3.Connection, now: int, number: int) -> int | None:
+    database.execute(transitions.CANCEL, (now, number))
+    row = database.execute(transitions.STATE, (number,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _prune(database: sqlite3.Connection, ended_before: int, limit: int) -> int:
+    rows = database.execute(transitions.PRUNABLE, (ended_before, limit)).fetchall()
+    tags = [(owner, key, number) for number, owner, tags in rows for key in transitions.tag_keys(tags)]
+    database.executemany("DELETE FROM tag WHERE owner = ? AND key = ? AND task = ?", tags)
+    for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
+        database.executemany(f"DELETE FROM {table} WHERE {key} = ?", [(row[0],) for row in rows])
+    return len(rows)
+
+
+def _ping(database: sqlite3.Connection) -> None:
+    database.execute("SELECT 1 FROM task LIMIT 1").fetchone()
+
+
+_CHANGES: Final[dict[str, Callable[..., Any]]] = {
+    "create": _created,
+    "advance": _advance,
+    "submitted": _submitted,
+    "cancel": _cancel,
+    "prune": _prune,
+    "ping": _ping,
+}
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=512)
+    for pragma in PRAGMAS:
+        database.execute(f"PRAGMA {pragma}").fetchall()
+    return database
+
+
+def _locked(path: Path) -> TextIO:
+    """The lock file, held until it is closed or the process ends."""
+    lock = open(f"{path}.lock", "a+", encoding="ascii")  # noqa: SIM115 - it is closed by the store
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise StoreError(
+            f"SQLite file {path} is in use by process {holder or 'unknown'}: stop that one, or use PostgreSQL "
+            "for more than one server"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _cannot_use(path: Path, error: Exception) -> StoreError:
+    if isinstance(error, PermissionError) or "readonly" in str(error):
+        return StoreError(f"SQLite file {path} cannot be written: {error}; the server needs to write it and its folder")
+    if "not a database" in str(error):
+        return StoreError(f"{path} is not a SQLite database: name another file, or move this one away")
+    if "full" in str(error):
+        return StoreError(f"SQLite file {path} cannot grow: {error}; make room on its disk")
+    return StoreError(f"SQLite file {path} cannot be used: {error}")

@@ -1,0 +1,56 @@
+"""The state machine as SQL: each change is one conditional UPDATE, so that no race can leave a terminal state.
+
+The conditions are made from tes.NEXT, and nothing else in the store knows what may follow what.
+"""
+
+from typing import Final
+
+import msgspec
+
+from tesk.store.queries import tag_text
+from tesk.tes import NEXT, TERMINAL, State
+
+_read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def allowed_from(state: State) -> frozenset[State]:
+    """The states in which a task may be told that it is in `state`: those it may follow, and itself unless ended."""
+    before = {earlier for earlier, later in NEXT.items() if state in later}
+    return frozenset(before if state in TERMINAL else before | {state})
+
+
+def _numbers(states: frozenset[State]) -> str:
+    return ", ".join(str(int(state)) for state in sorted(states))
+
+
+ADVANCE: Final = {
+    state: f"UPDATE task SET state = {int(state)}, logs = ?, ended = ? "
+    f"WHERE id = ? AND state IN ({_numbers(allowed_from(state))})"
+    for state in State
+}
+"""By the new state; parameters: BASIC logs, time of the end (ms) or null, id."""
+
+SUBMITTED: Final = f"UPDATE task SET submitted = 1 WHERE id = ? AND state = {int(State.QUEUED)}"
+
+_UNKNOWN_TO_ENGINES = f"state = {int(State.QUEUED)} AND submitted = 0"
+
+CANCEL: Final = (
+    f"UPDATE task SET ended = CASE WHEN {_UNKNOWN_TO_ENGINES} THEN CAST(? AS BIGINT) END, "
+    f"state = CASE WHEN {_UNKNOWN_TO_ENGINES} THEN {int(State.CANCELED)} ELSE {int(State.CANCELING)} END "
+    f"WHERE id = ? AND state IN ({_numbers(allowed_from(State.CANCELING) - {State.CANCELING})})"
+)
+"""Parameters: time (ms), id."""
+
+STATE: Final = "SELECT state FROM task WHERE id = ?"
+
+UNFINISHED: Final = (
+    "SELECT t.id, t.owner, t.state, t.submitted, coalesce(c.document, t.basic) "
+    "FROM task AS t LEFT JOIN content AS c ON c.task = t.id WHERE t.ended IS NULL AND t.id > ? ORDER BY t.id LIMIT ?"
+)
+
+PRUNABLE: Final = "SELECT id, owner, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
+
+
+def tag_keys(tags: bytes | None) -> list[str]:
+    """The keys of a task's rows in the tag table, from its `tags` column."""
+    return [] if tags is None else [tag_text(key) for key in _read_tags(tags)]
