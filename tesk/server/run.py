@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 import uvicorn
@@ -112,4 +113,4 @@ def _database(settings: Settings) -> str:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot make the data folder {data}: {error.strerror}; choose another --data") from None
-    return f"sqlite:///{data}/tesk.db"
+    return f"sqlite:///{quote(str(data))}/tesk.db"
