@@ -1,0 +1,78 @@
+"""What can go wrong with a transfer, as data: what was answered, whether it may pass, what to check.
+
+Schemes raise TransferError with the facts; `sentence` alone turns facts into the line a user reads. URLs are shown
+without credentials: no user and password, and no query (where signatures and keys travel).
+"""
+
+import errno
+import os
+import re
+import socket
+from typing import Final
+
+_AUTHORITY: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+_QUERY: Final = re.compile(r"^(https?://[^?#]*)[?#].*$", re.IGNORECASE | re.DOTALL)
+
+
+class Stopped(Exception):
+    """The step was told to stop."""
+
+
+class TransferError(Exception):
+    """A transfer that failed. `passing`: the same call may work later; `tries`: how many were made."""
+
+    def __init__(
+        self, answer: str, advice: str = "", *, passing: bool = False, retry_after_s: float = 0, tries: int = 1
+    ) -> None:
+        super().__init__(answer)
+        self.answer = answer
+        self.advice = advice
+        self.passing = passing
+        self.retry_after_s = retry_after_s
+        self.tries = tries
+
+
+class NotFound(TransferError):
+    """Nothing is there."""
+
+
+def redact(url: str) -> str:
+    """The URL as it may be shown: `ftp://me:secret@host/a` is `ftp://host/a`, `http://host/a?key=1` is `http://host/a?…`."""
+    return _QUERY.sub(r"\1?…", _AUTHORITY.sub(r"\1", printable(url)))
+
+
+def printable(name: str) -> str:
+    """A file name as text that any log and JSON can carry: bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace") if any("\ud800" <= c <= "\udfff" for c in name) else name
+
+
+def sentence(what: str, url: str, error: TransferError) -> str:
+    """`input s3://lab/a: access denied (403) by http://minio:9000 after 1 try; check …`."""
+    tries = "1 try" if error.tries == 1 else f"{error.tries} tries"
+    advice = f"; {error.advice}" if error.advice else ""
+    return f"{what} {redact(url)}: {error.answer} after {tries}{advice}"
+
+
+def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
+    """What an error of a connection to `peer` (scheme://host:port) means."""
+    if isinstance(error, TimeoutError):
+        return TransferError(f"{peer} sent nothing for {timeout_s:g} s", "check the server", passing=True)
+    if isinstance(error, socket.gaierror):
+        passing = error.errno == socket.EAI_AGAIN
+        return TransferError(f"the name in {peer} is unknown ({error.strerror})", "check the URL", passing=passing)
+    if type(error).__name__ == "SSLCertVerificationError":
+        reason = getattr(error, "verify_message", "") or error
+        return TransferError(f"the certificate of {peer} is not trusted ({reason})", "check the certificate")
+    if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED):
+        return TransferError(f"{peer} cannot be reached ({error.strerror})", "check that it runs", passing=True)
+    reason = error.strerror or str(error) or type(error).__name__
+    return TransferError(f"the connection to {peer} broke ({reason})", "check the server", passing=True)
+
+
+def from_file(error: OSError, place: str) -> TransferError:
+    """What an error of the file system at `place` means; none of them passes."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFound(f"{place}: {reason.lower()}")
+    advice = {errno.ENOSPC: "free some space or ask for more disk_gb", errno.EDQUOT: "raise the quota"}
+    return TransferError(f"{place}: {reason.lower()}", advice.get(error.errno or 0, ""))

@@ -1,0 +1,160 @@
+"""Brings a task's inputs into its scratch volume.
+
+First every input is looked up (all at once): a file is one arrival, a directory as many as it holds. Then the list
+is merged, later inputs winning, so that no file is fetched in vain. Then files are fetched under hidden names and
+renamed into place, as private copies that any user of the image can run and change (0777).
+"""
+
+import os
+import posixpath
+import secrets
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
+from tesk.filer.jail import DIRECTORY, Scratch, open_beneath
+from tesk.filer.plan import FilerSettings, InputsPlan
+from tesk.filer.retry import persist
+from tesk.filer.schemes import Kind, Scheme
+from tesk.filer.scratch import prepare, staging
+from tesk.filer.step import Step
+from tesk.filer.streams import Sink
+from tesk.tes import Input
+
+
+class Arrival(NamedTuple):
+    """One file or directory to be: its container path and, for a file, its URL or content."""
+
+    path: str
+    is_directory: bool
+    url: str
+    content: str | None = None
+    size: int | None = None
+
+
+def name_of(given: Input) -> str:
+    """How messages name an input: never by its content."""
+    return given.path if given.content else (given.url or given.path)
+
+
+def fetch_inputs(plan: InputsPlan, step: Step) -> None:
+    """Makes the scratch ready and fetches all. Raises TransferError (a whole sentence), OSError, Stopped."""
+    prepare(plan.root, plan.directories, plan.files)
+    if not plan.inputs:
+        return
+    found: list[list[Arrival]] = [[] for _ in plan.inputs]
+
+    def look_up(n: int, given: Input) -> None:
+        found[n] = _arrivals(given, plan.settings, step)
+
+    step.run([partial(look_up, n, given) for n, given in enumerate(plan.inputs)])
+    directories, files = merge(found)
+    sizes = [arrival.size for arrival in files]
+    step.meter.files_total = len(files)
+    step.meter.bytes_total = sum(size or 0 for size in sizes) if None not in sizes else None
+    scratch = Scratch(plan.root)
+    for path in directories:
+        _make_directory(scratch, path)
+    with staging(scratch.root) as folder:
+        step.run([partial(_fetch, arrival, scratch, folder, plan.settings, step) for arrival in files])
+
+
+def _arrivals(given: Input, settings: FilerSettings, step: Step) -> list[Arrival]:
+    path = posixpath.normpath("/" + given.path.lstrip("/"))
+    if given.content or not given.url:
+        content = given.content or ""
+        return [Arrival(path, False, "", content, len(content.encode()))]
+    declared = Kind(given.type.value) if given.type else None
+    url = given.url
+    try:
+        scheme = step.schemes.of(url)
+        kind, size = persist(lambda: scheme.find(url, declared), settings.retries, step.halt)
+        if kind is Kind.FILE:
+            return [Arrival(path, False, url, None, size)]
+        entries = persist(lambda: list(scheme.entries(url)), settings.retries, step.halt)
+    except TransferError as error:
+        raise _failed(given.url, error) from error
+    below = [Arrival(path, True, url)]
+    for entry in entries:
+        where = posixpath.normpath(posixpath.join(path, entry.relative))
+        if entry.relative.startswith("/") or ".." in entry.relative.split("/"):
+            raise TransferError(f"input {redact(url)}: the store lists {entry.relative!r}, which lies outside of it")
+        below.append(Arrival(where, entry.is_directory, scheme.child(url, entry.relative), None, entry.size))
+    return below
+
+
+def _failed(url: str, error: TransferError) -> TransferError:
+    return TransferError(sentence("input", url, error))
+
+
+def merge(found: Sequence[Sequence[Arrival]]) -> tuple[list[str], list[Arrival]]:
+    """The directories and the files that remain when later inputs win, in order of path.
+
+    Raises TransferError where one path would have to be both.
+    """
+    files: dict[str, Arrival] = {}
+    directories: dict[str, Arrival] = {}
+    for arrivals in found:
+        for arrival in arrivals:
+            (directories if arrival.is_directory else files)[arrival.path] = arrival
+    needed = dict(directories)
+    for arrival in (*files.values(), *directories.values()):
+        above = posixpath.dirname(arrival.path)
+        while above != "/" and above not in needed:
+            needed[above] = arrival
+            above = posixpath.dirname(above)
+    for path in sorted(files.keys() & needed.keys()):
+        first, second = (printable(redact(a.url) or a.path) for a in (files[path], needed[path]))
+        raise TransferError(
+            f"inputs {first} and {second} collide: {printable(path)} would be both a file and a directory; "
+            "give one of them another path"
+        )
+    return sorted(directories), [files[path] for path in sorted(files)]
+
+
+def _make_directory(scratch: Scratch, path: str) -> None:
+    try:
+        os.close(open_beneath(scratch.root, scratch.resolve(path, missing_ok=True), DIRECTORY, make_mode=0o777))
+    except OSError as error:
+        raise TransferError(
+            f"input directory {printable(path)}: {from_file(error, 'in the scratch').answer}"
+        ) from error
+
+
+def _fetch(arrival: Arrival, scratch: Scratch, folder: str, settings: FilerSettings, step: Step) -> None:
+    temporary = os.path.join(folder, secrets.token_hex(8))
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        sink = Sink(fd, step.meter)
+        if arrival.content is not None:
+            sink.write(arrival.content.encode())
+        else:
+            _download(arrival, step.schemes.of(arrival.url), sink, settings, step.halt)
+        os.fchmod(fd, 0o777)
+        _place(scratch, temporary, arrival)
+    except TransferError as error:
+        raise _failed(arrival.url or arrival.path, error) from error
+    except OSError as error:
+        failure = from_file(error, f"writing {printable(arrival.path)}")
+        raise _failed(arrival.url or arrival.path, failure) from error
+    finally:
+        os.close(fd)
+    step.meter.add(0, files=1)
+
+
+def _download(arrival: Arrival, scheme: Scheme, sink: Sink, settings: FilerSettings, halt: threading.Event) -> None:
+    def attempt() -> None:
+        sink.restart()
+        scheme.fetch(arrival.url, sink)
+
+    persist(attempt, settings.retries, halt)
+
+
+def _place(scratch: Scratch, temporary: str, arrival: Arrival) -> None:
+    parent, name = scratch.open_parent(arrival.path)
+    try:
+        os.rename(temporary, name, dst_dir_fd=parent)
+    finally:
+        os.close(parent)

@@ -1,0 +1,241 @@
+"""Paths inside a tree that its users may have filled with traps: symlinks to elsewhere, loops, fifos.
+
+A path is first resolved to a canonical one (no symlink left), then opened component by component, following
+nothing: whoever swaps a component in between gets an error, never a file outside the tree. For a task's scratch,
+links are read as its containers read them, absolute ones from the tree's root (openat2 RESOLVE_IN_ROOT, which
+seccomp profiles often withhold). For shared folders they are read as the host reads them and must stay inside.
+"""
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from tesk.filer.errors import TransferError, printable
+
+MAX_LINKS: Final = 40
+MAX_ENTRIES: Final = 2_000_000
+DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Tree(Protocol):
+    """A tree of files with its own reading of symlinks."""
+
+    def resolve(self, path: str) -> str:
+        """The canonical path of what exists at `path`. Raises OSError (ENOENT, ELOOP, EACCES)."""
+
+    def open(self, canonical: str, flags: int) -> int:
+        """A descriptor of a canonical path. Raises OSError."""
+
+
+class Scratch:
+    """A task's scratch volume: container path P lies at `root` + P."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.realpath(root)
+
+    def resolve(self, path: str, *, missing_ok: bool = False) -> str:
+        """As Tree; with `missing_ok` the components from the first missing one on are taken as they are."""
+        todo = [part for part in reversed(path.split("/")) if part]
+        done: list[str] = []
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == ".":
+                continue
+            if part == "..":
+                del done[-1:]
+                continue
+            here = "/".join([self.root, *done, part])
+            try:
+                target = os.readlink(here)
+            except FileNotFoundError:
+                if not missing_ok:
+                    raise
+                return "/" + "/".join([*done, part, *(p for p in reversed(todo) if p != ".")])
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                done.append(part)
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            if target.startswith("/"):
+                done.clear()
+            todo.extend(p for p in reversed(target.split("/")) if p)
+        return "/" + "/".join(done)
+
+    def open(self, canonical: str, flags: int) -> int:
+        return open_beneath(self.root, canonical, flags)
+
+    def open_parent(self, path: str) -> tuple[int, str]:
+        """A descriptor of the directory of `path`, made with its parents (0777) if need be, and the last name."""
+        parent = self.resolve(posixpath.dirname(path), missing_ok=True)
+        return open_beneath(self.root, parent, DIRECTORY, make_mode=0o777), posixpath.basename(path)
+
+
+class Shared:
+    """Folders of the host that tasks may use; everything else is outside."""
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self.roots = [os.path.realpath(os.path.expanduser(root)) for root in roots]
+
+    def resolve(self, path: str) -> str:
+        real = os.path.realpath(path, strict=True)
+        self.root_of(real, path)
+        return real
+
+    def root_of(self, real: str, path: str) -> str:
+        """The root that holds a canonical path. Raises TransferError when none does."""
+        for root in self.roots:
+            if real == root or real.startswith(root.rstrip("/") + "/"):
+                return root
+        raise TransferError(
+            f"{printable(path)} is outside the folders that tasks may use",
+            "use one of them, or have the folder added to file_roots",
+        )
+
+    def open(self, canonical: str, flags: int) -> int:
+        root = self.root_of(canonical, canonical)
+        return open_beneath(root, canonical[len(root) :], flags)
+
+    def open_parent(self, path: str) -> tuple[int, str]:
+        """As Scratch.open_parent, with the permissions that the process' umask gives."""
+        parent = os.path.realpath(posixpath.dirname(path))
+        root = self.root_of(parent, path)
+        return open_beneath(root, parent[len(root) :], DIRECTORY, make_mode=0), posixpath.basename(path)
+
+
+def open_beneath(root: str, relative: str, flags: int, make_mode: int | None = None) -> int:
+    """Opens a canonical path below `root`, following no symlink; with `make_mode` missing directories are made.
+
+    `make_mode` 0 leaves the mode to the umask.
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parts = [part for part in relative.split("/") if part and part != "."]
+    if ".." in parts:
+        os.close(fd)
+        raise OSError(errno.EXDEV, "'..' in a canonical path", relative)
+    try:
+        for n, part in enumerate(parts):
+            last = n == len(parts) - 1
+            if make_mode is not None:
+                _make(part, fd, make_mode)
+            below = os.open(part, flags | os.O_CLOEXEC if last else LOOK | os.O_DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make(name: str, parent: int, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o777, dir_fd=parent)
+        if mode:
+            os.chmod(name, mode, dir_fd=parent)
+
+
+class Node(NamedTuple):
+    """Something in a walked tree: its path relative to the top ("" is the top itself), and where it really is."""
+
+    relative: str
+    canonical: str
+    is_directory: bool
+    size: int
+
+
+Warn = Callable[[str], None]
+
+
+def look(tree: Tree, path: str) -> tuple[str, os.stat_result]:
+    """The canonical path and the status of what `path` leads to. Raises OSError."""
+    canonical = tree.resolve(path)
+    fd = tree.open(canonical, LOOK)
+    try:
+        return canonical, os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def names(tree: Tree, canonical: str) -> list[str]:
+    """What a directory holds, in order. Raises OSError."""
+    fd = tree.open(canonical, DIRECTORY)
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+class _Chain(NamedTuple):
+    """A directory on the way down, and those above it."""
+
+    relative: str
+    canonical: str
+    above: "_Chain | None"
+    links: int
+
+    def loops(self) -> bool:
+        here = self.above
+        while here is not None:
+            if here.canonical == self.canonical:
+                return True
+            here = here.above
+        return False
+
+
+def walk(tree: Tree, top: str, warn: Warn) -> Iterator[Node]:
+    """Every file below `top`, and every directory before what is in it, `top` first; symlinks are followed.
+
+    What is neither file nor directory, leads outside or loops is left out with a warning. Raises OSError.
+    """
+    pending = [_Chain("", tree.resolve(top), None, 0)]
+    count = 0
+    while pending:
+        here = pending.pop()
+        yield Node(here.relative, here.canonical, True, 0)
+        for name in names(tree, here.canonical):
+            count += 1
+            if count > MAX_ENTRIES:
+                raise TransferError(f"{printable(top)} holds more than {MAX_ENTRIES} entries", "check for link loops")
+            shown = printable(posixpath.join(top, here.relative, name))
+            try:
+                below = _enter(tree, here, name)
+                status = look(tree, below.canonical)[1]
+            except (OSError, TransferError) as error:
+                reason = error.answer if isinstance(error, TransferError) else str(error.strerror).lower()
+                warn(f"{shown} was left out: {reason}")
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield Node(below.relative, below.canonical, False, status.st_size)
+            elif not stat.S_ISDIR(status.st_mode):
+                warn(f"{shown} was left out: it is {kind(status.st_mode)}")
+            elif below.links > MAX_LINKS or (below.links and below.loops()):
+                warn(f"{shown} was left out: its links loop")
+            else:
+                pending.append(below)
+
+
+def _enter(tree: Tree, here: _Chain, name: str) -> _Chain:
+    path = posixpath.join(here.canonical, name)
+    canonical = tree.resolve(path)
+    return _Chain(posixpath.join(here.relative, name), canonical, here, here.links + (canonical != path))
+
+
+def kind(mode: int) -> str:
+    """What a file that is neither regular nor a directory is."""
+    known = {
+        stat.S_IFIFO: "a fifo",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFLNK: "a symlink",
+    }
+    return known.get(stat.S_IFMT(mode), "no regular file")

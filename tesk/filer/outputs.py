@@ -1,0 +1,147 @@
+"""Pushes what a task made: each output's pattern is expanded, directories are walked, every file is told of.
+
+The scratch is hostile here (see jail). One output that fails does not keep the others from being pushed; all
+failures are told in the end.
+"""
+
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterator
+from functools import partial
+from typing import Final, NamedTuple
+
+from tesk.filer.errors import NotFound, TransferError, from_file, printable, sentence
+from tesk.filer.jail import READ, Scratch, kind, look, walk
+from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Warned
+from tesk.filer.retry import persist
+from tesk.filer.step import Step
+from tesk.filer.streams import Source
+from tesk.filer.wildcards import expand
+from tesk.tes import WILDCARDS, FileType, Output
+
+MAX_TOLD: Final = 20
+_MISSING: Final = "does not exist"
+
+
+class Departure(NamedTuple):
+    """One file or directory that is to be pushed: container path as declared, where it really is, where to."""
+
+    path: str
+    canonical: str
+    url: str
+    is_directory: bool = False
+    size: int = 0
+
+
+def push_outputs(plan: OutputsPlan, step: Step) -> None:
+    """Pushes all. Raises TransferError with every failure (a whole sentence), Stopped."""
+    scratch = Scratch(plan.root)
+    failures: list[str] = []
+    departures: dict[tuple[str, str], Departure] = {}
+    for output in plan.outputs:
+        try:
+            for departure in _departures(output, scratch, step):
+                departures[departure.path, departure.url] = departure
+        except NotFound as error:
+            _missing(error, plan.settings, step, failures)
+        except TransferError as error:
+            failures.append(sentence("output", output.url, error))
+        except OSError as error:
+            failures.append(sentence("output", output.url, from_file(error, f"reading {printable(output.path)}")))
+    wanted = list(departures.values())
+    step.meter.files_total = sum(not departure.is_directory for departure in wanted)
+    step.meter.bytes_total = sum(departure.size for departure in wanted)
+
+    def failed(error: Exception) -> bool:
+        if isinstance(error, TransferError):
+            failures.append(error.answer)
+        return isinstance(error, TransferError)
+
+    step.run([partial(_push, departure, scratch, plan.settings, step) for departure in wanted], failed)
+    if failures:
+        raise TransferError(_told(failures))
+
+
+def _missing(error: NotFound, settings: FilerSettings, step: Step, failures: list[str]) -> None:
+    if settings.missing_outputs == "error":
+        failures.append(error.answer)
+    else:
+        step.emit(Warned(error.answer))
+
+
+def _told(failures: list[str]) -> str:
+    more = len(failures) - MAX_TOLD
+    return "; and ".join(failures[:MAX_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _departures(output: Output, scratch: Scratch, step: Step) -> Iterator[Departure]:
+    """What one output stands for. Raises NotFound when it is nothing, TransferError, OSError."""
+    scheme = step.schemes.of(output.url)
+    if not WILDCARDS.search(output.path):
+        paths, prefix = [posixpath.normpath(output.path)], None
+    else:
+        paths = expand(scratch, output.path)
+        prefix = posixpath.normpath(output.path_prefix or "/")
+        if not paths:
+            raise NotFound(f"output {printable(output.path)}: nothing matches the pattern")
+    for path in paths:
+        relative = None if prefix is None else posixpath.relpath(path, prefix)
+        url = output.url if relative is None else scheme.child(output.url, relative)
+        yield from _below(path, url, output, scratch, step)
+
+
+def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) -> Iterator[Departure]:
+    scheme = step.schemes.of(url)
+    try:
+        canonical, status = look(scratch, path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"output {printable(path)}: {_MISSING}{_leads_out(scratch, path)}") from None
+    if stat.S_ISREG(status.st_mode):
+        if url.endswith("/") and output.type is not FileType.DIRECTORY:
+            url = scheme.child(url, posixpath.basename(path))
+        yield Departure(path, canonical, url.rstrip("/"), False, status.st_size)
+    elif not stat.S_ISDIR(status.st_mode):
+        step.emit(Warned(f"output {printable(path)} was left out: it is {kind(status.st_mode)}"))
+    else:
+        for node in walk(scratch, path, step.warn):
+            where = posixpath.join(path, node.relative).rstrip("/")
+            target = scheme.child(url, node.relative) if node.relative else url
+            yield Departure(where, node.canonical, target, node.is_directory, node.size)
+
+
+def _leads_out(scratch: Scratch, path: str) -> str:
+    """Why a path that is there does not exist for us, in words."""
+    try:
+        target = os.readlink(scratch.root + scratch.resolve(posixpath.dirname(path)) + "/" + posixpath.basename(path))
+    except OSError:
+        return ""
+    return f"; it is a link to {printable(target)}, which is not among the task's files"
+
+
+def _push(departure: Departure, scratch: Scratch, settings: FilerSettings, step: Step) -> None:
+    try:
+        scheme = step.schemes.of(departure.url)
+        if departure.is_directory:
+            persist(lambda: scheme.make_directory(departure.url), settings.retries, step.halt)
+            return
+        fd = scratch.open(departure.canonical, READ)
+        try:
+            source = Source(fd, step.meter)
+
+            def attempt() -> None:
+                source.restart()
+                scheme.push(source, departure.url)
+
+            persist(attempt, settings.retries, step.halt)
+        finally:
+            os.close(fd)
+    except TransferError as error:
+        raise TransferError(sentence("output", departure.url, error)) from error
+    except OSError as error:
+        failure = from_file(error, f"reading {printable(departure.path)}")
+        raise TransferError(sentence("output", departure.url, failure)) from error
+    step.meter.add(0, files=1)
+    url = re.sub(r"^([a-z0-9+.-]+://)[^/]*@", r"\1", printable(departure.url))
+    step.emit(Pushed(url, printable(departure.path), source.size))

@@ -1,0 +1,42 @@
+"""Tries again what may pass: exponential back-off with jitter, or the wait that the server asked for.
+
+Only the errors that a scheme marks as passing are tried again; a lasting one ends at once.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from tesk.filer.errors import Stopped, TransferError
+
+FIRST_DELAY_S: Final = 0.25
+LONGEST_DELAY_S: Final = 30.0
+LONGEST_ASKED_S: Final = 300.0
+
+T = TypeVar("T")
+
+
+def delay_s(tries: int, asked_s: float, chance: float) -> float:
+    """Seconds before the next try, after `tries` failed ones; `chance` in [0, 1) is the jitter."""
+    if asked_s > 0:
+        return min(asked_s, LONGEST_ASKED_S)
+    return float(min(FIRST_DELAY_S * 2 ** (tries - 1), LONGEST_DELAY_S) * (0.5 + chance / 2))
+
+
+def persist(call: Callable[[], T], retries: int, stop: threading.Event) -> T:
+    """The result of `call`, tried 1 + `retries` times. Raises TransferError with its tries, or Stopped."""
+    tries = 0
+    while True:
+        if stop.is_set():
+            raise Stopped
+        try:
+            return call()
+        except TransferError as error:
+            tries += 1
+            error.tries = max(error.tries, tries)
+            if not error.passing or tries > retries:
+                raise
+            wait = delay_s(tries, error.retry_after_s, random.random())  # noqa: S311
+        if stop.wait(wait):
+            raise Stopped

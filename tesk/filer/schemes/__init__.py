@@ -1,0 +1,102 @@
+"""The kinds of storage behind one small protocol, chosen by the scheme of a URL.
+
+Each module is imported when the first URL of its kind comes along: a task that stages one file over FTP never pays
+for TLS or for an object store's library.
+"""
+
+import enum
+import importlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol
+
+from tesk.filer.errors import TransferError
+from tesk.filer.plan import FilerSettings
+from tesk.filer.streams import Meter, Sink, Source
+
+_SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+
+MODULES: Final = {
+    "": "tesk.filer.schemes.file",
+    "file": "tesk.filer.schemes.file",
+    "ftp": "tesk.filer.schemes.ftp",
+    "http": "tesk.filer.schemes.http",
+    "https": "tesk.filer.schemes.http",
+    "s3": "tesk.filer.schemes.s3",
+}
+
+
+class Kind(enum.Enum):
+    FILE = "FILE"
+    DIRECTORY = "DIRECTORY"
+
+
+class Entry(NamedTuple):
+    """Something below a directory: its path relative to it (no leading slash), its size if the store tells."""
+
+    relative: str
+    is_directory: bool
+    size: int | None = None
+
+
+class Context(NamedTuple):
+    """What a scheme needs to know of the step it works for."""
+
+    settings: FilerSettings
+    meter: Meter
+    warn: Callable[[str], None]
+
+
+class Scheme(Protocol):
+    """One kind of storage. Threads call it at once; each method raises TransferError or Stopped.
+
+    A call makes one try: the caller repeats what failed with a passing error, on a restarted Sink or Source.
+    """
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        """What is there, and a file's size if known. Where the protocol cannot tell, what was declared."""
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        """All that is below a directory, at any depth."""
+
+    def child(self, url: str, relative: str) -> str:
+        """The URL of what lies at `relative` below the directory `url`, escaped as the scheme wants it."""
+
+    def fetch(self, url: str, sink: Sink) -> None:
+        """Writes the whole file to `sink`."""
+
+    def push(self, source: Source, url: str) -> None:
+        """Makes `url` a file with what `source` holds; makes its parents where the store has such."""
+
+    def make_directory(self, url: str) -> None:
+        """Makes an empty directory, where the store has such."""
+
+    def close(self) -> None:
+        """Ends every connection, also those in use."""
+
+
+class Schemes:
+    """The schemes opened for one step."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._open: dict[str, Scheme] = {}
+        self._lock = threading.Lock()
+
+    def of(self, url: str) -> Scheme:
+        """The scheme that serves `url`. Raises TransferError for an unknown one."""
+        match = _SCHEME.match(url)
+        name = match.group(1).lower() if match else ""
+        if name not in MODULES or (not match and not url.startswith("/")):
+            known = ", ".join(sorted(filter(None, MODULES)))
+            raise TransferError(f"unsupported URL scheme {name!r}", f"use one of {known}, or an absolute path", tries=0)
+        module = MODULES[name]
+        with self._lock:
+            if module not in self._open:
+                self._open[module] = importlib.import_module(module).open_scheme(self._context)
+            return self._open[module]
+
+    def close(self) -> None:
+        for scheme in self._open.values():
+            scheme.close()

@@ -1,0 +1,103 @@
+"""Where S3 is and who asks, from the standard places: environment, ~/.aws, web identity, container, instance.
+
+obstore reads the environment and the metadata services itself, but not the profile files, and without any key it
+asks the metadata address for as long as its retries last. So profiles are read here, and that address is only left
+to it when something answers there within a second; else requests go out unsigned.
+"""
+
+import configparser
+import http.client
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+METADATA_HOST: Final = "169.254.169.254"
+METADATA_TIMEOUT_S: Final = 1.0
+_BY_ENVIRONMENT: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+
+class Location(NamedTuple):
+    """`endpoint` is "" for AWS itself; `options` are S3Store's own."""
+
+    endpoint: str
+    anonymous: bool
+    options: dict[str, str | bool]
+
+    @property
+    def shown(self) -> str:
+        return self.endpoint or "https://s3.amazonaws.com"
+
+
+def location_of(environment: Mapping[str, str] | None = None) -> Location:
+    """Endpoint, region and credentials as the environment and the profile files have them."""
+    env = os.environ if environment is None else environment
+    profile = read_profile(env)
+    options: dict[str, str | bool] = {}
+    endpoint = (
+        env.get("AWS_ENDPOINT_URL_S3")
+        or env.get("AWS_ENDPOINT_URL")
+        or env.get("AWS_ENDPOINT")
+        or profile.get("endpoint_url", "")
+    ).rstrip("/")
+    if endpoint:
+        options["endpoint"] = endpoint
+    options["region"] = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or profile.get("region") or "us-east-1"
+    anonymous = False
+    if env.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+        anonymous = True
+    elif not any(env.get(name) for name in _BY_ENVIRONMENT):
+        if "aws_access_key_id" in profile:
+            options["access_key_id"] = profile["aws_access_key_id"]
+            options["secret_access_key"] = profile.get("aws_secret_access_key", "")
+            if "aws_session_token" in profile:
+                options["session_token"] = profile["aws_session_token"]
+        else:
+            anonymous = not _has_instance_role(env)
+    if anonymous:
+        options["skip_signature"] = True
+    return Location(endpoint, anonymous, options)
+
+
+def read_profile(env: Mapping[str, str]) -> dict[str, str]:
+    """The chosen profile of ~/.aws/config and ~/.aws/credentials, the latter winning; empty without files."""
+    name = env.get("AWS_PROFILE") or env.get("AWS_DEFAULT_PROFILE") or "default"
+    home = Path(env.get("HOME") or "~").expanduser()
+    config = Path(env.get("AWS_CONFIG_FILE") or home / ".aws" / "config")
+    credentials = Path(env.get("AWS_SHARED_CREDENTIALS_FILE") or home / ".aws" / "credentials")
+    section = name if name == "default" else f"profile {name}"
+    return {**_read_section(config, section), **_read_section(credentials, name)}
+
+
+def _read_section(path: Path, section: str) -> dict[str, str]:
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read_string(path.read_text())
+    except (OSError, configparser.Error, UnicodeDecodeError):
+        return {}
+    return dict(parser.items(section)) if parser.has_section(section) else {}
+
+
+def _has_instance_role(env: Mapping[str, str]) -> bool:
+    """Whether this machine's metadata service answers and has a role."""
+    if env.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return False
+    connection = http.client.HTTPConnection(METADATA_HOST, 80, timeout=METADATA_TIMEOUT_S)
+    try:
+        connection.request("PUT", "/latest/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+        answer = connection.getresponse()
+        token = answer.read(1024).decode("ascii", "replace")
+        if answer.status != 200:
+            return False
+        where = "/latest/meta-data/iam/security-credentials/"
+        connection.request("GET", where, headers={"X-aws-ec2-metadata-token": token})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

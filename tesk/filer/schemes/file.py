@@ -1,0 +1,164 @@
+"""`file:` URLs and bare paths: folders of the host or of a mounted volume, only below the configured roots.
+
+A `file:` URL is percent-decoded, a bare path is taken as it is. Copies are made by the kernel (copy_file_range,
+which shares blocks where the file system can) and are never links.
+"""
+
+import errno
+import os
+import posixpath
+import secrets
+import stat
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote, unquote
+
+from tesk.filer.errors import NotFound, TransferError, from_file, printable
+from tesk.filer.jail import DIRECTORY, READ, Shared, kind, look, open_beneath, walk
+from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.streams import BLOCK, Sink, Source
+
+_COPY_STEP: Final = 16 * BLOCK
+_NOT_HERE: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY, errno.EBADF}
+
+
+def path_of(url: str) -> str:
+    """The absolute path that a `file:` URL or a bare path names. Raises TransferError."""
+    if url.startswith("/"):
+        return url
+    rest = url[len("file:") :]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost") or not slash:
+            raise TransferError("not a file on this system", "a file URL is file:///absolute/path")
+        rest = "/" + path
+    path = unquote(rest, errors="surrogateescape")
+    if not path.startswith("/") or "\0" in path:
+        raise TransferError("not an absolute path", "a file URL is file:///absolute/path")
+    return path
+
+
+class FileScheme:
+    """Files below the roots."""
+
+    def __init__(self, context: Context) -> None:
+        self._shared = Shared(context.settings.file_roots)
+        self._warn = context.warn
+
+    def _path(self, url: str) -> str:
+        if not self._shared.roots:
+            raise TransferError("no folder is open to tasks", "have it added to file_roots")
+        return path_of(url)
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        path = self._path(url)
+        try:
+            _, status = look(self._shared, path)
+        except OSError as error:
+            raise from_file(error, printable(path)) from error
+        if stat.S_ISDIR(status.st_mode):
+            return Kind.DIRECTORY, None
+        if not stat.S_ISREG(status.st_mode):
+            raise TransferError(f"{printable(path)} is {kind(status.st_mode)}", "only files and directories are staged")
+        return Kind.FILE, status.st_size
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        path = self._path(url)
+        try:
+            for node in walk(self._shared, path, self._warn):
+                if node.relative:
+                    yield Entry(node.relative, node.is_directory, node.size)
+        except OSError as error:
+            raise from_file(error, printable(path)) from error
+
+    def child(self, url: str, relative: str) -> str:
+        tail = relative if url.startswith("/") else quote(os.fsencode(relative))
+        return f"{url.rstrip('/')}/{tail}"
+
+    def fetch(self, url: str, sink: Sink) -> None:
+        path = self._path(url)
+        try:
+            fd = self._shared.open(self._shared.resolve(path), READ)
+        except OSError as error:
+            raise from_file(error, printable(path)) from error
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise NotFound(f"{printable(path)} is no regular file")
+            _copy(fd, sink)
+        except OSError as error:
+            raise from_file(error, printable(path)) from error
+        finally:
+            os.close(fd)
+
+    def push(self, source: Source, url: str) -> None:
+        path = self._path(url)
+        if path.endswith("/"):
+            raise TransferError("names a directory, not a file", "leave out the last slash")
+        try:
+            self._replace(source, posixpath.normpath(path))
+        except OSError as error:
+            raise from_file(error, printable(path)) from error
+
+    def _replace(self, source: Source, path: str) -> None:
+        parent, name = self._shared.open_parent(path)
+        temporary = f".tesk-{secrets.token_hex(8)}"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
+            try:
+                _copy_out(source, fd)
+                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                os.unlink(temporary, dir_fd=parent)
+                raise
+            finally:
+                os.close(fd)
+        finally:
+            os.close(parent)
+
+    def make_directory(self, url: str) -> None:
+        path = self._path(url)
+        try:
+            real = os.path.realpath(path)
+            root = self._shared.root_of(real, path)
+            os.close(open_beneath(root, real[len(root) :], DIRECTORY, make_mode=0))
+        except OSError as error:
+            raise from_file(error, printable(path)) from error
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _copy(fd: int, sink: Sink) -> None:
+    while True:
+        try:
+            copied = os.copy_file_range(fd, sink.fd, _COPY_STEP)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            break
+        if not copied:
+            break
+        sink.advance(copied)
+    while data := os.read(fd, BLOCK):
+        sink.write(data)
+
+
+def _copy_out(source: Source, fd: int) -> None:
+    while source.position < source.size:
+        try:
+            copied = os.copy_file_range(source.fd, fd, min(_COPY_STEP, source.size - source.position))
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            break
+        if not copied:
+            break
+        source.advance(copied)
+    while data := source.read(BLOCK):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+
+def open_scheme(context: Context) -> FileScheme:
+    return FileScheme(context)

@@ -1,0 +1,238 @@
+"""`s3:` by obstore: custom endpoints with path style, credentials from the standard places, else anonymous.
+
+What follows the bucket is the key, as it is: nothing is percent-decoded. A directory is the keys below its name and
+a slash. obstore repeats failed requests itself, part by part, so errors come with the tries already made. It carries
+no key with a line break, an empty component or a last slash, so an empty directory leaves no trace in a bucket.
+"""
+
+import math
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import obstore
+from obstore.store import S3Store
+
+from tesk.filer.errors import NotFound, Stopped, TransferError, redact
+from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.aws import Location, location_of
+from tesk.filer.streams import Sink, Source
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+PART: Final = 8 * 1024 * 1024
+MAX_PARTS: Final = 9_000
+PARTS_IN_MEMORY: Final = 4
+_STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
+_CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
+_HOST: Final = re.compile(r"performing \w+ (https?://[^/\s?]+)")
+_RETRIES: Final = re.compile(r"\bretries: (\d+),")
+_REASON: Final = re.compile(r'message: "([^"]+)"')
+_BARE: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def split(url: str) -> tuple[str, str]:
+    """The bucket and the key of an `s3:` URL. Raises TransferError."""
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not bucket or "@" in bucket:
+        raise TransferError("not an S3 URL", "an S3 URL is s3://bucket/key")
+    key = key.rstrip("/")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise TransferError("an S3 key is UTF-8 text, the name is not", "rename the file") from None
+    if key and (_BARE.search(key) or any(part in ("", ".", "..") for part in key.split("/"))):
+        raise TransferError(
+            "the key holds an empty component, '.', '..' or a control character, which tesk does not stage",
+            "rename the object",
+        )
+    return bucket, key
+
+
+def check_names(keys: Sequence[str]) -> None:
+    """Refuses keys that cannot all be files of one tree. Raises TransferError."""
+    known = set(keys)
+    for key in keys:
+        parts = key.split("/")
+        if any(part in ("", ".", "..") for part in parts) or "\0" in key:
+            raise TransferError(f"the store lists the key {key!r}, which is no path", "rename the object")
+        for n in range(1, len(parts)):
+            above = "/".join(parts[:n])
+            if above in known:
+                raise TransferError(
+                    f"the keys {above!r} and {key!r} collide: one name cannot be both a file and a directory",
+                    "rename one of them or stage them one by one",
+                )
+
+
+class S3Scheme:
+    """One store per bucket."""
+
+    def __init__(self, context: Context) -> None:
+        self._settings = context.settings
+        self._stores: dict[str, tuple[S3Store, Location]] = {}
+        self._lock = threading.Lock()
+        self._large = threading.Semaphore(2)
+
+    def _store(self, bucket: str) -> tuple[S3Store, Location]:
+        with self._lock:
+            if bucket not in self._stores:
+                location = location_of()
+                self._stores[bucket] = (
+                    _open(bucket, location, self._settings.retries, self._settings.timeout_s),
+                    location,
+                )
+            return self._stores[bucket]
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        bucket, key = split(url)
+        store, location = self._store(bucket)
+        if not key or (declared is Kind.DIRECTORY and _holds(store, location, key, bucket)):
+            return Kind.DIRECTORY, None
+        try:
+            return Kind.FILE, obstore.head(store, key)["size"]
+        except Exception as error:
+            failure = _translate(error, location, bucket)
+            if isinstance(failure, NotFound) and _holds(store, location, key, bucket):
+                return Kind.DIRECTORY, None
+            raise failure from error
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        bucket, key = split(url)
+        store, location = self._store(bucket)
+        skip = len(key) + 1 if key else 0
+        found: list[Entry] = []
+        try:
+            for chunk in obstore.list(store, key or None, chunk_size=1000):
+                found += [_entry(store, meta, skip) for meta in chunk]
+        except Exception as error:
+            raise _translate(error, location, bucket) from error
+        check_names([entry.relative for entry in found if not entry.is_directory])
+        yield from found
+
+    def child(self, url: str, relative: str) -> str:
+        return f"{url.rstrip('/')}/{relative}"
+
+    def fetch(self, url: str, sink: Sink) -> None:
+        bucket, key = split(url)
+        store, location = self._store(bucket)
+        try:
+            answer = obstore.get(store, key)
+            expected = answer.meta["size"]
+            for chunk in answer.stream(min_chunk_size=256 * 1024):
+                sink.write(memoryview(chunk))
+        except (Stopped, TransferError):
+            raise
+        except Exception as error:
+            raise _translate(error, location, bucket) from error
+        if sink.size != expected:
+            answered = f"{location.shown} sent {sink.size} of {expected} bytes"
+            raise TransferError(answered, "check the server", passing=True)
+
+    def push(self, source: Source, url: str) -> None:
+        bucket, key = split(url)
+        if not key:
+            raise TransferError("names a bucket, not a key", "an S3 URL of a file is s3://bucket/key")
+        store, location = self._store(bucket)
+        try:
+            if source.size <= PART:
+                obstore.put(store, key, source.read() if source.size else b"", use_multipart=False)
+                return
+            part = max(PART, math.ceil(source.size / MAX_PARTS))
+            with self._large:
+                obstore.put(
+                    store,
+                    key,
+                    _parts(source, part),
+                    chunk_size=part,
+                    max_concurrency=PARTS_IN_MEMORY,
+                    use_multipart=True,
+                )
+        except (Stopped, TransferError):
+            raise
+        except Exception as error:
+            raise _translate(error, location, bucket) from error
+
+    def make_directory(self, url: str) -> None:
+        """Buckets have none."""
+
+    def close(self) -> None:
+        self._stores.clear()
+
+
+def _parts(source: Source, size: int) -> Iterator[bytes]:
+    while block := source.read(min(size, 1024 * 1024)):
+        yield block
+
+
+def _open(bucket: str, location: Location, retries: int, timeout_s: float) -> S3Store:
+    options: dict[str, Any] = dict(location.options)
+    client: dict[str, Any] = {
+        "timeout": "365d",
+        "read_timeout": timedelta(seconds=timeout_s),
+        "connect_timeout": timedelta(seconds=min(timeout_s, 30)),
+        "allow_http": location.endpoint.startswith("http:"),
+    }
+    backoff = {"init_backoff": timedelta(milliseconds=250), "max_backoff": timedelta(seconds=30), "base": 2}
+    retry: dict[str, Any] = {"max_retries": retries, "retry_timeout": timedelta(minutes=15), "backoff": backoff}
+    try:
+        return S3Store(bucket, client_options=client, retry_config=retry, **options)  # type: ignore[arg-type]
+    except Exception as error:
+        raise TransferError(
+            f"not a usable S3 configuration ({redact(str(error))})", "check the AWS_ variables"
+        ) from error
+
+
+def _holds(store: S3Store, location: Location, key: str, bucket: str) -> bool:
+    """Whether any object lies below `key` and a slash."""
+    try:
+        return any(len(chunk) for chunk in obstore.list(store, key, chunk_size=1))
+    except Exception as error:
+        raise _translate(error, location, bucket) from error
+
+
+def _entry(store: S3Store, meta: "ObjectMeta", skip: int) -> Entry:
+    """An entry of a listing. obstore cuts the slash off `dir/`, which consoles make: an object `dir` is not there."""
+    path, size = meta["path"], meta["size"]
+    if size == 0:
+        try:
+            obstore.head(store, path)
+        except FileNotFoundError:
+            return Entry(path[skip:], True)
+    return Entry(path[skip:], False, size)
+
+
+def _translate(error: Exception, location: Location, bucket: str) -> TransferError:
+    """obstore's error in our words. Its message is a sentence and a dump of Rust's own error, both are read."""
+    text = str(error)
+    host = match.group(1) if (match := _HOST.search(text)) else location.shown
+    tries = max((int(n) for n in _RETRIES.findall(text)), default=0) + 1
+    code = match.group(1) if (match := _CODE.search(text)) else ""
+    status, phrase = match.groups(default="") if (match := _STATUS.search(text)) else ("", "")
+    answer = code or phrase.strip() or type(error).__name__
+    if status in ("401", "403") or code in ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId"):
+        detail = f"{status} {code}".strip()
+        advice = f'check the key configured for "s3://{bucket}"'
+        if location.anonymous:
+            advice = f'no key is configured for "s3://{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
+        return TransferError(f"access denied ({detail}) by {host}", advice, tries=tries)
+    if status == "404" or isinstance(error, FileNotFoundError):
+        missing = "the bucket is not there" if code == "NoSuchBucket" else "not found"
+        return NotFound(f"{missing} ({status or 404}) by {host}", "check bucket and key", tries=tries)
+    if status in ("301", "307", "400") and not location.endpoint:
+        return TransferError(f"{answer} ({status}) by {host}", "set AWS_REGION to the bucket's region", tries=tries)
+    if status:
+        return TransferError(f"{answer} ({status}) by {host}", "check the store", tries=tries)
+    if "timed out" in text.lower() or "timedout" in text.lower() or "kind: Timeout" in text:
+        return TransferError(f"{host} sent nothing in time", "check the store", tries=tries)
+    if reasons := _REASON.findall(text):
+        return TransferError(f"{host} cannot be reached ({reasons[-1].lower()})", "check the endpoint", tries=tries)
+    first = text.partition("\n\nDebug source")[0].strip()
+    return TransferError(f"{_BARE.sub(' ', first)[:300]} by {host}", "check the store", tries=tries)
+
+
+def open_scheme(context: Context) -> S3Scheme:
+    return S3Scheme(context)

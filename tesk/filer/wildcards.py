@@ -1,0 +1,115 @@
+"""Output patterns: which paths of a tree they match.
+
+The rules are those of POSIX 2.13: `*` and `?` match no slash and no leading dot, `[!a-z]` excludes, `[[:digit:]]` is
+a class, a backslash takes the next character as it is, and a `[` that nothing closes is itself.
+"""
+
+import functools
+import posixpath
+import re
+from typing import Final
+
+from tesk.filer.errors import TransferError
+from tesk.filer.jail import Tree, names
+
+MAGIC: Final = re.compile(r"[*?\[]")
+_CLASSES: Final = {
+    "alnum": "a-zA-Z0-9",
+    "alpha": "a-zA-Z",
+    "blank": r" \t",
+    "cntrl": r"\x00-\x1f\x7f",
+    "digit": "0-9",
+    "graph": "!-~",
+    "lower": "a-z",
+    "print": " -~",
+    "punct": r"!-/:-@\[-`{-~",
+    "space": r" \t\n\r\f\v",
+    "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}
+
+
+@functools.lru_cache(maxsize=256)
+def component(pattern: str) -> re.Pattern[str]:
+    """A regular expression for one component of a pattern (no slash in it)."""
+    out = [] if pattern.startswith((".", "\\.")) else [r"(?!\.)"]
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "*":
+            out.append(".*")
+        elif char == "?":
+            out.append(".")
+        elif char == "\\" and at < len(pattern):
+            out.append(re.escape(pattern[at]))
+            at += 1
+        elif char == "[" and (found := _bracket(pattern, at)):
+            expression, at = found
+            out.append(expression)
+        else:
+            out.append(re.escape(char))
+    return re.compile("".join(out), re.DOTALL)
+
+
+def _bracket(pattern: str, at: int) -> tuple[str, int] | None:
+    """The expression that opened just before `at`, and where it ends; None when nothing closes it."""
+    negated = pattern[at : at + 1] in ("!", "^")
+    at += negated
+    items: list[str] = []
+    first = True
+    while at < len(pattern):
+        if pattern[at] == "]" and not first:
+            # A leading ] is an ordinary character; an expression that can match nothing must still compile.
+            return (f"[{'^' if negated else ''}{''.join(items)}]", at + 1) if items else (r"(?!)", at + 1)
+        first = False
+        if pattern.startswith("[:", at) and (end := pattern.find(":]", at)) > 0:
+            items.append(_CLASSES.get(pattern[at + 2 : end], ""))
+            at = end + 2
+            continue
+        low, at = _element(pattern, at)
+        if pattern[at : at + 1] == "-" and pattern[at + 1 : at + 2] not in ("", "]"):
+            high, at = _element(pattern, at + 1)
+            items.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else "")
+        else:
+            items.append(re.escape(low))
+    return None
+
+
+def _element(pattern: str, at: int) -> tuple[str, int]:
+    """One character of a bracket expression: itself, escaped, or as [.x.] or [=x=]."""
+    for opening, closing in (("[.", ".]"), ("[=", "=]")):
+        if pattern.startswith(opening, at) and pattern.startswith(closing, at + 3):
+            return pattern[at + 2], at + 5
+    if pattern[at] == "\\" and at + 1 < len(pattern):
+        return pattern[at + 1], at + 2
+    return pattern[at], at + 1
+
+
+def expand(tree: Tree, pattern: str) -> list[str]:
+    """The paths that exist and match, in order; as matched, with the symlinks on their way left in."""
+    found = ["/"]
+    for part in posixpath.normpath(pattern).split("/"):
+        if part and part != "..":
+            found = [path for base in found for path in _step(tree, base, part)]
+    return [path for path in found if _exists(tree, path)]
+
+
+def _step(tree: Tree, base: str, part: str) -> list[str]:
+    if not MAGIC.search(part):
+        return [posixpath.join(base, re.sub(r"\\(.)", r"\1", part))]
+    try:
+        here = names(tree, tree.resolve(base))
+    except (OSError, TransferError):
+        return []
+    return [posixpath.join(base, name) for name in here if component(part).fullmatch(name)]
+
+
+def _exists(tree: Tree, path: str) -> bool:
+    try:
+        tree.resolve(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True

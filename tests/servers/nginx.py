@@ -1,0 +1,55 @@
+"""A real HTTP server over a folder: nginx with WebDAV's PUT, MKCOL and DELETE, and Basic authentication if asked."""
+
+import base64
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers.process import free_port, program, serving
+
+CONFIGURATION = """\
+daemon off;
+master_process off;
+pid {scratch}/pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_max_body_size 0;
+  client_body_temp_path {scratch}/body;
+  proxy_temp_path {scratch}/proxy;
+  fastcgi_temp_path {scratch}/fastcgi;
+  uwsgi_temp_path {scratch}/uwsgi;
+  scgi_temp_path {scratch}/scgi;
+  default_type application/octet-stream;
+  server {{
+    listen 127.0.0.1:{port};
+    root "{root}";
+    location / {{
+      dav_methods PUT DELETE MKCOL;
+      dav_access user:rw group:r all:r;
+      {more}
+    }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(root: Path, *, user: str = "", password: str = "", make_parents: bool = True) -> Iterator[str]:
+    """Yields the URL of `root`. Without `make_parents` a PUT into a missing folder is answered with 409."""
+    port = free_port()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tesk-nginx-", dir=root.parent) as scratch:
+        more = "create_full_put_path on;" if make_parents else ""
+        if user:
+            digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
+            (Path(scratch) / "users").write_text(f"{user}:{{SHA}}{digest}\n")
+            more += f'auth_basic "test"; auth_basic_user_file "{scratch}/users";'
+        configuration = Path(scratch) / "nginx.conf"
+        configuration.write_text(CONFIGURATION.format(scratch=scratch, port=port, root=root, more=more))
+        command = [program("nginx"), "-c", str(configuration), "-p", scratch, "-e", "stderr"]
+        with serving(command, port, Path(scratch) / "log"):
+            yield f"http://127.0.0.1:{port}"

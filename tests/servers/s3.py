@@ -1,0 +1,51 @@
+"""A real S3 server: versitygw over a folder. Buckets are its directories, objects its files."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.servers.process import free_port, program, serving
+
+VERSION = "v1.8.0"
+
+
+class S3(NamedTuple):
+    """Where it listens and the one key that it knows."""
+
+    url: str
+    access_key: str
+    secret_key: str
+
+    def environment(self) -> dict[str, str]:
+        """The AWS variables that make a client use it."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": "us-east-1",
+        }
+
+
+def cached() -> Path:
+    """Where scripts/ensure puts the built server."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "tesk" / f"versitygw-{VERSION}" / "versitygw"
+
+
+@contextlib.contextmanager
+def s3_server(root: Path) -> Iterator[S3]:
+    """`root/BUCKET` directories are buckets; make them with mkdir, before or while it runs."""
+    port = free_port()
+    store = S3(f"http://127.0.0.1:{port}", "test-access-key", "test-secret-key")
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tesk-s3-") as scratch:
+        sidecar = Path(scratch) / "sidecar"
+        sidecar.mkdir()
+        command = [program("versitygw", cached()), "--port", f"127.0.0.1:{port}"]
+        command += ["--access", store.access_key, "--secret", store.secret_key, "--quiet", "--keep-alive"]
+        command += ["posix", "--sidecar", str(sidecar), str(root)]
+        with serving(command, port, Path(scratch) / "log"):
+            yield store
