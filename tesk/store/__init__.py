@@ -25,4 +25,8 @@ def open_store(url: str, *, log_tail_bytes: int) -> Store:
         if parts.netloc or not path:
             raise StoreError("a SQLite URL is sqlite:///relative/path or sqlite:////absolute/path")
         return SqliteStore(Path(path), log_tail_bytes=log_tail_bytes)
+    if scheme in ("postgresql", "postgres"):
+        from tesk.store.postgresql import PostgresqlStore
+
+        return PostgresqlStore(url, log_tail_bytes=log_tail_bytes)
     raise StoreError(f"unsupported database {scheme!r}: use sqlite:///path or postgresql://user@host/database")

@@ -5,18 +5,23 @@ importing Alembic takes longer than all the rest of the start. An older one is m
 own, which takes its memory with it when it ends.
 """
 
+import asyncio
 import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from tesk.store.base import StoreError
 
 NEWEST: Final = "0001"
 """The newest revision in `migrations/versions`."""
 MIGRATION_S: Final = 3600.0
+CONNECT_S: Final = 10.0
+LOCK: Final = 0x7465736B
+"""The advisory lock that a server holds while it makes or migrates the tables: "tesk" in ASCII."""
 
 
 def newest_sql(database: str) -> str:
@@ -38,25 +43,44 @@ def sqlite(path: Path) -> None:
     finally:
         database.close()
     if found is not None and found != NEWEST:
-        upgrade(f"sqlite:///{path}", found)
+        upgrade(f"sqlite:///{quote(str(path))}", found, f"SQLite file {path}")
 
 
-def upgrade(url: str, found: str) -> None:
+async def postgresql(url: str, location: str) -> None:
+    """Makes or migrates the tables of the database; of several servers that start at once, one does it."""
+    import asyncpg
+
+    connection = await asyncpg.connect(url, timeout=CONNECT_S)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK, timeout=MIGRATION_S)
+        if await connection.fetchval("SELECT to_regclass('alembic_version')"):
+            found = await connection.fetchval("SELECT version_num FROM alembic_version")
+            if found != NEWEST:
+                await asyncio.to_thread(upgrade, url, found, location)
+            return
+        async with connection.transaction():
+            await connection.execute(newest_sql("postgresql"))
+            await connection.execute("INSERT INTO alembic_version VALUES ($1)", NEWEST)
+    finally:
+        await connection.close(timeout=CONNECT_S)
+
+
+def upgrade(url: str, found: str, location: str) -> None:
     """Runs Alembic in a process of its own. The URL goes by the environment: arguments are seen by everybody."""
-    check_known(found)
+    check_known(found, location)
     command = [sys.executable, "-m", "tesk.store.migrations"]
     environment = {**os.environ, "TESK_MIGRATE_URL": url}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=MIGRATION_S, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise StoreError(f"the database could not be migrated from schema {found} to {NEWEST}: {reason[0]}")
+        raise StoreError(f"{location} could not be migrated from schema {found} to {NEWEST}: {reason[0]}")
 
 
-def check_known(found: str) -> None:
+def check_known(found: str, location: str) -> None:
     """Raises StoreError for a revision that is not one of this program's."""
     versions = Path(__file__).parent / "migrations" / "versions"
     if not any(file.name.startswith(f"{found}_") for file in versions.glob("*.py")):
         raise StoreError(
-            f"the database has schema {found}, which this version of tesk (schema {NEWEST}) does not know: "
+            f"{location} has schema {found}, which this version of tesk (schema {NEWEST}) does not know: "
             "use the newer tesk that made it, or another database"
         )

@@ -7,9 +7,8 @@ import heapq
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tesk.store.base import Brief, Query, Row, Unfinished
-from tesk.store.documents import with_warnings
-from tesk.store.identifiers import GREATEST, read, show
+from tesk.store.base import Brief, Query, Row
+from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
     OWNERS,
     RARE,
@@ -20,23 +19,23 @@ from tesk.store.queries import (
     NameDriver,
     OwnerDriver,
     Sql,
+    is_storable,
     page,
     probe,
     walk,
 )
-from tesk.tes import State
-
-STATES = tuple(State)
+from tesk.store.rows import brief, whole
 
 
 class Reader(Protocol):
-    async def __call__(self, sql: Sql) -> Sequence[Sequence[Any]]: ...
+    async def __call__(self, sql: Sql) -> Sequence[Any]: ...
 
 
 async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | list[Brief]:
-    """The page; empty for a `before` that is no id."""
+    """The page; empty for a `before` that is no id and for text that no task can have."""
     before = GREATEST if query.before is None else read(query.before)
-    if before is None or query.limit <= 0:
+    texts = (query.name_prefix or "", *(text for tag in query.tags for text in tag))
+    if before is None or query.limit <= 0 or not all(map(is_storable, texts)):
         return []
     owners = [query.owner] if query.owner is not None else [row[0] for row in await run(Sql(OWNERS))]
     pages = []
@@ -47,7 +46,7 @@ async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | 
     return [brief(row) for row in rows] if query.view == "MINIMAL" else [whole(row) for row in rows]
 
 
-async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Sequence[Any]]:
+async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
     driver = await _choose(filters, query.limit, dialect, run)
     if driver is None:
         return []
@@ -71,17 +70,3 @@ async def _choose(filters: Filters, limit: int, dialect: Dialect, run: Reader) -
     ordered = next((each for each in drivers if not isinstance(each, NameDriver)), OwnerDriver())
     found = (await run(walk(filters, ordered, dialect)))[0][0]
     return ordered if found >= min(limit, WALK) else NameDriver(filters.name_prefix)
-
-
-def brief(row: Sequence[Any]) -> Brief:
-    return Brief(show(row[0]), STATES[row[1]])
-
-
-def whole(row: Sequence[Any]) -> Row:
-    """A row of the BASIC or the FULL view; only the latter has warnings."""
-    logs = with_warnings(row[4], row[5]) if len(row) > 5 else row[4]
-    return Row(show(row[0]), STATES[row[1]], row[2], row[3], logs)
-
-
-def unfinished(row: Sequence[Any]) -> Unfinished:
-    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]), row[4])

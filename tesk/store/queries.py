@@ -24,7 +24,7 @@ RARE: Final = 1000
 WALK: Final = 2048
 """How many of the newest tasks are checked for a name that is not rare."""
 
-Parameter = int | str
+Parameter = int | str | bytes | None
 
 
 class Sql(NamedTuple):
@@ -88,6 +88,11 @@ def tag_text(text: str) -> str:
     if len(text) * 4 <= TAG_INDEXED_BYTES or len(data := text.encode()) <= TAG_INDEXED_BYTES:
         return text
     return "sha256:" + hashlib.sha256(data).hexdigest() * 8
+
+
+def is_storable(text: str) -> bool:
+    """Whether both databases can hold the text: no NUL, no lone surrogate."""
+    return (text.isascii() and "\0" not in text) or not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def after_prefix(prefix: str) -> str | None:

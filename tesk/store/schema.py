@@ -40,15 +40,15 @@ task = Table(
     metadata,
     Column("id", identifier, primary_key=True, autoincrement=False),
     Column("owner", Integer, nullable=False),
-    Column("state", SmallInteger, nullable=False, comment="tes.State"),
-    Column("submitted", SmallInteger, nullable=False, comment="1 once an engine was told of it"),
-    Column("created", BigInteger, nullable=False, comment="ms since 1970"),
-    Column("ended", BigInteger, comment="ms since 1970; null until the state is terminal"),
+    Column("state", SmallInteger, nullable=False, doc="tes.State"),
+    Column("submitted", SmallInteger, nullable=False, doc="1 once an engine was told of it"),
+    Column("created", BigInteger, nullable=False, doc="ms since 1970"),
+    Column("ended", BigInteger, doc="ms since 1970; null until the state is terminal"),
     Column("name", plain_text),
-    Column("tags", LargeBinary, comment="JSON object; what rows of tag it has"),
-    Column("warnings", LargeBinary, comment="JSON array of texts"),
-    Column("basic", LargeBinary, nullable=False, comment="BASIC document"),
-    Column("logs", LargeBinary, comment="BASIC logs"),
+    Column("tags", LargeBinary, doc="JSON object; what rows of tag it has"),
+    Column("warnings", LargeBinary, doc="JSON array of texts"),
+    Column("basic", LargeBinary, nullable=False, doc="BASIC document"),
+    Column("logs", LargeBinary, doc="BASIC logs"),
 )
 Index("task_owner", task.c.owner, task.c.id, task.c.state)
 Index("task_state", task.c.owner, task.c.state, task.c.id)
@@ -61,14 +61,14 @@ content = Table(
     "content",
     metadata,
     Column("task", identifier, primary_key=True, autoincrement=False),
-    Column("document", LargeBinary, nullable=False, comment="FULL document, where it differs from the BASIC one"),
+    Column("document", LargeBinary, nullable=False, doc="FULL document, where it differs from the BASIC one"),
 )
 
 log = Table(
     "log",
     metadata,
     Column("task", identifier, primary_key=True, autoincrement=False),
-    Column("logs", LargeBinary, nullable=False, comment="FULL logs"),
+    Column("logs", LargeBinary, nullable=False, doc="FULL logs"),
 )
 
 tag = Table(

@@ -17,16 +17,14 @@ from typing import Any, Final, TextIO
 from tesk.store import migrate, transitions
 from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
 from tesk.store.committer import Committer, Write
-from tesk.store.documents import basic_logs, encode_warnings, full_logs
+from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import Identifiers, now_ms, read, show
-from tesk.store.pages import brief, read_page, unfinished, whole
-from tesk.store.queries import SQLITE, Sql, one, tag_text
-from tesk.tes import State, TaskLog, encode
+from tesk.store.pages import read_page
+from tesk.store.queries import SQLITE, Sql, one
+from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
+from tesk.tes import State, TaskLog
 
-INSERT: Final = (
-    "INSERT INTO task (id, owner, state, submitted, created, name, tags, warnings, basic) "
-    f"VALUES (?, ?, {int(State.QUEUED)}, 0, ?, ?, ?, ?, ?)"
-)
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TAG: Final = "INSERT INTO tag (owner, key, task, value) VALUES (?, ?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
 KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
@@ -101,17 +99,7 @@ class SqliteStore:
 
     async def create(self, new: NewTask) -> TaskId:
         number = self._identifiers.give()
-        tags = [(new.owner, tag_text(key), number, tag_text(value)) for key, value in (new.tags or {}).items()]
-        row = (
-            number,
-            new.owner,
-            number >> 20,
-            new.name,
-            encode(new.tags) if new.tags else None,
-            encode_warnings(new.warnings),
-            new.basic,
-        )
-        await self._write("create", (row, tags, new.full))
+        await self._write("create", (new_rows(number, new),))
         return show(number)
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
@@ -179,22 +167,24 @@ class SqliteStore:
         database = self._writer
         try:
             database.execute("BEGIN IMMEDIATE")
-            _insert(database, [write.arguments for write in batch if write.kind == "create"])
+            _insert(database, [write.arguments[0] for write in batch if write.kind == "create"])
             answers = [_CHANGES[write.kind](database, *write.arguments) for write in batch]
             database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if database.in_transaction:
                 database.execute("ROLLBACK")
-            raise _cannot_use(self._path, error) from error
+            if isinstance(error, sqlite3.Error):
+                raise _cannot_use(self._path, error) from error
+            raise
         return answers
 
 
-def _insert(database: sqlite3.Connection, creates: Sequence[tuple[Any, list[Any], bytes | None]]) -> None:
+def _insert(database: sqlite3.Connection, creates: Sequence[NewRows]) -> None:
     if not creates:
         return
-    database.executemany(INSERT, [row for row, _, _ in creates])
-    database.executemany(INSERT_TAG, [tag for _, tags, _ in creates for tag in tags])
-    database.executemany(INSERT_CONTENT, [(row[0], full) for row, _, full in creates if full is not None])
+    database.executemany(INSERT, [new.task for new in creates])
+    database.executemany(INSERT_TAG, [tag for new in creates for tag in new.tags])
+    database.executemany(INSERT_CONTENT, [new.content for new in creates if new.content is not None])
 
 
 def _created(database: sqlite3.Connection, *_: Any) -> None:

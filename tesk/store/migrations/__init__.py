@@ -1,0 +1,1 @@
+"""Alembic's migrations, shipped with the package; `python -m tesk.store.migrations` runs them."""

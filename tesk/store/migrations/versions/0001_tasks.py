@@ -1,0 +1,50 @@
+"""Tasks, their tags, contents and logs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+UNENDED, OVER = sa.text("ended IS NULL"), sa.text("ended IS NOT NULL")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "task",
+        sa.Column("id", IDENTIFIER, primary_key=True, autoincrement=False),
+        sa.Column("owner", sa.Integer(), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("submitted", sa.SmallInteger(), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.Column("ended", sa.BigInteger()),
+        sa.Column("name", TEXT),
+        sa.Column("tags", sa.LargeBinary()),
+        sa.Column("warnings", sa.LargeBinary()),
+        sa.Column("basic", sa.LargeBinary(), nullable=False),
+        sa.Column("logs", sa.LargeBinary()),
+    )
+    op.create_index("task_owner", "task", ["owner", "id", "state"])
+    op.create_index("task_state", "task", ["owner", "state", "id"])
+    op.create_index("task_name", "task", ["owner", sa.text("substr(name, 1, 500)"), "id"])
+    op.create_index("task_unfinished", "task", ["id"], sqlite_where=UNENDED, postgresql_where=UNENDED)
+    op.create_index("task_ended", "task", ["ended"], sqlite_where=OVER, postgresql_where=OVER)
+    for table, column in (("content", "document"), ("log", "logs")):
+        op.create_table(
+            table,
+            sa.Column("task", IDENTIFIER, primary_key=True, autoincrement=False),
+            sa.Column(column, sa.LargeBinary(), nullable=False),
+        )
+    op.create_table(
+        "tag",
+        sa.Column("owner", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("key", TEXT, primary_key=True),
+        sa.Column("task", IDENTIFIER, primary_key=True, autoincrement=False),
+        sa.Column("value", TEXT, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("tag_value", "tag", ["owner", "key", "value", "task"])

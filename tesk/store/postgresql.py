@@ -1,0 +1,317 @@
+"""The store in PostgreSQL: for several server processes on one database.
+
+Creates that wait while a statement is under way go into one `unnest` INSERT, so that they share its commit; all else
+is one conditional statement each. Two processes may give one id: the second then takes another. The pool's sessions
+allow only the plans that the queries are written for, since statistics that lag behind must not turn a page into a
+scan of the table.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from tesk.store import migrate, transitions
+from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
+from tesk.store.documents import basic_logs, full_logs
+from tesk.store.identifiers import Identifiers, now_ms, read, show
+from tesk.store.pages import read_page
+from tesk.store.queries import POSTGRESQL, Sql, one
+from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
+from tesk.tes import State, TaskLog
+
+INSERT: Final = f"""
+WITH t AS (INSERT INTO task ({TASK_COLUMNS}) SELECT * FROM unnest($1::bigint[], $2::int[], $3::smallint[],
+  $4::smallint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[])),
+c AS (INSERT INTO content (task, document) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
+INSERT INTO tag (owner, key, task, value) SELECT * FROM unnest($12::int[], $13::text[], $14::bigint[], $15::text[])
+"""
+KEEP_LOG: Final = (
+    "INSERT INTO log (task, logs) SELECT id, ? FROM changed "
+    "ON CONFLICT (task) DO UPDATE SET logs = excluded.logs RETURNING 1"
+)
+DELETE_TAGS: Final = (
+    "DELETE FROM tag AS g USING unnest($1::int[], $2::text[], $3::bigint[]) AS d(owner, key, task) "
+    "WHERE g.owner = d.owner AND g.key = d.key AND g.task = d.task"
+)
+SESSION: Final = {
+    "application_name": "tesk",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+CONNECTIONS: Final = 10
+WRITERS: Final = 2
+BATCH: Final = 512
+CONNECT_S: Final = 10.0
+STATEMENT_S: Final = 30.0
+PING_S: Final = 3.0
+SAME_ID_TRIES: Final = 8
+
+Location = str
+Pool = asyncpg.Pool
+DatabaseFailure = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class Create(NamedTuple):
+    new: NewTask
+    rows: NewRows
+    answer: "asyncio.Future[TaskId]"
+
+
+class PostgresqlStore:
+    """tesk.store.base.Store on a database that exists; its tables are made when they are missing."""
+
+    def __init__(self, url: str, *, log_tail_bytes: int) -> None:
+        self._url = url
+        self._location = location(url)
+        self._log_tail_bytes = log_tail_bytes
+        self._identifiers = Identifiers()
+        self._creates: asyncio.Queue[Create] = asyncio.Queue()
+        self._writers: list[asyncio.Task[None]] = []
+        self._connections: Pool | None = None
+
+    async def open(self) -> None:
+        try:
+            await migrate.postgresql(self._url, self._location)
+            self._connections = await asyncpg.create_pool(
+                self._url,
+                min_size=WRITERS,
+                max_size=CONNECTIONS,
+                timeout=CONNECT_S,
+                command_timeout=STATEMENT_S,
+                server_settings=SESSION,
+                init=_durable,
+            )
+        except (*DatabaseFailure, ValueError) as error:
+            raise cannot_use(self._location, error) from None
+        self._writers = [asyncio.create_task(self._write_creates()) for _ in range(WRITERS)]
+
+    async def close(self) -> None:
+        """Stores what was asked for, then lets the connections go."""
+        try:
+            async with asyncio.timeout(STATEMENT_S):
+                await self._creates.join()
+        finally:
+            for writer in self._writers:
+                writer.cancel()
+            await asyncio.gather(*self._writers, return_exceptions=True)
+            self._writers = []
+            await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        pool, self._connections = self._connections, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(PING_S):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    async def ping(self) -> None:
+        try:
+            async with asyncio.timeout(PING_S):
+                await self._pool.fetchval("SELECT 1")
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
+
+    async def create(self, new: NewTask) -> TaskId:
+        _ = self._pool
+        rows = new_rows(self._identifiers.give(), new)
+        answer: asyncio.Future[TaskId] = asyncio.get_running_loop().create_future()
+        self._creates.put_nowait(Create(new, rows, answer))
+        return await answer
+
+    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+        number = read(task_id)
+        if number is None:
+            return None
+        rows = await self._run(Sql(_ONE[view], (number,)))
+        if not rows:
+            return None
+        return brief(rows[0]) if view == "MINIMAL" else whole(rows[0])
+
+    async def page(self, query: Query) -> list[Row] | list[Brief]:
+        return await read_page(query, POSTGRESQL, self._run)
+
+    async def submitted(self, task_id: TaskId) -> bool:
+        number = read(task_id)
+        return number is not None and bool(await self._run(Sql(f"{transitions.SUBMITTED} RETURNING 1", (number,))))
+
+    async def advance(self, task_id: TaskId, state: State, log: TaskLog) -> bool:
+        number = read(task_id)
+        if number is None:
+            return False
+        ended = now_ms() if state.is_terminal else None
+        full = full_logs(log, self._log_tail_bytes)
+        return bool(await self._run(Sql(_ADVANCE[state], (basic_logs(log), ended, number, full))))
+
+    async def cancel(self, task_id: TaskId) -> State | None:
+        number = read(task_id)
+        if number is None:
+            return None
+        rows = await self._run(Sql(f"{transitions.CANCEL} RETURNING state", (now_ms(), number)))
+        # a statement of its own: it must see what made the update miss
+        rows = rows or await self._run(Sql(transitions.STATE, (number,)))
+        return State(rows[0][0]) if rows else None
+
+    async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
+        number = 0 if after is None else read(after)
+        if number is None:
+            return []
+        return [unfinished(row) for row in await self._run(Sql(transitions.UNFINISHED, (number, limit)))]
+
+    async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                return await _prune(connection, ended_before_ms, limit)
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
+
+    @property
+    def _pool(self) -> Pool:
+        if self._connections is None:
+            raise StoreError(f"{self._location} is not open")
+        return self._connections
+
+    async def _run(self, sql: Sql) -> Sequence[Any]:
+        try:
+            return await self._pool.fetch(numbered(sql.text), *sql.parameters)
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
+
+    async def _write_creates(self) -> None:
+        """Stores what waits, for as long as the store is open."""
+        while True:
+            creates = [await self._creates.get()]
+            while len(creates) < BATCH and not self._creates.empty():
+                creates.append(self._creates.get_nowait())
+            try:
+                await self._store(creates)
+            finally:
+                for create in creates:
+                    self._creates.task_done()
+                    create.answer.cancel()
+
+    async def _store(self, creates: list[Create]) -> None:
+        try:
+            await self._insert([create.rows for create in creates])
+        except asyncpg.PostgresError as error:
+            if _is_refusal(error):
+                for create in creates:
+                    await self._store_alone(create)
+                return
+            _fail(creates, cannot_use(self._location, error))
+        except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the writer goes on
+            _fail(creates, cannot_use(self._location, error))
+        else:
+            for create in creates:
+                _answer(create, create.rows)
+
+    async def _store_alone(self, create: Create) -> None:
+        """One task that others must not suffer from, with a new id where its own is taken."""
+        rows = create.rows
+        for _ in range(SAME_ID_TRIES):
+            try:
+                await self._insert([rows])
+            except asyncpg.UniqueViolationError:
+                rows = new_rows(self._identifiers.give(), create.new)
+            except DatabaseFailure as error:
+                return _fail([create], cannot_use(self._location, error))
+            else:
+                return _answer(create, rows)
+        return _fail([create], StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already"))
+
+    async def _insert(self, new: Sequence[NewRows]) -> None:
+        tasks = zip(*(each.task for each in new), strict=True)
+        contents = [each.content for each in new if each.content is not None]
+        tags = [tag for each in new for tag in each.tags]
+        columns = [*map(list, tasks), *_columns(contents, 2), *_columns(tags, 4)]
+        await self._pool.execute(INSERT, *columns)
+
+
+_ONE: Final = {view: one(view) for view in ("MINIMAL", "BASIC", "FULL")}
+_ADVANCE: Final = {
+    state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()
+}
+
+
+@lru_cache(1024)
+def numbered(sql: str) -> str:
+    """The statement with `?` written as `$1`, `$2`, …"""
+    first, *others = sql.split("?")
+    return first + "".join(f"${n}{part}" for n, part in enumerate(others, 1))
+
+
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [[row[column] for row in rows] for column in range(width)]
+
+
+def _answer(create: Create, rows: NewRows) -> None:
+    if not create.answer.done():
+        create.answer.set_result(show(rows.task[0]))
+
+
+def _fail(creates: Sequence[Create], error: StoreError) -> None:
+    for create in creates:
+        if not create.answer.done():
+            create.answer.set_exception(error)
+
+
+def _is_refusal(error: asyncpg.PostgresError) -> bool:
+    """Whether the server is well and refused these very rows (SQLSTATE 22: data, 23: constraints, 54: limits)."""
+    return (error.sqlstate or "")[:2] in ("22", "23", "54")
+
+
+async def _durable(connection: Any) -> None:
+    """A commit that is answered is on disk, whatever the database's default."""
+    if await connection.fetchval("SHOW synchronous_commit") == "off":
+        await connection.execute("SET synchronous_commit = on")
+
+
+async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:
+    rows = await connection.fetch(f"{numbered(transitions.PRUNABLE)} FOR UPDATE SKIP LOCKED", ended_before_ms, limit)
+    ids = [row["id"] for row in rows]
+    tags = [(row["owner"], key, row["id"]) for row in rows for key in transitions.tag_keys(row["tags"])]
+    await connection.execute(DELETE_TAGS, *_columns(tags, 3))
+    for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
+        await connection.execute(f"DELETE FROM {table} WHERE {key} = ANY($1::bigint[])", ids)
+    return len(ids)
+
+
+def location(url: str) -> Location:
+    """The database as messages name it, without a password."""
+    try:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query)
+        host = parts.hostname or options.get("host", ["localhost"])[0]
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "the PostgreSQL database"
+    user = f"{unquote(parts.username)}@" if parts.username else ""
+    return f"PostgreSQL database {user}{host}{port}{parts.path}"
+
+
+def cannot_use(where: Location, error: BaseException) -> StoreError:
+    match error:
+        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            return StoreError(f"{where} refused the user or the password: check both in the database URL")
+        case asyncpg.InvalidCatalogNameError():
+            return StoreError(f"{where} does not exist: create it first (createdb)")
+        case asyncpg.InsufficientPrivilegeError() | asyncpg.ReadOnlySQLTransactionError():
+            return StoreError(f"{where} does not let this user write: {error}; grant it, or take another user")
+        case ValueError() if not isinstance(error, asyncpg.PostgresError):
+            return StoreError(f"the URL of {where} cannot be read: write special characters in it as %XX")
+        case TimeoutError():
+            return StoreError(f"{where} did not answer in time: check that it runs and is not overloaded")
+        case OSError():
+            return StoreError(f"{where} cannot be reached: {error.strerror or error}; check that it runs, and the URL")
+        case _:
+            return StoreError(f"{where} cannot be used: {error or type(error).__name__}")

@@ -1,0 +1,52 @@
+"""Between the store's documents and a database's rows, for both databases alike."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tesk.store.base import Brief, NewTask, Row, Unfinished
+from tesk.store.documents import encode_warnings, with_warnings
+from tesk.store.identifiers import show
+from tesk.store.queries import is_storable, tag_text
+from tesk.tes import State, encode
+
+STATES = tuple(State)
+
+
+class NewRows(NamedTuple):
+    """What one new task adds: columns of `task` in the order of TASK_COLUMNS, rows of `tag`, a row of `content`."""
+
+    task: tuple[Any, ...]
+    tags: list[tuple[int, str, int, str]]
+    content: tuple[int, bytes] | None
+
+
+TASK_COLUMNS = "id, owner, state, submitted, created, name, tags, warnings, basic"
+
+
+def new_rows(number: int, new: NewTask) -> NewRows:
+    """Raises ValueError for text that no database can hold; tes.parse refuses such tasks before."""
+    tags = new.tags or {}
+    if not all(map(is_storable, (new.name or "", *tags, *tags.values()))):
+        raise ValueError("a task's name and tags cannot hold NUL characters or lone surrogates")
+    kept_tags = encode(tags) if tags else None
+    created = number >> 20
+    warnings = encode_warnings(new.warnings)
+    return NewRows(
+        (number, new.owner, int(State.QUEUED), 0, created, new.name, kept_tags, warnings, new.basic),
+        [(new.owner, tag_text(key), number, tag_text(value)) for key, value in tags.items()],
+        None if new.full is None else (number, new.full),
+    )
+
+
+def brief(row: Sequence[Any]) -> Brief:
+    return Brief(show(row[0]), STATES[row[1]])
+
+
+def whole(row: Sequence[Any]) -> Row:
+    """A row of the BASIC or the FULL view; only the latter has warnings."""
+    logs = with_warnings(row[4], row[5]) if len(row) > 5 else row[4]
+    return Row(show(row[0]), STATES[row[1]], row[2], row[3], logs)
+
+
+def unfinished(row: Sequence[Any]) -> Unfinished:
+    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]), row[4])

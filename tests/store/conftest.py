@@ -1,0 +1,35 @@
+"""Each test of the store runs on both databases, each time on an empty one."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tesk.store import open_store
+from tesk.store.base import Store
+from tests.servers.postgres import Postgres, postgres
+
+LOG_TAIL_BYTES = 64
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'tasks.db'}"
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return server.new_database()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    opened = open_store(database_url, log_tail_bytes=LOG_TAIL_BYTES)
+    await opened.open()
+    yield opened
+    await opened.close()

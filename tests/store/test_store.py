@@ -1,0 +1,217 @@
+"""What the store promises to the rest of tesk, on both databases."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from tesk.store import open_store
+from tesk.store.base import Brief, NewTask, Query, Row, Store
+from tesk.store.identifiers import show
+from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
+from tests.store.conftest import LOG_TAIL_BYTES
+
+UNKNOWN_IDS = [
+    "",
+    "0",
+    "0" * 13,
+    "z" * 13,
+    "0" * 14,
+    "1m83myf2cvh0O",
+    "1m83myf2cvh\u0660\u0660",
+    "1m83myf2cv\0\0\0",
+    "UPPERUPPERUPP",
+]
+BASIC = b'{"name":"hello","executors":[{"image":"alpine","command":["true"]}]}'
+FULL = b'{"name":"hello","inputs":[{"path":"/a","content":"x"}],"executors":[{"image":"alpine","command":["true"]}]}'
+RUNNING_LOG = TaskLog(
+    logs=[ExecutorLog(0, start_time="2026-01-01T00:00:00Z", stdout="out", stderr="err")],
+    outputs=[OutputFileLog("file:///x", "/x", "1")],
+    system_logs=["pulled"],
+)
+
+
+async def row(store: Store, task_id: str, view: str) -> Row:
+    found = await store.get(task_id, view)
+    assert isinstance(found, Row)
+    return found
+
+
+def decoded(logs: bytes | None) -> Any:
+    assert logs is not None
+    return msgspec.json.decode(logs)
+
+
+async def test_a_new_task_is_queued_and_read_in_each_view(store: Store) -> None:
+    before = time.time_ns() // 1_000_000
+    task_id = await store.create(NewTask(basic=BASIC, full=FULL, name="hello"))
+    assert await store.get(task_id, "MINIMAL") == Brief(task_id, State.QUEUED)
+    basic, full = await row(store, task_id, "BASIC"), await row(store, task_id, "FULL")
+    assert (basic.document, basic.logs, basic.state) == (BASIC, None, State.QUEUED)
+    assert (full.document, full.logs, full.created_ms) == (FULL, None, basic.created_ms)
+    assert before <= basic.created_ms <= time.time_ns() // 1_000_000
+
+
+async def test_without_content_the_full_document_is_the_basic_one(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC))
+    assert (await row(store, task_id, "FULL")).document == BASIC
+
+
+@pytest.mark.parametrize("task_id", UNKNOWN_IDS)
+async def test_an_unknown_id_gives_nothing_and_no_error(store: Store, task_id: str) -> None:
+    await store.create(NewTask(basic=BASIC))
+    assert await store.get(task_id, "FULL") is None
+    assert await store.submitted(task_id) is False
+    assert await store.advance(task_id, State.RUNNING, TaskLog()) is False
+    assert await store.cancel(task_id) is None
+
+
+@pytest.mark.parametrize("before", ["", "0", "z" * 13, "\0" * 13])
+async def test_a_page_after_no_id_is_empty(store: Store, before: str) -> None:
+    await store.create(NewTask(basic=BASIC))
+    assert await store.page(Query(limit=10, before=before)) == []
+
+
+async def test_ids_of_concurrent_creates_differ_and_sort_by_time(store: Store) -> None:
+    first = await store.create(NewTask(basic=BASIC))
+    ids = await asyncio.gather(*(store.create(NewTask(basic=BASIC)) for _ in range(1500)))
+    last = await store.create(NewTask(basic=BASIC))
+    assert len(set(ids)) == 1500
+    assert first < min(ids)
+    assert max(ids) < last
+
+
+async def test_tasks_outlive_the_store(store: Store, database_url: str) -> None:
+    task_id = await store.create(NewTask(basic=BASIC, full=FULL, warnings=["w"], tags={"a": "b"}))
+    await store.advance(task_id, State.RUNNING, RUNNING_LOG)
+    before = await store.get(task_id, "FULL")
+    await store.close()
+    again = open_store(database_url, log_tail_bytes=LOG_TAIL_BYTES)
+    await again.open()
+    assert await again.get(task_id, "FULL") == before
+    assert await again.page(Query(limit=9, tags=(("a", "b"),))) == [Brief(task_id, State.RUNNING)]
+    assert await again.create(NewTask(basic=BASIC)) > task_id
+    await again.close()
+
+
+async def test_basic_logs_leave_out_what_only_full_logs_have(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC))
+    assert await store.advance(task_id, State.RUNNING, RUNNING_LOG)
+    basic, full = await row(store, task_id, "BASIC"), await row(store, task_id, "FULL")
+    output = {"url": "file:///x", "path": "/x", "size_bytes": "1"}
+    executor = {"exit_code": 0, "start_time": "2026-01-01T00:00:00Z"}
+    assert decoded(basic.logs) == [{"logs": [executor], "outputs": [output]}]
+    streams = {"stdout": "out", "stderr": "err"}
+    assert decoded(full.logs) == [{"logs": [executor | streams], "outputs": [output], "system_logs": ["pulled"]}]
+
+
+async def test_a_log_always_has_its_arrays(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC))
+    await store.advance(task_id, State.RUNNING, TaskLog())
+    for view in ("BASIC", "FULL"):
+        assert decoded((await row(store, task_id, view)).logs) == [{"logs": [], "outputs": []}]
+
+
+async def test_stdout_and_stderr_are_cut_to_their_tails_at_a_character(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC))
+    long = "x" + "é" * LOG_TAIL_BYTES
+    await store.advance(task_id, State.RUNNING, TaskLog(logs=[ExecutorLog(0, stdout=long, stderr=long + "y")]))
+    kept = decoded((await row(store, task_id, "FULL")).logs)[0]["logs"][0]
+    assert kept["stdout"] == "é" * (LOG_TAIL_BYTES // 2)
+    assert kept["stderr"] == "é" * (LOG_TAIL_BYTES // 2 - 1) + "y"
+
+
+async def test_warnings_stand_before_the_system_logs_from_the_first_moment(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC, warnings=["one", "two"]))
+    assert decoded((await row(store, task_id, "FULL")).logs) == [
+        {"logs": [], "outputs": [], "system_logs": ["one", "two"]}
+    ]
+    assert (await row(store, task_id, "BASIC")).logs is None
+    for _ in range(2):
+        await store.advance(task_id, State.RUNNING, RUNNING_LOG)
+        assert decoded((await row(store, task_id, "FULL")).logs)[0]["system_logs"] == ["one", "two", "pulled"]
+    assert "system_logs" not in decoded((await row(store, task_id, "BASIC")).logs)[0]
+
+
+async def test_a_page_shows_what_get_shows(store: Store) -> None:
+    ids = [
+        await store.create(NewTask(basic=BASIC, full=FULL if n % 2 else None, warnings=["w"] if n % 3 else None))
+        for n in range(6)
+    ]
+    await store.advance(ids[2], State.RUNNING, RUNNING_LOG)
+    for view in ("MINIMAL", "BASIC", "FULL"):
+        expected = [await store.get(task_id, view) for task_id in reversed(ids)]
+        assert await store.page(Query(limit=10, view=view)) == expected
+
+
+async def test_pages_follow_each_other_while_tasks_are_added(store: Store) -> None:
+    ids = [await store.create(NewTask(basic=BASIC)) for _ in range(10)]
+    seen: list[str] = []
+    before = None
+    while page := await store.page(Query(limit=3, before=before)):
+        seen += [each.id for each in page]
+        before = page[-1].id
+        await store.create(NewTask(basic=BASIC))
+    assert seen == ids[::-1]
+
+
+async def test_unfinished_tasks_come_oldest_first_with_their_contents(store: Store) -> None:
+    ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
+    await store.submitted(ids[1])
+    await store.advance(ids[2], State.RUNNING, TaskLog())
+    await store.advance(ids[3], State.COMPLETE, TaskLog())
+    await store.cancel(ids[4])
+    found = await store.unfinished()
+    assert [(each.id, each.owner, each.state, each.submitted) for each in found] == [
+        (ids[0], 0, State.QUEUED, False),
+        (ids[1], 1, State.QUEUED, True),
+        (ids[2], 2, State.RUNNING, False),
+    ]
+    assert {each.full for each in found} == {FULL}
+    assert [each.id for each in await store.unfinished(after=ids[0], limit=1)] == [ids[1]]
+    assert await store.unfinished(after="nonsense") == []
+
+
+async def test_prune_deletes_ended_tasks_by_age_and_leaves_nothing_of_them(store: Store) -> None:
+    tags = {"a": "b", "k" * 4000: "v" * 4000}
+    ids = [await store.create(NewTask(basic=BASIC, full=FULL, tags=tags)) for _ in range(4)]
+    for task_id in ids[:3]:
+        await store.advance(task_id, State.COMPLETE, RUNNING_LOG)
+    now = time.time_ns() // 1_000_000
+    assert await store.prune(now - 60_000) == 0
+    assert await store.prune(now + 60_000, limit=2) == 2
+    assert await store.prune(now + 60_000) == 1
+    assert await store.prune(now + 60_000) == 0
+    assert await store.page(Query(limit=9)) == [Brief(ids[3], State.QUEUED)]
+    assert await store.page(Query(limit=9, tags=(("a", ""),))) == [Brief(ids[3], State.QUEUED)]
+    assert [await store.get(task_id, "FULL") for task_id in ids[:3]] == [None] * 3
+
+
+async def test_a_task_that_cannot_be_stored_fails_alone(store: Store) -> None:
+    good = [store.create(NewTask(basic=BASIC, name=f"good-{n}")) for n in range(20)]
+    too_many = 2**40
+    bad = [store.create(NewTask(basic=BASIC, owner=too_many**2)), store.create(NewTask(basic=BASIC, name="a\0b"))]
+    results = await asyncio.gather(
+        *good, *bad, *(store.create(NewTask(basic=BASIC)) for _ in range(20)), return_exceptions=True
+    )
+    failed = [n for n, result in enumerate(results) if isinstance(result, Exception)]
+    assert failed == [20, 21]
+    assert len(await store.page(Query(limit=100))) == 40
+
+
+async def test_ping_answers(store: Store) -> None:
+    await store.ping()
+
+
+async def test_a_closed_store_says_so(store: Store) -> None:
+    from tesk.store.base import StoreError
+
+    await store.close()
+    with pytest.raises(StoreError, match=r"closed|not open"):
+        await store.create(NewTask(basic=BASIC))
+
+
+async def test_an_id_of_the_greatest_number_is_unknown_too(store: Store) -> None:
+    assert await store.get(show(2**63 - 1), "MINIMAL") is None
