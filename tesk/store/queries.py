@@ -110,7 +110,7 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
     counts, parameters = list[str](), list[Parameter]()
     for driver in filters.drivers():
         source = _source(driver, filters, dialect)
-        counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS some)")
+        counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS c)")
         parameters += source.parameters
     return Sql(f"SELECT {', '.join(counts)}", tuple(parameters))
 

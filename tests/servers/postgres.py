@@ -104,12 +104,12 @@ def _running(
         _await(child, settings["port"], log)
         yield child.pid
     finally:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGQUIT)
         try:
             child.wait(20)
         except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGQUIT)
-            child.wait(20)
+            child.kill()
+            child.wait()
 
 
 def _await(child: subprocess.Popen[bytes], port: str, log: Path) -> None:

@@ -1,0 +1,156 @@
+"""Every filter, alone and combined, against the same question asked of a plain list."""
+
+import itertools
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tesk.store import queries
+from tesk.store.base import Brief, NewTask, Query, Store
+from tesk.tes import State, TaskLog
+
+NAMES = [
+    None,
+    "",
+    "a",
+    "ab",
+    "abc",
+    "ABC",
+    "a%",
+    "a_b",
+    "a\\",
+    "é",
+    "éa",
+    "z",
+    "\U0010ffff",
+    "\U0010ffff!",
+    "\ud7ff!",
+    "x" * 600 + "y",
+]
+PREFIXES = [
+    None,
+    "a",
+    "ab",
+    "A",
+    "a%",
+    "a_",
+    "a\\",
+    "é",
+    "\U0010ffff",
+    "\ud7ff",
+    "x" * 600,
+    "x" * 601,
+    "q",
+    "a\0",
+    "\ud800",
+]
+LONG = "long" * 500
+TAG_QUERIES: list[tuple[tuple[str, str], ...]] = [
+    (),
+    (("step", ""),),
+    (("step", "0"),),
+    (("step", "nothing"),),
+    (("nothing", ""),),
+    (("step", "0"), ("run", "")),
+    (("step", "0"), ("run", "1")),
+    (("step", "0"), ("step", "1")),
+    (("empty", ""),),
+    (("ste", "0"),),
+    ((LONG, LONG),),
+    ((LONG, ""),),
+    ((LONG + "!", ""),),
+    (("step", "0\0"),),
+]
+
+
+class Kept(NamedTuple):
+    id: str
+    owner: int
+    state: State
+    name: str | None
+    tags: dict[str, str]
+
+
+@pytest.fixture(params=["few are rare", "nothing is rare"])
+def rareness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of a name prefix, with few tasks: the bounds at which one is chosen are lowered."""
+    if request.param == "nothing is rare":
+        monkeypatch.setattr(queries, "RARE", 1)
+        monkeypatch.setattr(queries, "WALK", 4)
+        monkeypatch.setattr("tesk.store.pages.RARE", 1)
+        monkeypatch.setattr("tesk.store.pages.WALK", 4)
+
+
+@pytest.fixture
+async def kept(store: Store, rareness: None) -> list[Kept]:
+    """Tasks of three owners, newest first."""
+    tasks = []
+    for n, name in enumerate(NAMES * 4):
+        tags = (
+            {"step": str(n % 3), "empty": ""}
+            | ({"run": str(n % 2)} if n % 5 else {})
+            | ({LONG: LONG} if n == 7 else {})
+        )
+        owner = (0, 0, 7, 2**31 - 1)[n % 4]
+        task_id = await store.create(NewTask(basic=b"{}", name=name, tags=tags, owner=owner))
+        state = (State.QUEUED, State.RUNNING, State.COMPLETE, State.COMPLETE)[n % 4 if n > 20 else 3]
+        if state is not State.QUEUED:
+            await store.advance(task_id, state, TaskLog())
+        tasks.append(Kept(task_id, owner, state, name, tags))
+    return tasks[::-1]
+
+
+def expected(kept: list[Kept], query: Query) -> list[Brief]:
+    def passes(task: Kept) -> bool:
+        return (
+            (query.before is None or task.id < query.before)
+            and (query.state is None or task.state is query.state)
+            and (query.owner is None or task.owner == query.owner)
+            and (not query.name_prefix or (task.name or "").startswith(query.name_prefix))
+            and all(key in task.tags and value in ("", task.tags[key]) for key, value in query.tags)
+        )
+
+    return [Brief(task.id, task.state) for task in kept if passes(task)][: query.limit]
+
+
+async def test_every_filter_alone_and_combined(store: Store, kept: list[Kept]) -> None:
+    for state, tags, owner in itertools.product((None, State.COMPLETE, State.PAUSED), TAG_QUERIES, (None, 0, 7, 5)):
+        for prefix in PREFIXES if tags in TAG_QUERIES[:3] else (None, "a"):
+            for before, limit in ((None, 100), (kept[9].id, 3)):
+                query = Query(limit, "MINIMAL", before, state, prefix, tags, owner)
+                assert await store.page(query) == expected(kept, query), query
+
+
+async def test_a_filtered_page_in_each_view_has_the_same_tasks(store: Store, kept: list[Kept]) -> None:
+    for view, prefix, state in itertools.product(("BASIC", "FULL"), (None, "a"), (None, State.COMPLETE)):
+        for tags in TAG_QUERIES[:4]:
+            query = Query(7, view, None, state, prefix, tags, None)
+            page = await store.page(query)
+            assert [(each.id, each.state) for each in page] == expected(kept, query), query
+
+
+@given(prefix=st.text(max_size=3), rest=st.text(max_size=3), other=st.text(max_size=4))
+@settings(max_examples=500)
+def test_the_range_of_a_prefix_holds_exactly_what_begins_with_it(prefix: str, rest: str, other: str) -> None:
+    end = queries.after_prefix(prefix)
+    for name in (prefix + rest, other):
+        assert (name >= prefix and (end is None or name < end)) is name.startswith(prefix)
+
+
+@given(st.text(alphabet=st.sampled_from("\ud7fe\ud7ff\ue000\U0010ffff"), max_size=3))
+def test_the_end_of_a_range_is_text_that_can_be_stored(prefix: str) -> None:
+    end = queries.after_prefix(prefix)
+    assert end is None or queries.is_storable(end)
+
+
+@pytest.mark.parametrize("text", ["", "a", "é" * 250, "x" * 500])
+def test_short_tags_are_kept_as_they_are(text: str) -> None:
+    assert queries.tag_text(text) == text
+
+
+def test_long_tags_are_kept_as_digests_that_no_short_tag_can_be() -> None:
+    digests = {queries.tag_text(text) for text in ("x" * 501, "x" * 502, "é" * 251)}
+    assert len(digests) == 3
+    assert all(queries.TAG_INDEXED_BYTES < len(digest.encode()) < 1000 for digest in digests)
