@@ -12,7 +12,7 @@ from typing import Final
 
 from tesk.server.exchange import Header, Refusal, Reply
 
-_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/@\s]+)(?::[0-9]*)?")
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]*)?")
 _METHODS: Final = b"GET, HEAD, POST"
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
 _EXPOSED: Final = (b"access-control-expose-headers", b"x-request-id")

@@ -1,5 +1,6 @@
 """tes.parse as a function: which documents are kept, as what, and which are refused at which field."""
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -420,19 +421,15 @@ FIELDS = sorted({field.name for field in msgspec.structs.fields(tes.Task)})
 @GIVEN
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_no_json_document_is_an_error_of_the_server(document: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(InvalidTask):
         parse({**task(), **document})
-    except InvalidTask as refused:
-        assert refused.reason
 
 
 @GIVEN
 @given(st.binary())
 def test_no_body_is_an_error_of_the_server(body: bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidTask):
         tes.parse(body)
-    except InvalidTask as refused:
-        assert refused.reason
 
 
 def test_terminal_states_have_no_successor_and_all_others_can_end() -> None:

@@ -1,0 +1,104 @@
+"""What the server says about itself: service-info in both forms, health, the API description."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+import tesk
+from tests.api.conftest import Running, running
+from tests.spec import served
+
+
+def valid(document: object, schema: str) -> None:
+    """Holds a document against a schema of the published specification."""
+    components = json.loads(json.dumps(served.specification()["components"], default=str))
+    jsonschema.validate(document, {"$ref": f"#/components/schemas/{schema}", "components": components})
+
+
+@pytest.mark.parametrize("prefix", ["/ga4gh/tes/v1", "/v1", ""])
+def test_service_info_is_the_full_document(client: httpx.Client, prefix: str) -> None:
+    info = client.get(prefix + "/service-info").json()
+    valid(info, "tesServiceInfo")
+    assert info["type"] == {"group": "org.ga4gh", "artifact": "tes", "version": "1.1.0"}
+    assert info["version"] == tesk.__version__
+    assert info["organization"]["url"].startswith("https://")
+    assert info["tesResources_backend_parameters"] == ["VmSize"]
+    assert None not in info.values()
+
+
+# 2: py-tes 0.4.2
+@pytest.mark.parametrize("prefix", ["/ga4gh/tes/v1", "/v1", ""])
+def test_the_old_service_info_has_three_keys(client: httpx.Client, prefix: str) -> None:
+    assert set(client.get(prefix + "/tasks/service-info").json()) == {"name", "doc", "storage"}
+
+
+def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    settings: dict[str, Any] = {
+        "service_id": "org.example.tes",
+        "service_name": "our TES",
+        "service_description": "of the lab",
+        "organization_name": "the lab",
+        "organization_url": "https://lab.example.org",
+        "file_roots": (str(tmp_path / "a b"), "/data/"),
+        "storage": ("s3://bucket",),
+    }
+    with running(tmp_path, **settings) as server:
+        info = server.client.get("/v1/service-info").json()
+        old = server.client.get("/v1/tasks/service-info").json()
+    assert (info["id"], info["name"], info["description"]) == ("org.example.tes", "our TES", "of the lab")
+    assert info["organization"] == {"name": "the lab", "url": "https://lab.example.org"}
+    assert info["storage"] == [f"file://{tmp_path}/a%20b", "file:///data", "s3://bucket"]
+    assert old == {"name": "our TES", "doc": "of the lab", "storage": info["storage"]}
+
+
+def test_health_and_readiness(server: Running) -> None:
+    assert server.client.get("/healthz").json() == {"status": "ok"}
+    assert server.client.get("/readyz").json() == {"status": "ok"}
+    server.dispatcher.reason = "no container engine answers"
+    try:
+        answer = server.client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json() == {"status_code": 503, "msg": "no container engine answers"}
+        assert server.client.get("/healthz").status_code == 200
+    finally:
+        server.dispatcher.reason = None
+
+
+def test_the_root_says_where_the_api_is(client: httpx.Client) -> None:
+    where = client.get("/").json()
+    assert client.get(where["api"] + "/service-info").status_code == 200
+    assert client.get(where["openapi"]).status_code == 200
+
+
+def test_the_api_description_is_the_specification_and_what_differs(client: httpx.Client) -> None:
+    assert served.SERVED.read_text() == served.text(), "run: python -m tests.spec.served"
+    description = client.get("/openapi.json").json()
+    published = json.loads(json.dumps(served.specification(), default=lambda moment: moment.isoformat()))
+    assert description["paths"].keys() == published["paths"].keys()
+    for name, schema in published["components"]["schemas"].items():
+        if name != "tesResources":
+            assert description["components"]["schemas"][name] == schema
+    ours, theirs = (d["components"]["schemas"]["tesResources"]["properties"] for d in (description, published))
+    assert {name for name in theirs if ours[name] != theirs[name]} == {"cpu_cores"}
+
+
+def test_replies_are_valid_by_the_published_schemas(server: Running) -> None:
+    document = {
+        "name": "n",
+        "executors": [{"image": "alpine", "command": ["true"], "env": {"A": "b"}}],
+        "inputs": [{"path": "/in", "content": "x"}],
+        "outputs": [{"path": "/out", "url": "s3://b/k", "type": "DIRECTORY"}],
+        "resources": {"cpu_cores": 2, "ram_gb": 0.5, "zones": ["z"], "backend_parameters": {"VmSize": "1"}},
+        "tags": {"a": "b"},
+    }
+    created = server.client.post("/v1/tasks", json=document).json()
+    valid(created, "tesCreateTaskResponse")
+    for view in ("MINIMAL", "BASIC", "FULL"):
+        valid(server.client.get(f"/v1/tasks/{created['id']}?view={view}").json(), "tesTaskView")
+        valid(server.client.get(f"/v1/tasks?view={view}").json(), "tesListTasksResponse")
+    valid(server.client.post(f"/v1/tasks/{created['id']}:cancel", json={}).json(), "tesCancelTaskResponse")

@@ -1,0 +1,181 @@
+"""Below HTTP's surface: what slow, endless, garbled, hasty and vanishing clients get."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tesk.server import body, connection
+from tests.api.conftest import Running, running
+
+TASK = b'{"executors":[{"image":"alpine","command":["true"]}]}'
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@contextlib.contextmanager
+def connected(server: Running) -> Iterator[socket.socket]:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 20) as opened:
+        yield opened
+
+
+def until_closed(opened: socket.socket) -> bytes:
+    received = b""
+    while chunk := opened.recv(65_536):
+        received += chunk
+    return received
+
+
+def exchange(server: Running, sent: bytes) -> bytes:
+    """What comes back until the server closes the connection."""
+    with connected(server) as opened:
+        opened.sendall(sent)
+        return until_closed(opened)
+
+
+def post(size: int, sent: bytes, *more: bytes) -> bytes:
+    head = b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return head + b"".join(more) + b"Content-Length: %d\r\n\r\n" % size + sent
+
+
+def status(received: bytes) -> int:
+    return int(received.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # the begin of TLS
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/tasks HTTP/1.1\r\nHo st: localhost\r\n\r\n",
+        b"GET /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /v1/tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_400_in_json(server: Running, sent: bytes) -> None:
+    received = exchange(server, sent)
+    assert status(received) == 400, received
+    head, _, sent_back = received.partition(b"\r\n\r\n")
+    assert b"application/json" in head
+    assert json.loads(sent_back)["status_code"] == 400
+
+
+def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
+    missing = b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    received = exchange(server, GET + missing + post(len(TASK), TASK) + LAST)
+    codes = [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
+    assert codes == [200, 404, 200, 200]
+
+
+def test_hundreds_of_pipelined_requests_are_answered(server: Running) -> None:
+    assert exchange(server, GET * 300 + LAST).count(b"HTTP/1.1 200 OK") == 301
+
+
+def test_a_request_byte_by_byte_is_a_request(server: Running) -> None:
+    with connected(server) as opened:
+        for n in range(len(LAST)):
+            opened.sendall(LAST[n : n + 1])
+        assert status(until_closed(opened)) == 200
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /" + b"a" * 100_000,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 20_000,
+    ],
+)
+def test_a_head_without_end_is_431(server: Running, endless: bytes) -> None:
+    with connected(server) as opened, contextlib.suppress(ConnectionError):
+        opened.sendall(endless)
+        received = until_closed(opened)
+        assert status(received) == 431
+
+
+def test_a_url_of_tens_of_kilobytes_is_answered(server: Running) -> None:
+    received = exchange(
+        server, b"GET /v1/tasks?x=" + b"a" * 30_000 + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    )
+    assert status(received) in (200, 421)
+
+
+def test_a_client_that_never_asks_is_sent_away(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.2)
+    for begun in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: local"):
+        assert status(exchange(server, begun)) == 408
+    received = exchange(server, GET + b"GET /heal")
+    assert received.count(b"HTTP/1.1 200") == 1
+    assert received.count(b"HTTP/1.1 408") == 1
+
+
+def test_a_connection_between_two_requests_may_rest(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that poll every few seconds keep their connection, and some fail when it breaks."""
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.1)
+    with connected(server) as opened:
+        opened.sendall(GET)
+        assert opened.recv(65_536).startswith(b"HTTP/1.1 200")
+        opened.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            opened.recv(1)
+        opened.settimeout(20)
+        opened.sendall(LAST)
+        assert status(until_closed(opened)) == 200
+
+
+def test_a_body_that_does_not_come_is_408(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "BODY_LIMIT_S", 0.2)
+    for sent in (b"", TASK[:20]):
+        received = exchange(server, post(len(TASK), sent))
+        assert status(received) == 408
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["status_code"] == 408
+
+
+def test_a_client_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        with connected(server) as opened:
+            opened.sendall(post(len(TASK), TASK[:20]))
+        with connected(server) as opened:
+            opened.sendall(GET)
+        assert server.client.get("/v1/tasks").json()["tasks"] == []
+    statuses = {line["status"] for line in server.log_lines() if line["msg"] == "request"}
+    assert statuses <= {200, 499}
+    assert not [line for line in server.log_lines() if line["level"] == "error"]
+
+
+def test_a_large_refused_body_does_not_break_the_answer(server: Running) -> None:
+    size = server.settings.max_body_bytes * 3
+    received = exchange(server, post(size, b"x" * size))
+    assert status(received) == 413
+
+
+def test_100_continue_is_sent_when_the_body_is_wanted(server: Running) -> None:
+    with connected(server) as opened:
+        opened.sendall(post(len(TASK), b"", b"Expect: 100-continue\r\n", b"Connection: close\r\n"))
+        assert opened.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+        opened.sendall(TASK)
+        assert status(until_closed(opened)) == 200
+
+
+def test_http_1_0_is_answered_and_closed(server: Running) -> None:
+    assert status(exchange(server, b"GET /healthz HTTP/1.0\r\n\r\n")) == 200
+
+
+def test_an_upgrade_to_a_websocket_is_not_followed(server: Running) -> None:
+    sent = (
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with connected(server) as opened:
+        opened.sendall(sent)
+        assert status(opened.recv(65_536)) == 200
