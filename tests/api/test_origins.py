@@ -42,16 +42,6 @@ def test_loopback_names(name: str, loopback: bool) -> None:
 LOCAL = [b"localhost", b"localhost:8080", b"127.0.0.1:1", b"[::1]:8080", b"[::1]", b"LocalHost:80", b"localhost."]
 FOREIGN = [b"example.org", b"example.org:8080", b"127.0.0.1.evil.example", b"192.168.0.1:8080", b"0.0.0.0:8080"]
 BROKEN = [b"", b"a b", b"localhost:x", b"localhost:80:80", b"user@localhost", b"[::1", b"localhost/x", b"\xff\xfe:"]
-    b"",
-    b" ",
-    b"a b",
-    b"localhost:x",
-    b"localhost:80:80",
-    b"user@localhost",
-    b"[::1",
-    b"localhost/x",
-    b"\xff\xfe:",
-]
 
 
 @pytest.mark.parametrize("host", LOCAL)
