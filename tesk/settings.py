@@ -47,12 +47,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     ram_gb: Annotated[float, Meta(description="GiB that tasks may use together; 0: those of the machine", ge=0)] = 0.0
     max_active_tasks: Annotated[int, Meta(description="tasks that may run at once; 0: as many as fit", ge=0)] = 0
 
-    engine_socket: Annotated[str, Meta(description="socket of the Docker Engine API; empty: found or started")] = ""
+    engine_socket: Annotated[str, Meta(description="socket of the Docker Engine API; empty: found or started; podman: one of its own")] = ""
     network: Annotated[str, Meta(description="network of executors: bridge, host, none, or one of the engine's")] = (
         "bridge"
     )
     grace_s: Annotated[float, Meta(description="time that a cancelled program has after TERM", ge=0)] = 10.0
-    keep_failed: Annotated[bool, Meta(description="keep scratch folders of failed tasks, for debugging")] = False
+    pull_timeout_s: Annotated[float, Meta(description="time within which an image must be pulled", gt=0)] = 1800.0
+    engine_patience_s: Annotated[float, Meta(description="time that the container engine may be away", ge=0)] = 300.0
 
     missing_outputs: Annotated[
         Literal["warning", "error"], Meta(description="what a declared output that does not exist is")

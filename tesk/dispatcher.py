@@ -1,0 +1,349 @@
+"""Brings store and engine together: queue, then engine, then store again.
+
+The store says what should be, the engine what is; the dispatcher compares them at every start and whenever either
+changes, so it may be killed at any line. It admits queued tasks while the engine has room for them, first come first
+served within an owner and in turn between owners, records what the engine reports, and lets the engine forget a task
+only when its end is on record.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tesk import tes
+from tesk.engines.base import Capacity, Engine, EngineError, Job, TaskId, TaskStatus
+from tesk.settings import Settings
+from tesk.store.base import Store, StoreError, Unfinished
+from tesk.tes import State, TaskLog
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 200
+LATE_S: Final = 10.0
+RESCAN_S: Final = 30.0
+SWEEP_S: Final = 600.0
+PRUNE_S: Final = 60.0
+RETRY_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+READY_TIMEOUT_S: Final = 5.0
+
+
+class Demand(Struct, frozen=True):
+    """What a task keeps busy while it is active: cores and GiB."""
+
+    cpu_cores: float
+    ram_gb: float
+
+
+class Waiting(Struct, frozen=True):
+    """A queued task."""
+
+    job: Job
+    demand: Demand
+
+
+class Dispatcher:
+    """Owner of every task's way from QUEUED to its end, on one engine."""
+
+    def __init__(self, store: Store, engine: Engine, settings: Settings) -> None:
+        self._store = store
+        self._engine = engine
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._queue: dict[TaskId, Waiting] = {}
+        self._active: dict[TaskId, tuple[int, Demand]] = {}
+        self._pending: dict[TaskId, TaskStatus] = {}
+        self._recording: set[TaskId] = set()
+        self._locks: dict[TaskId, asyncio.Lock] = {}
+        self._seen: deque[tuple[float, TaskId]] = deque()
+        self._cursor: TaskId | None = None
+        self._opened = False
+        self._trouble: str | None = "starting"
+
+    async def start(self) -> None:
+        """Begins in the background: the engine is opened, what was under way is taken up, the queue is served."""
+        self._main = asyncio.create_task(self._run(), name="dispatcher")
+
+    async def stop(self) -> None:
+        """Lets go of everything; what runs goes on without us and is taken up at the next start."""
+        tasks = [task for task in (self._main, *self._chores) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._opened:
+            await self._engine.close()
+            self._opened = False
+
+    def wake(self) -> None:
+        """A task was created: look at the queue."""
+        self._wake.set()
+
+    async def cancel(self, task_id: TaskId) -> State | None:
+        """The task's state once its end is asked for; None for an unknown task."""
+        async with self._lock(task_id):
+            state = await self._store.cancel(task_id)
+            self._queue.pop(task_id, None)
+        if state is State.CANCELING:
+            self._spawn(self._end(task_id), f"cancel {task_id}")
+        elif state is not None and task_id not in self._active:
+            self._locks.pop(task_id, None)
+        return state
+
+    async def live_log(self, task_id: TaskId) -> TaskLog | None:
+        """The log of a running task with its executors' output so far; None if it does not run here."""
+        return await self._engine.live_log(task_id) if self._opened else None
+
+    async def ready(self) -> str | None:
+        """None, or in words why no task would run now."""
+        if self._trouble is not None:
+            return self._trouble
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                return await self._engine.ready()
+        except TimeoutError:
+            return f"the {self._engine.name} engine did not answer within {READY_TIMEOUT_S:.0f} s"
+
+    async def _run(self) -> None:
+        await self._patiently("opening the engine", self._open_engine)
+        await self._patiently("taking up unfinished tasks", self._take_up)
+        self._trouble = None
+        self._spawn(self._sweep(), "sweep")
+        if self._settings.prune_after_s:
+            self._spawn(self._prune(), "prune")
+        while True:
+            self._wake.clear()
+            await self._patiently("serving the queue", self._serve)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESCAN_S):
+                    await self._wake.wait()
+                    continue
+            self._cursor = None
+
+    async def _patiently(self, what: str, step: Any) -> None:
+        """Repeats a step until it goes well; what keeps it from it shows in the log and in `ready`."""
+        for turn in range(1_000_000_000):
+            try:
+                await step()
+            except Exception as error:
+                self._trouble = str(error) or repr(error)
+                known = isinstance(error, EngineError | StoreError)
+                log.error("%s: %s", what, self._trouble, exc_info=None if known else error)
+                await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
+            else:
+                self._trouble = None if self._trouble != "starting" else self._trouble
+                return
+
+    async def _open_engine(self) -> None:
+        await self._engine.open(self._reported)
+        self._opened = True
+
+    async def _take_up(self) -> None:
+        """Hands every task that an engine was told of to it again, whatever it knows of it."""
+        after = None
+        while page := await self._store.unfinished(after, PAGE):
+            after = page[-1].id
+            for row in page:
+                if not row.submitted or row.id in self._active:
+                    continue
+                job = _job(row)
+                self._active[row.id] = row.owner, self._demand(job)
+                if row.state is State.CANCELING:
+                    self._spawn(self._end(row.id), f"cancel {row.id}")
+                else:
+                    await self._engine.submit(job)
+
+    async def _serve(self) -> None:
+        """Admits what the engine has room for, and reads on in the store's queue."""
+        await self._refill()
+        capacity = await self._engine.capacity()
+        while waiting := self._next():
+            if reason := too_large(waiting.demand, capacity):
+                await self._refuse(waiting.job.id, reason)
+            elif fits(waiting.demand, [demand for _, demand in self._active.values()], capacity):
+                await self._admit(waiting)
+            else:
+                return
+            if not self._queue:
+                await self._refill()
+
+    def _next(self) -> Waiting | None:
+        """The oldest task of the owner who has the fewest active ones."""
+        heads: dict[int, Waiting] = {}
+        for waiting in self._queue.values():
+            heads.setdefault(waiting.job.owner, waiting)
+        if len(heads) < 2:
+            return next(iter(heads.values()), None)
+        busy = dict.fromkeys(heads, 0)
+        for owner, _ in self._active.values():
+            busy[owner] = busy.get(owner, 0) + 1
+        return min(heads.values(), key=lambda waiting: (busy[waiting.job.owner], waiting.job.id))
+
+    async def _refill(self) -> None:
+        """Reads queued tasks that are not in memory yet, in order, a bounded number ahead.
+
+        Tasks may become visible a little after younger ones (their commits overlap), so reading goes on from the
+        newest task that was seen a while ago, and now and then from the oldest.
+        """
+        moment = time.monotonic()
+        while self._seen and moment - self._seen[0][0] > LATE_S:
+            self._cursor = self._seen.popleft()[1]
+        after = self._cursor
+        while len(self._queue) < PAGE:
+            page = await self._store.unfinished(after, PAGE)
+            fresh = [row for row in page if self._is_new(row)]
+            for row in fresh:
+                job = _job(row)
+                self._queue[row.id] = Waiting(job, self._demand(job))
+            if len(page) < PAGE:
+                break
+            after = page[-1].id
+        if self._queue:
+            newest = max(self._queue)
+            if not self._seen or newest > self._seen[-1][1]:
+                self._seen.append((moment, newest))
+        self._queue = dict(sorted(self._queue.items()))
+
+    def _is_new(self, row: Unfinished) -> bool:
+        return not row.submitted and row.id not in self._queue and row.id not in self._active
+
+    async def _admit(self, waiting: Waiting) -> None:
+        job = waiting.job
+        async with self._lock(job.id):
+            if self._queue.pop(job.id, None) is None:
+                return
+            if not await self._store.submitted(job.id):
+                self._locks.pop(job.id, None)
+                return
+            self._active[job.id] = job.owner, waiting.demand
+            await self._engine.submit(job)
+
+    async def _refuse(self, task_id: TaskId, reason: str) -> None:
+        self._queue.pop(task_id, None)
+        await self._store.advance(task_id, State.SYSTEM_ERROR, TaskLog(system_logs=[f"error: {reason}"]))
+
+    def _reported(self, task_id: TaskId, status: TaskStatus) -> None:
+        """Takes a report: the newest waits to be recorded, by one recorder per task."""
+        self._pending[task_id] = status
+        if task_id not in self._recording:
+            self._recording.add(task_id)
+            self._spawn(self._record(task_id), f"record {task_id}")
+
+    async def _record(self, task_id: TaskId) -> None:
+        try:
+            while status := self._pending.pop(task_id, None):
+                recorded = await self._store_status(task_id, status)
+                if status.state.is_terminal and (recorded or await self._is_over(task_id)):
+                    self._active.pop(task_id, None)
+                    self._locks.pop(task_id, None)
+                    self._wake.set()
+                    self._spawn(self._forget(task_id), f"forget {task_id}")
+        finally:
+            self._recording.discard(task_id)
+
+    async def _store_status(self, task_id: TaskId, status: TaskStatus) -> bool:
+        turn = 0
+        while True:
+            try:
+                return await self._store.advance(task_id, status.state, status.log)
+            except StoreError as error:
+                log.error("task %s: its state could not be recorded, trying again: %s", task_id, error)
+                await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
+                turn += 1
+
+    async def _is_over(self, task_id: TaskId) -> bool:
+        row = await self._store.get(task_id, "MINIMAL")
+        return row is None or row.state.is_terminal
+
+    async def _end(self, task_id: TaskId) -> None:
+        async with self._lock(task_id):
+            await self._repeat(f"task {task_id}: cancelling", lambda: self._engine.cancel(task_id))
+
+    async def _forget(self, task_id: TaskId) -> None:
+        await self._repeat(f"task {task_id}: cleaning up", lambda: self._engine.forget(task_id))
+
+    async def _repeat(self, what: str, step: Any) -> None:
+        """Tries a few times, for about a minute; what is left then is the sweep's."""
+        for pause_s in (*RETRY_S, 15.0, 30.0, None):
+            try:
+                await step()
+            except Exception as error:
+                known = isinstance(error, EngineError | StoreError | OSError)
+                log.error("%s: %s", what, error or repr(error), exc_info=None if known else error)
+                if pause_s is None:
+                    return
+                await asyncio.sleep(pause_s)
+            else:
+                return
+
+    async def _sweep(self) -> None:
+        """Removes what belongs to no unfinished task, at the start and now and then."""
+        while True:
+            try:
+                for task_id in await self._engine.known() - set(self._active) - self._recording:
+                    if await self._is_over(task_id):
+                        await self._forget(task_id)
+            except (EngineError, StoreError, OSError) as error:
+                log.error("sweeping what is left over: %s", error)
+            await asyncio.sleep(SWEEP_S)
+
+    async def _prune(self) -> None:
+        while True:
+            before_ms = int((time.time() - self._settings.prune_after_s) * 1000)
+            try:
+                pruned = PAGE
+                while pruned:
+                    pruned = await self._store.prune(before_ms)
+            except StoreError as error:
+                log.error("pruning old tasks: %s", error)
+            await asyncio.sleep(min(PRUNE_S, self._settings.prune_after_s))
+
+    def _demand(self, job: Job) -> Demand:
+        resources = job.task.resources or tes.Resources()
+        return Demand(
+            resources.cpu_cores or self._settings.default_cpu_cores, resources.ram_gb or self._settings.default_ram_gb
+        )
+
+    def _lock(self, task_id: TaskId) -> asyncio.Lock:
+        return self._locks.setdefault(task_id, asyncio.Lock())
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._chores.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _job(row: Unfinished) -> Job:
+    return Job(row.id, row.owner, tes.decode(row.full))
+
+
+def too_large(demand: Demand, capacity: Capacity) -> str | None:
+    """Why the task can never run here; None if it can."""
+    if capacity.cpu_cores is not None and demand.cpu_cores > capacity.cpu_cores:
+        return f"the task asks for {demand.cpu_cores:g} cores; {capacity.cpu_cores:g} can be had here"
+    if capacity.ram_gb is not None and demand.ram_gb > capacity.ram_gb:
+        return f"the task asks for {demand.ram_gb:g} GiB of memory; {capacity.ram_gb:.4g} GiB can be had here"
+    return None
+
+
+def fits(demand: Demand, active: list[Demand], capacity: Capacity) -> bool:
+    """True when there is room for one more beside the active ones."""
+    if capacity.tasks is not None and len(active) >= capacity.tasks:
+        return False
+    cpu_cores = demand.cpu_cores + sum(other.cpu_cores for other in active)
+    ram_gb = demand.ram_gb + sum(other.ram_gb for other in active)
+    slack = 1e-9
+    return (capacity.cpu_cores is None or cpu_cores <= capacity.cpu_cores + slack) and (
+        capacity.ram_gb is None or ram_gb <= capacity.ram_gb + slack
+    )

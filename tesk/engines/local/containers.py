@@ -1,0 +1,252 @@
+"""Executors as containers, through the Docker Engine API: what tesk needs of it and no more.
+
+A container's name is derived from the task and the executor's number, so whatever happened before, "the container of
+executor N" is a question with one answer. Ends are heard by attaching to the container's streams, which close with
+it: Podman answers /wait only every quarter of a second.
+"""
+
+import asyncio
+import contextlib
+import io
+import logging
+import tarfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiodocker
+import aiohttp
+from aiodocker.exceptions import DockerError
+from msgspec import Struct
+
+from tesk.engines.base import EngineError
+
+log = logging.getLogger(__name__)
+CALL_TIMEOUT_S: Final = 120.0
+WAIT_TIMEOUT_S: Final = 3600.0
+LOOK_AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05)
+PROGRESS_S: Final = 10.0
+
+
+class ContainerState(Struct, frozen=True):
+    """What the engine says of a container: `status` as Docker names it (created, running, exited …)."""
+
+    status: str
+    exit_code: int
+    started: str
+    finished: str
+    out_of_memory: bool
+    error: str
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("exited", "dead", "stopped", "removing")
+
+
+class StartError(Exception):
+    """The engine could not start a container; `code` is 127 or 126 where that is the program's fault."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ImageError(Exception):
+    """An image can neither be found here nor pulled."""
+
+
+class Containers:
+    """The containers of one tesk on one engine; `instance` tells them from those of others."""
+
+    def __init__(self, socket: Path, instance: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+        connector = aiohttp.UnixConnector(str(socket), limit=0)
+        self._docker = aiodocker.Docker(url="unix://localhost", connector=connector, timeout=timeout)
+        self._connector = connector
+        self._instance = instance
+        self._pulls: dict[str, asyncio.Lock] = {}
+
+    async def close(self) -> None:
+        await self._docker.close()
+        await self._connector.close()
+
+    async def ping(self) -> str:
+        """The engine's name and version. Raises EngineError when it does not answer."""
+        try:
+            async with asyncio.timeout(10):
+                about = await self._docker.version()
+        except (DockerError, aiohttp.ClientError, OSError) as error:
+            raise EngineError(f"the container engine does not answer: {error}") from error
+        names = [part.get("Name", "") for part in about.get("Components") or []]
+        name = "Podman" if any("Podman" in name for name in names) else "Docker"
+        return f"{name} {about.get('Version', '?')}"
+
+    async def image_user(self, image: str) -> str | None:
+        """The user that the image names ("" when none); None when the image is not here."""
+        try:
+            about = await self._docker.images.inspect(image)
+        except DockerError as error:
+            if error.status in (404, 400):
+                return None
+            raise EngineError(f"image {image}: {error.message}") from error
+        return str((about.get("Config") or {}).get("User") or "")
+
+    async def pull(self, image: str, note: Callable[[str], None], timeout_s: float) -> None:
+        """Pulls the image if it is not here, telling of its progress. Raises ImageError."""
+        async with self._pulls.setdefault(image, asyncio.Lock()):
+            if await self.image_user(image) is not None:
+                return
+            note(f"image {image}: pulling")
+            started = time.monotonic()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._pull(image, note)
+            except TimeoutError:
+                raise ImageError(f"image {image}: not pulled within {timeout_s:.0f} s") from None
+            except DockerError as error:
+                raise ImageError(f"image {image}: {error.message}") from error
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise ImageError(f"image {image}: {error}") from error
+            if await self.image_user(image) is None:
+                raise ImageError(f"image {image}: the engine said that it was pulled, but it is not there")
+            note(f"image {image}: pulled in {time.monotonic() - started:.1f} s")
+
+    async def _pull(self, image: str, note: Callable[[str], None]) -> None:
+        told = time.monotonic()
+        layers: dict[str, str] = {}
+        stream: AsyncIterator[dict[str, Any]] = self._docker.images.pull(image, stream=True)
+        async for line in stream:
+            if line.get("error"):
+                raise ImageError(f"image {image}: {line['error']}")
+            if line.get("id"):
+                layers[line["id"]] = str(line.get("status", ""))
+            if time.monotonic() - told > PROGRESS_S:
+                told = time.monotonic()
+                done = sum(status in ("Pull complete", "Already exists") for status in layers.values())
+                note(f"image {image}: {done} of {len(layers)} layers")
+
+    async def create(self, name: str, configuration: Mapping[str, Any]) -> None:
+        """Creates the container; that it exists already is success. Raises StartError."""
+        try:
+            await self._docker.containers.create(dict(configuration), name=name)
+        except DockerError as error:
+            if name not in await self.names():
+                raise StartError(f"the container could not be created: {error.message}") from error
+
+    async def start(self, name: str) -> None:
+        """Starts it; that it runs already is success. Raises StartError."""
+        try:
+            await self._docker.containers.container(name).start()
+        except DockerError as error:
+            if error.status != 304:
+                raise StartError(
+                    f"the container could not be started: {error.message}", _code(error.message)
+                ) from error
+
+    async def state(self, name: str) -> ContainerState | None:
+        """What the container does now; None when there is none."""
+        try:
+            about = (await self._docker.containers.container(name).show())["State"]
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+        return ContainerState(
+            status=about["Status"],
+            exit_code=int(about.get("ExitCode") or 0),
+            started=str(about.get("StartedAt") or ""),
+            finished=str(about.get("FinishedAt") or ""),
+            out_of_memory=bool(about.get("OOMKilled")),
+            error=str(about.get("Error") or ""),
+        )
+
+    async def run(self, name: str, start: Callable[[], Awaitable[None]]) -> ContainerState | None:
+        """Starts a container that has never run, by `start`, and waits for its end; None when it is gone.
+
+        Its streams are attached to before it starts. Never attach to one that has run: Podman makes it new again,
+        exit code and all, and Docker does not answer.
+        """
+        query = {"stream": "1", "stdout": "1", "stderr": "1"}
+        timeout = aiohttp.ClientTimeout(total=None)
+        started = False
+        try:
+            async with self._docker._query(
+                f"containers/{name}/attach", "POST", params=query, timeout=timeout
+            ) as streams:
+                started = True
+                await start()
+                with contextlib.suppress(aiohttp.ClientPayloadError):
+                    async for _ in streams.content.iter_any():
+                        pass
+        except DockerError:
+            if started:
+                raise
+            await start()
+        return await self.end(name)
+
+    async def end(self, name: str) -> ContainerState | None:
+        """Waits until a container that has started is over; None when it is gone."""
+        for pause_s in LOOK_AGAIN_S:
+            await asyncio.sleep(pause_s)
+            state = await self.state(name)
+            if state is None or state.is_over:
+                return state
+        while state is not None and not state.is_over:
+            try:
+                await self._docker.containers.container(name).wait(timeout=WAIT_TIMEOUT_S)
+            except (TimeoutError, DockerError) as error:
+                if isinstance(error, DockerError) and error.status not in (404, 409):
+                    raise
+            state = await self.state(name)
+        return state
+
+    async def make_directory(self, name: str, path: str) -> None:
+        """Makes a directory that any user can write, in a container that has not started, unless it is there."""
+        container = self._docker.containers.container(name)
+        try:
+            async with self._docker._query(f"containers/{name}/archive", "HEAD", params={"path": path}):
+                return
+        except (DockerError, ValueError) as error:  # aiodocker looks for JSON in the answer to HEAD
+            log.debug("working directory %s is not in the image: %s", path, error)
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo(path.strip("/"))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o777
+            tar.addfile(entry)
+        try:
+            await container.put_archive("/", archive.getvalue())  # type: ignore[no-untyped-call]
+        except DockerError as error:
+            raise StartError(f"working directory {path}: {error.message}") from error
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        """TERM, then KILL after the grace period; that it does not run is success."""
+        seconds = int(grace_s + 0.999)
+        try:
+            await self._docker.containers.container(name).stop(t=seconds, timeout=grace_s + CALL_TIMEOUT_S)
+        except DockerError as error:
+            if error.status not in (304, 404, 409):
+                raise EngineError(f"container {name} could not be stopped: {error.message}") from error
+
+    async def remove(self, name: str) -> None:
+        """Removes it with its anonymous volumes, running or not; that there is none is success."""
+        try:
+            await self._docker.containers.container(name).delete(force=True, v=True)
+        except DockerError as error:
+            if error.status not in (404, 409):
+                raise EngineError(f"container {name} could not be removed: {error.message}") from error
+
+    async def names(self, task_id: str | None = None) -> dict[str, str]:
+        """Names of this instance's containers and the task of each; of one task when it is named."""
+        wanted = [f"tesk.instance={self._instance}"] + ([f"tesk.task={task_id}"] if task_id else [])
+        filters = '{"label": [' + ", ".join(f'"{label}"' for label in wanted) + "]}"
+        found = await self._docker.containers.list(all="true", filters=filters)
+        return {container["Names"][0].lstrip("/"): container["Labels"]["tesk.task"] for container in found}
+
+
+def _code(message: str) -> int | None:
+    """The exit code a shell would give where the engine's words blame the program; None where they do not."""
+    words = message.lower()
+    if "argument list too long" in words:
+        return 126
+    return None

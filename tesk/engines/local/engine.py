@@ -1,0 +1,242 @@
+"""The local engine: tasks as containers of this machine's Docker or Podman.
+
+It keeps no list of its own that could be wrong: what exists is what lies in the tasks' folders and what the container
+engine lists under this instance's label. Each submitted task has one coroutine (run.Run) that takes it to its end.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+from asyncio.subprocess import Process
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
+from tesk.engines.local import socket as sockets
+from tesk.engines.local.folder import Folder
+from tesk.settings import Settings
+from tesk.tes import State, TaskLog
+
+if TYPE_CHECKING:
+    from tesk.engines.local.run import Machine, Run
+
+log = logging.getLogger(__name__)
+OWN_PODMAN: Final = "podman"
+TRIM_S: Final = 5.0
+GIB: Final = 1024**3
+ELF_INTERPRETER: Final = 3
+
+
+class LocalEngine:
+    """See base.Engine. Everything it makes is below the data folder or labelled with its instance."""
+
+    name = "local"
+    backend_parameters: frozenset[str] = frozenset()
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._data = Path(settings.data).expanduser().absolute()
+        self._tasks = self._data / "tasks"
+        self._runs: dict[TaskId, tuple[Run, asyncio.Task[None]]] = {}
+        self._podman: Process | None = None
+        self._chores: list[asyncio.Task[None]] = []
+        self._machine: Machine | None = None
+        self._report: Report | None = None
+
+    async def open(self, report: Report) -> None:
+        self._report = report
+        self._tasks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        named = self._settings.engine_socket
+        socket = None if named == OWN_PODMAN else sockets.found(named)
+        if socket is None:
+            self._podman, socket = await sockets.start_podman(self._data / "run")
+            self._chores.append(asyncio.create_task(self._keep_podman(), name="podman system service"))
+        try:
+            self._machine = await self._connect(socket)
+        except BaseException:
+            await self.close()
+            raise
+        self._chores.append(asyncio.create_task(self._trim(), name="trim streams"))
+
+    async def _connect(self, socket: Path) -> "Machine":
+        containers_module, filers_module, run_module = await asyncio.to_thread(_imports)
+        containers = containers_module.Containers(socket, instance(self._data))
+        try:
+            log.info("container engine: %s at %s", await containers.ping(), socket)
+            shim = await asyncio.to_thread(install_shim, self._data / "shim")
+        except BaseException:
+            await containers.close()
+            raise
+        machine: Machine = run_module.Machine(
+            self._settings, containers, filers_module.Filers(), shim, instance(self._data), _cores()
+        )
+        return machine
+
+    async def close(self) -> None:
+        tasks = [task for _, task in self._runs.values()] + self._chores
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._runs.clear()
+        self._chores.clear()
+        if self._machine is not None:
+            await self._machine.filers.close()
+            await self._machine.containers.close()
+            self._machine = None
+        if self._podman is not None:
+            await _end(self._podman)
+            self._podman = None
+
+    async def capacity(self) -> Capacity:
+        settings = self._settings
+        return Capacity(
+            cpu_cores=settings.cpu_cores or _cores(),
+            ram_gb=settings.ram_gb or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB,
+            tasks=settings.max_active_tasks or None,
+        )
+
+    async def submit(self, job: Job) -> None:
+        from tesk.engines.local.run import Run
+
+        if job.id in self._runs:
+            return
+        report = self._report
+        assert report is not None
+        run = Run(job, Folder(self._tasks / job.id), self._opened(), lambda status: report(job.id, status))
+        self._runs[job.id] = run, asyncio.create_task(run.live(), name=f"task {job.id}")
+
+    async def cancel(self, task_id: TaskId) -> None:
+        machine = self._opened()
+        folder = Folder(self._tasks / task_id)
+        run, life = self._runs.get(task_id, (None, None))
+        if life is not None:
+            life.cancel()
+            await asyncio.wait([life])
+        grace_s = self._settings.grace_s
+        names = await machine.containers.names(task_id)
+        await asyncio.gather(*(machine.containers.stop(name, grace_s) for name in names))
+        known = await asyncio.to_thread(_last_log, folder, run)
+        assert self._report is not None
+        self._report(task_id, TaskStatus(State.CANCELED, known))
+
+    async def forget(self, task_id: TaskId) -> None:
+        machine = self._opened()
+        _, life = self._runs.pop(task_id, (None, None))
+        if life is not None:
+            life.cancel()
+            await asyncio.wait([life])
+        names = await machine.containers.names(task_id)
+        await asyncio.gather(*(machine.containers.remove(name) for name in names))
+        await asyncio.to_thread(Folder(self._tasks / task_id).remove)
+
+    async def known(self) -> set[TaskId]:
+        folders = {entry.name for entry in os.scandir(self._tasks)}
+        return folders | set((await self._opened().containers.names()).values())
+
+    async def live_log(self, task_id: TaskId) -> TaskLog | None:
+        run, life = self._runs.get(task_id, (None, None))
+        if run is None or life is None or life.done():
+            return None
+        return await asyncio.to_thread(run.live_log)
+
+    async def ready(self) -> str | None:
+        if self._machine is None:
+            return "the container engine has not been reached yet"
+        try:
+            await self._machine.containers.ping()
+        except EngineError as error:
+            return str(error)
+        return None
+
+    def _opened(self) -> "Machine":
+        if self._machine is None:
+            raise EngineError("the container engine has not been reached yet")
+        return self._machine
+
+    async def _keep_podman(self) -> None:
+        """Starts podman's service again when it ends by itself."""
+        while True:
+            assert self._podman is not None
+            code = await self._podman.wait()
+            log.warning("podman system service ended with code %s; starting it again", code)
+            try:
+                self._podman, _ = await sockets.start_podman(self._data / "run")
+            except EngineError as error:
+                log.error("%s", error)
+                await asyncio.sleep(TRIM_S)
+
+    async def _trim(self) -> None:
+        """Keeps streams that nobody asked for as files from filling the disk."""
+        while True:
+            await asyncio.sleep(TRIM_S)
+            for run, _ in list(self._runs.values()):
+                if run.running is not None:
+                    try:
+                        await asyncio.to_thread(run.folder.trim, run.running)
+                    except OSError as error:
+                        log.warning("task %s: its streams could not be trimmed: %s", run.job.id, error)
+
+
+def instance(data: Path) -> str:
+    """What tells this server's containers from those of another on the same engine: a hash of its data folder."""
+    return hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:12]
+
+
+def install_shim(folder: Path) -> Path:
+    """The folder to mount into executors: a static busybox and the script `run`. Raises EngineError."""
+    busybox = shutil.which("busybox")
+    if busybox is None or not _is_static(Path(busybox)):
+        raise EngineError("no static busybox on the PATH; install the package busybox-static")
+    folder.mkdir(parents=True, exist_ok=True)
+    script = resources.files("tesk.shim").joinpath("run").read_bytes()
+    for name, data in (("busybox", Path(busybox).read_bytes()), ("run", script)):
+        target = folder / name
+        if not target.exists() or target.read_bytes() != data:
+            draft = folder / f".{name}.{os.getpid()}"
+            draft.write_bytes(data)
+            draft.chmod(0o755)
+            draft.rename(target)
+    return folder
+
+
+def _is_static(program: Path) -> bool:
+    """True for an ELF program without an interpreter (System V ABI, program header PT_INTERP)."""
+    data = program.read_bytes()
+    if data[:4] != b"\x7fELF" or data[4] != 2:
+        return False
+    start, size, count = (int.from_bytes(data[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58)))
+    headers = (data[start + n * size : start + n * size + 4] for n in range(count))
+    return all(int.from_bytes(header, "little") != ELF_INTERPRETER for header in headers)
+
+
+def _imports():  # type: ignore[no-untyped-def]
+    """Modules that take long to load, loaded off the event loop."""
+    from tesk.engines.local import containers, filers, run
+
+    return containers, filers, run
+
+
+def _last_log(folder: Folder, run: "Run | None") -> TaskLog:
+    """The log of a cancelled task: what had ended, and what its running executor had written."""
+    from tesk.engines.local.run import cancelled_log
+
+    return cancelled_log(folder, run)
+
+
+def _cores() -> float:
+    return float(len(os.sched_getaffinity(0)))
+
+
+async def _end(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(10):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

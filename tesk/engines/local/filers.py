@@ -1,0 +1,122 @@
+"""Runs transfer steps in processes of their own, through the zygote, and tells how they ended."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from asyncio.subprocess import Process
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tesk.engines.base import EngineError
+from tesk.filer.plan import Done, Event, Failed, Plan
+
+START_TIMEOUT_S: Final = 30.0
+
+
+class Filers:
+    """Owner of the zygote, which starts with the first step and is started again should it die."""
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._channel: socket.socket | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._ends: dict[str, asyncio.Future[int]] = {}
+        self._starting = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Ends the zygote, and with it every filer that still runs."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        self._process = self._channel = self._listener = None
+
+    async def run(self, key: str, plan: Plan, folder: Path, report: Path) -> None:
+        """Runs one step to its end; `report` holds its events. Killed when this call is cancelled."""
+        path = folder / f"{report.stem}.plan"
+        path.write_bytes(msgspec.json.encode(plan))
+        path.chmod(0o600)
+        try:
+            for _ in range(2):
+                if await self._step(key, path, report) is not None:
+                    return
+            raise EngineError("the filer process died twice; see the server's log")
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _step(self, key: str, plan: Path, report: Path) -> int | None:
+        """The exit code, or None when the zygote died."""
+        channel = await self._ready()
+        end = self._ends[key] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        try:
+            try:
+                await loop.sock_sendall(
+                    channel, json.dumps({"run": key, "plan": str(plan), "report": str(report)}).encode()
+                )
+                return await asyncio.shield(end)
+            except (OSError, ConnectionError):
+                return None
+            except asyncio.CancelledError:
+                with contextlib.suppress(OSError):
+                    channel.send(json.dumps({"kill": key}).encode())
+                    await asyncio.wait([end], timeout=START_TIMEOUT_S)
+                raise
+        finally:
+            self._ends.pop(key, None)
+
+    async def _ready(self) -> socket.socket:
+        async with self._starting:
+            if self._channel is None or self._process is None or self._process.returncode is not None:
+                await self.close()
+                await self._start()
+            assert self._channel is not None
+            return self._channel
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tesk.engines.local.zygote", str(theirs.fileno()),
+                pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        self._channel = ours
+        self._listener = asyncio.create_task(self._listen(ours), name="filer ends")
+
+    async def _listen(self, channel: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while message := await loop.sock_recv(channel, 65536):
+            end = json.loads(message)
+            waiting = self._ends.get(end["key"])
+            if waiting is not None and not waiting.done():
+                waiting.set_result(end["code"])
+        for waiting in self._ends.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionError("the filers' zygote ended"))
+
+
+def events(report: Path) -> list[Event]:
+    """What a step has told so far; a half-written last line is left out."""
+    try:
+        lines = report.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [msgspec.json.decode(line, type=Event) for line in lines]
+
+
+def verdict(told: list[Event]) -> str | None:
+    """None when the step went well, else why it failed."""
+    if told and isinstance(told[-1], Done):
+        return None
+    failures = [event.message for event in told if isinstance(event, Failed)]
+    return failures[-1] if failures else "the filer ended without a word; was it killed, or is memory short?"

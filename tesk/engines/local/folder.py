@@ -1,0 +1,126 @@
+"""What a task's folder on this machine holds: the facts from which a restarted server goes on.
+
+    ID/facts/NAME       one small JSON file per fact that must survive a crash, written whole or not at all
+    ID/system.log       the system log's lines so far
+    ID/control/N/       what the shim of executor N writes: its streams, where the task names no file for them
+    ID/scratch/         the scratch volume, a mirror of the containers' paths
+
+What lies in control and scratch was written by the user's programs: it is opened without following links.
+"""
+
+import ctypes
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tesk.filer import scratch
+
+FALLOC_FL_KEEP_SIZE: Final = 1
+FALLOC_FL_PUNCH_HOLE: Final = 2
+TRIM_BYTES: Final = 16 * 1024 * 1024
+_fallocate: Final = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class Folder:
+    """The folder of one task. All calls are short file operations on local disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.scratch = path / "scratch"
+
+    def make(self) -> None:
+        """Makes the folder, closed to other users of this machine."""
+        for folder in (self.path, self.path / "facts", self.path / "control", self.scratch):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def control(self, n: int) -> Path:
+        """The folder that executor N's shim writes to, whatever its user."""
+        folder = self.path / "control" / str(n)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        return folder
+
+    def fact(self, name: str, kind: type[Any] = dict) -> Any:
+        """The fact, or None if it is not so yet."""
+        try:
+            return msgspec.json.decode((self.path / "facts" / name).read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+
+    def establish(self, name: str, value: Any) -> None:
+        """Makes the fact so: whole or not at all, whenever the process ends."""
+        target = self.path / "facts" / name
+        draft = target.with_name(f".{name}")
+        draft.write_bytes(msgspec.json.encode(value))
+        draft.rename(target)
+
+    def note(self, line: str) -> None:
+        """Adds a line to the system log."""
+        with (self.path / "system.log").open("a") as log:
+            log.write(line.replace("\n", " ") + "\n")
+
+    def notes(self) -> list[str]:
+        """The system log's lines."""
+        try:
+            return (self.path / "system.log").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def stream(self, n: int, path: str | None, name: str) -> tuple[Path, str]:
+        """Where executor N's stdout or stderr lies: a root and a path below it."""
+        return (self.scratch, path) if path else (self.path / "control" / str(n), f"/{name}")
+
+    def trim(self, n: int) -> None:
+        """Gives back the disk space of all but the end of the streams that no file of the task holds."""
+        for name in ("stdout", "stderr"):
+            descriptor = open_below(self.path / "control" / str(n), f"/{name}", os.O_RDWR)
+            if descriptor is None:
+                continue
+            try:
+                size = os.fstat(descriptor).st_size - TRIM_BYTES
+                if size > 0:
+                    _fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size)
+            finally:
+                os.close(descriptor)
+
+    def remove(self) -> None:
+        """Scrubs and removes the folder. Raises OSError when something of it cannot be removed."""
+        if self.path.exists():
+            scratch.scrub(self.path)
+
+
+def tail(root: Path, path: str, size_bytes: int) -> str:
+    """The end of a file below `root` as text; empty when there is no such regular file."""
+    descriptor = open_below(root, path, os.O_RDONLY)
+    if descriptor is None:
+        return ""
+    with open(descriptor, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - size_bytes))
+        data = file.read(size_bytes)
+    text = data.decode(errors="replace")
+    return text.lstrip("\ufffd") if end > size_bytes else text
+
+
+def open_below(root: Path, path: str, flags: int) -> int | None:
+    """A descriptor of the regular file at `root` + `path`, with no symbolic link on the way; else None."""
+    current = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        parts = [part for part in path.split("/") if part]
+        for part in parts[:-1]:
+            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            os.close(current)
+            current = below
+        found = os.open(parts[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
+    except OSError:
+        return None
+    finally:
+        os.close(current)
+    if stat.S_ISREG(os.fstat(found).st_mode):
+        return found
+    os.close(found)
+    return None

@@ -1,0 +1,328 @@
+"""One task's way through its life on this machine: inputs, executors one by one, outputs, end.
+
+Every step leaves a fact behind (see folder.py) or a container with a name of its own, and begins by asking whether it
+has been done. So a life can be begun again after a crash at any line: what ran is not run twice, what runs is waited
+for, and what was cut off is done again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from aiodocker.exceptions import DockerError
+from msgspec import Struct
+
+from tesk.engines.base import EngineError, Job, TaskStatus
+from tesk.engines.local import manifest
+from tesk.engines.local.clock import now, stamp
+from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
+from tesk.engines.local.filers import Filers, events, verdict
+from tesk.engines.local.folder import Folder, tail
+from tesk.filer import scratch
+from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Pushed, Warned
+from tesk.layout import layout
+from tesk.settings import Settings
+from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, TaskLog
+
+log = logging.getLogger(__name__)
+TERMINATED: Final = 128 + 15
+RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Machine(Struct, frozen=True):
+    """What every life on this machine shares."""
+
+    settings: Settings
+    containers: Containers
+    filers: Filers
+    shim: Path
+    instance: str
+    cores: float
+
+
+class End(Exception):
+    """The task's end: its state, and for a system error why."""
+
+    def __init__(self, state: State, reason: str | None = None) -> None:
+        super().__init__(state, reason)
+        self.state = state
+        self.reason = reason
+
+
+class Run:
+    """The life of one task. `live` runs it; `log` is what is known of it; `report` hears of every change."""
+
+    def __init__(self, job: Job, folder: Folder, machine: Machine, report: Callable[[TaskStatus], None]) -> None:
+        self.job = job
+        self.folder = folder
+        self.machine = machine
+        self.log = TaskLog()
+        self.state = State.INITIALIZING
+        self.running: int | None = None
+        self._report = report
+        self._layout = layout(job.task)
+        self._resumed = folder.path.exists()
+
+    def notes(self) -> list[str]:
+        return self.folder.notes()
+
+    def note(self, line: str) -> None:
+        self.folder.note(line)
+
+    def tell(self, state: State) -> None:
+        """Reports the state with the log as it is."""
+        self.state = state
+        self.log.system_logs = self.notes() or msgspec.UNSET
+        self._report(TaskStatus(state, msgspec.structs.replace(self.log, logs=[*self.log.logs])))
+
+    async def live(self) -> None:
+        """Runs the task to its end and reports it. Cancelling the call leaves the containers alone."""
+        try:
+            if ended := self.folder.fact("ended", TaskStatus):
+                self.log = ended.log
+                return self._report(ended)
+            await self._patiently()
+        except End as end:
+            if end.reason:
+                self.note(f"error: {end.reason}")
+            self._conclude(end.state)
+        except OSError as error:
+            self.note(f"error: this machine failed the task: {error}")
+            self._conclude(State.SYSTEM_ERROR)
+        except Exception as error:
+            log.exception("task %s: internal error", self.job.id)
+            self.note(f"error: internal error of the server: {error!r}")
+            self._conclude(State.SYSTEM_ERROR)
+
+    def _conclude(self, state: State) -> None:
+        self.log.end_time = now()
+        self.log.system_logs = self.notes() or msgspec.UNSET
+        self.folder.establish("ended", TaskStatus(state, self.log))
+        self.tell(state)
+
+    async def _patiently(self) -> None:
+        """The life, taken up again where it stands while the container engine is away."""
+        deadline = asyncio.get_running_loop().time() + self.machine.settings.engine_patience_s
+        for turn in range(1_000_000):
+            try:
+                await self._life()
+            except (aiohttp.ClientConnectionError, TimeoutError, ConnectionError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise End(State.SYSTEM_ERROR, f"the container engine does not answer: {error}") from error
+                log.warning("task %s: the container engine does not answer (%r), trying again", self.job.id, error)
+            except DockerError as error:
+                raise End(State.SYSTEM_ERROR, f"the container engine refused: {error.message}") from error
+            except EngineError as error:
+                raise End(State.SYSTEM_ERROR, str(error)) from error
+            self._resumed = True
+            await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
+
+    async def _life(self) -> None:
+        self.folder.make()
+        began = self.folder.fact("began", str)
+        if began is None:
+            self.folder.establish("began", began := now())
+        self.log = TaskLog(start_time=began)
+        self.tell(State.INITIALIZING)
+        await self._initialize()
+        failed = await self._execute_all()
+        await self._push(failed)
+        raise End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
+
+    async def _initialize(self) -> None:
+        """Inputs and images, at the same time; the first failure ends both."""
+        images = dict.fromkeys(executor.image for executor in self.job.task.executors)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for image in images:
+                    group.create_task(self._pull(image))
+                group.create_task(self._fetch())
+        except* (End, EngineError, DockerError, aiohttp.ClientError, OSError) as problems:
+            raise _first(problems) from None
+
+    async def _pull(self, image: str) -> None:
+        try:
+            await self.machine.containers.pull(image, self.note, self.machine.settings.pull_timeout_s)
+        except ImageError as error:
+            raise End(State.SYSTEM_ERROR, str(error)) from error
+
+    async def _fetch(self) -> None:
+        if self.folder.fact("inputs"):
+            return
+        plan, root = self._layout, str(self.folder.scratch)
+        inputs = self.job.task.inputs
+        if inputs:
+            wanted = InputsPlan(root, inputs, [*plan.directories], [*plan.touched], self._filer_settings())
+            _, failure = await self._step("inputs", wanted)
+            if failure:
+                raise End(State.SYSTEM_ERROR, failure)
+        elif not plan.is_empty:
+            await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
+        self.folder.establish("inputs", {"done": now()})
+
+    async def _step(self, name: str, plan: Plan) -> tuple[list[Event], str | None]:
+        """Runs the filer; its warnings become notes. What it told, and why it failed if it did."""
+        report = self.folder.path / f"{name}.jsonl"
+        await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
+        told = events(report)
+        for event in told:
+            if isinstance(event, Warned):
+                self.note(f"warning: {event.message}")
+        return told, verdict(told)
+
+    async def _execute_all(self) -> bool:
+        """Runs the executors in order; True when one failed and its error was not to be ignored."""
+        for n, executor in enumerate(self.job.task.executors):
+            result = self.folder.fact(f"executor-{n}", ExecutorLog)
+            if result is None:
+                self.running = n
+                result = await self._execute(n, executor)
+                self.running = None
+                self.folder.establish(f"executor-{n}", result)
+                if result.exit_code:
+                    ignored = ", ignored" if executor.ignore_error else ""
+                    self.note(f"executor {n} ({executor.image}): exit code {result.exit_code}{ignored}")
+            self.log.logs.append(result)
+            if result.exit_code and not executor.ignore_error:
+                return True
+        return False
+
+    async def _execute(self, n: int, executor: Executor) -> ExecutorLog:
+        """Runs executor N, or takes up its container where it stands."""
+        name = manifest.name(self.job.id, n)
+        state = await self.machine.containers.state(name) if self._resumed else None
+        if state is None and self.folder.fact(f"started-{n}"):
+            raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
+        begun = now()
+        try:
+            if state is None or state.status in ("created", "configured", "initialized"):
+                state = await self._start(n, executor, name, exists=state is not None)
+            elif not state.is_over:
+                self.tell(State.RUNNING)
+                state = await self.machine.containers.end(name)
+        except StartError as error:
+            if error.code is None:
+                raise End(State.SYSTEM_ERROR, f"executor {n} ({executor.image}): {error}") from error
+            return ExecutorLog(error.code, begun, now(), stderr=f"tesk: {error}")
+        if state is None:
+            raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
+        return self._result(n, executor, state)
+
+    async def _start(self, n: int, executor: Executor, name: str, *, exists: bool) -> ContainerState | None:
+        """Creates and starts the container and waits for its end. Being cancelled, it first finishes starting."""
+        containers = self.machine.containers
+        control = self.folder.control(n)
+        if not exists:
+            body = manifest.container(
+                executor, self._layout, self.job.task.resources or Resources(),
+                labels={"tesk.instance": self.machine.instance, "tesk.task": self.job.id, "tesk.executor": str(n)},
+                shim=self.machine.shim, control=control, scratch=self.folder.scratch,
+                network=self.machine.settings.network, cores=self.machine.cores,
+            )  # fmt: skip
+            await _to_its_end(containers.create(name, body))
+            if executor.workdir and not self._layout.covers(executor.workdir):
+                await containers.make_directory(name, executor.workdir)
+
+        async def start() -> None:
+            self.folder.establish(f"started-{n}", {"at": now()})
+            await _to_its_end(containers.start(name))
+            self.tell(State.RUNNING)
+
+        return await containers.run(name, start)
+
+    def _result(self, n: int, executor: Executor, state: ContainerState) -> ExecutorLog:
+        if state.out_of_memory:
+            limit = (self.job.task.resources or Resources()).ram_gb
+            words = f", limit {limit * 1024:.0f} MiB" if limit else ""
+            self.note(f"executor {n} ({executor.image}): out of memory{words}")
+        if state.error:
+            self.note(f"executor {n} ({executor.image}): {state.error}")
+        stdout, stderr = self._tails(n)
+        return ExecutorLog(state.exit_code, stamp(state.started), stamp(state.finished), stdout, stderr)
+
+    def _tails(self, n: int) -> tuple[str, str]:
+        executor, size = self.job.task.executors[n], self.machine.settings.log_tail_bytes
+        stdout = tail(*self.folder.stream(n, executor.stdout, "stdout"), size)
+        return stdout, tail(*self.folder.stream(n, executor.stderr, "stderr"), size)
+
+    def live_log(self) -> TaskLog:
+        """The log with what the running executor has written so far; its exit code is -1."""
+        entries = [*self.log.logs]
+        if self.running is not None and self.state is State.RUNNING:
+            started = (self.folder.fact(f"started-{self.running}") or {}).get("at", now())
+            entries.append(ExecutorLog(-1, started, msgspec.UNSET, *self._tails(self.running)))
+        return msgspec.structs.replace(self.log, logs=entries, system_logs=self.notes() or msgspec.UNSET)
+
+    async def _push(self, failed: bool) -> None:
+        """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
+        outputs = self.job.task.outputs
+        pushed = self.folder.fact("outputs", list[OutputFileLog])
+        if pushed is None and outputs:
+            self.tell(State.RUNNING)
+            settings = self._filer_settings()
+            if failed:
+                settings = msgspec.structs.replace(settings, missing_outputs="warning")
+            told, failure = await self._step("outputs", OutputsPlan(str(self.folder.scratch), outputs, settings))
+            pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in told if isinstance(e, Pushed)]
+            self.log.outputs = pushed
+            if failure and not failed:
+                raise End(State.SYSTEM_ERROR, failure)
+            if failure:
+                self.note(f"error: {failure}")
+            self.folder.establish("outputs", pushed)
+        self.log.outputs = pushed or []
+
+    def _filer_settings(self) -> FilerSettings:
+        settings = self.machine.settings
+        return FilerSettings(
+            file_roots=settings.file_roots,
+            missing_outputs=settings.missing_outputs,
+            retries=settings.transfer_retries,
+            timeout_s=settings.transfer_timeout_s,
+            concurrency=settings.transfer_concurrency,
+        )
+
+
+def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
+    """The log of a cancelled task: what had ended, and what the executor that was stopped had written.
+
+    Without a run (the server was started after the request) it is read from the folder alone.
+    """
+    if not folder.path.exists():
+        return TaskLog(system_logs=["canceled by the user before it started"])
+    ended = folder.fact("ended", TaskStatus)
+    if ended is not None:
+        return TaskLog(*msgspec.structs.astuple(ended.log))
+    folder.note("canceled by the user")
+    if run is not None:
+        known = run.live_log()
+    else:
+        known = TaskLog(start_time=folder.fact("began", str) or now(), system_logs=folder.notes())
+        while (entry := folder.fact(f"executor-{len(known.logs)}", ExecutorLog)) is not None:
+            known.logs.append(entry)
+    for entry in known.logs:
+        if entry.exit_code == -1:
+            entry.exit_code, entry.end_time = TERMINATED, now()
+    known.end_time = now()
+    return known
+
+
+def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = problems
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+async def _to_its_end(call: Coroutine[Any, Any, None]) -> None:
+    """Awaits a call that must not be cut off half-way, even when this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

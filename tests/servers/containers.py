@@ -1,0 +1,128 @@
+"""Real container engines and images for the tests, made without a registry.
+
+Docker's daemon runs with folders and a socket of its own; Podman's service is started as tesk starts it. Images are
+made from the distribution's static busybox.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tesk.engines.local import socket as sockets
+
+APPLETS = (  # noqa: SIM905
+    "sh cat echo ls env printf true false sleep seq sort id mkdir rm cp mv ln wc head tail tee md5sum test stat dd "
+    "touch chmod kill grep pwd mkfifo sync usleep yes timeout wget nc"
+).split()
+IMAGE = "localhost/tesk-test:1"
+NOBODY_IMAGE = "localhost/tesk-nobody:1"
+BARE_IMAGE = "localhost/tesk-bare:1"
+
+
+@contextlib.contextmanager
+def docker_daemon(folder: Path) -> Iterator[Path]:
+    """A Docker daemon of our own; its socket. It and all it started end with the context."""
+    dockerd = shutil.which("dockerd")
+    assert dockerd, "dockerd is missing; scripts/test installs it (package docker.io)"
+    socket, pid = folder / "docker.sock", folder / "docker.pid"
+    arguments = [
+        f"--data-root={folder}/data",
+        f"--exec-root={folder}/exec",
+        f"--host=unix://{socket}",
+        f"--pidfile={pid}",
+    ]
+    with (folder / "dockerd.log").open("wb") as log:
+        process = subprocess.Popen([dockerd, *arguments], stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not sockets.answers(socket):
+            assert process.poll() is None, (folder / "dockerd.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "dockerd did not answer within 60 s"
+            time.sleep(0.05)
+        yield socket
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def podman_service(folder: Path) -> Iterator[Path]:
+    """Podman's API service, with the configuration that tesk gives it; its socket."""
+    podman = shutil.which("podman")
+    assert podman, "podman is missing; scripts/test installs it"
+    socket, log, configuration = sockets.prepare(folder)
+    environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [podman, "system", "service", "--time=0", f"unix://{socket}"], env=environment, stdout=out, stderr=out
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not sockets.answers(socket):
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "podman did not answer within 60 s"
+            time.sleep(0.05)
+        yield socket
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def image_archive(name: str, *, user: str = "", entrypoint: Sequence[str] = (), shell: bool = True) -> bytes:
+    """An image as `docker load` reads it: busybox and its applets, or one static program and no shell."""
+    layer = _layer(shell=shell)
+    configuration = json.dumps({
+        "architecture": "amd64", "os": "linux",
+        "config": {"Env": ["PATH=/usr/local/bin:/bin"], "User": user, "Entrypoint": [*entrypoint], "WorkingDir": "/srv"},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
+    }).encode()  # fmt: skip
+    digest = hashlib.sha256(configuration).hexdigest()
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path, data in (
+            (f"{digest}.json", configuration), ("layer.tar", layer), ("manifest.json", json.dumps(manifest).encode()),
+        ):  # fmt: skip
+            _add(tar, path, data)
+    return archive.getvalue()
+
+
+def _layer(*, shell: bool) -> bytes:
+    busybox = shutil.which("busybox")
+    assert busybox, "busybox is missing; scripts/test installs it (package busybox-static)"
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("srv", 0o755), ("tmp", 0o1777), ("usr/local/bin", 0o755)):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+        _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+        _add(tar, "etc/image-file", b"from the image\n")
+        _add(tar, "etc/not-executable", b"#!/bin/sh\n")
+        if not shell:
+            _add(tar, "bin/cat", Path(busybox).read_bytes(), 0o755)
+            return layer.getvalue()
+        _add(tar, "bin/busybox", Path(busybox).read_bytes(), 0o755)
+        for applet in APPLETS:
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+    return layer.getvalue()
+
+
+def _add(tar: tarfile.TarFile, path: str, data: bytes, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(path)
+    entry.size, entry.mode = len(data), mode
+    tar.addfile(entry, io.BytesIO(data))
