@@ -23,6 +23,10 @@ MAX_FILES: Final = 10_000
 MAX_VOLUMES: Final = 1000
 MAX_TAGS: Final = 1000
 WILDCARDS: Final = re.compile(r"[*?\[]")
+_PLAIN_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
+"""Paths without any problem, recognised at once; most are such."""
+_NO_IMAGE: Final = re.compile(r"[\s\0]")
+_PLAIN_URL: Final = re.compile(r"(s3|https?|ftp)://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_.,+=@/ -]*)?")
 KEPT_SCHEMES: Final = frozenset({"file", "http", "https", "s3", "ftp"})
 
 
@@ -276,6 +280,8 @@ def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
     for n, output in enumerate(task.outputs or ()):
         yield from _output_problems(f"outputs[{n}]", output, schemes)
     for n, volume in enumerate(task.volumes or ()):
+        if _PLAIN_PATH.fullmatch(volume):
+            continue
         yield from _path_problems(f"volumes[{n}]", volume)
         if posixpath.normpath(volume) in ("/", "//"):
             yield f"volumes[{n}]", "the root of the file system cannot be a volume"
@@ -289,9 +295,7 @@ def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
             yield name, "holds a NUL character"
 
 
-def _path_problems(field: str, path: str | None) -> Iterator[Problem]:
-    if path is None:
-        return
+def _path_problems(field: str, path: str) -> Iterator[Problem]:
     if not path.startswith("/"):
         yield field, f"{path!r} is not an absolute path"
     elif ".." in path.split("/"):
@@ -309,21 +313,26 @@ def _file_problems(field: str, path: str) -> Iterator[Problem]:
 
 
 def _input_problems(field: str, given: Input, schemes: Collection[str]) -> Iterator[Problem]:
-    yield from _file_problems(f"{field}.path", given.path)
-    if given.content is None and not given.url:
+    if not _PLAIN_PATH.fullmatch(given.path):
+        yield from _file_problems(f"{field}.path", given.path)
+    if given.content:
+        if given.type is FileType.DIRECTORY:
+            yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
+    elif given.url:
+        if not _is_plain_url(given.url, schemes):
+            yield from _url_problems(f"{field}.url", given.url, schemes)
+    elif given.content is None:
         yield field, "an input needs url or content"
-    if given.content and given.type is FileType.DIRECTORY:
-        yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
-    if not given.content and given.url:
-        yield from _url_problems(f"{field}.url", given.url, schemes)
 
 
 def _output_problems(field: str, output: Output, schemes: Collection[str]) -> Iterator[Problem]:
-    yield from _file_problems(f"{field}.path", output.path)
     if not output.url:
         yield f"{field}.url", "an output needs a url"
-    else:
+    elif not _is_plain_url(output.url, schemes):
         yield from _url_problems(f"{field}.url", output.url, schemes)
+    if _PLAIN_PATH.fullmatch(output.path):
+        return
+    yield from _file_problems(f"{field}.path", output.path)
     if not WILDCARDS.search(output.path):
         return
     prefix = output.path_prefix
@@ -339,6 +348,11 @@ def _is_prefix(prefix: str, path: str) -> bool:
     return prefix.startswith("/") and (posixpath.normpath(path) + "/").startswith(
         posixpath.normpath(prefix).rstrip("/") + "/"
     )
+
+
+def _is_plain_url(url: str, schemes: Collection[str]) -> bool:
+    plain = _PLAIN_URL.fullmatch(url)
+    return plain is not None and plain[1] in schemes
 
 
 def _url_problems(field: str, url: str, schemes: Collection[str]) -> Iterator[Problem]:
@@ -365,8 +379,10 @@ def _url_problems(field: str, url: str, schemes: Collection[str]) -> Iterator[Pr
 
 def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:
     for name in ("workdir", "stdin", "stdout", "stderr"):
-        yield from _path_problems(f"{field}.{name}", getattr(executor, name))
-    if not executor.image.strip() or any(c.isspace() or c == "\0" for c in executor.image):
+        path = getattr(executor, name)
+        if path is not None and not _PLAIN_PATH.fullmatch(path):
+            yield from _path_problems(f"{field}.{name}", path)
+    if _NO_IMAGE.search(executor.image):
         yield f"{field}.image", "not the name of an image"
     for n, argument in enumerate(executor.command):
         if "\0" in argument:

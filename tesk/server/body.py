@@ -4,10 +4,10 @@ The media type is what keeps web pages from running containers: a browser sends 
 only after a preflight, which CORS answers (origins.py). A form or a script without permission gets 415 or nothing.
 """
 
-import asyncio
 from typing import Final
 
-from tesk.server.exchange import Call, Message, Refusal
+from tesk.server.exchange import Call, Refusal
+from tesk.server.limit import Limit
 
 BODY_LIMIT_S: Final = 60.0
 """Time in which a request body must have arrived."""
@@ -22,27 +22,32 @@ class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_json(call: Call, limit: int) -> bytes:
-    """The body of a write, at most `limit` bytes. Raises Refusal (408, 413, 415) and Disconnected."""
-    _need_json(call)
-    declared = call.headers.get(b"content-length", b"0")
-    expected = int(declared) if declared.isdigit() else 0
-    if expected > limit and b"expect" in call.headers:
-        raise _too_large(limit)
-    try:
-        async with asyncio.timeout(BODY_LIMIT_S):
-            message = await call.receive()
-            body: bytes = message.get("body", b"")
-            if len(body) <= limit and not message.get("more_body") and message["type"] == "http.request":
-                return body
-            return await _rest(call, message, limit)
-    except TimeoutError:
-        raise Refusal(
-            408, f"the request body did not arrive within {BODY_LIMIT_S:.0f} s; send it again", headers=_CLOSE
-        ) from None
+class Bodies:
+    """Reads bodies of at most `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limit = Limit(BODY_LIMIT_S)
+
+    async def read_json(self, call: Call) -> bytes:
+        """The body of a write. Raises Refusal (408, 413, 415) and Disconnected."""
+        _need_json(call)
+        declared = call.headers.get(b"content-length", b"0")
+        expected = int(declared) if declared.isdigit() else 0
+        if expected > self._most and b"expect" in call.headers:
+            raise _too_large(self._most)
+        try:
+            return await self._limit.on(_read(call, self._most))
+        except TimeoutError:
+            reason = f"the request body did not arrive within {self._limit.seconds:.0f} s; send it again"
+            raise Refusal(408, reason, headers=_CLOSE) from None
 
 
-async def _rest(call: Call, message: Message, limit: int) -> bytes:
+async def _read(call: Call, most: int) -> bytes:
+    message = await call.receive()
+    whole: bytes = message.get("body", b"")
+    if len(whole) <= most and not message.get("more_body") and message["type"] == "http.request":
+        return whole
     body = bytearray()
     received = 0
     while True:
@@ -50,17 +55,17 @@ async def _rest(call: Call, message: Message, limit: int) -> bytes:
             raise Disconnected
         chunk = message.get("body", b"")
         received += len(chunk)
-        if received <= limit:
+        if received <= most:
             body += chunk
         else:
             body.clear()
         if not message.get("more_body"):
             break
         if received > DRAIN_BYTES:
-            raise _too_large(limit)
+            raise _too_large(most)
         message = await call.receive()
-    if received > limit:
-        raise _too_large(limit)
+    if received > most:
+        raise _too_large(most)
     return bytes(body)
 
 

@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 import time
+from functools import lru_cache
 from traceback import extract_tb
 from types import TracebackType
 from typing import Any, BinaryIO, Final
@@ -121,8 +122,13 @@ def _places(trace: TracebackType | None) -> str:
     return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
 
 
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _line(level: int, entry: dict[str, Any], now: float, *, plain: bool) -> bytes:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    stamp = _second(int(now))
     name = logging.getLevelName(level).lower()
     if plain:
         return _plain_line(stamp, name, entry)

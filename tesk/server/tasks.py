@@ -4,20 +4,20 @@ A create answers after the task is durable and never fails after that; everythin
 dispatcher's. Every wait for the database has a limit below the 10 s after which clients give up.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
-from typing import Final, Protocol, cast
+from collections.abc import Awaitable, Collection
+from typing import Final, Protocol, TypeVar, cast
 
 import msgspec
 
 from tesk import tes
 from tesk.server import query, views
-from tesk.server.body import read_json
+from tesk.server.body import Bodies
 from tesk.server.exchange import Call, Refusal, Reply
+from tesk.server.limit import Limit
 from tesk.store.base import NewTask, Query, Row, Store, TaskId
 from tesk.tes import State, TaskLog
 
+T = TypeVar("T")
 STORE_LIMIT_S: Final = 8.0
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """A page ends early when its documents are this large together; its token says where it goes on."""
@@ -43,10 +43,11 @@ class Tasks:
         self._store = store
         self._dispatcher = dispatcher
         self._parameters = parameters
-        self._max_body_bytes = max_body_bytes
+        self._bodies = Bodies(max_body_bytes)
+        self._limit = Limit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:
-        body = await read_json(call, self._max_body_bytes)
+        body = await self._bodies.read_json(call)
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
         except tes.InvalidTask as error:
@@ -59,27 +60,24 @@ class Tasks:
             tags=cast(dict[str, str] | None, task.tags),
             warnings=warnings or None,
         )
-        async with _within():
-            call.task_id = await self._store.create(new)
+        call.task_id = await self._within(self._store.create(new))
         self._dispatcher.wake()
         return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
 
     async def get(self, call: Call) -> Reply:
         view = query.view(call.query)
-        async with _within():
-            row = await self._store.get(call.task_id, view)
+        row = await self._within(self._store.get(call.task_id, view))
         if row is None:
             raise _unknown(call.task_id)
         if view == "FULL" and isinstance(row, Row) and not row.state.is_terminal:
-            live = await self._dispatcher.live_log(call.task_id)
+            live = await self._within(self._dispatcher.live_log(call.task_id))
             if live is not None:
                 row = row._replace(logs=views.with_live_log(row.logs, live))
         return Reply(200, views.task(row))
 
     async def list_(self, call: Call) -> Reply:
         wanted = query.page(call.query)
-        async with _within():
-            parts, last = await self._page(wanted)
+        parts, last = await self._within(self._page(wanted))
         return Reply(200, views.tasks(parts, query.token(last) if last else ""))
 
     async def _page(self, wanted: Query) -> tuple[list[bytes], TaskId | None]:
@@ -105,12 +103,17 @@ class Tasks:
                 return parts, None
 
     async def cancel(self, call: Call) -> Reply:
-        await read_json(call, self._max_body_bytes)
-        async with _within():
-            state = await self._dispatcher.cancel(call.task_id)
+        await self._bodies.read_json(call)
+        state = await self._within(self._dispatcher.cancel(call.task_id))
         if state is None:
             raise _unknown(call.task_id)
         return Reply(200, b"{}")
+
+    async def _within(self, wait: Awaitable[T]) -> T:
+        try:
+            return await self._limit.on(wait)
+        except TimeoutError:
+            raise Refusal(503, f"the database did not answer within {self._limit.seconds:.0f} s; try again") from None
 
 
 def _affordable(fetched: int, size: int) -> int:
@@ -120,12 +123,3 @@ def _affordable(fetched: int, size: int) -> int:
 
 def _unknown(task_id: str) -> Refusal:
     return Refusal(404, f"there is no task {task_id[:64]!r}", "id")
-
-
-@asynccontextmanager
-async def _within() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(STORE_LIMIT_S):
-            yield
-    except TimeoutError:
-        raise Refusal(503, f"the database did not answer within {STORE_LIMIT_S:.0f} s; try again later") from None

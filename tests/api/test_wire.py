@@ -133,12 +133,13 @@ def test_a_connection_between_two_requests_may_rest(server: Running, monkeypatch
         assert status(until_closed(opened)) == 200
 
 
-def test_a_body_that_does_not_come_is_408(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_come_is_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "BODY_LIMIT_S", 0.2)
-    for sent in (b"", TASK[:20]):
-        received = exchange(server, post(len(TASK), sent))
-        assert status(received) == 408
-        assert json.loads(received.partition(b"\r\n\r\n")[2])["status_code"] == 408
+    with running(tmp_path) as server:
+        for sent in (b"", TASK[:20]):
+            received = exchange(server, post(len(TASK), sent))
+            assert status(received) == 408
+            assert json.loads(received.partition(b"\r\n\r\n")[2])["status_code"] == 408
 
 
 def test_a_client_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
