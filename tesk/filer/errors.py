@@ -7,7 +7,6 @@ without credentials: no user and password, and no query (where signatures and ke
 import errno
 import os
 import re
-import socket
 from typing import Final
 
 _AUTHORITY: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
@@ -51,22 +50,6 @@ def sentence(what: str, url: str, error: TransferError) -> str:
     tries = "1 try" if error.tries == 1 else f"{error.tries} tries"
     advice = f"; {error.advice}" if error.advice else ""
     return f"{what} {redact(url)}: {error.answer} after {tries}{advice}"
-
-
-def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
-    """What an error of a connection to `peer` (scheme://host:port) means."""
-    if isinstance(error, TimeoutError):
-        return TransferError(f"{peer} sent nothing for {timeout_s:g} s", "check the server", passing=True)
-    if isinstance(error, socket.gaierror):
-        passing = error.errno == socket.EAI_AGAIN
-        return TransferError(f"the name in {peer} is unknown ({error.strerror})", "check the URL", passing=passing)
-    if type(error).__name__ == "SSLCertVerificationError":
-        reason = getattr(error, "verify_message", "") or error
-        return TransferError(f"the certificate of {peer} is not trusted ({reason})", "check the certificate")
-    if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED):
-        return TransferError(f"{peer} cannot be reached ({error.strerror})", "check that it runs", passing=True)
-    reason = error.strerror or str(error) or type(error).__name__
-    return TransferError(f"the connection to {peer} broke ({reason})", "check the server", passing=True)
 
 
 def from_file(error: OSError, place: str) -> TransferError:

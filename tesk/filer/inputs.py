@@ -7,7 +7,6 @@ renamed into place, as private copies that any user of the image can run and cha
 
 import os
 import posixpath
-import secrets
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -124,7 +123,7 @@ def _make_directory(scratch: Scratch, path: str) -> None:
 
 
 def _fetch(arrival: Arrival, scratch: Scratch, folder: str, settings: FilerSettings, step: Step) -> None:
-    temporary = os.path.join(folder, secrets.token_hex(8))
+    temporary = os.path.join(folder, os.urandom(8).hex())
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         sink = Sink(fd, step.meter)

@@ -87,6 +87,8 @@ class Shared:
         self.roots = [os.path.realpath(os.path.expanduser(root)) for root in roots]
 
     def resolve(self, path: str) -> str:
+        # First the check, then the look: an error must not tell whether something exists outside.
+        self.root_of(os.path.realpath(path), path)
         real = os.path.realpath(path, strict=True)
         self.root_of(real, path)
         return real

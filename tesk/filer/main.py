@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
@@ -57,7 +56,7 @@ def run(plan: Plan, emit: Callable[[Event], None], stop: threading.Event) -> boo
     except OSError as error:
         reason = from_file(error, f"the scratch folder {plan.root}").answer
     except Exception as error:  # noqa: BLE001 - whatever it is, the task has to be told
-        traceback.print_exc()
+        sys.excepthook(type(error), error, error.__traceback__)
         reason = f"the filer failed ({type(error).__name__}); this is a defect of tesk, its log has more"
     else:
         step.emit(Done())

@@ -4,6 +4,8 @@ The scratch is hostile here (see jail). One output that fails does not keep the 
 failures are told in the end.
 """
 
+import contextlib
+import errno
 import os
 import posixpath
 import re
@@ -22,7 +24,6 @@ from tesk.filer.wildcards import expand
 from tesk.tes import WILDCARDS, FileType, Output
 
 MAX_TOLD: Final = 20
-_MISSING: Final = "does not exist"
 
 
 class Departure(NamedTuple):
@@ -41,15 +42,11 @@ def push_outputs(plan: OutputsPlan, step: Step) -> None:
     failures: list[str] = []
     departures: dict[tuple[str, str], Departure] = {}
     for output in plan.outputs:
-        try:
-            for departure in _departures(output, scratch, step):
-                departures[departure.path, departure.url] = departure
-        except NotFound as error:
-            _missing(error, plan.settings, step, failures)
-        except TransferError as error:
-            failures.append(sentence("output", output.url, error))
-        except OSError as error:
-            failures.append(sentence("output", output.url, from_file(error, f"reading {printable(output.path)}")))
+        with _collected(output.url, output.path, plan.settings, step, failures):
+            for path, url in _targets(output, scratch, step):
+                with _collected(url, path, plan.settings, step, failures):
+                    found = _below(path, url, output, scratch, step)
+                    departures.update(((departure.path, departure.url), departure) for departure in found)
     wanted = list(departures.values())
     step.meter.files_total = sum(not departure.is_directory for departure in wanted)
     step.meter.bytes_total = sum(departure.size for departure in wanted)
@@ -64,11 +61,20 @@ def push_outputs(plan: OutputsPlan, step: Step) -> None:
         raise TransferError(_told(failures))
 
 
-def _missing(error: NotFound, settings: FilerSettings, step: Step, failures: list[str]) -> None:
-    if settings.missing_outputs == "error":
-        failures.append(error.answer)
-    else:
-        step.emit(Warned(error.answer))
+@contextlib.contextmanager
+def _collected(url: str, path: str, settings: FilerSettings, step: Step, failures: list[str]) -> Iterator[None]:
+    """Lets one output fail, or be missing, without an end to the others."""
+    try:
+        yield
+    except NotFound as error:
+        if settings.missing_outputs == "error":
+            failures.append(error.answer)
+        else:
+            step.emit(Warned(error.answer))
+    except TransferError as error:
+        failures.append(sentence("output", url, error))
+    except OSError as error:
+        failures.append(sentence("output", url, from_file(error, f"reading {printable(path)}")))
 
 
 def _told(failures: list[str]) -> str:
@@ -76,20 +82,16 @@ def _told(failures: list[str]) -> str:
     return "; and ".join(failures[:MAX_TOLD]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _departures(output: Output, scratch: Scratch, step: Step) -> Iterator[Departure]:
-    """What one output stands for. Raises NotFound when it is nothing, TransferError, OSError."""
+def _targets(output: Output, scratch: Scratch, step: Step) -> list[tuple[str, str]]:
+    """The paths that one output stands for, each with its URL. Raises NotFound when nothing matches."""
     scheme = step.schemes.of(output.url)
     if not WILDCARDS.search(output.path):
-        paths, prefix = [posixpath.normpath(output.path)], None
-    else:
-        paths = expand(scratch, output.path)
-        prefix = posixpath.normpath(output.path_prefix or "/")
-        if not paths:
-            raise NotFound(f"output {printable(output.path)}: nothing matches the pattern")
-    for path in paths:
-        relative = None if prefix is None else posixpath.relpath(path, prefix)
-        url = output.url if relative is None else scheme.child(output.url, relative)
-        yield from _below(path, url, output, scratch, step)
+        return [(posixpath.normpath(output.path), output.url)]
+    prefix = posixpath.normpath(output.path_prefix or "/")
+    paths = expand(scratch, output.path)
+    if not paths:
+        raise NotFound(f"output {printable(output.path)}: nothing matches the pattern")
+    return [(path, scheme.child(output.url, posixpath.relpath(path, prefix))) for path in paths]
 
 
 def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) -> Iterator[Departure]:
@@ -97,7 +99,11 @@ def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) ->
     try:
         canonical, status = look(scratch, path)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"output {printable(path)}: {_MISSING}{_leads_out(scratch, path)}") from None
+        raise NotFound(f"output {printable(path)}: does not exist{_leads_out(scratch, path)}") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise NotFound(f"output {printable(path)}: its links loop") from None
     if stat.S_ISREG(status.st_mode):
         if url.endswith("/") and output.type is not FileType.DIRECTORY:
             url = scheme.child(url, posixpath.basename(path))

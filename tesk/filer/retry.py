@@ -3,7 +3,7 @@
 Only the errors that a scheme marks as passing are tried again; a lasting one ends at once.
 """
 
-import random
+import os
 import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -37,6 +37,6 @@ def persist(call: Callable[[], T], retries: int, stop: threading.Event) -> T:
             error.tries = max(error.tries, tries)
             if not error.passing or tries > retries:
                 raise
-            wait = delay_s(tries, error.retry_after_s, random.random())  # noqa: S311
+            wait = delay_s(tries, error.retry_after_s, os.urandom(1)[0] / 256)
         if stop.wait(wait):
             raise Stopped

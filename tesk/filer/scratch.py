@@ -8,8 +8,6 @@ symlink and moves each directory to the top before it looks inside, which no mou
 import contextlib
 import os
 import re
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -51,13 +49,13 @@ def staging(root: str) -> Iterator[str]:
     """
     for name in os.listdir(root):
         if _STAGING.fullmatch(name):
-            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
-    folder = os.path.join(root, f".tesk-staging-{secrets.token_hex(8)}")
+            scrub(os.path.join(root, name))
+    folder = os.path.join(root, f".tesk-staging-{os.urandom(8).hex()}")
     os.mkdir(folder, 0o700)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        scrub(folder)
 
 
 def scrub(root: str) -> None:
@@ -82,7 +80,7 @@ def scrub(root: str) -> None:
 
 def _flatten(top: int) -> None:
     """Empties the directory `top`: each directory found is moved into it under a new name, then emptied likewise."""
-    token = secrets.token_hex(8)
+    token = os.urandom(8).hex()
     moved = _clear(top, top, token, 0)
     done = 0
     while done < moved:

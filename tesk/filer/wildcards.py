@@ -60,8 +60,9 @@ def _bracket(pattern: str, at: int) -> tuple[str, int] | None:
     first = True
     while at < len(pattern):
         if pattern[at] == "]" and not first:
-            # A leading ] is an ordinary character; an expression that can match nothing must still compile.
-            return (f"[{'^' if negated else ''}{''.join(items)}]", at + 1) if items else (r"(?!)", at + 1)
+            body = "".join(items)
+            nothing = "." if negated else r"(?!)"
+            return f"[{'^' if negated else ''}{body}]" if body else nothing, at + 1
         first = False
         if pattern.startswith("[:", at) and (end := pattern.find(":]", at)) > 0:
             items.append(_CLASSES.get(pattern[at + 2 : end], ""))

@@ -28,9 +28,9 @@ def ftp_server(root: Path, *, user: str = "", password: str = "", mlsd: bool = T
 
 
 def _serve(port: str, root: str, user: str, password: str, mlsd: str) -> None:
-    from pyftpdlib.authorizers import DummyAuthorizer
-    from pyftpdlib.handlers import FTPHandler
-    from pyftpdlib.servers import FTPServer
+    from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
+    from pyftpdlib.handlers import FTPHandler  # type: ignore[import-untyped]
+    from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped]
 
     authorizer = DummyAuthorizer()
     if user:
@@ -38,6 +38,7 @@ def _serve(port: str, root: str, user: str, password: str, mlsd: str) -> None:
     else:
         authorizer.add_anonymous(root, perm="elradfmw")
     FTPHandler.authorizer = authorizer
+    FTPHandler.unicode_errors = "surrogateescape"  # names as bytes, as servers in C have them
     if not mlsd:
         FTPHandler.proto_cmds = {k: v for k, v in FTPHandler.proto_cmds.items() if k not in ("MLSD", "MLST")}
     FTPServer(("127.0.0.1", int(port)), FTPHandler).serve_forever()

@@ -7,7 +7,6 @@ which shares blocks where the file system can) and are never links.
 import errno
 import os
 import posixpath
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import Final
@@ -101,7 +100,7 @@ class FileScheme:
 
     def _replace(self, source: Source, path: str) -> None:
         parent, name = self._shared.open_parent(path)
-        temporary = f".tesk-{secrets.token_hex(8)}"
+        temporary = f".tesk-{os.urandom(8).hex()}"
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
             try:

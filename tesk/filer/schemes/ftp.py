@@ -10,14 +10,14 @@ import ftplib
 import os
 import posixpath
 import re
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from tesk.filer.errors import NotFound, TransferError, from_socket
+from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.sockets import from_socket
 from tesk.filer.streams import Sink, Source
 
 BLOCK: Final = 256 * 1024
@@ -169,7 +169,7 @@ class FtpScheme:
     def push(self, source: Source, url: str) -> None:
         def push(ftp: ftplib.FTP, path: str) -> None:
             folder, name = posixpath.split(path)
-            temporary = posixpath.join(folder, f".tesk-{secrets.token_hex(8)}")
+            temporary = posixpath.join(folder, f".tesk-{os.urandom(8).hex()}")
             _make_folders(ftp, folder)
             try:
                 with contextlib.closing(ftp.transfercmd(f"STOR {temporary}")) as data:

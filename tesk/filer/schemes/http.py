@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from tesk.filer.errors import NotFound, TransferError, from_socket
+from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.sockets import from_socket
 from tesk.filer.streams import BLOCK, Sink, Source
 
 MAX_REDIRECTS: Final = 10

@@ -1,0 +1,22 @@
+"""What errors of a connection mean, for the schemes that speak over plain sockets."""
+
+import errno
+import socket
+
+from tesk.filer.errors import TransferError
+
+
+def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
+    """What an error of a connection to `peer` (scheme://host:port) means."""
+    if isinstance(error, TimeoutError):
+        return TransferError(f"{peer} sent nothing for {timeout_s:g} s", "check the server", passing=True)
+    if isinstance(error, socket.gaierror):
+        passing = error.errno == socket.EAI_AGAIN
+        return TransferError(f"the name in {peer} is unknown ({error.strerror})", "check the URL", passing=passing)
+    if type(error).__name__ == "SSLCertVerificationError":
+        reason = getattr(error, "verify_message", "") or error
+        return TransferError(f"the certificate of {peer} is not trusted ({reason})", "check the certificate")
+    if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED):
+        return TransferError(f"{peer} cannot be reached ({error.strerror})", "check that it runs", passing=True)
+    reason = error.strerror or str(error) or type(error).__name__
+    return TransferError(f"the connection to {peer} broke ({reason})", "check the server", passing=True)

@@ -1,0 +1,66 @@
+"""One real server of each kind for the whole session; each test works in folders of its own below their roots."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.filer.stores import Place, Places
+from tests.servers.ftp import ftp_server
+from tests.servers.nginx import nginx
+from tests.servers.s3 import S3, s3_server
+
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    for above in (folder, *folder.parents[:3]):
+        above.chmod(0o755)
+    for name in ("s3", "ftp", "web", "share"):
+        (folder / name).mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3(served: Path) -> Iterator[S3]:
+    with s3_server(served / "s3") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ftp_url(served: Path) -> Iterator[str]:
+    with ftp_server(served / "ftp", user="mé", password="p@ss/word") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def web_url(served: Path) -> Iterator[str]:
+    with nginx(served / "web") as url:
+        yield url
+
+
+@pytest.fixture
+def places(served: Path, s3: S3, ftp_url: str, web_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Places:
+    """An empty folder in each store, by scheme."""
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = f"test-{next(numbers)}"
+    folders = {kind: served / kind / name for kind in ("s3", "ftp", "web", "share")}
+    for folder in folders.values():
+        folder.mkdir()
+    (tmp_path / "root").mkdir()
+    return Places(
+        tmp_path / "root",
+        {
+            "s3": Place(folders["s3"], f"s3://{name}", quoted=False),
+            "ftp": Place(folders["ftp"], f"{ftp_url}/{name}", quoted=True),
+            "http": Place(folders["web"], f"{web_url}/{name}", quoted=True),
+            "file": Place(folders["share"], f"file://{folders['share']}", quoted=True),
+            "path": Place(folders["share"], str(folders["share"]), quoted=False),
+        },
+        (str(served / "share"),),
+    )

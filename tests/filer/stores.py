@@ -1,0 +1,115 @@
+"""What the filer's tests say things with: places in stores, steps that run, and what they reported."""
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from tesk.filer.main import run
+from tesk.filer.plan import (
+    Done,
+    Event,
+    Failed,
+    FilerSettings,
+    InputsPlan,
+    OutputsPlan,
+    Plan,
+    Pushed,
+    Warned,
+)
+from tesk.tes import FileType, Input, Output
+
+FILE, DIRECTORY = FileType.FILE, FileType.DIRECTORY
+
+
+class Report(NamedTuple):
+    """The events of one step. Its first use checks the contract: exactly one last word."""
+
+    ok: bool
+    events: list[Event]
+
+    @property
+    def failure(self) -> str:
+        assert isinstance(self.events[-1], Failed), self.events
+        return self.events[-1].message
+
+    @property
+    def warnings(self) -> list[str]:
+        return [event.message for event in self.events if isinstance(event, Warned)]
+
+    @property
+    def pushed(self) -> dict[str, Pushed]:
+        return {event.path: event for event in self.events if isinstance(event, Pushed)}
+
+
+def carry_out(plan: Plan, stop: threading.Event | None = None) -> Report:
+    events: list[Event] = []
+    ok = run(plan, events.append, stop or threading.Event())
+    last_words = [event for event in events if isinstance(event, Done | Failed)]
+    assert last_words == events[-1:], events
+    assert ok == isinstance(events[-1], Done)
+    return Report(ok, events)
+
+
+def fetch(root: Path, *inputs: Input, **settings: Any) -> Report:
+    return carry_out(InputsPlan(str(root), list(inputs), settings=FilerSettings(**settings)))
+
+
+def push(root: Path, *outputs: Output, **settings: Any) -> Report:
+    return carry_out(OutputsPlan(str(root), list(outputs), settings=FilerSettings(**settings)))
+
+
+class Place(NamedTuple):
+    """A folder that a server serves: its path here and its URL."""
+
+    folder: Path
+    base: str
+    quoted: bool
+
+    def url(self, name: str) -> str:
+        return f"{self.base}/{quote(name) if self.quoted else name}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The scratch root of a test, its places by scheme, and the roots of `file:`."""
+
+    root: Path
+    by_scheme: dict[str, Place]
+    file_roots: tuple[str, ...]
+
+    def __getitem__(self, scheme: str) -> Place:
+        return self.by_scheme[scheme]
+
+    def fetch(self, *inputs: Input, **settings: Any) -> Report:
+        return fetch(self.root, *inputs, file_roots=self.file_roots, **settings)
+
+    def push(self, *outputs: Output, **settings: Any) -> Report:
+        return push(self.root, *outputs, file_roots=self.file_roots, **settings)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """What lies below a folder: relative path → bytes, None for a directory."""
+    found: dict[str, bytes | None] = {}
+    for here, directories, files in os.walk(folder):
+        relative = os.path.relpath(here, folder)
+        for name in directories:
+            found[os.path.normpath(os.path.join(relative, name))] = None
+        for name in files:
+            path = os.path.join(here, name)
+            with open(path, "rb") as file:
+                found[os.path.normpath(os.path.join(relative, name))] = file.read()
+    return {path: found[path] for path in found if not path.startswith(".sgwtmp")}
+
+
+def write(folder: Path, files: dict[str, bytes | None]) -> None:
+    """Makes what `tree` would find."""
+    for name, content in files.items():
+        path = folder / name
+        if content is None:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)

@@ -1,0 +1,109 @@
+"""Output patterns as POSIX 2.13 has them."""
+
+from pathlib import Path
+
+import pytest
+
+from tesk.filer.jail import Scratch
+from tesk.filer.wildcards import component, expand
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*.bam", "a.bam", True),
+        ("*.bam", "a.bam.bai", False),
+        ("*", "", True),
+        ("*", ".hidden", False),  # 2.13.3: a leading period is matched by a period only
+        ("?hidden", ".hidden", False),
+        ("[.]hidden", ".hidden", False),
+        ("[!a]hidden", ".hidden", False),
+        (".*", ".hidden", True),
+        ("\\.*", ".hidden", True),
+        (".*", "hidden", False),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        ("a?c", "a\nc", True),
+        ("a?c", "aéc", True),
+        ("[abc]", "b", True),
+        ("[abc]", "d", False),
+        ("[a-c]x", "bx", True),
+        ("[a-c]x", "dx", False),
+        ("[!a-c]x", "dx", True),
+        ("[!a-c]x", "bx", False),
+        ("[]]", "]", True),  # 9.3.5: a ] right after the [ is itself
+        ("[]a]", "a", True),
+        ("[!]]", "]", False),
+        ("[!]]", "a", True),
+        ("[a-]", "-", True),
+        ("[-a]", "-", True),
+        ("[--/]", ".", False),
+        ("[a", "[a", True),  # 2.13.1: a [ that nothing closes is itself
+        ("[", "[", True),
+        ("a[", "a[", True),
+        ("[[:digit:]]", "7", True),
+        ("[[:digit:]]", "x", False),
+        ("[![:digit:]]", "x", True),
+        ("[[:alpha:]_]", "_", True),
+        ("[[:upper:][:digit:]]", "Q", True),
+        ("[[:space:]]", " ", True),
+        ("[[:punct:]]", "]", True),
+        ("[[.-.]a]", "-", True),
+        ("[[=a=]]", "a", True),
+        ("[z-a]", "m", False),
+        ("\\*", "*", True),
+        ("\\*", "a", False),
+        ("a\\?b", "a?b", True),
+        ("a\\?b", "axb", False),
+        ("[\\]]", "]", True),
+        ("a.b", "axb", False),
+        ("a+", "aa", False),
+        ("(a|b)", "a", False),
+        ("{a,b}", "a", False),  # braces are the shell's own, no pattern
+        ("**", "ab", True),
+        ("[^a]", "b", True),
+        ("[a^]", "^", True),
+        ("[a&&b]", "&", True),
+    ],
+)
+def test_a_component_matches_as_posix_says(pattern: str, name: str, matches: bool) -> None:
+    assert bool(component(pattern).fullmatch(name)) is matches
+
+
+FILES = ["out/a.bam", "out/b.bam", "out/b.txt", "out/.c.bam", "out/sub/d.bam", "out/sub/e/f.bam", "out/[x].bam"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("/out/*.bam", ["/out/[x].bam", "/out/a.bam", "/out/b.bam"]),  # * does not match a slash
+        ("/out/*/*.bam", ["/out/sub/d.bam"]),
+        ("/*/*/*/*.bam", ["/out/sub/e/f.bam"]),
+        ("/out/**/*.bam", ["/out/sub/d.bam"]),
+        ("/out/[ab].*", ["/out/a.bam", "/out/b.bam", "/out/b.txt"]),
+        ("/out/\\[x].b*", ["/out/[x].bam"]),
+        ("/out/.*.bam", ["/out/.c.bam"]),
+        ("/out/s*", ["/out/sub"]),
+        ("/o*/sub/d.bam", ["/out/sub/d.bam"]),
+        ("/out/*/nothing", []),
+        ("/none/*", []),
+        ("/out/a.bam/*", []),
+        ("//out//./*.txt", ["/out/b.txt"]),
+    ],
+)
+def test_a_pattern_finds_paths(tmp_path: Path, pattern: str, paths: list[str]) -> None:
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand(Scratch(str(tmp_path)), pattern) == paths
+
+
+def test_a_pattern_goes_through_links_inside_and_not_outside(tmp_path: Path) -> None:
+    (tmp_path / "root/real").mkdir(parents=True)
+    (tmp_path / "root/real/a").touch()
+    (tmp_path / "root/link").symlink_to("/real")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/b").touch()
+    (tmp_path / "root/escape").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/up").symlink_to("../outside")
+    assert expand(Scratch(str(tmp_path / "root")), "/*/*") == ["/link/a", "/real/a"]
