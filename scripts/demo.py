@@ -182,14 +182,19 @@ def run_task(url: str, files: str, folder: Path) -> bool:
     task_id = tesk(url, "create", str(file), quiet=True).strip()
     print(f"$ tesk create task.json\n{task_id}")
     print(f"$ tesk wait {task_id}", flush=True)
-    ended = subprocess.run([*TESK, "wait", "--server", url, task_id], stdout=subprocess.DEVNULL).returncode
+    try:
+        wait = subprocess.run([*TESK, "wait", "--server", url, task_id], stdout=subprocess.DEVNULL)
+    except BaseException:
+        tesk(url, "cancel", task_id)
+        subprocess.run([*TESK, "wait", "--server", url, "--timeout", "20", task_id], stdout=subprocess.DEVNULL)
+        raise
     tesk(url, "get", "--table", task_id)
     tesk(url, "logs", task_id)
     if not result.is_file():
         print(f"there is no result at {result}")
         return False
     print(f"$ cat {result}\n{result.read_text()}")
-    return ended == 0 and "license" in result.read_text()
+    return wait.returncode == 0 and "license" in result.read_text()
 
 
 def task(files: str, result: Path) -> dict[str, Any]:

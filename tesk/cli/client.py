@@ -52,6 +52,9 @@ class Client:
     def get(self, task_id: str, view: str = "FULL") -> Document:
         return self._read(f"/tasks/{_segment(task_id)}", {"view": view})
 
+    def service_info(self) -> Document:
+        return self._read("/service-info", {})
+
     def cancel(self, task_id: str) -> None:
         self._send("POST", f"/tasks/{_segment(task_id)}:cancel", json={})
 

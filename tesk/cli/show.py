@@ -4,6 +4,7 @@ rich is imported only where a table is drawn. Task ids and states go first, so t
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -98,10 +99,10 @@ def _facts(task: Document) -> Iterable[tuple[str, Any]]:
         yield "tag", f"{key}={value}"
     for given in task.get("inputs") or []:
         yield "input", f"{given.get('url') or '(content)'} → {given['path']}"
+    codes = [log.get("exit_code") for log in executor_logs(task)]
     for n, executor in enumerate(task.get("executors") or []):
-        yield f"executor {n}", f"{executor['image']}: {_quoted(executor['command'])}"
-    for n, log in enumerate(executor_logs(task)):
-        yield f"exit code {n}", str(log.get("exit_code"))
+        end = f" → exit code {codes[n]}" if n < len(codes) else ""
+        yield f"executor {n}", f"{executor['image']}: {_quoted(executor['command'])}{end}"
     for output in task.get("outputs") or []:
         yield "output", f"{output['path']} → {output['url']}"
     for attempt in task.get("logs") or []:
@@ -132,6 +133,4 @@ def _command(task: Document) -> str:
 
 
 def _quoted(command: list[str]) -> str:
-    import shlex
-
     return shlex.join(command)
