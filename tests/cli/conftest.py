@@ -1,0 +1,101 @@
+"""A real `tesk serve` on Podman for the tests of the command line, and the command itself as its user runs it."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.servers.containers import IMAGE, image_archive
+
+START_LIMIT_S = 30.0
+TESK = (sys.executable, "-m", "tesk")
+
+
+class Server(NamedTuple):
+    """A running server: its URL and the folder that its file: URLs may use."""
+
+    url: str
+    shared: Path
+
+
+Done = subprocess.CompletedProcess[str]
+Tesk = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("cli")
+    shared = folder / "shared"
+    shared.mkdir()
+    arguments = ["--port=0", f"--data={folder}/data", f"--file-root={shared}", "--engine-socket=podman"]
+    arguments += ["--service-name=tested", "--network=none"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*TESK, "serve", *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("server: "), (folder / "log").read_text()
+        _load_image(folder / "data" / "run" / "podman.sock", folder / "log")
+        yield Server(line.removeprefix("server: ").strip(), shared)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _load_image(socket: Path, log: Path) -> None:
+    limit = time.monotonic() + START_LIMIT_S
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=30) as engine:
+        while True:
+            try:
+                engine.get("http://engine/_ping").raise_for_status()
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < limit, log.read_text()
+                time.sleep(0.05)
+        engine.post("http://engine/images/load", content=image_archive(IMAGE)).raise_for_status()
+
+
+@pytest.fixture
+def tesk(server: Server) -> Tesk:
+    """Runs `tesk ARGUMENTS` against the server, its output piped."""
+
+    def run(*arguments: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
+        environment = {**os.environ, "TESK_SERVER": server.url, **(env or {})}
+        return subprocess.run(
+            [*TESK, *arguments], input=stdin, capture_output=True, text=True, timeout=60, env=environment
+        )
+
+    return run
+
+
+@pytest.fixture
+def on_terminal(server: Server) -> Callable[..., str]:
+    """Runs `tesk ARGUMENTS` with stdout on a plain terminal; what it shows."""
+
+    def run(*arguments: str) -> str:
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "TESK_SERVER": server.url, "TERM": "dumb"}
+        with subprocess.Popen([*TESK, *arguments], stdin=theirs, stdout=theirs, env=environment) as process:
+            os.close(theirs)
+            shown = b""
+            while chunk := _read(ours):
+                shown += chunk
+            os.close(ours)
+            assert process.wait(30) == 0
+        return shown.decode()
+
+    return run
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux gives EIO when the other side is closed
+        return b""
