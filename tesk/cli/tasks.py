@@ -28,8 +28,8 @@ def create_command(server: str, file: BinaryIO) -> None:
     tesk create task.json
     tesk run --image alpine --dry-run -- echo hello | tesk create -
     """
-    with connect(server) as client:
-        click.echo(client.create(file.read()))
+    client = connect(server)
+    click.echo(client.create(file.read()))
 
 
 @click.command("get", short_help="Show tasks.")
@@ -44,8 +44,8 @@ def get_command(server: str, as_json: bool | None, view: str, ids: tuple[str, ..
     tesk get d1q5v0w4k8m2e
     tesk get d1q5v0w4k8m2e | jq '.logs[0].logs[0].exit_code'
     """
-    with connect(server) as client:
-        tasks = [client.get(task_id, view) for task_id in ids]
+    client = connect(server)
+    tasks = [client.get(task_id, view) for task_id in ids]
     if _wants_json(as_json):
         show.as_json(tasks[0] if len(tasks) == 1 else tasks)
         return
@@ -89,12 +89,12 @@ def list_command(
     for tag in tags:
         key, _, value = tag.partition("=")
         query += [("tag_key", key), ("tag_value", value)]
-    with connect(server) as client:
-        tasks = client.tasks(query, view, limit)
-        if _wants_json(as_json):
-            show.as_json_array(tasks)
-        else:
-            show.as_table(tasks)
+    client = connect(server)
+    tasks = client.tasks(query, view, limit)
+    if _wants_json(as_json):
+        show.as_json_array(tasks)
+    else:
+        show.as_table(tasks)
 
 
 @click.command("logs", short_help="Print what a task wrote.")
@@ -113,14 +113,14 @@ def logs_command(server: str, follow: bool, executor: int | None, task_id: str) 
     """
     shown: dict[tuple[int, str], str] = {}
     pause = 0.1
-    with connect(server) as client:
-        while True:
-            task = client.get(task_id)
-            _print_new(task, shown, executor)
-            if not follow or state_of(task.get("state")).is_terminal:
-                break
-            time.sleep(pause)
-            pause = min(LAST_PAUSE_S, pause * GROWTH)
+    client = connect(server)
+    while True:
+        task = client.get(task_id)
+        _print_new(task, shown, executor)
+        if not follow or state_of(task.get("state")).is_terminal:
+            break
+        time.sleep(pause)
+        pause = min(LAST_PAUSE_S, pause * GROWTH)
     for line in show.system_logs(task):
         click.echo(f"tesk: {line}", err=True)
 
@@ -142,12 +142,12 @@ def wait_command(server: str, timeout: float | None, quiet: bool, ids: tuple[str
         if not quiet:
             click.echo(show.state_line(task_id, state), err=True)
 
-    with connect(server) as client:
-        try:
-            states = wait(ids, lambda one: _state(client, one), changed, timeout_s=timeout)
-        except TimeoutError as error:
-            click.echo(f"tesk wait: {error}", err=True)
-            return TIMED_OUT
+    client = connect(server)
+    try:
+        states = wait(ids, lambda one: _state(client, one), changed, timeout_s=timeout)
+    except TimeoutError as error:
+        click.echo(f"tesk wait: {error}", err=True)
+        return TIMED_OUT
     if not show.on_terminal():
         show.as_json([{"id": task_id, "state": state.name} for task_id, state in states.items()])
     return 0 if set(states.values()) == {State.COMPLETE} else 1
@@ -163,9 +163,9 @@ def cancel_command(server: str, ids: tuple[str, ...]) -> None:
     tesk cancel d1q5v0w4k8m2e
     tesk list --state QUEUED --limit 0 --view MINIMAL | jq -r '.[].id' | xargs tesk cancel
     """
-    with connect(server) as client:
-        for task_id in ids:
-            client.cancel(task_id)
+    client = connect(server)
+    for task_id in ids:
+        client.cancel(task_id)
 
 
 def _state(client: "Client", task_id: str) -> State:
