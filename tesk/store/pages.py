@@ -12,7 +12,6 @@ from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
     OWNERS,
     RARE,
-    WALK,
     Dialect,
     Driver,
     Filters,
@@ -64,9 +63,25 @@ async def _choose(filters: Filters, limit: int, dialect: Dialect, run: Reader) -
     fewest = min(counts)
     if fewest == 0:
         return None
-    rarest = drivers[list(counts).index(fewest)]
-    if fewest < RARE or not filters.name_prefix:
-        return rarest
-    ordered = next((each for each in drivers if not isinstance(each, NameDriver)), OwnerDriver())
-    found = (await run(walk(filters, ordered, dialect)))[0][0]
-    return ordered if found >= min(limit, WALK) else NameDriver(filters.name_prefix)
+    if fewest < RARE:
+        return drivers[list(counts).index(fewest)]
+    return await _most_fruitful([_in_order(driver) for driver in drivers], filters, limit, dialect, run)
+
+
+async def _most_fruitful(
+    drivers: Sequence[Driver], filters: Filters, limit: int, dialect: Dialect, run: Reader
+) -> Driver:
+    """The driver whose newest ids pass the other filters most often."""
+    best, most = drivers[0], -1
+    for driver in drivers if len(drivers) > 1 else ():
+        found = (await run(walk(filters, driver, dialect)))[0][0]
+        if found > most:
+            best, most = driver, found
+        if found >= limit:
+            break
+    return best
+
+
+def _in_order(driver: Driver) -> Driver:
+    """The driver as one that gives ids newest first however many it has."""
+    return NameDriver(driver.prefix, rare=False) if isinstance(driver, NameDriver) else driver

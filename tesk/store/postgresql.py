@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from tesk.store import migrate, transitions
+from tesk.store import blocks, migrate, transitions
 from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import Identifiers, now_ms, read, show
@@ -24,8 +24,9 @@ from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, 
 from tesk.tes import State, TaskLog
 
 INSERT: Final = f"""
-WITH t AS (INSERT INTO task ({TASK_COLUMNS}) SELECT * FROM unnest($1::bigint[], $2::int[], $3::smallint[],
-  $4::smallint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[])),
+WITH t AS (INSERT INTO task ({TASK_COLUMNS}, block)
+  SELECT u.*, (SELECT max(first) FROM block WHERE first <= u.id) FROM unnest($1::bigint[], $2::int[], $3::smallint[],
+  $4::smallint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]) AS u(id)),
 c AS (INSERT INTO content (task, document) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
 INSERT INTO tag (owner, key, task, value) SELECT * FROM unnest($12::int[], $13::text[], $14::bigint[], $15::text[])
 """
@@ -76,6 +77,7 @@ class PostgresqlStore:
         self._creates: asyncio.Queue[Create] = asyncio.Queue()
         self._writers: list[asyncio.Task[None]] = []
         self._connections: Pool | None = None
+        self._until_look = 0
 
     async def open(self) -> None:
         try:
@@ -230,6 +232,10 @@ class PostgresqlStore:
         return _fail([create], StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already"))
 
     async def _insert(self, new: Sequence[NewRows]) -> None:
+        self._until_look -= len(new)
+        if self._until_look <= 0:
+            self._until_look = blocks.BEGIN_EVERY
+            await self._pool.execute(blocks.BEGIN, blocks.SIZE, blocks.AHEAD)
         tasks = zip(*(each.task for each in new), strict=True)
         contents = [each.content for each in new if each.content is not None]
         tags = [tag for each in new for tag in each.tags]

@@ -1,9 +1,9 @@
 """List requests as SQL: which index drives a page, and the statement that reads it.
 
 A page is the newest ids that pass every filter. One filter *drives*: its index gives ids newest first, and each id is
-looked up in the others. The rarest filter drives, as found by a bounded count (`probe`): so a page costs the same
-among a thousand tasks and a million. A name prefix is no index in order of ids: when it is rare its ids are sorted,
-else the newest ids are checked (`walk`), else all its ids are sorted.
+looked up in the others. The rarest filter drives, as found by a bounded count (`probe`), and among filters that are
+not rare the one whose newest ids pass the others most often (`walk`): so a page costs the same among a thousand tasks
+and a million. The ids of a name prefix are sorted when they are few, else they come block by block (see blocks).
 
 Parameters are written as `?`; the two databases differ only in how a plan is held to (`Dialect`).
 """
@@ -12,6 +12,7 @@ import hashlib
 from typing import Final, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tesk.store.identifiers import GREATEST
 from tesk.tes import State
@@ -21,8 +22,8 @@ NAME_INDEXED: Final = 500
 TAG_INDEXED_BYTES: Final = 500
 RARE: Final = 1000
 """A filter with fewer tasks than this is rare: to look at all of them is quick."""
-WALK: Final = 2048
-"""How many of the newest tasks are checked for a name that is not rare."""
+WALK: Final = 512
+"""How many of a filter's newest ids are checked to see how many pass."""
 
 Parameter = int | str | bytes | None
 
@@ -74,6 +75,7 @@ class StateDriver(Struct, frozen=True):
 
 class NameDriver(Struct, frozen=True):
     prefix: str
+    rare: bool = True
 
 
 class OwnerDriver(Struct, frozen=True):
@@ -109,7 +111,9 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
     """One row: for each driver how many ids it has, counted up to RARE."""
     counts, parameters = list[str](), list[Parameter]()
     for driver in filters.drivers():
-        source = _source(driver, filters, dialect)
+        # names are not in order of ids: those of one prefix are counted whatever the page begins with
+        counted = replace(filters, before=GREATEST) if isinstance(driver, NameDriver) else filters
+        source = _source(driver, counted, dialect)
         counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS c)")
         parameters += source.parameters
     return Sql(f"SELECT {', '.join(counts)}", tuple(parameters))
@@ -117,18 +121,14 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
 
 def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Dialect) -> Sql:
     """The page itself; the columns are those of the view."""
-    source = _source(driver, filters, dialect)
-    checks = _checks(filters, driver, "t.id" if _on_task(driver) else "g.task")
+    ids = _ids(filters, driver, dialect)
     if isinstance(driver, NameDriver):
-        ids = f"SELECT t.id {source.text}{checks.text}"
-        if dialect.pins:
-            ids = f"{ids} ORDER BY t.id DESC LIMIT ?"
-            text = f"SELECT {_columns(view)} FROM ({ids}) AS d CROSS JOIN task AS t ON t.id = d.id{_more(view)}"
-            return Sql(f"{text} ORDER BY d.id DESC", (*source.parameters, *checks.parameters, limit))
-        text = f"WITH n AS MATERIALIZED ({ids}), d AS MATERIALIZED (SELECT id FROM n ORDER BY id DESC LIMIT ?) "
-        text += f"SELECT {_columns(view)} FROM d{_task('d.id', dialect)}{_more(view)} ORDER BY t.id DESC"
-        return Sql(text, (*source.parameters, *checks.parameters, limit))
-    join = "" if _on_task(driver) else _task("g.task", dialect)
+        # ids first, since a sort would take the documents along
+        text = f"WITH d AS MATERIALIZED ({ids.text} LIMIT ?) SELECT {_columns(view)} FROM d{_task('d.id', dialect)}"
+        return Sql(f"{text}{_more(view)} ORDER BY d.id DESC", (*ids.parameters, limit))
+    source = _source(driver, filters, dialect)
+    checks = _checks(filters, driver, _key(driver))
+    join = _task("g.task", dialect) if isinstance(driver, TagDriver) else ""
     from_, where = source.text.split(" WHERE ", 1)
     text = f"SELECT {_columns(view)} {from_}{join}{_more(view)} WHERE {where}{checks.text} {_order(driver, dialect)}"
     return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
@@ -137,15 +137,24 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
 def walk(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
     """One row: how many of the driver's newest WALK ids pass all filters."""
     source = _source(driver, filters, dialect)
-    key = "t.id" if _on_task(driver) else "g.task"
-    newest = f"SELECT {key} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
+    newest = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
     checks = _checks(filters, driver, "d.id", joined=False)
     text = f"SELECT count(*) FROM ({newest}) AS d WHERE true{checks.text}"
     return Sql(text, (*source.parameters, *checks.parameters))
 
 
-def _on_task(driver: Driver) -> bool:
-    return not isinstance(driver, TagDriver)
+def _ids(filters: Filters, driver: NameDriver | Driver, dialect: Dialect) -> Sql:
+    """All ids that pass, newest first."""
+    source = _source(driver, filters, dialect)
+    checks = _checks(filters, driver, _key(driver))
+    ids = f"SELECT {_key(driver)} AS id {source.text}{checks.text}"
+    if isinstance(driver, NameDriver) and driver.rare and not dialect.pins:
+        ids = f"SELECT id FROM (SELECT t.id {source.text}{checks.text} OFFSET 0) AS t"
+    return Sql(f"{ids} {_order(driver, dialect)}", (*source.parameters, *checks.parameters))
+
+
+def _key(driver: Driver) -> str:
+    return "g.task" if isinstance(driver, TagDriver) else "t.id"
 
 
 def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
@@ -175,11 +184,22 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
             where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
             shown = tag_text(value)
             return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown))
-        case NameDriver(prefix=prefix):
+        case NameDriver(prefix=prefix, rare=True):
+            name = _name_check(prefix)
             pin = " INDEXED BY task_name" if dialect.pins else ""
-            name = _name_check(prefix, "t")
-            where = f"t.owner = ? AND t.id < ?{name.text}"
-            return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, before, *name.parameters))
+            return Sql(
+                f"FROM task AS t{pin} WHERE t.owner = ? AND t.id < ?{name.text}", (owner, before, *name.parameters)
+            )
+        case NameDriver(prefix=prefix) if dialect.pins:
+            name = _name_check(prefix)
+            from_ = "FROM block AS b CROSS JOIN task AS t INDEXED BY task_block"
+            where = f"b.first < ? AND t.owner = ? AND t.block = b.first AND t.id < ?{name.text}"
+            return Sql(f"{from_} WHERE {where}", (before, owner, before, *name.parameters))
+        case NameDriver(prefix=prefix):
+            name = _name_check(prefix)
+            from_ = "FROM (SELECT first FROM block ORDER BY first DESC OFFSET 0) AS b CROSS JOIN LATERAL ("
+            from_ += f"SELECT * FROM task AS t WHERE t.owner = ? AND t.block = b.first{name.text} OFFSET 0) AS t"
+            return Sql(f"{from_} WHERE b.first < ? AND t.id < ?", (owner, *name.parameters, before, before))
 
 
 def _checks(filters: Filters, driver: Driver, key: str, *, joined: bool = True) -> Sql:
@@ -190,7 +210,7 @@ def _checks(filters: Filters, driver: Driver, key: str, *, joined: bool = True) 
         text += f" AND {state} = ?"
         parameters.append(int(filters.state))
     if filters.name_prefix and not isinstance(driver, NameDriver):
-        name = _name_check(filters.name_prefix, "t")
+        name = _name_check(filters.name_prefix)
         text += name.text if joined else f" AND EXISTS (SELECT 1 FROM task AS t WHERE t.id = {key}{name.text})"
         parameters += name.parameters
     for tag_key, value in set(filters.tags):
@@ -206,12 +226,12 @@ def _checks(filters: Filters, driver: Driver, key: str, *, joined: bool = True) 
     return Sql(text, tuple(parameters))
 
 
-def _name_check(prefix: str, alias: str) -> Sql:
+def _name_check(prefix: str) -> Sql:
     """AND clauses that hold for names that begin with the prefix, answerable from the index."""
     text, parameters = "", list[Parameter]()
-    columns = [(f"substr({alias}.name, 1, {NAME_INDEXED})", prefix[:NAME_INDEXED])]
+    columns = [(f"substr(t.name, 1, {NAME_INDEXED})", prefix[:NAME_INDEXED])]
     if len(prefix) > NAME_INDEXED:
-        columns.append((f"{alias}.name", prefix))
+        columns.append(("t.name", prefix))
     for column, start in columns:
         text += f" AND {column} >= ?"
         parameters.append(start)
@@ -228,6 +248,8 @@ def _order(driver: Driver, dialect: Dialect) -> str:
             return "ORDER BY g.task DESC"
         case TagDriver():
             return "ORDER BY g.task DESC" if dialect.pins else "ORDER BY g.value DESC, g.task DESC"
+        case NameDriver(rare=False):
+            return "ORDER BY b.first DESC, t.id DESC"
         case StateDriver() if not dialect.pins:
             return "ORDER BY t.state DESC, t.id DESC"
         case OwnerDriver() if not dialect.pins:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     String,
     Table,
@@ -44,6 +45,7 @@ task = Table(
     Column("submitted", SmallInteger, nullable=False, doc="1 once an engine was told of it"),
     Column("created", BigInteger, nullable=False, doc="ms since 1970"),
     Column("ended", BigInteger, doc="ms since 1970; null until the state is terminal"),
+    Column("block", BigInteger, nullable=False, doc="first of the block of tasks that it is in"),
     Column("name", plain_text),
     Column("tags", LargeBinary, doc="JSON object; what rows of tag it has"),
     Column("warnings", LargeBinary, doc="JSON array of texts"),
@@ -52,10 +54,18 @@ task = Table(
 )
 Index("task_owner", task.c.owner, task.c.id, task.c.state)
 Index("task_state", task.c.owner, task.c.state, task.c.id)
-Index("task_name", task.c.owner, text(f"substr(name, 1, {NAME_INDEXED})"), task.c.id)
+indexed_name = text(f"substr(name, 1, {NAME_INDEXED})")
+Index("task_name", task.c.owner, indexed_name, task.c.id)
+Index("task_block", task.c.owner, task.c.block, indexed_name, task.c.id)
 unended, over = text("ended IS NULL"), text("ended IS NOT NULL")
 Index("task_unfinished", task.c.id, sqlite_where=unended, postgresql_where=unended)
 Index("task_ended", task.c.ended, sqlite_where=over, postgresql_where=over)
+
+block = Table(
+    "block",
+    metadata,
+    Column("first", identifier, primary_key=True, autoincrement=False, doc="no id of the block is less"),
+)
 
 content = Table(
     "content",
@@ -82,7 +92,12 @@ tag = Table(
 )
 Index("tag_value", tag.c.owner, tag.c.key, tag.c.value, tag.c.task)
 
-version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+version = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 def statements(dialect: Dialect) -> str:
@@ -91,7 +106,7 @@ def statements(dialect: Dialect) -> str:
     for table in (*metadata.sorted_tables, version):
         made.append(str(CreateTable(table).compile(dialect=dialect)).strip())
         made += [str(CreateIndex(each).compile(dialect=dialect)).strip() for each in sorted(table.indexes, key=str)]
-    return "".join(f"{each};\n" for each in made)
+    return "".join(f"{each};\n" for each in [*made, "INSERT INTO block (first) VALUES (0)"])
 
 
 def dialects() -> dict[str, Dialect]:

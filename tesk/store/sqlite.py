@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 from tesk.store import migrate, transitions
 from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
+from tesk.store.blocks import Block, place
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import Identifiers, now_ms, read, show
@@ -24,7 +25,11 @@ from tesk.store.queries import SQLITE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
 from tesk.tes import State, TaskLog
 
-INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}, block) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_BLOCK: Final = "INSERT INTO block (first) VALUES (?)"
+NEWEST_BLOCK: Final = (
+    "SELECT first, (SELECT count(*) FROM task WHERE id >= first) FROM block ORDER BY first DESC LIMIT 1"
+)
 INSERT_TAG: Final = "INSERT INTO tag (owner, key, task, value) VALUES (?, ?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
 KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
@@ -71,9 +76,11 @@ class SqliteStore:
             self._connections = [_connect(self._path) for _ in range(3)]
             self._reader, self._writer, self._page_reader = self._connections
             newest = self._reader.execute("SELECT max(id) FROM task").fetchone()[0]
+            block = self._reader.execute(NEWEST_BLOCK).fetchone()
         except (sqlite3.Error, OSError) as error:
             raise _cannot_use(self._path, error) from error
         self._identifiers.follow(newest or 0)
+        self._block = Block(*block)
 
     async def close(self) -> None:
         if self._committer is not None:
@@ -167,7 +174,7 @@ class SqliteStore:
         database = self._writer
         try:
             database.execute("BEGIN IMMEDIATE")
-            _insert(database, [write.arguments[0] for write in batch if write.kind == "create"])
+            block = insert(database, [write.arguments[0] for write in batch if write.kind == "create"], self._block)
             answers = [_CHANGES[write.kind](database, *write.arguments) for write in batch]
             database.execute("COMMIT")
         except BaseException as error:
@@ -176,19 +183,24 @@ class SqliteStore:
             if isinstance(error, sqlite3.Error):
                 raise _cannot_use(self._path, error) from error
             raise
+        self._block = block
         return answers
 
 
-def _insert(database: sqlite3.Connection, creates: Sequence[NewRows]) -> None:
+def insert(database: sqlite3.Connection, creates: Sequence[NewRows], newest: Block) -> Block:
+    """Adds tasks with rising ids; what the newest block is then."""
     if not creates:
-        return
-    database.executemany(INSERT, [new.task for new in creates])
+        return newest
+    placed = place([new.task[0] for new in creates], newest)
+    database.executemany(INSERT_BLOCK, [(first,) for first in placed.began])
+    database.executemany(INSERT, [(*new.task, block) for new, block in zip(creates, placed.blocks, strict=True)])
     database.executemany(INSERT_TAG, [tag for new in creates for tag in new.tags])
     database.executemany(INSERT_CONTENT, [new.content for new in creates if new.content is not None])
+    return placed.newest
 
 
 def _created(database: sqlite3.Connection, *_: Any) -> None:
-    """Written with the whole batch, by `_insert`."""
+    """Written with the whole batch, by `insert`."""
 
 
 def _advance(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tesk.store import queries
+from tesk.store import blocks, pages, queries
 from tesk.store.base import Brief, NewTask, Query, Store
 from tesk.tes import State, TaskLog
 
@@ -78,9 +78,11 @@ def rareness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Both ways of a name prefix, with few tasks: the bounds at which one is chosen are lowered."""
     if request.param == "nothing is rare":
         monkeypatch.setattr(queries, "RARE", 1)
+        monkeypatch.setattr(pages, "RARE", 1)
         monkeypatch.setattr(queries, "WALK", 4)
-        monkeypatch.setattr("tesk.store.pages.RARE", 1)
-        monkeypatch.setattr("tesk.store.pages.WALK", 4)
+        monkeypatch.setattr(blocks, "SIZE", 4)
+        monkeypatch.setattr(blocks, "AHEAD", 1)
+        monkeypatch.setattr(blocks, "BEGIN_EVERY", 1)
 
 
 @pytest.fixture

@@ -1,3 +1,7 @@
+CREATE TABLE block (
+	first BIGINT NOT NULL, 
+	PRIMARY KEY (first)
+);
 CREATE TABLE content (
 	task BIGINT NOT NULL, 
 	document BYTEA NOT NULL, 
@@ -23,6 +27,7 @@ CREATE TABLE task (
 	submitted SMALLINT NOT NULL, 
 	created BIGINT NOT NULL, 
 	ended BIGINT, 
+	block BIGINT NOT NULL, 
 	name TEXT COLLATE "C", 
 	tags BYTEA, 
 	warnings BYTEA, 
@@ -30,6 +35,7 @@ CREATE TABLE task (
 	logs BYTEA, 
 	PRIMARY KEY (id)
 );
+CREATE INDEX task_block ON task (owner, block, substr(name, 1, 500), id);
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
 CREATE INDEX task_name ON task (owner, substr(name, 1, 500), id);
 CREATE INDEX task_owner ON task (owner, id, state);
@@ -37,5 +43,6 @@ CREATE INDEX task_state ON task (owner, state, id);
 CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
-	PRIMARY KEY (version_num)
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
+INSERT INTO block (first) VALUES (0);

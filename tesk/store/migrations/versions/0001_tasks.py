@@ -10,6 +10,7 @@ depends_on = None
 
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+NAME = sa.text("substr(name, 1, 500)")
 UNENDED, OVER = sa.text("ended IS NULL"), sa.text("ended IS NOT NULL")
 
 
@@ -22,6 +23,7 @@ def upgrade() -> None:
         sa.Column("submitted", sa.SmallInteger(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("ended", sa.BigInteger()),
+        sa.Column("block", sa.BigInteger(), nullable=False),
         sa.Column("name", TEXT),
         sa.Column("tags", sa.LargeBinary()),
         sa.Column("warnings", sa.LargeBinary()),
@@ -30,9 +32,12 @@ def upgrade() -> None:
     )
     op.create_index("task_owner", "task", ["owner", "id", "state"])
     op.create_index("task_state", "task", ["owner", "state", "id"])
-    op.create_index("task_name", "task", ["owner", sa.text("substr(name, 1, 500)"), "id"])
+    op.create_index("task_name", "task", ["owner", NAME, "id"])
+    op.create_index("task_block", "task", ["owner", "block", NAME, "id"])
     op.create_index("task_unfinished", "task", ["id"], sqlite_where=UNENDED, postgresql_where=UNENDED)
     op.create_index("task_ended", "task", ["ended"], sqlite_where=OVER, postgresql_where=OVER)
+    op.create_table("block", sa.Column("first", IDENTIFIER, primary_key=True, autoincrement=False))
+    op.execute("INSERT INTO block (first) VALUES (0)")
     for table, column in (("content", "document"), ("log", "logs")):
         op.create_table(
             table,
