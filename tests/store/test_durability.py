@@ -1,0 +1,99 @@
+"""`kill -9` at any moment: each answered task and transition is there and whole, and nothing is there by halves."""
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tesk.store import open_store
+from tesk.store.base import Brief, Query, Row, Store
+from tesk.tes import State
+from tests.servers.postgres import postgres
+from tests.store.creating import content, document
+
+KILLS = 6
+CLIENTS = 16
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def durable_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('durable') / 'tasks.db'}"
+        return
+    with postgres(durable=True) as server:
+        yield server.new_database()
+
+
+def killed_at_random(url: str, folder: Path, after: int) -> list[list[str]]:
+    """What a process said that was killed some time after its `after`th word."""
+    said = folder / "said"
+    with said.open("wb") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.store.creating", url, str(CLIENTS)], stdout=subprocess.PIPE
+        )
+        assert child.stdout is not None
+        try:
+            for _ in range(after):
+                out.write(child.stdout.readline())
+            child.kill()
+            out.write(child.stdout.read())
+        finally:
+            child.kill()
+            child.stdout.close()
+            child.wait()
+    lines = said.read_bytes().split(b"\n")[:-1]
+    assert lines[0] == b"open"
+    return [line.decode().split() for line in lines[1:]]
+
+
+async def test_what_was_answered_outlives_a_kill(durable_url: str, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    answered: dict[str, int] = {}
+    running: set[str] = set()
+    for _ in range(KILLS):
+        for word, task_id, number in await asyncio.to_thread(
+            killed_at_random, durable_url, tmp_path, chance.randint(2, 600)
+        ):
+            assert word in {"created", "running"}
+            answered[task_id] = int(number)
+            if word == "running":
+                running.add(task_id)
+        store = open_store(durable_url, log_tail_bytes=1000)
+        await store.open()
+        try:
+            await _all_is_whole(store, answered, running)
+        finally:
+            await store.close()
+    assert len(answered) > KILLS
+    assert running
+
+
+async def _all_is_whole(store: Store, answered: dict[str, int], running: set[str]) -> None:
+    for task_id in answered:
+        assert await store.get(task_id, "MINIMAL") is not None
+    before, found = None, set[str]()
+    while page := await store.page(Query(limit=500, view="FULL", before=before)):
+        for row in page:
+            assert isinstance(row, Row)
+            await _is_whole(store, row)
+            found.add(row.id)
+            assert (row.state is State.RUNNING) or row.id not in running
+        before = page[-1].id
+    assert set(answered) <= found
+
+
+async def _is_whole(store: Store, row: Row) -> None:
+    number = int(msgspec.json.decode(row.document)["name"])
+    basic = await store.get(row.id, "BASIC")
+    assert isinstance(basic, Row)
+    assert (basic.document, row.document) == (document(number), content(number))
+    assert (row.logs is None) is (basic.logs is None) is (row.state is State.QUEUED)
+    if row.logs is not None:
+        assert msgspec.json.decode(row.logs)[0]["logs"] == [{"exit_code": -1, "stdout": str(number)}]
+    same = await store.page(Query(limit=100, tags=(("number", str(number)),), name_prefix=str(number)))
+    assert Brief(row.id, row.state) in same
