@@ -1,0 +1,53 @@
+"""The documentation against the code: states, commands, flags and links that it names are there."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from tesk.cli.main import COMMANDS, command_line
+from tesk.tes import NEXT, State
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def flags(name: str) -> set[str]:
+    command = command_line.get_command(click.Context(command_line), name)
+    assert command is not None
+    return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts) if flag[0] == "-"}
+
+
+def test_the_state_diagram_is_the_state_machine() -> None:
+    page = (ROOT / "docs" / "how-a-task-runs.md").read_text()
+    edges = re.findall(r"^ +(\S+) --> (\w+|\[\*\])", page, re.MULTILINE)
+    known = {(State[a], State[b]) for a, b in edges if "[*]" not in (a, b)}
+    assert known
+    assert not [(a, b) for a, b in known if b not in NEXT[a]]
+    assert {State[a] for a, b in edges if b == "[*]"} == {b for _, b in known if b.is_terminal}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented(name: str) -> None:
+    assert f"`tesk {name}" in (ROOT / "docs" / "commands.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_flag_in_an_example_exists(page: Path) -> None:
+    text = page.read_text().replace("\\\n", " ")
+    for command, rest in re.findall(r"\btesk (serve|run|create|get|list|logs|wait|cancel)\b([^\n`|)]*)", text):
+        named = set(re.findall(r" (--?[a-z][a-z-]*)", rest.partition(" -- ")[0]))
+        assert named <= flags(command), f"tesk {command}{rest}"
+
+
+def test_every_flag_of_run_is_documented() -> None:
+    documented = set(re.findall(r"--[a-z-]+", (ROOT / "docs" / "commands.md").read_text()))
+    assert {flag for flag in flags("run") if flag.startswith("--")} <= documented
