@@ -47,7 +47,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     ram_gb: Annotated[float, Meta(description="GiB that tasks may use together; 0: those of the machine", ge=0)] = 0.0
     max_active_tasks: Annotated[int, Meta(description="tasks that may run at once; 0: as many as fit", ge=0)] = 0
 
-    engine_socket: Annotated[str, Meta(description="socket of the Docker Engine API; empty: found or started; podman: one of its own")] = ""
+    engine_socket: Annotated[
+        str, Meta(description="socket of the Docker Engine API; empty: found or started; podman: one of its own")
+    ] = ""
     network: Annotated[str, Meta(description="network of executors: bridge, host, none, or one of the engine's")] = (
         "bridge"
     )
@@ -83,10 +85,6 @@ class Setting(NamedTuple):
     @property
     def is_list(self) -> bool:
         return isinstance(self.default, tuple)
-
-    @property
-    def is_switch(self) -> bool:
-        return isinstance(self.default, bool)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -156,8 +154,6 @@ def _meaning(setting: Setting) -> str:
 def _shown(setting: Setting) -> str:
     if setting.is_list:
         return "none" if not setting.default else f"`{','.join(setting.default)}`"
-    if setting.is_switch:
-        return "`true`" if setting.default else "`false`"
     if isinstance(setting.default, float):
         return f"`{setting.default:g}`"
     return "empty" if setting.default == "" else f"`{setting.default}`"

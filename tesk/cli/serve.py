@@ -14,9 +14,6 @@ from tesk.settings import TABLE, Setting, SettingsError, load
 
 def _flag(setting: Setting) -> click.Option:
     help_text = f"{setting.meaning}  [{setting.environment}]"
-    if setting.is_switch:
-        names = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
-        return click.Option([names, setting.name], default=None, help=help_text)
     metavar = "|".join(setting.choices) or {int: "N", float: "N", tuple: "TEXT"}.get(type(setting.default), "TEXT")
     default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
     if default not in ("", ()):

@@ -36,9 +36,9 @@ def test_an_empty_variable_is_as_good_as_unset() -> None:
     assert load({}, {"TESK_PORT": "", "TESK_CONFIG": ""}).port == 8080
 
 
-def test_a_flag_may_set_what_is_false_or_empty() -> None:
-    loaded = load({"keep_failed": False, "port": "0"}, {"TESK_KEEP_FAILED": "true", "TESK_PORT": "9"})
-    assert (loaded.keep_failed, loaded.port) == (False, 0)
+def test_a_flag_may_set_what_is_zero_or_empty() -> None:
+    loaded = load({"port": "0", "engine_socket": ""}, {"TESK_PORT": "9", "TESK_ENGINE_SOCKET": "/s"})
+    assert (loaded.port, loaded.engine_socket) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,6 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({}, {"TESK_PORT": "70000"}, "TESK_PORT: expected a whole number <= 65535"),
         ({}, {"TESK_GRACE_S": "-1"}, "TESK_GRACE_S: expected a number >= 0.0"),
         ({}, {"TESK_GRACE_S": "nan"}, "TESK_GRACE_S: expected a number >= 0.0"),
-        ({}, {"TESK_KEEP_FAILED": "perhaps"}, "TESK_KEEP_FAILED: expected true or false, got text"),
         ({}, {"TESK_LOG_LEVEL": "loud"}, "TESK_LOG_LEVEL: expected one of debug, info, warning, error"),
         (
             {},
