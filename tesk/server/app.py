@@ -16,7 +16,7 @@ from itertools import count
 from typing import Final
 
 from tesk.server.body import Disconnected
-from tesk.server.exchange import Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
+from tesk.server.exchange import ANSWER, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.origins import Cors, Hosts
 from tesk.server.service import Service
@@ -85,8 +85,10 @@ class App:
                 body = await _compressed(body)
                 headers.append((b"content-encoding", b"gzip"))
         headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        answer = scope.get("extensions", {}).get(ANSWER)
+        if answer is None or not answer(reply.status, _lines(headers), body):
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         self._note(call, reply.status, started)
 
     async def _reply(self, call: Call) -> Reply:
@@ -169,6 +171,10 @@ def _routes(tasks: Tasks, service: Service) -> dict[str, Methods]:
         routes[prefix + "/tasks/service-info"] = _read(service.old_info)
         routes[prefix + "/tasks"] = {**_read(tasks.list_), "POST": tasks.create}
     return routes
+
+
+def _lines(headers: list[Header]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _read(handler: Handler) -> dict[str, Handler]:

@@ -1,15 +1,17 @@
 """uvicorn's HTTP connection, made safe against clients that are slow, endless or talk nonsense.
 
 uvicorn with httptools waits for a request's head without limit of time or size. Here both are limited, and what is
-not HTTP is answered in JSON as every other error is.
+not HTTP is answered in JSON as every other error is. A whole answer can be handed over in one call instead of two
+ASGI messages whose headers are inspected one by one: a seventh of the time that a GET takes.
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from tesk.server.exchange import Refusal
+from tesk.server.exchange import ANSWER, Refusal
 
 HEAD_LIMIT_S: Final = 20.0
 """Time in which a request's line and headers must have arrived, counted from the connection or their first byte."""
@@ -24,49 +26,93 @@ _REASONS: Final = {
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection."""
+    """One client's connection. One timer watches it, instead of one for each request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._since = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_LIMIT_S, self._too_slow)
+        self._watch(HEAD_LIMIT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.scope is not None and "method" in self.scope:
-            if self._head_timer is not None:
-                self._stop_timer()
+            self._in_head = False
             self._head_bytes = 0
             return
         self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES:
             self._refuse(431, f"request line and headers are larger than {HEAD_BYTES} bytes")
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_LIMIT_S, self._too_slow)
+        elif not self._in_head:
+            self._in_head = True
+            self._since = self.loop.time()
+            self._watch(HEAD_LIMIT_S)
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self._since = self.loop.time()
+        self.flow.resume_reading()
+
+    def _watch(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Ends a connection whose client is too slow, or has had nothing to ask for long."""
+        limit = HEAD_LIMIT_S if self._in_head else self.timeout_keep_alive
+        left = self._since + limit - self.loop.time()
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or left > 0:
+            self._watch(limit if busy else left)
+        elif self._in_head:
+            self._refuse(408, f"no complete request arrived within {limit:.0f} s")
+        else:
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.scope["extensions"] = {ANSWER: partial(self._answer, self.cycle)}  # type: ignore[dict-item]
+
+    def _answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+        """Sends a whole answer; `head` is the header lines. False where it has to go the long way."""
+        if cycle.scope["method"] == "HEAD" or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        if cycle.disconnected:
+            return True
+        lines = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            lines += name, b": ", value, b"\r\n"
+        if b"connection: close\r\n" in head:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join((*lines, head, b"\r\n", body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "the request is not valid HTTP")
 
-    def _too_slow(self) -> None:
-        self._head_timer = None
-        self._refuse(408, f"no complete request arrived within {HEAD_LIMIT_S:.0f} s")
-
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
     def _refuse(self, status: int, msg: str) -> None:
         """Answers, unless an earlier request on this connection is being answered, and closes."""
-        self._stop_timer()
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:

@@ -15,6 +15,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+ANSWER: Final = "tesk.answer"
+"""ASGI extension of our connection: `answer(status, header lines, body)` sends at once, or is False."""
+
 encode: Final = msgspec.json.Encoder().encode
 
 

@@ -26,6 +26,8 @@ INFO: Final = logging.INFO
 ERROR: Final = logging.ERROR
 MOST_WAITING: Final = 20_000
 CLOSE_LIMIT_S: Final = 2.0
+GATHER_S: Final = 0.1
+"""How long lines are gathered: a thread that wakes for each of them costs more than the lines."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUOTABLE: Final = (OSError, StoreError, EngineError)
@@ -41,6 +43,7 @@ class Log(logging.Handler):
         self._plain = plain
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._dropped = 0
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
@@ -67,6 +70,7 @@ class Log(logging.Handler):
     def close(self) -> None:
         """Writes what waits, within a time limit, and stops."""
         if self._thread.is_alive():
+            self._closing.set()
             self._lines.put(None)
             self._thread.join(CLOSE_LIMIT_S)
         super().close()
@@ -81,6 +85,7 @@ class Log(logging.Handler):
         going_on = True
         while going_on:
             lines = [self._lines.get()]
+            self._closing.wait(GATHER_S)
             while not self._lines.empty():
                 lines.append(self._lines.get())
             going_on = None not in lines
@@ -89,8 +94,6 @@ class Log(logging.Handler):
                 entry = {"msg": f"{dropped} log entries were dropped: the log is read too slowly"}
                 lines.append(_line(logging.WARNING, entry, time.time(), plain=self._plain))
             self._deliver(b"".join(line for line in lines if line is not None))
-            if going_on:
-                time.sleep(0.01)
 
     def _deliver(self, data: bytes) -> None:
         try:
