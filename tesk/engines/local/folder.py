@@ -74,6 +74,10 @@ class Folder:
         """Where executor N's stdout or stderr lies: a root and a path below it."""
         return (self.scratch, path) if path else (self.path / "control" / str(n), f"/{name}")
 
+    def ran_out_of_memory(self, n: int) -> bool:
+        """True when the shim saw that the kernel killed something in executor N's container for want of memory."""
+        return os.path.lexists(self.path / "control" / str(n) / "oom")
+
     def trim(self, n: int) -> None:
         """Gives back the disk space of all but the end of the streams that no file of the task holds."""
         for name in ("stdout", "stderr"):
@@ -90,7 +94,7 @@ class Folder:
     def remove(self) -> None:
         """Scrubs and removes the folder. Raises OSError when something of it cannot be removed."""
         if self.path.exists():
-            scratch.scrub(self.path)
+            scratch.scrub(str(self.path))
 
 
 def tail(root: Path, path: str, size_bytes: int) -> str:

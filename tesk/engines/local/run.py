@@ -235,7 +235,7 @@ class Run:
         return await containers.run(name, start)
 
     def _result(self, n: int, executor: Executor, state: ContainerState) -> ExecutorLog:
-        if state.out_of_memory:
+        if state.out_of_memory or self.folder.ran_out_of_memory(n):
             limit = (self.job.task.resources or Resources()).ram_gb
             words = f", limit {limit * 1024:.0f} MiB" if limit else ""
             self.note(f"executor {n} ({executor.image}): out of memory{words}")

@@ -1,0 +1,269 @@
+"""What an executor gets and gives, on every engine: arguments, environment, folders, streams, exit codes, paths."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.conftest import Tesk, content, sh
+from tests.servers.containers import BARE_IMAGE, IMAGE, NOBODY_IMAGE
+
+
+def only(task: dict[str, Any]) -> dict[str, Any]:
+    """The log of the task's only executor."""
+    assert len(task["logs"]) == 1
+    assert len(task["logs"][0]["logs"]) == 1, task
+    log: dict[str, Any] = task["logs"][0]["logs"][0]
+    return log
+
+
+ARGUMENTS = ["a b", "", "$HOME", "$(HOME)", "$$", "*", "\\n", "'\"`", "ü", "-x", "--", "two\nlines", "%s"]
+
+
+async def test_arguments_arrive_verbatim(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[{"image": IMAGE, "command": ["printf", "[%s]", *ARGUMENTS]}])
+    assert only(task)["stdout"] == "".join(f"[{argument}]" for argument in ARGUMENTS)
+
+
+async def test_a_long_argument_arrives_whole(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh('printf %s "$1" | wc -c')])
+    assert only(task)["stdout"].strip() == "0"
+    long = {"image": IMAGE, "command": ["sh", "-c", 'printf %s "$1" | wc -c', "sh", "x" * 120_000]}
+    assert only(await tesk.run(executors=[long]))["stdout"].strip() == "120000"
+
+
+async def test_programs_are_the_images_and_not_the_shims(tesk: Tesk) -> None:
+    shadow = content("/usr/local/bin/ls", "#!/bin/sh\necho shadowed $0 $1\n")
+    task = await tesk.run(inputs=[shadow], executors=[{"image": IMAGE, "command": ["ls", "x"]}])
+    assert only(task)["stdout"] == "shadowed /usr/local/bin/ls x\n"
+
+
+async def test_an_image_without_a_shell_and_its_entrypoint_is_not_used(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[{"image": BARE_IMAGE, "command": ["cat", "/etc/image-file"]}])
+    assert only(task)["stdout"] == "from the image\n"
+    task = await tesk.run(executors=[{"image": NOBODY_IMAGE, "command": ["echo", "not false"]}])
+    assert only(task)["stdout"] == "not false\n"
+
+
+async def test_the_environment_is_the_images_and_the_tasks(tesk: Tesk) -> None:
+    env = {"A": "b c", "EMPTY": "", "EQ": "x=y", "LINES": "1\n2", "LD": "$PATH"}
+    script = 'printf "%s|" "$A" "$EMPTY" "$EQ" "$LINES" "$LD" "$PATH"; env | grep -c TESK'
+    log = only(await tesk.run(executors=[sh(script, env=env)]))
+    assert log["stdout"] == "b c||x=y|1\n2|$PATH|/usr/local/bin:/bin|0\n"
+
+
+@pytest.mark.parametrize("image", [IMAGE, NOBODY_IMAGE])
+async def test_a_working_directory_is_made_and_can_be_written(tesk: Tesk, image: str) -> None:
+    executor = {"image": image, "command": ["sh", "-c", "pwd; echo x > y && cat y"]}
+    task = await tesk.run(executors=[{**executor, "workdir": "/made/for me"}])
+    assert only(task)["stdout"] == "/made/for me\nx\n"
+
+
+async def test_the_working_directory_is_the_images_when_unset(tesk: Tesk) -> None:
+    assert only(await tesk.run(executors=[sh("pwd")]))["stdout"] == "/srv\n"
+
+
+async def test_stdin_comes_from_a_file_and_is_empty_otherwise(tesk: Tesk) -> None:
+    log = only(await tesk.run(inputs=[content("/in/a", "hello")], executors=[sh("cat", stdin="/in/a")]))
+    assert log["stdout"] == "hello"
+    assert only(await tesk.run(executors=[sh("cat; echo end")]))["stdout"] == "end\n"
+
+
+async def test_a_missing_stdin_is_the_executors_error_and_says_so(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("cat", stdin="/nowhere/a")])
+    assert (task["state"], only(task)["exit_code"]) == ("EXECUTOR_ERROR", 1)
+    assert "/nowhere/a" in only(task)["stderr"]
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr"), [("/out/o", "/out/e"), ("/deep/er/o", "/etc/e"), ("/o.txt", "/usr/share/e")]
+)
+async def test_streams_go_to_files_and_to_the_log_apart(tesk: Tesk, shared: Path, stdout: str, stderr: str) -> None:
+    task = await tesk.run(
+        executors=[sh("echo one; echo two >&2; cat /etc/image-file", stdout=stdout, stderr=stderr)],
+        outputs=[{"path": stdout, "url": f"{shared}/o"}, {"path": stderr, "url": f"{shared}/e"}],
+    )
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert (only(task)["stdout"], only(task)["stderr"]) == ("one\nfrom the image\n", "two\n")
+    assert ((shared / "o").read_text(), (shared / "e").read_text()) == ("one\nfrom the image\n", "two\n")
+
+
+async def test_both_streams_may_share_a_file_and_the_program_may_write_it_too(tesk: Tesk, shared: Path) -> None:
+    script = "echo one; echo two >&2; echo three | tee -a /out/log"
+    task = await tesk.run(
+        executors=[sh(script, stdout="/out/log", stderr="/out/log")],
+        outputs=[{"path": "/out/log", "url": f"{shared}/log"}],
+    )
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert (shared / "log").read_text() == "one\ntwo\nthree\nthree\n"
+
+
+async def test_streams_may_go_to_devices(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("echo x; echo y >&2", stdout="/dev/null")])
+    assert (task["state"], only(task)["stderr"]) == ("COMPLETE", "y\n")
+
+
+async def test_the_log_keeps_a_bounded_tail(tesk: Tesk) -> None:
+    log = only(await tesk.run(executors=[sh("seq 100000; seq 5 >&2")]))
+    assert log["stdout"].endswith("99999\n100000\n")
+    assert 60_000 < len(log["stdout"]) <= tesk.settings.log_tail_bytes
+    assert log["stderr"] == "1\n2\n3\n4\n5\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["no-such-program"], 127, "no-such-program"),
+        (["/no/such/program"], 127, "/no/such/program"),
+        (["/etc/not-executable"], 126, "not executable"),
+        (["/etc"], 126, "directory"),
+        (["sh", "-c", "exit 3"], 3, ""),
+        (["sh", "-c", "kill -9 $$"], 137, ""),
+        (["sh", "-c", "exit 255"], 255, ""),
+    ],
+)
+async def test_exit_codes_are_the_programs_or_the_shells(tesk: Tesk, command: list[str], code: int, words: str) -> None:
+    task = await tesk.run(executors=[{"image": IMAGE, "command": command}, sh("echo never")])
+    log = only(task)
+    assert (task["state"], log["exit_code"]) == ("EXECUTOR_ERROR", code)
+    assert words in log["stderr"]
+    assert f"exit code {code}" in "\n".join(task["logs"][0]["system_logs"])
+
+
+async def test_an_ignored_error_is_recorded_and_the_next_executor_runs(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("exit 4", ignore_error=True), sh("echo next")])
+    assert task["state"] == "COMPLETE"
+    assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [4, 0]
+
+
+async def test_executors_share_volumes_whatever_their_users(tesk: Tesk) -> None:
+    nobody = {"image": NOBODY_IMAGE, "command": ["sh", "-c", "mkdir /vol/sub; echo b > /vol/sub/b; cat /vol/a"]}
+    task = await tesk.run(
+        volumes=["/vol/"], executors=[sh("echo a > /vol/a"), nobody, sh("cat /vol/sub/b; ls /vol; rm -r /vol/sub")]
+    )
+    logs = task["logs"][0]["logs"]
+    assert [log["stdout"] for log in logs] == ["", "a\n", "b\na\nsub\n"]
+
+
+async def test_inputs_are_private_copies_that_any_user_can_change(tesk: Tesk, shared: Path) -> None:
+    (shared / "theirs").write_text("original\n")
+    executor = {
+        "image": NOBODY_IMAGE,
+        "command": ["sh", "-c", "echo more >> /in/a; mv /in/a /in/b; cat /in/b; /in/run"],
+    }
+    task = await tesk.run(
+        inputs=[{"path": "/in/a", "url": f"file://{shared}/theirs"}, content("/in/run", "#!/bin/sh\necho ran\n")],
+        executors=[executor],
+    )
+    assert only(task)["stdout"] == "original\nmore\nran\n"
+    assert (shared / "theirs").read_text() == "original\n"
+
+
+async def test_files_beside_the_images_own_do_not_hide_them(tesk: Tesk) -> None:
+    paths = ["/etc/new", "/bin/tool", "/script", "/usr/local/bin/other", "/opt/deep/er/x"]
+    task = await tesk.run(
+        inputs=[content(path, path) for path in paths],
+        executors=[sh(f"cat {' '.join(paths)}; cat /etc/image-file; ls /bin/sh")],
+    )
+    assert only(task)["stdout"] == "".join(paths) + "from the image\n/bin/sh\n"
+
+
+async def test_outputs_beside_the_images_own_files_arrive_and_reach_later_executors(tesk: Tesk, shared: Path) -> None:
+    task = await tesk.run(
+        executors=[
+            sh("echo one > /result; mkdir -p /opt/x/dir/sub; echo two > /opt/x/dir/sub/f; echo w > '/a b.log'"),
+            sh("cat /result /opt/x/dir/sub/f /*.log; echo more >> /result; ls /bin/sh"),
+        ],
+        outputs=[
+            {"path": "/result", "url": f"{shared}/result"},
+            {"path": "/opt/x/dir", "url": f"{shared}/dir", "type": "DIRECTORY"},
+            {"path": "/*.log", "path_prefix": "/", "url": f"{shared}/logs"},
+        ],
+    )
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert task["logs"][0]["logs"][1]["stdout"] == "one\ntwo\nw\n/bin/sh\n"
+    assert (shared / "result").read_text() == "one\nmore\n"
+    assert (shared / "dir/sub/f").read_text() == "two\n"
+    assert (shared / "logs/a b.log").read_text() == "w\n"
+
+
+async def test_a_folder_is_merged_into_one_of_the_images(tesk: Tesk, shared: Path) -> None:
+    (shared / "etc").mkdir()
+    (shared / "etc/mine").write_text("mine\n")
+    task = await tesk.run(
+        inputs=[{"path": "/etc", "url": f"{shared}/etc", "type": "DIRECTORY"}],
+        executors=[sh("cat /etc/mine /etc/image-file")],
+    )
+    assert only(task)["stdout"] == "mine\nfrom the image\n"
+
+
+async def test_an_output_folder_does_not_exist_beforehand_but_its_parent_does(tesk: Tesk, shared: Path) -> None:
+    task = await tesk.run(
+        executors=[sh("ls -d /work/deep && mkdir /work/deep/results && echo r > /work/deep/results/r")],
+        outputs=[{"path": "/work/deep/results", "url": f"{shared}/results", "type": "DIRECTORY"}],
+    )
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert (shared / "results/r").read_text() == "r\n"
+
+
+async def test_limits_hold_and_running_out_of_memory_is_named(tesk: Tesk) -> None:
+    quota = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || true"
+    log = only(await tesk.run(executors=[sh(quota)], resources={"cpu_cores": 0.25, "ram_gb": 0.0625}))
+    assert log["stdout"].split()[0] == "25000"
+    hungry = {"image": IMAGE, "command": ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]}
+    task = await tesk.run(executors=[hungry], resources={"ram_gb": 0.0625})
+    assert (task["state"], only(task)["exit_code"]) == ("EXECUTOR_ERROR", 137)
+    assert "out of memory, limit 64 MiB" in "\n".join(task["logs"][0]["system_logs"])
+
+
+async def test_an_image_that_cannot_be_had_is_named_before_anything_runs(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("echo ran"), {"image": "localhost:1/no/such:1", "command": ["true"]}])
+    assert task["state"] == "SYSTEM_ERROR"
+    assert task["logs"][0]["logs"] == []
+    said = "\n".join(task["logs"][0]["system_logs"])
+    assert "image localhost:1/no/such:1: pulling" in said
+    assert "error: image localhost:1/no/such:1" in said
+
+
+async def test_a_container_that_tampers_with_its_streams_reads_nothing_of_this_machine(tesk: Tesk) -> None:
+    script = "cd /.tesk/control; rm stdout stderr; ln -s /etc/hostname stdout; mkfifo stderr"
+    log = only(await tesk.run(executors=[sh(script)]))
+    assert (log["exit_code"], log["stdout"], log["stderr"]) == (0, "", "")
+
+
+async def test_times_and_states_are_true(tesk: Tesk) -> None:
+    task_id = await tesk.create(executors=[sh("sleep 0.2"), sh("true")])
+    seen: list[str] = []
+    while True:
+        await asyncio.sleep(0.002)
+        task = await tesk.task(task_id)
+        if not seen or seen[-1] != task["state"]:
+            seen.append(task["state"])
+        if task["state"] == "COMPLETE":
+            break
+    order = ["QUEUED", "INITIALIZING", "RUNNING", "COMPLETE"]
+    assert seen == [state for state in order if state in seen]
+    assert "RUNNING" in seen
+    log = task["logs"][0]
+    times = [
+        log["start_time"],
+        *(entry[key] for entry in log["logs"] for key in ("start_time", "end_time")),
+        log["end_time"],
+    ]
+    assert times == sorted(times)
+    assert all(time.endswith("Z") for time in times)
+
+
+async def test_a_running_tasks_log_has_what_it_wrote_so_far(tesk: Tesk) -> None:
+    task_id = await tesk.create(executors=[sh("true"), sh("echo so far; echo oops >&2; sleep 30")])
+    await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+    for _ in range(500):
+        log = await tesk.dispatcher.live_log(task_id)
+        if log and len(log.logs) == 2 and log.logs[1].stderr:
+            break
+        await asyncio.sleep(0.02)
+    assert log is not None
+    assert (log.logs[1].stdout, log.logs[1].stderr, log.logs[1].exit_code) == ("so far\n", "oops\n", -1)
+    await tesk.dispatcher.cancel(task_id)
+    assert (await tesk.ended(task_id))["state"] == "CANCELED"
