@@ -1,5 +1,6 @@
 """A real `tesk serve` on Podman for the tests of the command line, and the command itself as its user runs it."""
 
+import contextlib
 import os
 import pty
 import subprocess
@@ -32,32 +33,42 @@ Tesk = Callable[..., Done]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("cli")
+    with serving(folder) as (_, server):
+        load_image(folder)
+        yield server
+
+
+@contextlib.contextmanager
+def serving(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], Server]]:
+    """A server with everything below `folder`; TERM ends it with the context, unless it has ended before."""
     shared = folder / "shared"
-    shared.mkdir()
-    arguments = ["--port=0", f"--data={folder}/data", f"--file-root={shared}", "--engine-socket=podman"]
+    shared.mkdir(exist_ok=True)
+    arguments = [f"--port={port}", f"--data={folder}/data", f"--file-root={shared}", "--engine-socket=podman"]
     arguments += ["--service-name=tested", "--network=none"]
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("a") as log:
         process = subprocess.Popen([*TESK, "serve", *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line.startswith("server: "), (folder / "log").read_text()
-        _load_image(folder / "data" / "run" / "podman.sock", folder / "log")
-        yield Server(line.removeprefix("server: ").strip(), shared)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("server: "), (folder / "log").read_text()
+            yield process, Server(line.removeprefix("server: ").strip(), shared)
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
-def _load_image(socket: Path, log: Path) -> None:
+def load_image(folder: Path) -> None:
+    """Gives the tests' image to the engine of the server whose folder this is."""
     limit = time.monotonic() + START_LIMIT_S
+    socket = folder / "data" / "run" / "podman.sock"
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=30) as engine:
         while True:
             try:
                 engine.get("http://engine/_ping").raise_for_status()
                 break
             except httpx.TransportError:
-                assert time.monotonic() < limit, log.read_text()
+                assert time.monotonic() < limit, (folder / "log").read_text()
                 time.sleep(0.05)
         engine.post("http://engine/images/load", content=image_archive(IMAGE)).raise_for_status()
 
