@@ -12,6 +12,7 @@ from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
     OWNERS,
     RARE,
+    WALK,
     Dialect,
     Driver,
     Filters,
@@ -71,14 +72,14 @@ async def _choose(filters: Filters, limit: int, dialect: Dialect, run: Reader) -
 async def _most_fruitful(
     drivers: Sequence[Driver], filters: Filters, limit: int, dialect: Dialect, run: Reader
 ) -> Driver:
-    """The driver whose newest ids pass the other filters most often."""
+    """The driver that is at its end soon, or else whose newest ids pass the other filters most often."""
     best, most = drivers[0], -1
     for driver in drivers if len(drivers) > 1 else ():
-        found = (await run(walk(filters, driver, dialect)))[0][0]
-        if found > most:
-            best, most = driver, found
-        if found >= limit:
-            break
+        held, passing = (await run(walk(filters, driver, dialect)))[0]
+        if held < WALK or passing >= limit:
+            return driver
+        if passing > most:
+            best, most = driver, passing
     return best
 
 

@@ -236,17 +236,21 @@ class PostgresqlStore:
         if self._until_look <= 0:
             self._until_look = blocks.BEGIN_EVERY
             await self._pool.execute(blocks.BEGIN, blocks.SIZE, blocks.AHEAD)
-        tasks = zip(*(each.task for each in new), strict=True)
-        contents = [each.content for each in new if each.content is not None]
-        tags = [tag for each in new for tag in each.tags]
-        columns = [*map(list, tasks), *_columns(contents, 2), *_columns(tags, 4)]
-        await self._pool.execute(INSERT, *columns)
+        await insert(self._pool, new)
 
 
 _ONE: Final = {view: one(view) for view in ("MINIMAL", "BASIC", "FULL")}
 _ADVANCE: Final = {
     state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()
 }
+
+
+async def insert(pool: Pool, new: Sequence[NewRows]) -> None:
+    """Adds tasks, all or none."""
+    tasks = zip(*(each.task for each in new), strict=True)
+    contents = [each.content for each in new if each.content is not None]
+    tags = [tag for each in new for tag in each.tags]
+    await pool.execute(INSERT, *map(list, tasks), *_columns(contents, 2), *_columns(tags, 4))
 
 
 @lru_cache(1024)

@@ -129,18 +129,18 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
     source = _source(driver, filters, dialect)
     checks = _checks(filters, driver, _key(driver))
     join = _task("g.task", dialect) if isinstance(driver, TagDriver) else ""
-    from_, where = source.text.split(" WHERE ", 1)
+    from_, where = source.text.rsplit(" WHERE ", 1)
     text = f"SELECT {_columns(view)} {from_}{join}{_more(view)} WHERE {where}{checks.text} {_order(driver, dialect)}"
     return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
 
 
 def walk(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
-    """One row: how many of the driver's newest WALK ids pass all filters."""
+    """One row: how many newest ids the driver has, at most WALK, and how many of these pass all filters."""
     source = _source(driver, filters, dialect)
     newest = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
     checks = _checks(filters, driver, "d.id", joined=False)
-    text = f"SELECT count(*) FROM ({newest}) AS d WHERE true{checks.text}"
-    return Sql(text, (*source.parameters, *checks.parameters))
+    text = f"SELECT count(*), coalesce(sum(CASE WHEN true{checks.text} THEN 1 ELSE 0 END), 0) FROM ({newest}) AS d"
+    return Sql(text, (*checks.parameters, *source.parameters))
 
 
 def _ids(filters: Filters, driver: NameDriver | Driver, dialect: Dialect) -> Sql:
@@ -165,13 +165,13 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
             return Sql("FROM task AS t INDEXED BY task_owner WHERE t.owner = ? AND t.id < ?", (owner, before))
         case OwnerDriver():
             where = "(t.owner, t.id) < (?, ?) AND t.owner >= ?"
-            return Sql(f"FROM task AS t WHERE {where}", (owner, before, owner))
+            return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner))
         case StateDriver(state=state) if dialect.pins:
             where = "t.owner = ? AND t.state = ? AND t.id < ?"
             return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before))
         case StateDriver(state=state):
             where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND t.state >= ?"
-            return Sql(f"FROM task AS t WHERE {where}", (owner, int(state), before, int(state)))
+            return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state)))
         case TagDriver(key=key, value=""):
             pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
             where = "g.owner = ? AND g.key = ? AND g.task < ?"
@@ -200,6 +200,11 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
             from_ = "FROM (SELECT first FROM block ORDER BY first DESC OFFSET 0) AS b CROSS JOIN LATERAL ("
             from_ += f"SELECT * FROM task AS t WHERE t.owner = ? AND t.block = b.first{name.text} OFFSET 0) AS t"
             return Sql(f"{from_} WHERE b.first < ? AND t.id < ?", (owner, *name.parameters, before, before))
+
+
+def _fenced(where: str, order: str) -> str:
+    """FROM and WHERE of tasks that are read in that order by an index, before any other condition is looked at."""
+    return f"FROM (SELECT * FROM task AS t WHERE {where} {order} OFFSET 0) AS t WHERE true"
 
 
 def _checks(filters: Filters, driver: Driver, key: str, *, joined: bool = True) -> Sql:

@@ -80,6 +80,7 @@ def rareness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(queries, "RARE", 1)
         monkeypatch.setattr(pages, "RARE", 1)
         monkeypatch.setattr(queries, "WALK", 4)
+        monkeypatch.setattr(pages, "WALK", 4)
         monkeypatch.setattr(blocks, "SIZE", 4)
         monkeypatch.setattr(blocks, "AHEAD", 1)
         monkeypatch.setattr(blocks, "BEGIN_EVERY", 1)
