@@ -10,6 +10,7 @@ import click
 
 import tesk
 
+INTERRUPTED: Final = 128 + 2
 COMMANDS: Final = {
     "serve": "tesk.cli.serve",
     "run": "tesk.cli.run",
@@ -72,7 +73,7 @@ def main() -> int:
         click.echo(_line(error), err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return INTERRUPTED
     return result if isinstance(result, int) else 0
 
 

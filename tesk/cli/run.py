@@ -36,6 +36,7 @@ EXAMPLES: Final = """
 
 @click.command(
     "run",
+    context_settings={"allow_interspersed_args": False},
     short_help="Run one command in a container and wait for it.",
     help=f"""Run COMMAND in a container as a task, wait for its end and exit with its exit code.
 

@@ -66,6 +66,9 @@ class TestRun:
         assert "SYSTEM_ERROR" in done.stderr
         assert "absent" in done.stderr
 
+    def test_flags_behind_the_command_are_the_commands(self, tesk: Tesk) -> None:
+        assert tesk("run", "--image", IMAGE, "echo", "-n", "--name", "x").stdout == "--name x"
+
     def test_errors_can_be_ignored(self, tesk: Tesk) -> None:
         assert tesk("run", "--ignore-error", *SHELL, "exit 3").returncode == 0
 
@@ -148,6 +151,17 @@ class TestTasks:
         assert "[red]n" in first
         assert "exit code 0" in on_terminal("get", task_id)
         assert on_terminal("list", "--json", "--tag", "absent").strip() == "[]"
+
+    def test_a_reader_that_has_enough_sees_no_complaint(self, server: Server, tesk: Tesk) -> None:
+        task_id = tesk("run", "--detach", "--content", f"{'x' * 100_000}=/in/x", *SHELL, "true").stdout.strip()
+        with subprocess.Popen(
+            [*TESK, "get", "--server", server.url, task_id], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout
+            assert process.stderr
+            process.stdout.close()
+            assert process.stderr.read() == b""
+        assert tesk("wait", "-q", task_id).returncode == 0
 
     def test_logs_keep_the_streams_apart(self, tesk: Tesk) -> None:
         task_id = tesk("run", "--detach", *SHELL, "echo out; echo err >&2").stdout.strip()
