@@ -1,0 +1,72 @@
+"""The server as it is measured: all of tesk's HTTP side, store and dispatcher, on an engine that has no room.
+
+So created tasks stay queued and the figures are those of the API, not of containers. Run as
+`python -m bench.api_serve DATABASE_URL`; says `server: URL` as `tesk serve` does.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+
+import uvloop
+
+from tesk.dispatcher import Dispatcher
+from tesk.engines.base import Capacity, Job, Report, TaskId
+from tesk.server.app import create_app
+from tesk.server.listen import listen, url
+from tesk.server.log import start
+from tesk.server.run import Server
+from tesk.settings import Settings
+from tesk.store import open_store
+from tesk.tes import TaskLog
+
+
+class NoRoom:
+    """tesk.engines.base.Engine that runs nothing."""
+
+    name = "none"
+    backend_parameters: frozenset[str] = frozenset()
+
+    async def open(self, report: Report) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def capacity(self) -> Capacity:
+        return Capacity(tasks=0)
+
+    async def submit(self, job: Job) -> None:
+        raise AssertionError(f"there is no room for {job.id}")
+
+    async def cancel(self, task_id: TaskId) -> None: ...
+
+    async def forget(self, task_id: TaskId) -> None: ...
+
+    async def known(self) -> set[TaskId]:
+        return set()
+
+    async def live_log(self, task_id: TaskId) -> TaskLog | None:
+        return None
+
+    async def ready(self) -> str | None:
+        return None
+
+
+async def serve(database_url: str) -> None:
+    settings = Settings(database_url=database_url, port=0)
+    listener = listen(settings.host, 0, os.environ)
+    with contextlib.closing(listener), contextlib.closing(start("warning")) as log:
+        store = open_store(database_url, log_tail_bytes=settings.log_tail_bytes)
+        await store.open()
+        dispatcher = Dispatcher(store, NoRoom(), settings)
+        await dispatcher.start()
+        await Server(create_app(settings, store, dispatcher, log=log), url(listener)).serve(sockets=[listener])
+        await dispatcher.stop()
+        await store.close()
+
+
+if __name__ == "__main__":
+    if sys.platform != "linux":
+        raise SystemExit("the benchmarks run on Linux")
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.run(serve(sys.argv[1]))

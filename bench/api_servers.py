@@ -1,0 +1,106 @@
+"""The two servers that are compared, each a process with a database of its own; ended with its context manager."""
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tests.servers.process import free_port
+
+PREFIX = "/ga4gh/tes/v1"
+START_LIMIT_S = 60
+
+
+class Running(NamedTuple):
+    """A server that answers at `url`; `started_s` is the time from its start to its first answer."""
+
+    name: str
+    url: str
+    process: int
+    started_s: float
+
+    def memory_mib(self) -> tuple[float, float]:
+        """Resident memory, all and without the pages of files (which the kernel may drop)."""
+        status = Path(f"/proc/{self.process}/status").read_text()
+        sizes = {line.split()[0]: float(line.split()[1]) / 1024 for line in status.splitlines() if line.endswith(" kB")}
+        return sizes["VmRSS:"], sizes["RssAnon:"]
+
+
+def tesk(database_url: str, environment: Mapping[str, str] | None = None) -> contextlib.AbstractContextManager[Running]:
+    return _running("tesk", [sys.executable, "-m", "bench.api_serve", database_url], None, environment)
+
+
+def tesk_serve(data: Path) -> contextlib.AbstractContextManager[Running]:
+    """The very command that users run, with a fresh database."""
+    return _running(
+        "tesk serve", [sys.executable, "-m", "tesk", "serve", "--data", str(data), "--port", "0"], None, None
+    )
+
+
+def prototype(
+    database: str, environment: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[Running]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "bench.proto.app:app", "--port", str(port), "--loop", "uvloop"]
+    command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    added = {**(environment or {}), "PROTO_DATABASE": database}
+    return _running("prototype", command, f"http://127.0.0.1:{port}", added)
+
+
+@contextlib.contextmanager
+def _running(
+    name: str, command: list[str], url: str | None, environment: Mapping[str, str] | None
+) -> Iterator[Running]:
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **(environment or {})},
+        )
+        try:
+            url = url or _said(child)
+            if url is None or not _answers(url, child):
+                errors.seek(0)
+                raise SystemExit(f"{name} did not start: {errors.read().decode(errors='replace')[-2000:]}")
+            yield Running(name, url, child.pid, time.monotonic() - began)
+        finally:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
+
+
+def _said(child: "subprocess.Popen[bytes]") -> str | None:
+    """The URL from the line `server: URL`."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith(b"server: "):
+            return line.decode().split()[1]
+    return None
+
+
+def _answers(url: str, child: "subprocess.Popen[bytes]") -> bool:
+    parts = urlsplit(url)
+    limit = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < limit and child.poll() is None:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        with contextlib.suppress(OSError), contextlib.closing(connection):
+            connection.request("GET", f"{PREFIX}/service-info")
+            return connection.getresponse().status == 200
+        time.sleep(0.005)
+    return False
