@@ -15,12 +15,13 @@ from functools import lru_cache
 from itertools import count
 from typing import Final
 
+from tesk.dispatcher import Dispatcher
 from tesk.server.body import Disconnected
 from tesk.server.exchange import ANSWER, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.origins import Cors, Hosts
 from tesk.server.service import Service
-from tesk.server.tasks import Dispatcher, Tasks
+from tesk.server.tasks import Tasks
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 

@@ -26,6 +26,11 @@ def listen(host: str, port: int, environ: Mapping[str, str]) -> socket.socket:
 def url(listener: socket.socket) -> str:
     """Where a client on this machine reaches the socket."""
     host, port = listener.getsockname()[:2]
+    return at(host, port)
+
+
+def at(host: str, port: int) -> str:
+    """The URL of a port on a host."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -56,12 +56,8 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         opened.push_async_callback(dispatcher.stop)
         app = create_app(settings, store, dispatcher, parameters=engine.backend_parameters, log=log)
         server = Server(app, url(listener))
-        dispatching = asyncio.create_task(dispatcher.start())
-        dispatching.add_done_callback(server.stop_if_failed)
-        opened.callback(dispatching.cancel)
+        await dispatcher.start()
         await server.serve(sockets=[listener])
-        if dispatching.done():
-            dispatching.result()
 
 
 class Server(uvicorn.Server):
@@ -99,10 +95,6 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-
-    def stop_if_failed(self, dispatching: "asyncio.Task[None]") -> None:
-        if not dispatching.cancelled() and dispatching.exception() is not None:
-            self.should_exit = True
 
 
 def _database(settings: Settings) -> str:

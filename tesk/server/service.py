@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tesk import __version__
+from tesk.dispatcher import Dispatcher
 from tesk.server.exchange import Call, Refusal, Reply, encode
-from tesk.server.tasks import Dispatcher
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 

@@ -5,35 +5,23 @@ dispatcher's. Every wait for the database has a limit below the 10 s after which
 """
 
 from collections.abc import Awaitable, Collection
-from typing import Final, Protocol, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import msgspec
 
 from tesk import tes
+from tesk.dispatcher import Dispatcher
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.limit import Limit
 from tesk.store.base import NewTask, Query, Row, Store, TaskId
-from tesk.tes import State, TaskLog
 
 T = TypeVar("T")
 STORE_LIMIT_S: Final = 8.0
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """A page ends early when its documents are this large together; its token says where it goes on."""
 FIRST_ROWS: Final = 32
-
-
-class Dispatcher(Protocol):
-    """What the server asks of tesk.dispatcher."""
-
-    def wake(self) -> None: ...
-
-    async def cancel(self, task_id: TaskId) -> State | None: ...
-
-    async def live_log(self, task_id: TaskId) -> TaskLog | None: ...
-
-    async def ready(self) -> str | None: ...
 
 
 class Tasks:

@@ -1,12 +1,13 @@
 """A running server for the API tests: real store, real HTTP on loopback, in a thread with an event loop of its own.
 
-The engine runs nothing: what these tests are about is what clients send and get. Tasks are moved through their states
-by the tests, through the store, as the dispatcher would.
+Store and dispatcher are the real ones. The engine alone runs nothing: what these tests are about is what clients send
+and get (tests/local is about running). Tests move tasks through their states in the store, as the dispatcher does.
 """
 
 import asyncio
 import contextlib
 import io
+import queue
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
@@ -18,32 +19,50 @@ import msgspec
 import pytest
 import uvloop
 
+from tesk.dispatcher import Dispatcher
+from tesk.engines.base import Capacity, Job, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
 from tesk.server.run import Server
 from tesk.settings import Settings
 from tesk.store import open_store
-from tesk.store.base import Store, TaskId
-from tesk.tes import State, TaskLog
+from tesk.store.base import TaskId
+from tesk.tes import TaskLog
 
 T = TypeVar("T")
 
 
-class StillDispatcher:
-    """Runs nothing; says what a test wants it to say."""
+class IdleEngine:
+    """An engine (see engines/base.py) without room for any task; says what a test wants it to say."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.woken = 0
+    name = "idle"
+
+    def __init__(self, parameters: frozenset[str]) -> None:
+        self.backend_parameters = parameters
         self.live: dict[TaskId, TaskLog] = {}
         self.reason: str | None = None
+        self.room = 0
+        self.asked = asyncio.Event()
+        self.submitted: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
 
-    def wake(self) -> None:
-        self.woken += 1
+    async def open(self, report: Report) -> None: ...
 
-    async def cancel(self, task_id: TaskId) -> State | None:
-        return await self.store.cancel(task_id)
+    async def close(self) -> None: ...
+
+    async def capacity(self) -> Capacity:
+        return Capacity(tasks=self.room)
+
+    async def submit(self, job: Job) -> None:
+        self.submitted.put(job.id)
+
+    async def cancel(self, task_id: TaskId) -> None: ...
+
+    async def forget(self, task_id: TaskId) -> None: ...
+
+    async def known(self) -> set[TaskId]:
+        self.asked.set()
+        return set()
 
     async def live_log(self, task_id: TaskId) -> TaskLog | None:
         return self.live.get(task_id)
@@ -66,7 +85,7 @@ class Running:
     def __init__(self, settings: Settings, database: str, parameters: frozenset[str] = frozenset()) -> None:
         self.settings = settings
         self.database = database
-        self.parameters = parameters
+        self.engine = IdleEngine(parameters)
         self.log_stream = io.BytesIO()
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -101,14 +120,18 @@ class Running:
         self.url = url(listener)
         self.store = open_store(self.database, log_tail_bytes=self.settings.log_tail_bytes)
         await self.store.open()
-        self.dispatcher = StillDispatcher(self.store)
+        dispatcher = Dispatcher(self.store, self.engine, self.settings)
+        await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
-        app = create_app(self.settings, self.store, self.dispatcher, parameters=self.parameters, log=log)
+        parameters = self.engine.backend_parameters
+        app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log)
         self._server = ThreadServer(app, self.url)
+        await self.engine.asked.wait()
         self._loop.call_soon(self._ready.set_result, None)
         try:
             await self._server.serve(sockets=[listener])
         finally:
+            await dispatcher.stop()
             await self.store.close()
             log.close()
 

@@ -59,14 +59,14 @@ def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
 def test_health_and_readiness(server: Running) -> None:
     assert server.client.get("/healthz").json() == {"status": "ok"}
     assert server.client.get("/readyz").json() == {"status": "ok"}
-    server.dispatcher.reason = "no container engine answers"
+    server.engine.reason = "no container engine answers"
     try:
         answer = server.client.get("/readyz")
         assert answer.status_code == 503
         assert answer.json() == {"status_code": 503, "msg": "no container engine answers"}
         assert server.client.get("/healthz").status_code == 200
     finally:
-        server.dispatcher.reason = None
+        server.engine.reason = None
 
 
 def test_the_root_says_where_the_api_is(client: httpx.Client) -> None:
