@@ -7,6 +7,7 @@ import click
 import pytest
 
 from tesk.cli.main import COMMANDS, command_line
+from tesk.settings import load
 from tesk.tes import NEXT, State
 
 ROOT = Path(__file__).parents[2]
@@ -51,3 +52,10 @@ def test_every_flag_in_an_example_exists(page: Path) -> None:
 def test_every_flag_of_run_is_documented() -> None:
     documented = set(re.findall(r"--[a-z-]+", (ROOT / "docs" / "commands.md").read_text()))
     assert {flag for flag in flags("run") if flag.startswith("--")} <= documented
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_settings_file_in_an_example_loads(page: Path, tmp_path: Path) -> None:
+    for example in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
+        (tmp_path / "tesk.toml").write_text(example)
+        load({}, {}, tmp_path / "tesk.toml")
