@@ -25,11 +25,12 @@ def run_all(
     halt: threading.Event,
     failed: Callable[[Exception], bool],
     tick: Callable[[], None],
+    wake: Callable[[], None],
 ) -> None:
     """Runs every job. `failed` hears of each exception and says whether to go on; `tick` is called now and then.
 
     Raises Stopped once `stop` is set, or what `failed` would not go on from. Then `halt`, which is what jobs look at,
-    is set, and jobs that run have a moment to clean up after themselves.
+    is set, `wake` is called to end their waits, and they have a moment to clean up after themselves.
     """
     todo: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
@@ -44,6 +45,7 @@ def run_all(
         _collect(done, len(jobs), stop, failed, tick)
     except BaseException:
         halt.set()
+        wake()
         limit = time.monotonic() + CLEAN_UP_S
         for thread in threads:
             thread.join(max(0.0, limit - time.monotonic()))

@@ -49,7 +49,7 @@ class Step:
     def run(self, jobs: Sequence[Job], failed: Callable[[Exception], bool] = lambda _: False) -> None:
         """Runs all jobs; see pool.run_all."""
         if jobs:
-            run_all(jobs, self._concurrency, self._stop, self.halt, failed, self._tell)
+            run_all(jobs, self._concurrency, self._stop, self.halt, failed, self._tell, self.schemes.close)
 
     def _tell(self) -> None:
         now = time.monotonic()

@@ -10,6 +10,7 @@ import ftplib
 import os
 import posixpath
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeVar, cast
@@ -17,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
-from tesk.filer.schemes.sockets import from_socket
+from tesk.filer.schemes.sockets import from_socket, hang_up
 from tesk.filer.streams import Sink, Source
 
 BLOCK: Final = 256 * 1024
@@ -114,6 +115,7 @@ class FtpScheme:
         self._warn = context.warn
         self._mine = threading.local()
         self._all: set[ftplib.FTP] = set()
+        self._data: set[socket.socket] = set()
         self._lock = threading.Lock()
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
@@ -155,10 +157,9 @@ class FtpScheme:
         def fetch(ftp: ftplib.FTP, path: str) -> None:
             expected = _size(ftp, path)
             buffer = memoryview(bytearray(BLOCK))
-            with contextlib.closing(ftp.transfercmd(f"RETR {path}")) as data:
+            with self._transfer(ftp, f"RETR {path}") as data:
                 while n := data.recv_into(buffer):
                     sink.write(buffer[:n])
-            ftp.voidresp()
             if expected is not None and sink.size != expected:
                 raise TransferError(
                     f"{target.peer} sent {sink.size} of {expected} bytes", "check the server", passing=True
@@ -172,10 +173,9 @@ class FtpScheme:
             temporary = posixpath.join(folder, f".tesk-{os.urandom(8).hex()}")
             _make_folders(ftp, folder)
             try:
-                with contextlib.closing(ftp.transfercmd(f"STOR {temporary}")) as data:
+                with self._transfer(ftp, f"STOR {temporary}") as data:
                     while block := source.read(BLOCK):
                         data.sendall(block)
-                ftp.voidresp()
                 _rename(ftp, temporary, posixpath.join(folder, name))
             except BaseException:
                 _discard(ftp, temporary)
@@ -189,8 +189,22 @@ class FtpScheme:
     def close(self) -> None:
         with self._lock:
             for ftp in self._all:
-                with contextlib.suppress(OSError):
-                    ftp.close()
+                hang_up(ftp.sock)
+            for data in self._data:
+                hang_up(data)
+
+    @contextlib.contextmanager
+    def _transfer(self, ftp: ftplib.FTP, command: str) -> Iterator[socket.socket]:
+        """The data connection of one command, whose final answer is awaited when the block ends well."""
+        with contextlib.closing(ftp.transfercmd(command)) as data:
+            with self._lock:
+                self._data.add(data)
+            try:
+                yield data
+            finally:
+                with self._lock:
+                    self._data.discard(data)
+        ftp.voidresp()
 
     def _do(self, target: Target, call: Callable[[ftplib.FTP, str], T]) -> T:
         """Runs `call` on this thread's connection, with the absolute path; what breaks becomes a TransferError."""

@@ -11,12 +11,12 @@ import os
 import posixpath
 import threading
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
-from tesk.filer.schemes.sockets import from_socket
+from tesk.filer.schemes.sockets import from_socket, hang_up
 from tesk.filer.streams import BLOCK, Sink, Source
 
 MAX_REDIRECTS: Final = 10
@@ -59,6 +59,36 @@ def target_of(url: str) -> Target:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
     return Target(secure, host, port, path, authorization)
+
+
+class _Lines:
+    """A response's stream that remembers its last line."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._stream.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class WholeHeadResponse(http.client.HTTPResponse):
+    """A response whose head ended with an empty line: http.client takes one that was cut for complete."""
+
+    fp: Any
+
+    def begin(self) -> None:
+        stream = self.fp
+        self.fp = lines = _Lines(stream)
+        super().begin()
+        if self.fp is lines:
+            self.fp = stream
+        if lines.last not in (b"\r\n", b"\n"):
+            raise http.client.BadStatusLine("the head of the answer was cut")
 
 
 class HttpScheme:
@@ -148,8 +178,7 @@ class HttpScheme:
     def close(self) -> None:
         with self._lock:
             for connection in self._all:
-                with contextlib.suppress(OSError):
-                    connection.close()
+                hang_up(connection.sock)
 
     def _ask(self, method: str, target: Target, source: Source | None = None) -> http.client.HTTPResponse:
         """One request; once more on a fresh connection when a kept one proves dead."""
@@ -203,6 +232,7 @@ class HttpScheme:
             made = http.client.HTTPSConnection(target.host, target.port, timeout=self._timeout_s)
         else:
             made = http.client.HTTPConnection(target.host, target.port, timeout=self._timeout_s)
+        made.response_class = WholeHeadResponse
         mine[target.peer] = made
         with self._lock:
             self._all.add(made)

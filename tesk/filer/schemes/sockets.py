@@ -1,5 +1,6 @@
 """What errors of a connection mean, for the schemes that speak over plain sockets."""
 
+import contextlib
 import errno
 import socket
 
@@ -20,3 +21,14 @@ def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
         return TransferError(f"{peer} cannot be reached ({error.strerror})", "check that it runs", passing=True)
     reason = error.strerror or str(error) or type(error).__name__
     return TransferError(f"the connection to {peer} broke ({reason})", "check the server", passing=True)
+
+
+def hang_up(sock: socket.socket | None) -> None:
+    """Ends a connection from any thread: one that waits for its bytes sees the end.
+
+    Closing the buffered streams that http.client and ftplib keep would wait for that very thread.
+    """
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()

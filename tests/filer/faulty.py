@@ -1,0 +1,71 @@
+"""An HTTP server that misbehaves as told: a real socket, a script per connection.
+
+The script gets the connection, the number of the request (from 0) and its head, and writes what it likes; the
+connection is closed when it returns.
+"""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+Script = Callable[[socket.socket, int, bytes], None]
+
+
+class Faulty:
+    """Where it listens, and the heads of the requests so far."""
+
+    def __init__(self, script: Script) -> None:
+        self.requests: list[bytes] = []
+        self.closing = threading.Event()
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: set[socket.socket] = set()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.add(connection)
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                got = connection.recv(65536)
+                if not got:
+                    return
+                head += got
+            self.requests.append(head)
+            self._script(connection, len(self.requests) - 1, head)
+        self._open.discard(connection)
+
+    def close(self) -> None:
+        self.closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            connection.close()
+
+
+@contextlib.contextmanager
+def faulty(script: Script) -> Iterator[Faulty]:
+    server = Faulty(script)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join(5)
+
+
+def answer(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    """A whole response; `length` is what it claims of its body."""
+    claimed = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {claimed}", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body

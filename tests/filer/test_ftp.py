@@ -1,0 +1,108 @@
+"""FTP: every way a server lists, logs in and refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from tesk.filer.schemes import Kind
+from tesk.filer.schemes.ftp import Listed, parse_list, parse_mlsd, target_of
+from tesk.tes import Input, Output
+from tests.filer.stores import fetch, push, tree, write
+from tests.servers.ftp import ftp_server
+
+F, D = Kind.FILE, Kind.DIRECTORY
+
+
+@pytest.mark.parametrize(
+    ("line", "listed"),
+    [
+        ("-rw-r--r--   1 ftp      ftp           12 Jan 01  2020 plain", Listed("plain", F, 12)),
+        ("-rw-r--r--   1 1000     1000  3000000000 Jan 01 12:34 two  words ", Listed("two  words ", F, 3000000000)),
+        ("drwxr-xr-x   2 ftp      ftp         4096 Jan 01 12:34 dir", Listed("dir", D, None)),
+        ("drwxrwxrwt+  2 ftp      ftp         4096 Jan 01 12:34 acl", Listed("acl", D, None)),
+        ("lrwxrwxrwx   1 ftp      ftp            4 Jan 01 12:34 link -> target", Listed("link", None, None)),
+        ("drwxr-xr-x   2 ftp      ftp         4096 Jan 01 12:34 ..", None),
+        ("srwxr-xr-x   1 ftp      ftp            0 Jan 01 12:34 socket", None),
+        ("total 12", None),
+        ("", None),
+        ("01-31-20  12:34PM       <DIR>          Program Files", Listed("Program Files", D, None)),
+        ("01-31-2020  12:34               1024 a.txt", Listed("a.txt", F, 1024)),
+    ],
+)
+def test_lists_of_unix_and_windows_are_read(line: str, listed: Listed | None) -> None:
+    assert parse_list(line) == listed
+
+
+@pytest.mark.parametrize(
+    ("line", "listed"),
+    [
+        ("type=file;size=12;modify=20200101000000; two words", Listed("two words", F, 12)),
+        ("Type=dir;Modify=20200101000000; d", Listed("d", D, None)),
+        ("type=cdir; .", None),
+        ("type=pdir; ..", None),
+        ("type=OS.unix=slink:/x;size=3; link", Listed("link", None, None)),
+        ("size=3;type=file;  leading", Listed(" leading", F, 3)),
+    ],
+)
+def test_machine_lists_are_read(line: str, listed: Listed | None) -> None:
+    assert parse_mlsd(line) == listed
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("ftp://h/a/b", ("h", 21, "anonymous", "anonymous@", "a/b")),
+        ("ftp://me:p%40s%2Fs@h:2121/a%20b?c#d", ("h", 2121, "me", "p@s/s", "a b?c#d")),
+        ("ftp://h/%2Fetc/x", ("h", 21, "anonymous", "anonymous@", "/etc/x")),
+        ("ftp://h/dir/", ("h", 21, "anonymous", "anonymous@", "dir")),
+        ("ftp://[::1]:21/a", ("::1", 21, "anonymous", "anonymous@", "a")),
+        ("ftp://me@h/a", ("h", 21, "me", "", "a")),
+    ],
+)
+def test_urls_are_read_as_curl_reads_them(url: str, parts: tuple[object, ...]) -> None:
+    assert tuple(target_of(url)) == parts
+
+
+TREE: dict[str, bytes | None] = {"a b": b"1", "sub": None, "sub/c": b"22", "sub/empty": None}
+
+
+@pytest.mark.parametrize("mlsd", [True, False])
+def test_anonymous_both_ways_with_either_list(tmp_path: Path, mlsd: bool) -> None:
+    write(tmp_path / "served/in", TREE)
+    (tmp_path / "served/in/link").symlink_to("sub/c")
+    (tmp_path / "root").mkdir()
+    with ftp_server(tmp_path / "served", mlsd=mlsd) as url:
+        report = fetch(tmp_path / "root", Input("/in", url=f"{url}/in"))
+        assert report.ok, report.failure
+        assert tree(tmp_path / "root/in") == {**TREE, "link": b"22"}
+        report = push(tmp_path / "root", Output("/in", f"{url}/new/out"))
+        assert report.ok, report.failure
+    assert tree(tmp_path / "served/new/out") == {**TREE, "link": b"22"}
+
+
+def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
+    with ftp_server(tmp_path / "served", user="me", password="right") as url:
+        report = fetch(tmp_path, Input("/f", url=url.replace("right", "wrong-secret") + "/f"), retries=5)
+    assert "access denied (530" in report.failure
+    assert "after 1 try; check user and password in the URL" in report.failure
+    assert "wrong-secret" not in repr(report.events)
+
+
+def test_a_kept_connection_that_died_is_opened_again(tmp_path: Path) -> None:
+    """Two steps through one scheme object, with the server replaced in between."""
+    import threading
+
+    from tesk.filer.plan import FilerSettings
+    from tesk.filer.schemes import Context
+    from tesk.filer.schemes.ftp import open_scheme
+    from tesk.filer.streams import Meter
+
+    write(tmp_path, {"served/f": b"x"})
+    context = Context(FilerSettings(), Meter(threading.Event()), print)
+    scheme = open_scheme(context)
+    with ftp_server(tmp_path / "served") as url:
+        assert scheme.find(f"{url}/f", None) == (F, 1)
+        (ftp, _), *_ = scheme._mine.__dict__.values()
+        ftp.sock.shutdown(2)
+        assert scheme.find(f"{url}/f", None) == (F, 1)
+    scheme.close()
