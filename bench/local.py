@@ -1,0 +1,202 @@
+"""How much the local engine adds to the containers: `scripts/bench local [--quick] [--engine podman|docker]...`
+
+The baseline is the same container, run through the same engine's API in the fastest way known (create, attach, start,
+wait for the streams to close, inspect), in turn with tesk's tasks. A task's time is from POST to COMPLETE as a client
+sees it that asks every few milliseconds.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import aiodocker
+import httpx
+
+from bench.api_figures import Figures
+from tesk.engines.local.containers import Containers
+from tests.servers import containers as servers
+from tests.servers.containers import IMAGE
+
+HELLO_LIMIT, STAGED_LIMIT, RATE_LIMIT, P99_LIMIT_MS = 1.6, 2.0, 0.8, 50.0
+LOOK_EVERY_S = 0.004
+COMMAND = ["echo", "hello"]
+HELLO: dict[str, Any] = {"executors": [{"image": IMAGE, "command": COMMAND}]}
+ENGINES = {"podman": servers.podman_service, "docker": servers.docker_daemon}
+
+
+class Baseline:
+    """The same container without tesk."""
+
+    def __init__(self, socket: Path, network: str) -> None:
+        self._containers = Containers(socket, "bench")
+        self._network = network
+        self._count = 0
+
+    async def close(self) -> None:
+        await self._containers.close()
+
+    async def run(self) -> str:
+        """Runs one container to its end; its name."""
+        self._count += 1
+        name = f"bench-{self._count}"
+        await self._containers.create(
+            name, {"Image": IMAGE, "Cmd": COMMAND, "AttachStdout": True, "HostConfig": {"NetworkMode": self._network}}
+        )
+        state = await self._containers.run(name, lambda: self._containers.start(name))
+        assert state is not None
+        assert state.exit_code == 0
+        return name
+
+    async def timed(self) -> float:
+        began = time.perf_counter()
+        name = await self.run()
+        elapsed = time.perf_counter() - began
+        await self._containers.remove(name)
+        return elapsed
+
+    async def rate(self, count: int, at_once: int) -> float:
+        """Containers per second, `at_once` of them side by side, removed again."""
+        gate = asyncio.Semaphore(at_once)
+
+        async def one() -> None:
+            async with gate:
+                await self._containers.remove(await self.run())
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(count)))
+        return count / (time.perf_counter() - began)
+
+
+class Client:
+    """A client of the running server."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.AsyncClient(base_url=f"{url}/ga4gh/tes/v1", timeout=60)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def create(self, task: dict[str, Any]) -> str:
+        return str((await self._http.post("/tasks", json=task)).raise_for_status().json()["id"])
+
+    async def ended(self, task_id: str, every_s: float = LOOK_EVERY_S) -> None:
+        while True:
+            state = (await self._http.get(f"/tasks/{task_id}")).json()["state"]
+            if state not in ("QUEUED", "INITIALIZING", "RUNNING"):
+                break
+            await asyncio.sleep(every_s)
+        assert state == "COMPLETE", (await self._http.get(f"/tasks/{task_id}?view=FULL")).text
+
+    async def timed(self, task: dict[str, Any]) -> float:
+        began = time.perf_counter()
+        await self.ended(await self.create(task))
+        elapsed = time.perf_counter() - began
+        await asyncio.sleep(0.3)
+        return elapsed
+
+    async def rate(self, count: int) -> tuple[float, float]:
+        """Tasks per second of `count` posted at once, and the p99 of a GET meanwhile, in ms."""
+        took: list[float] = []
+        began = time.perf_counter()
+        ids = await asyncio.gather(*(self.create(HELLO) for _ in range(count)))
+        asking = asyncio.create_task(self._ask(ids[-1], took))
+        for task_id in ids:
+            await self.ended(task_id, every_s=0.05)
+        elapsed = time.perf_counter() - began
+        asking.cancel()
+        return count / elapsed, quantiles(took, n=100)[98] * 1000
+
+    async def _ask(self, task_id: str, took: list[float]) -> None:
+        while True:
+            began = time.perf_counter()
+            await self._http.get(f"/tasks/{task_id}")
+            took.append(time.perf_counter() - began)
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def served(socket: Path, folder: Path) -> AsyncIterator[Client]:
+    """`tesk serve` on the engine, with its defaults."""
+    shared = folder / "shared"
+    shared.mkdir()
+    arguments = ["--port=0", f"--data={folder}/data", f"--file-root={shared}", f"--engine-socket={socket}"]
+    with (folder / "server.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tesk", "serve", *arguments, stdout=PIPE, stderr=log
+        )
+    try:
+        assert process.stdout
+        url = (await process.stdout.readline()).decode().removeprefix("server: ").strip()
+        client = Client(url)
+        await client.ended(await client.create(HELLO))
+        yield client
+        await client.close()
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def interleaved(rounds: int, *measures: Callable[[], Awaitable[float]]) -> list[float]:
+    """Medians, taken in turn."""
+    taken = [[await measure() for measure in measures] for _ in range(rounds)]
+    return [median(column) for column in zip(*taken, strict=True)]
+
+
+async def measure(engine: str, figures: Figures, *, rounds: int, count: int, network: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="tesk-bench-") as name, ENGINES[engine](Path(name)) as socket:
+        folder = Path(name)
+        async with aiodocker.Docker(url=f"unix://{socket}") as docker:
+            await docker.images.import_image(servers.image_archive(IMAGE))
+        staged = {
+            **HELLO,
+            "inputs": [{"path": "/in/text", "content": "hello\n"}],
+            "outputs": [{"path": "/out/text", "url": f"{folder}/shared/text"}],
+            "executors": [{"image": IMAGE, "command": ["cp", "/in/text", "/out/text"]}],
+        }
+        async with served(socket, folder) as client:
+            bare = Baseline(socket, network)
+            base, hello, moved = await interleaved(
+                rounds, bare.timed, lambda: client.timed(HELLO), lambda: client.timed(staged)
+            )
+            figures.plain(f"{engine}: the container alone", f"{base * 1000:.0f} ms")
+            figures.at_most(f"{engine}: hello task", f"{hello * 1000:.0f} ms", hello / base, HELLO_LIMIT, hello / base)
+            figures.at_most(
+                f"{engine}: with one input and one output",
+                f"{moved * 1000:.0f} ms",
+                moved / base,
+                STAGED_LIMIT,
+                moved / base,
+            )
+            rates = {at_once: await bare.rate(count, at_once) for at_once in (2, 4, 8)}
+            best = max(rates.values())
+            shown = ", ".join(f"{rate:.1f} at {at_once}" for at_once, rate in rates.items())
+            figures.plain(f"{engine}: {count} containers, per s", shown)
+            rate, p99_ms = await client.rate(count)
+            figures.at_least(f"{engine}: {count} hello tasks at once, per s", f"{rate:.1f}", rate / best, RATE_LIMIT)
+            figures.at_most(f"{engine}: p99 of a GET meanwhile", f"{p99_ms:.1f} ms", None, P99_LIMIT_MS, p99_ms)
+            await bare.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench local", description=__doc__)
+    parser.add_argument("--engine", action="append", choices=[*ENGINES], help="which engine; both by default")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--network", default="bridge", help="network of the baseline's containers")
+    options = parser.parse_args()
+    figures = Figures()
+    for engine in options.engine or ENGINES:
+        rounds, count = (5, 30) if options.quick else (15, 100)
+        asyncio.run(measure(engine, figures, rounds=rounds, count=count, network=options.network))
+    figures.end()
+
+
+if __name__ == "__main__":
+    main()
