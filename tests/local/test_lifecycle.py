@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tesk.settings import Settings
 from tests.local.conftest import Tesk, content, sh, started
-from tests.servers.containers import IMAGE
+from tests.servers.containers import IMAGE, NOBODY_IMAGE
 
 
 @pytest.fixture
@@ -189,3 +190,49 @@ async def _has_written(tesk: Tesk, task_id: str, text: str) -> None:
             if log is not None and log.logs and log.logs[-1].stdout == text:
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_a_server_without_power_over_others_files_pushes_and_scrubs_them(
+    settings: Settings, engine_socket: Path, tmp_path: Path
+) -> None:
+    """A server that is not root: it may use the engine, but what containers write belongs to their users."""
+    script = "umask 077; mkdir /out/d /out/d/e; echo x > /out/d/e/f"
+    document = {
+        "executors": [{"image": NOBODY_IMAGE, "command": ["sh", "-c", script]}],
+        "outputs": [{"path": "/out/d", "url": f"{settings.file_roots[0]}/d", "type": "DIRECTORY"}],
+    }  # fmt: skip
+    program = tmp_path / "unprivileged.py"
+    program.write_text(UNPRIVILEGED)
+    given = msgspec.json.encode({"settings": settings, "document": document, "socket": str(engine_socket)}).decode()
+    drop = [
+        "setpriv",
+        "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown",
+        sys.executable,
+        str(script),
+        given,
+    ]
+    process = await asyncio.create_subprocess_exec(*drop, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2])
+    async with asyncio.timeout(100):
+        out, _ = await process.communicate()
+    assert out.decode().splitlines()[-1:] == ["COMPLETE []"]
+    assert (Path(settings.file_roots[0]) / "d/e/f").read_text() == "x\n"
+
+
+UNPRIVILEGED = """\
+import asyncio, sys
+sys.path.insert(0, ".")
+from pathlib import Path
+import msgspec
+from tesk.engines.local.folder import is_master_of_files
+from tesk.settings import Settings
+from tests.local.conftest import started
+
+async def main():
+    assert not is_master_of_files()
+    given = msgspec.json.decode(sys.argv[1])
+    async with started(msgspec.convert(given["settings"], Settings)) as tesk:
+        task = await tesk.run(**given["document"])
+        print(task["state"], await tesk.leftovers(Path(given["socket"])), flush=True)
+
+asyncio.run(main())
+"""

@@ -43,7 +43,7 @@ def cwl_tes() -> str:
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir(parents=True)
         (kept / "constraints").write_text(BUILD_CONSTRAINTS)
-        uv = [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]
+        uv = [str(Path(__file__).parents[2] / "scripts" / "uv")]
         subprocess.run([*uv, "venv", "-q", "--python", sys.executable, kept / "venv"], check=True, timeout=300)
         install = [*uv, "pip", "install", "-q", f"--python={kept}/venv", f"--build-constraint={kept}/constraints"]
         subprocess.run([*install, *PACKAGES], check=True, timeout=600)

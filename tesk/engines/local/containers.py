@@ -236,6 +236,17 @@ class Containers:
             if error.status not in (404, 409):
                 raise EngineError(f"container {name} could not be removed: {error.message}") from error
 
+    async def as_root(self, name: str, configuration: Mapping[str, Any]) -> None:
+        """Runs a container of ours to its end and removes it. Raises StartError when it fails."""
+        await self.remove(name)
+        try:
+            await self.create(name, configuration)
+            state = await self.run(name, lambda: self.start(name))
+        finally:
+            await self.remove(name)
+        if state is None or state.exit_code:
+            raise StartError(f"container {name} ended with exit code {state.exit_code if state else 'unknown'}")
+
     async def names(self, task_id: str | None = None) -> dict[str, str]:
         """Names of this instance's containers and the task of each; of one task when it is named."""
         wanted = [f"tesk.instance={self._instance}"] + ([f"tesk.task={task_id}"] if task_id else [])

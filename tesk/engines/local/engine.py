@@ -131,7 +131,14 @@ class LocalEngine:
             await asyncio.wait([life])
         names = await machine.containers.names(task_id)
         await asyncio.gather(*(machine.containers.remove(name) for name in names))
-        await asyncio.to_thread(Folder(self._tasks / task_id).remove)
+        folder = Folder(self._tasks / task_id)
+        try:
+            await asyncio.to_thread(folder.remove)
+        except PermissionError:
+            from tesk.engines.local import manifest, run
+
+            await run.on_folder(machine, task_id, folder, manifest.SCRUB)
+            await asyncio.to_thread(folder.remove)
 
     async def known(self) -> set[TaskId]:
         folders = {entry.name for entry in os.scandir(self._tasks)}

@@ -20,6 +20,7 @@ from tesk.filer import scratch
 
 FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
+CAP_DAC_OVERRIDE: Final = 1
 TRIM_BYTES: Final = 16 * 1024 * 1024
 _fallocate: Final = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -95,6 +96,13 @@ class Folder:
         """Scrubs and removes the folder. Raises OSError when something of it cannot be removed."""
         if self.path.exists():
             scratch.scrub(str(self.path))
+
+
+def is_master_of_files() -> bool:
+    """True when this process can read and remove the files of any user (CAP_DAC_OVERRIDE, capabilities(7))."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(effective >> CAP_DAC_OVERRIDE & 1)
 
 
 def tail(root: Path, path: str, size_bytes: int) -> str:

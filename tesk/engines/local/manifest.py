@@ -1,5 +1,6 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,9 @@ from tesk.tes import Executor, Resources
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
 FILES: Final = "/.tesk/files"
+TASK: Final = "/.tesk/task"
+OPEN_UP: Final = ("chmod", "-R", "a+rwX", f"{TASK}/scratch", f"{TASK}/control")
+SCRUB: Final = ("rm", "-rf", f"{TASK}/scratch", f"{TASK}/control")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
 GIB: Final = 1024**3
 
@@ -39,6 +43,25 @@ def container(
             "SecurityOpt": ["no-new-privileges"],
             **_limits(resources, cores),
         },
+    }
+
+
+def on_folder(
+    image: str, command: Sequence[str], *, labels: dict[str, str], shim: Path, folder: Path
+) -> dict[str, Any]:
+    """The body of a container that runs an applet of the shim's busybox as root on a task's folder.
+
+    For a server that is not root: what a container's users have made is theirs, even for the server that mounted it.
+    """
+    return {
+        "Image": image,
+        "Entrypoint": [f"{SHIM}/busybox", *command],
+        "Cmd": [],
+        "User": "0:0",
+        "Labels": labels,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": {"NetworkMode": "none", "Mounts": [_bind(shim, SHIM, read_only=True), _bind(folder, TASK)]},
     }
 
 

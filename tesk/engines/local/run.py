@@ -7,7 +7,7 @@ for, and what was cut off is done again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from tesk.engines.local import manifest
 from tesk.engines.local.clock import now, stamp
 from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
 from tesk.engines.local.filers import Filers, events, verdict
-from tesk.engines.local.folder import Folder, tail
+from tesk.engines.local.folder import Folder, is_master_of_files, tail
 from tesk.filer import scratch
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Pushed, Warned
 from tesk.layout import layout
@@ -125,6 +125,7 @@ class Run:
         self.folder.make()
         began = self.folder.fact("began", str)
         if began is None:
+            self.folder.establish("image", self.job.task.executors[0].image)
             self.folder.establish("began", began := now())
         self.log = TaskLog(start_time=began)
         self.tell(State.INITIALIZING)
@@ -263,6 +264,8 @@ class Run:
         pushed = self.folder.fact("outputs", list[OutputFileLog])
         if pushed is None and outputs:
             self.tell(State.RUNNING)
+            if not is_master_of_files():
+                await on_folder(self.machine, self.job.id, self.folder, manifest.OPEN_UP)
             settings = self._filer_settings()
             if failed:
                 settings = msgspec.structs.replace(settings, missing_outputs="warning")
@@ -285,6 +288,17 @@ class Run:
             timeout_s=settings.transfer_timeout_s,
             concurrency=settings.transfer_concurrency,
         )
+
+
+async def on_folder(machine: Machine, task_id: str, folder: Folder, command: Sequence[str]) -> None:
+    """Runs an applet as root of a container on a task's folder, for a server that is not root itself."""
+    labels = {"tesk.instance": machine.instance, "tesk.task": task_id}
+    image = folder.fact("image", str)
+    body = manifest.on_folder(image, command, labels=labels, shim=machine.shim, folder=folder.path)
+    try:
+        await machine.containers.as_root(f"tesk-{task_id}-{command[0]}", body)
+    except StartError as error:
+        raise EngineError(f"task {task_id}: its files could not be reached: {error}") from error
 
 
 def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
