@@ -29,6 +29,7 @@ from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import TaskId
 from tesk.tes import TaskLog
+from tests.servers.postgres import Postgres, postgres
 
 T = TypeVar("T")
 
@@ -137,10 +138,12 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, parameters: frozenset[str] = frozenset(), **settings: Any) -> Iterator[Running]:
-    """A server on SQLite in this folder, with these settings."""
+def running(
+    folder: Path, parameters: frozenset[str] = frozenset(), database: str = "", **settings: Any
+) -> Iterator[Running]:
+    """A server with these settings, on SQLite in this folder unless told otherwise."""
     chosen = Settings(**{"host": "127.0.0.1", "port": 0, "data": str(folder), "log_level": "debug", **settings})
-    server = Running(chosen, f"sqlite:///{folder}/tesk.db", parameters)
+    server = Running(chosen, database or f"sqlite:///{folder}/tesk.db", parameters)
     try:
         yield server
     finally:
@@ -148,9 +151,18 @@ def running(folder: Path, parameters: frozenset[str] = frozenset(), **settings: 
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One server for all tests that leave its other tasks alone."""
-    with running(tmp_path_factory.mktemp("api"), parameters=frozenset({"VmSize"})) as started:
+def postgres_server() -> Iterator[Postgres]:
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all tests that leave its other tasks alone; all of them run on both databases."""
+    database = ""
+    if request.param == "postgresql":
+        database = request.getfixturevalue("postgres_server").new_database()
+    with running(tmp_path_factory.mktemp("api"), frozenset({"VmSize"}), database) as started:
         yield started
 
 

@@ -15,10 +15,13 @@ from tests.api.conftest import Running, running
 EXECUTORS = [{"image": "alpine", "command": ["true"]}]
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Running]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
     """A server with no tasks but the test's."""
-    with running(tmp_path) as started:
+    database = ""
+    if request.param == "postgresql":
+        database = request.getfixturevalue("postgres_server").new_database()
+    with running(tmp_path, database=database) as started:
         yield started
 
 

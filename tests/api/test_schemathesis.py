@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from tesk.tes import State
 from tests.api.conftest import Running, running
 from tests.api.test_clients import log_of_all_fields
+from tests.servers.postgres import Postgres
 from tests.spec import served
 
 EXAMPLES = 120
@@ -75,8 +76,9 @@ RUN = settings(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("schemathesis")) as started:
+def server(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres) -> Iterator[Running]:
+    """On PostgreSQL, which is the stricter one about texts."""
+    with running(tmp_path_factory.mktemp("schemathesis"), database=postgres_server.new_database()) as started:
         yield started
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.server import body, connection
+from tesk.server import body, connection, run
 from tests.api.conftest import Running, running
 
 TASK = b'{"executors":[{"image":"alpine","command":["true"]}]}'
@@ -131,6 +131,16 @@ def test_a_connection_between_two_requests_may_rest(server: Running, monkeypatch
         opened.settimeout(20)
         opened.sendall(LAST)
         assert status(until_closed(opened)) == 200
+
+
+def test_a_connection_that_rests_too_long_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "KEEP_ALIVE_S", 1)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.1)
+    with running(tmp_path) as server, connected(server) as opened:
+        opened.sendall(GET + GET)
+        received = until_closed(opened)
+        assert received.count(b"HTTP/1.1 200") == 2
+        assert b"408" not in received, "it is closed without a word: nothing was asked"
 
 
 def test_a_body_that_does_not_come_is_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
