@@ -8,13 +8,12 @@ import contextlib
 import errno
 import os
 import posixpath
-import re
 import stat
 from collections.abc import Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
-from tesk.filer.errors import NotFound, TransferError, from_file, printable, sentence
+from tesk.filer.errors import NotFound, TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import READ, Scratch, kind, look, walk
 from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Warned
 from tesk.filer.retry import persist
@@ -149,5 +148,5 @@ def _push(departure: Departure, scratch: Scratch, settings: FilerSettings, step:
         failure = from_file(error, f"reading {printable(departure.path)}")
         raise TransferError(sentence("output", departure.url, failure)) from error
     step.meter.add(0, files=1)
-    url = re.sub(r"^([a-z0-9+.-]+://)[^/]*@", r"\1", printable(departure.url))
+    url = redact(departure.url).removesuffix("?…")
     step.emit(Pushed(url, printable(departure.path), source.size))

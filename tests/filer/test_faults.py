@@ -1,5 +1,6 @@
 """Servers that stall, cut, lie, refuse and send in circles: each transfer ends right, in bounded time."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.plan import FilerSettings, InputsPlan
+from tesk.filer.streams import Source
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
-from tests.filer.stores import DIRECTORY, carry_out, fetch, push, tree, write
+from tests.filer.stores import DIRECTORY, Places, carry_out, fetch, push, tree, write
 
 GOOD = answer("200 OK", b"the bytes")
 
@@ -301,3 +303,21 @@ def test_an_s3_body_that_stalls_is_cut(tmp_path: Path, s3_at: Callable[[str], No
         failure = fetch(tmp_path, Input("/f", url="s3://lab/f"), retries=1, timeout_s=0.3).failure
     assert failure.startswith("input s3://lab/f: ")
     assert tree(tmp_path) == {}
+
+
+def test_an_s3_upload_that_is_broken_off_leaves_nothing(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file becomes shorter while it is read, after some parts went out."""
+    big = places.root / "big"
+    big.touch()
+    os.truncate(big, 40_000_000)
+    read = Source.read
+
+    def shrinking(self: Source, n_bytes: int = -1) -> bytes:
+        if self.position > 20_000_000:
+            os.truncate(big, 1_000)
+        return read(self, n_bytes)
+
+    monkeypatch.setattr(Source, "read", shrinking)
+    failure = places.push(Output("/big", places["s3"].url("big"))).failure
+    assert "the file became shorter while it was read" in failure
+    assert tree(places["s3"].folder) == {}

@@ -25,7 +25,7 @@ http {{
   scgi_temp_path {scratch}/scgi;
   default_type application/octet-stream;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     root "{root}";
     location / {{
       dav_methods PUT DELETE MKCOL;
@@ -38,8 +38,13 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx(root: Path, *, user: str = "", password: str = "", make_parents: bool = True) -> Iterator[str]:
-    """Yields the URL of `root`. Without `make_parents` a PUT into a missing folder is answered with 409."""
+def nginx(
+    root: Path, *, user: str = "", password: str = "", make_parents: bool = True, certificate: Path | None = None
+) -> Iterator[str]:
+    """Yields the URL of `root`. Without `make_parents` a PUT into a missing folder is answered with 409.
+
+    `certificate` is a PEM file with its key; with it the URL is https.
+    """
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-nginx-", dir=root.parent) as scratch:
@@ -48,8 +53,9 @@ def nginx(root: Path, *, user: str = "", password: str = "", make_parents: bool 
             digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
             (Path(scratch) / "users").write_text(f"{user}:{{SHA}}{digest}\n")
             more += f'auth_basic "test"; auth_basic_user_file "{scratch}/users";'
+        tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate}" if certificate else ""
         configuration = Path(scratch) / "nginx.conf"
-        configuration.write_text(CONFIGURATION.format(scratch=scratch, port=port, root=root, more=more))
+        configuration.write_text(CONFIGURATION.format(scratch=scratch, port=port, root=root, more=more, tls=tls))
         command = [program("nginx"), "-c", str(configuration), "-p", scratch, "-e", "stderr"]
         with serving(command, port, Path(scratch) / "log"):
-            yield f"http://127.0.0.1:{port}"
+            yield f"http{'s' if certificate else ''}://127.0.0.1:{port}"

@@ -1,7 +1,8 @@
 """`http:` and `https:`: GET in, PUT out, with the standard library and kept connections.
 
 Bytes are taken as sent: no encoding is asked for and none is undone. A user and a password in the URL become Basic
-authentication, for that host only. Where a WebDAV server answers 409 (RFC 4918: no parent), the parents are made.
+authentication, for that host only. Where a WebDAV server answers 409 (RFC 4918: no parent) or 500 (nginx, for the
+same), the parents are made.
 """
 
 import base64
@@ -23,6 +24,7 @@ MAX_REDIRECTS: Final = 10
 _SEND_STEP: Final = 4 * BLOCK
 _LEGAL: Final = "!#$%&'()*+,-./:;=?@[]_~"
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
+_NO_PARENT: Final = frozenset({409, 500})
 _BROKEN: Final = (OSError, http.client.HTTPException)
 
 
@@ -155,7 +157,7 @@ class HttpScheme:
                 redirects += 1
                 self._settle(target, response)
                 target = target_of(urljoin(f"{target.peer}{target.path}", location))
-            elif response.status == 409 and not made:
+            elif response.status in _NO_PARENT and not made:
                 made = True
                 self._settle(target, response)
                 self._make_parents(target)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
 
 PART: Final = 8 * 1024 * 1024
+WHOLE: Final = 4 * 1024 * 1024
 MAX_PARTS: Final = 9_000
-PARTS_IN_MEMORY: Final = 4
+PARTS_AT_ONCE: Final = 3
+LARGE_AT_ONCE: Final = 2
 _STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
 _CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
 _HOST: Final = re.compile(r"performing \w+ (https?://[^/\s?]+)")
@@ -75,7 +77,7 @@ class S3Scheme:
         self._settings = context.settings
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
-        self._large = threading.Semaphore(2)
+        self._large = threading.Semaphore(LARGE_AT_ONCE)
 
     def _store(self, bucket: str) -> tuple[S3Store, Location]:
         with self._lock:
@@ -138,7 +140,7 @@ class S3Scheme:
             raise TransferError("names a bucket, not a key", "an S3 URL of a file is s3://bucket/key")
         store, location = self._store(bucket)
         try:
-            if source.size <= PART:
+            if source.size <= WHOLE:
                 obstore.put(store, key, source.read() if source.size else b"", use_multipart=False)
                 return
             part = max(PART, math.ceil(source.size / MAX_PARTS))
@@ -148,7 +150,7 @@ class S3Scheme:
                     key,
                     _parts(source, part),
                     chunk_size=part,
-                    max_concurrency=PARTS_IN_MEMORY,
+                    max_concurrency=PARTS_AT_ONCE,
                     use_multipart=True,
                 )
         except (Stopped, TransferError):
