@@ -8,7 +8,7 @@ and a few hundred index entries where none does. A block is known by a lower bou
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-SIZE: Final = 4096
+SIZE: Final = 2048
 
 
 class Block(NamedTuple):

@@ -7,6 +7,8 @@ import heapq
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from tesk.store.base import Brief, Query, Row
 from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
@@ -20,9 +22,9 @@ from tesk.store.queries import (
     OwnerDriver,
     Sql,
     is_storable,
+    newest,
     page,
     probe,
-    walk,
 )
 from tesk.store.rows import brief, whole
 
@@ -40,47 +42,42 @@ async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | 
     owners = [query.owner] if query.owner is not None else [row[0] for row in await run(Sql(OWNERS))]
     pages = []
     for owner in owners:
-        filters = Filters(owner, before, query.state, query.name_prefix, query.tags)
+        filters = Filters(owner, before, state=query.state, name_prefix=query.name_prefix, tags=query.tags)
         pages.append(await _owners_page(filters, query, dialect, run))
     rows = pages[0] if len(pages) == 1 else list(heapq.merge(*pages, key=lambda row: -row[0]))[: query.limit]
     return [brief(row) for row in rows] if query.view == "MINIMAL" else [whole(row) for row in rows]
 
 
 async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
-    driver = await _choose(filters, query.limit, dialect, run)
-    if driver is None:
-        return []
-    return await run(page(filters, driver, query.view, query.limit, dialect))
+    """Rows of one owner, driven by the rarest filter if there is a rare one."""
+    drivers = filters.drivers() or [OwnerDriver()]
+    if len(drivers) > 1 or filters.name_prefix:
+        counts = (await run(probe(filters, dialect)))[0]
+        fewest = min(counts)
+        if fewest == 0:
+            return []
+        rarest = drivers[list(counts).index(fewest)]
+        drivers = [rarest] if fewest < RARE else [_in_order(driver) for driver in drivers]
+    if len(drivers) == 1:
+        return await run(page(filters, drivers[0], query.view, query.limit, dialect))
+    return await _page_by_trial(drivers, filters, query, dialect, run)
 
 
-async def _choose(filters: Filters, limit: int, dialect: Dialect, run: Reader) -> Driver | None:
-    """What drives the page; None when some filter has no tasks at all."""
-    drivers = filters.drivers()
-    if not drivers:
-        return OwnerDriver()
-    if len(drivers) == 1 and not filters.name_prefix:
-        return drivers[0]
-    counts = (await run(probe(filters, dialect)))[0]
-    fewest = min(counts)
-    if fewest == 0:
-        return None
-    if fewest < RARE:
-        return drivers[list(counts).index(fewest)]
-    return await _most_fruitful([_in_order(driver) for driver in drivers], filters, limit, dialect, run)
-
-
-async def _most_fruitful(
-    drivers: Sequence[Driver], filters: Filters, limit: int, dialect: Dialect, run: Reader
-) -> Driver:
-    """The driver that is at its end soon, or else whose newest ids pass the other filters most often."""
+async def _page_by_trial(
+    drivers: Sequence[Driver], filters: Filters, query: Query, dialect: Dialect, run: Reader
+) -> Sequence[Any]:
+    """Rows by the first driver whose newest ids give them all, else by the one whose newest ids gave most."""
     best, most = drivers[0], -1
-    for driver in drivers if len(drivers) > 1 else ():
-        held, passing = (await run(walk(filters, driver, dialect)))[0]
-        if held < WALK or passing >= limit:
-            return driver
-        if passing > most:
-            best, most = driver, passing
-    return best
+    for driver in drivers:
+        held, since = (await run(newest(filters, driver, dialect)))[0]
+        if held == 0:
+            return []
+        rows = await run(page(replace(filters, since=since), driver, query.view, query.limit, dialect))
+        if held < WALK or len(rows) >= query.limit:
+            return rows
+        if len(rows) > most:
+            best, most = driver, len(rows)
+    return await run(page(filters, best, query.view, query.limit, dialect))
 
 
 def _in_order(driver: Driver) -> Driver:

@@ -2,8 +2,8 @@
 
 A page is the newest ids that pass every filter. One filter *drives*: its index gives ids newest first, and each id is
 looked up in the others. The rarest filter drives, as found by a bounded count (`probe`), and among filters that are
-not rare the one whose newest ids pass the others most often (`walk`): so a page costs the same among a thousand tasks
-and a million. The ids of a name prefix are sorted when they are few, else they come block by block (see blocks).
+not rare the one whose newest ids (`newest`) pass the others most often: so a page costs the same among a thousand
+tasks and a million. The ids of a name prefix are sorted when they are few, else they come block by block (see blocks).
 
 Parameters are written as `?`; the two databases differ only in how a plan is held to (`Dialect`).
 """
@@ -23,7 +23,7 @@ TAG_INDEXED_BYTES: Final = 500
 RARE: Final = 1000
 """A filter with fewer tasks than this is rare: to look at all of them is quick."""
 WALK: Final = 512
-"""How many of a filter's newest ids are checked to see how many pass."""
+"""How many of a filter's newest ids are looked at before another filter is tried."""
 
 Parameter = int | str | bytes | None
 
@@ -45,10 +45,11 @@ POSTGRESQL: Final = Dialect(pins=False)
 
 
 class Filters(Struct, frozen=True):
-    """A list request of one owner: ids below `before`."""
+    """A list request of one owner: ids below `before`, and from `since` on."""
 
     owner: int
     before: int = GREATEST
+    since: int = 0
     state: State | None = None
     name_prefix: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
@@ -134,13 +135,11 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
     return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
 
 
-def walk(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
-    """One row: how many newest ids the driver has, at most WALK, and how many of these pass all filters."""
+def newest(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
+    """One row: how many ids the driver has, at most WALK of the newest, and the least of these."""
     source = _source(driver, filters, dialect)
-    newest = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
-    checks = _checks(filters, driver, "d.id", joined=False)
-    text = f"SELECT count(*), coalesce(sum(CASE WHEN true{checks.text} THEN 1 ELSE 0 END), 0) FROM ({newest}) AS d"
-    return Sql(text, (*checks.parameters, *source.parameters))
+    ids = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
+    return Sql(f"SELECT count(*), min(d.id) FROM ({ids}) AS d", source.parameters)
 
 
 def _ids(filters: Filters, driver: NameDriver | Driver, dialect: Dialect) -> Sql:
@@ -159,47 +158,53 @@ def _key(driver: Driver) -> str:
 
 def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
     """FROM and WHERE of a driver's own ids."""
-    owner, before = filters.owner, filters.before
+    if isinstance(driver, NameDriver):
+        return _names(driver, filters, dialect)
+    owner, since, before = filters.owner, filters.since, filters.before
     match driver:
         case OwnerDriver() if dialect.pins:
-            return Sql("FROM task AS t INDEXED BY task_owner WHERE t.owner = ? AND t.id < ?", (owner, before))
+            where = "t.owner = ? AND t.id < ? AND t.id >= ?"
+            return Sql(f"FROM task AS t INDEXED BY task_owner WHERE {where}", (owner, before, since))
         case OwnerDriver():
-            where = "(t.owner, t.id) < (?, ?) AND t.owner >= ?"
-            return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner))
+            where = "(t.owner, t.id) < (?, ?) AND (t.owner, t.id) >= (?, ?)"
+            return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner, since))
         case StateDriver(state=state) if dialect.pins:
-            where = "t.owner = ? AND t.state = ? AND t.id < ?"
-            return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before))
+            where = "t.owner = ? AND t.state = ? AND t.id < ? AND t.id >= ?"
+            return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before, since))
         case StateDriver(state=state):
-            where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND t.state >= ?"
-            return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state)))
+            where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND (t.state, t.id) >= (?, ?)"
+            return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state), since))
         case TagDriver(key=key, value=""):
             pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
-            where = "g.owner = ? AND g.key = ? AND g.task < ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), before))
+            where = "g.owner = ? AND g.key = ? AND g.task < ? AND g.task >= ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), before, since))
         case TagDriver(key=key, value=value) if dialect.pins:
-            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ?"
-            parameters = (owner, tag_text(key), tag_text(value), before)
+            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ? AND g.task >= ?"
+            parameters = (owner, tag_text(key), tag_text(value), before, since)
             return Sql(f"FROM tag AS g INDEXED BY tag_value WHERE {where}", parameters)
         case TagDriver(key=key, value=value):
-            where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
+            where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND (g.value, g.task) >= (?, ?)"
             shown = tag_text(value)
-            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown))
-        case NameDriver(prefix=prefix, rare=True):
-            name = _name_check(prefix)
-            pin = " INDEXED BY task_name" if dialect.pins else ""
-            return Sql(
-                f"FROM task AS t{pin} WHERE t.owner = ? AND t.id < ?{name.text}", (owner, before, *name.parameters)
-            )
-        case NameDriver(prefix=prefix) if dialect.pins:
-            name = _name_check(prefix)
-            from_ = "FROM block AS b CROSS JOIN task AS t INDEXED BY task_block"
-            where = f"b.first < ? AND t.owner = ? AND t.block = b.first AND t.id < ?{name.text}"
-            return Sql(f"{from_} WHERE {where}", (before, owner, before, *name.parameters))
-        case NameDriver(prefix=prefix):
-            name = _name_check(prefix)
-            from_ = "FROM (SELECT first FROM block ORDER BY first DESC OFFSET 0) AS b CROSS JOIN LATERAL ("
-            from_ += f"SELECT * FROM task AS t WHERE t.owner = ? AND t.block = b.first{name.text} OFFSET 0) AS t"
-            return Sql(f"{from_} WHERE b.first < ? AND t.id < ?", (owner, *name.parameters, before, before))
+            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown, since))
+
+
+def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
+    """FROM and WHERE of a prefix's ids: from the index on names, or block by block."""
+    owner, since, before = filters.owner, filters.since, filters.before
+    name = _name_check(driver.prefix)
+    if driver.rare:
+        pin = " INDEXED BY task_name" if dialect.pins else ""
+        where = f"t.owner = ? AND t.id < ? AND t.id >= ?{name.text}"
+        return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, before, since, *name.parameters))
+    where = "b.first < ? AND b.first >= (SELECT max(first) FROM block WHERE first <= ?) AND t.id < ? AND t.id >= ?"
+    if dialect.pins:
+        from_ = "FROM block AS b CROSS JOIN task AS t INDEXED BY task_block"
+        # the + keeps SQLite from taking the bounds of b.first for those of t.block: it would read all blocks each time
+        where += f" AND t.owner = ? AND t.block = +b.first{name.text}"
+        return Sql(f"{from_} WHERE {where}", (before, since, before, since, owner, *name.parameters))
+    from_ = "FROM (SELECT first FROM block ORDER BY first DESC OFFSET 0) AS b CROSS JOIN LATERAL ("
+    from_ += f"SELECT * FROM task AS t WHERE t.owner = ? AND t.block = b.first{name.text} OFFSET 0) AS t"
+    return Sql(f"{from_} WHERE {where}", (owner, *name.parameters, before, since, before, since))
 
 
 def _fenced(where: str, order: str) -> str:
@@ -207,16 +212,15 @@ def _fenced(where: str, order: str) -> str:
     return f"FROM (SELECT * FROM task AS t WHERE {where} {order} OFFSET 0) AS t WHERE true"
 
 
-def _checks(filters: Filters, driver: Driver, key: str, *, joined: bool = True) -> Sql:
-    """AND clauses for every filter that does not drive. `joined`: the task's row is at hand as t."""
+def _checks(filters: Filters, driver: Driver, key: str) -> Sql:
+    """AND clauses for every filter that does not drive; the task's row is at hand as t."""
     text, parameters = "", list[Parameter]()
     if filters.state is not None and not isinstance(driver, StateDriver):
-        state = "t.state" if joined else f"(SELECT t.state FROM task AS t WHERE t.id = {key})"
-        text += f" AND {state} = ?"
+        text += " AND t.state = ?"
         parameters.append(int(filters.state))
     if filters.name_prefix and not isinstance(driver, NameDriver):
         name = _name_check(filters.name_prefix)
-        text += name.text if joined else f" AND EXISTS (SELECT 1 FROM task AS t WHERE t.id = {key}{name.text})"
+        text += name.text
         parameters += name.parameters
     for tag_key, value in set(filters.tags):
         if isinstance(driver, TagDriver) and (driver.key, driver.value) == (tag_key, value):
