@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tesk.settings import Settings
@@ -173,6 +174,38 @@ async def test_a_refused_input_names_the_url_and_the_answer(tesk: Tesk) -> None:
     assert task["state"] == "SYSTEM_ERROR"
     assert "http://127.0.0.1:1/a" in task["logs"][0]["system_logs"][-1]
     assert task["logs"][0]["logs"] == []
+
+
+async def test_a_container_that_cannot_start_is_a_system_error(settings: Settings, engine_socket: Path) -> None:
+    async with started(msgspec.structs.replace(settings, network="container:no-such-one")) as tesk:
+        task = await tesk.run(executors=[sh("true")])
+        assert task["state"] == "SYSTEM_ERROR"
+        assert "executor 0" in task["logs"][0]["system_logs"][-1]
+        assert await tesk.leftovers(engine_socket) == []
+
+
+async def test_a_filer_that_is_killed_is_run_again(tesk: Tesk, silent_server: str, shared: Path) -> None:
+    slow = await tesk.create(executors=[sh("true")], inputs=[{"path": "/in/a", "url": f"http://{silent_server}/a"}])
+    await tesk.until(slow, lambda task: task["state"] == "INITIALIZING")
+    await _filers_are_there()
+    for process in psutil.Process().children(recursive=True):
+        if "tesk.engines.local.zygote" in process.cmdline():
+            process.kill()
+    task = await tesk.run(executors=[sh("cat /in/b")], inputs=[content("/in/b", "fine\n")])
+    assert task["logs"][0]["logs"][0]["stdout"] == "fine\n"
+    assert (await tesk.task(slow))["state"] == "INITIALIZING"
+    await cancel_and_see(tesk, slow)
+
+
+async def _filers_are_there() -> None:
+    """Returns when the zygote has forked the filer that hangs on the silent server."""
+    async with asyncio.timeout(30):
+        while len([name for name in _command_lines() if "zygote" in name]) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def _command_lines() -> list[str]:
+    return [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
 
 
 async def test_a_container_removed_by_hand_is_no_success(tesk: Tesk) -> None:

@@ -66,7 +66,11 @@ def podman_service(folder: Path) -> Iterator[Path]:
     environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [podman, "system", "service", "--time=0", f"unix://{socket}"], env=environment, stdout=out, stderr=out
+            [podman, "system", "service", "--time=0", f"unix://{socket}"],
+            env=environment,
+            stdout=out,
+            stderr=out,
+            cwd=folder,
         )
     try:
         deadline = time.monotonic() + 60
@@ -85,7 +89,9 @@ def image_archive(name: str, *, user: str = "", entrypoint: Sequence[str] = (), 
     layer = _layer(shell=shell)
     configuration = json.dumps({
         "architecture": "amd64", "os": "linux",
-        "config": {"Env": ["PATH=/usr/local/bin:/bin"], "User": user, "Entrypoint": [*entrypoint], "WorkingDir": "/srv"},
+        "config": {
+            "Env": ["PATH=/usr/local/bin:/bin"], "User": user, "Entrypoint": [*entrypoint], "WorkingDir": "/srv",
+        },
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
     }).encode()  # fmt: skip
     digest = hashlib.sha256(configuration).hexdigest()

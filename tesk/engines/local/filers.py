@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import sys
 from asyncio.subprocess import Process
@@ -14,6 +15,7 @@ import msgspec
 from tesk.engines.base import EngineError
 from tesk.filer.plan import Done, Event, Failed, Plan
 
+log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 30.0
 
 
@@ -47,9 +49,10 @@ class Filers:
         path.chmod(0o600)
         try:
             for _ in range(2):
-                if await self._step(key, path, report) is not None:
+                code = await self._step(key, path, report)
+                if code is not None and code >= 0:
                     return
-            raise EngineError("the filer process died twice; see the server's log")
+            raise EngineError("the filer process was killed twice; is memory short? See the server's log")
         finally:
             path.unlink(missing_ok=True)
 
@@ -95,14 +98,18 @@ class Filers:
 
     async def _listen(self, channel: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        while message := await loop.sock_recv(channel, 65536):
-            end = json.loads(message)
-            waiting = self._ends.get(end["key"])
-            if waiting is not None and not waiting.done():
-                waiting.set_result(end["code"])
-        for waiting in self._ends.values():
-            if not waiting.done():
-                waiting.set_exception(ConnectionError("the filers' zygote ended"))
+        try:
+            while message := await loop.sock_recv(channel, 65536):
+                end = json.loads(message)
+                waiting = self._ends.get(end["key"])
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(end["code"])
+        except OSError as error:
+            log.warning("the filers' zygote is gone: %s", error)
+        finally:
+            for waiting in self._ends.values():
+                if not waiting.done():
+                    waiting.set_exception(ConnectionError("the filers' zygote ended"))
 
 
 def events(report: Path) -> list[Event]:

@@ -73,7 +73,7 @@ async def start_podman(folder: Path) -> tuple[Process, Path]:
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             podman, *arguments, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM), start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM), start_new_session=True, cwd=folder,
         )  # fmt: skip
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
