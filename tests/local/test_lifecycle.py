@@ -241,7 +241,7 @@ async def test_a_server_without_power_over_others_files_pushes_and_scrubs_them(
         "setpriv",
         "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown",
         sys.executable,
-        str(script),
+        str(program),
         given,
     ]
     process = await asyncio.create_subprocess_exec(*drop, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2])
