@@ -7,8 +7,6 @@ import heapq
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from msgspec.structs import replace
-
 from tesk.store.base import Brief, Query, Row
 from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
@@ -21,8 +19,9 @@ from tesk.store.queries import (
     NameDriver,
     OwnerDriver,
     Sql,
+    among_newest,
+    held,
     is_storable,
-    newest,
     page,
     probe,
 )
@@ -69,11 +68,11 @@ async def _page_by_trial(
     """Rows by the first driver whose newest ids give them all, else by the one whose newest ids gave most."""
     best, most = drivers[0], -1
     for driver in drivers:
-        held, since = (await run(newest(filters, driver, dialect)))[0]
-        if held == 0:
+        count = (await run(held(filters, driver, dialect)))[0][0]
+        if count == 0:
             return []
-        rows = await run(page(replace(filters, since=since), driver, query.view, query.limit, dialect))
-        if held < WALK or len(rows) >= query.limit:
+        rows = await run(among_newest(filters, driver, query.view, query.limit, dialect))
+        if count < WALK or len(rows) >= query.limit:
             return rows
         if len(rows) > most:
             best, most = driver, len(rows)

@@ -38,13 +38,14 @@ DELETE_TAGS: Final = (
     "DELETE FROM tag AS g USING unnest($1::int[], $2::text[], $3::bigint[]) AS d(owner, key, task) "
     "WHERE g.owner = d.owner AND g.key = d.key AND g.task = d.task"
 )
-SESSION: Final = {
+SESSION: Final = {  # enable_sort off leaves incremental sorts, which end with the page
     "application_name": "tesk",
     "jit": "off",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_sort": "off",
     "plan_cache_mode": "force_generic_plan",
 }
 CONNECTIONS: Final = 10

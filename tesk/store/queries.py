@@ -2,7 +2,7 @@
 
 A page is the newest ids that pass every filter. One filter *drives*: its index gives ids newest first, and each id is
 looked up in the others. The rarest filter drives, as found by a bounded count (`probe`), and among filters that are
-not rare the one whose newest ids (`newest`) pass the others most often: so a page costs the same among a thousand
+not rare the one whose newest ids pass the others most often: so a page costs the same among a thousand
 tasks and a million. The ids of a name prefix are sorted when they are few, else they come block by block (see blocks).
 
 Parameters are written as `?`; the two databases differ only in how a plan is held to (`Dialect`).
@@ -20,7 +20,7 @@ from tesk.tes import State
 NAME_INDEXED: Final = 500
 """Characters of a name that are indexed: at most 2,000 bytes."""
 TAG_INDEXED_BYTES: Final = 500
-RARE: Final = 1000
+RARE: Final = 256
 """A filter with fewer tasks than this is rare: to look at all of them is quick."""
 WALK: Final = 512
 """How many of a filter's newest ids are looked at before another filter is tried."""
@@ -45,11 +45,10 @@ POSTGRESQL: Final = Dialect(pins=False)
 
 
 class Filters(Struct, frozen=True):
-    """A list request of one owner: ids below `before`, and from `since` on."""
+    """A list request of one owner: ids below `before`."""
 
     owner: int
     before: int = GREATEST
-    since: int = 0
     state: State | None = None
     name_prefix: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
@@ -135,11 +134,25 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
     return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
 
 
-def newest(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
-    """One row: how many ids the driver has, at most WALK of the newest, and the least of these."""
+def among_newest(filters: Filters, driver: Driver, view: str, limit: int, dialect: Dialect) -> Sql:
+    """The page as far as the driver's newest WALK ids give it."""
+    newest = _newest(filters, driver, dialect)
+    checks = _checks(filters, driver, "n.id")
+    text = f"WITH n AS MATERIALIZED ({newest.text}) SELECT {_columns(view)} FROM n{_task('n.id', dialect)}{_more(view)}"
+    text = f"{text} WHERE true{checks.text} ORDER BY n.id DESC LIMIT ?"
+    return Sql(text, (*newest.parameters, *checks.parameters, limit))
+
+
+def held(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
+    """One row: how many ids the driver has, counted up to WALK."""
+    newest = _newest(filters, driver, dialect)
+    return Sql(f"SELECT count(*) FROM ({newest.text}) AS n", newest.parameters)
+
+
+def _newest(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
     source = _source(driver, filters, dialect)
-    ids = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
-    return Sql(f"SELECT count(*), min(d.id) FROM ({ids}) AS d", source.parameters)
+    text = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
+    return Sql(text, source.parameters)
 
 
 def _ids(filters: Filters, driver: NameDriver | Driver, dialect: Dialect) -> Sql:
@@ -160,51 +173,51 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
     """FROM and WHERE of a driver's own ids."""
     if isinstance(driver, NameDriver):
         return _names(driver, filters, dialect)
-    owner, since, before = filters.owner, filters.since, filters.before
+    owner, before = filters.owner, filters.before
     match driver:
         case OwnerDriver() if dialect.pins:
-            where = "t.owner = ? AND t.id < ? AND t.id >= ?"
-            return Sql(f"FROM task AS t INDEXED BY task_owner WHERE {where}", (owner, before, since))
+            where = "t.owner = ? AND t.id < ?"
+            return Sql(f"FROM task AS t INDEXED BY task_owner WHERE {where}", (owner, before))
         case OwnerDriver():
-            where = "(t.owner, t.id) < (?, ?) AND (t.owner, t.id) >= (?, ?)"
-            return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner, since))
+            where = "(t.owner, t.id) < (?, ?) AND t.owner >= ?"
+            return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner))
         case StateDriver(state=state) if dialect.pins:
-            where = "t.owner = ? AND t.state = ? AND t.id < ? AND t.id >= ?"
-            return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before, since))
+            where = "t.owner = ? AND t.state = ? AND t.id < ?"
+            return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before))
         case StateDriver(state=state):
-            where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND (t.state, t.id) >= (?, ?)"
-            return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state), since))
+            where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND t.state >= ?"
+            return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state)))
         case TagDriver(key=key, value=""):
             pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
-            where = "g.owner = ? AND g.key = ? AND g.task < ? AND g.task >= ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), before, since))
+            where = "g.owner = ? AND g.key = ? AND g.task < ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), before))
         case TagDriver(key=key, value=value) if dialect.pins:
-            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ? AND g.task >= ?"
-            parameters = (owner, tag_text(key), tag_text(value), before, since)
+            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ?"
+            parameters = (owner, tag_text(key), tag_text(value), before)
             return Sql(f"FROM tag AS g INDEXED BY tag_value WHERE {where}", parameters)
         case TagDriver(key=key, value=value):
-            where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND (g.value, g.task) >= (?, ?)"
+            where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
             shown = tag_text(value)
-            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown, since))
+            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown))
 
 
 def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
     """FROM and WHERE of a prefix's ids: from the index on names, or block by block."""
-    owner, since, before = filters.owner, filters.since, filters.before
+    owner, before = filters.owner, filters.before
     name = _name_check(driver.prefix)
     if driver.rare:
         pin = " INDEXED BY task_name" if dialect.pins else ""
-        where = f"t.owner = ? AND t.id < ? AND t.id >= ?{name.text}"
-        return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, before, since, *name.parameters))
-    where = "b.first < ? AND b.first >= (SELECT max(first) FROM block WHERE first <= ?) AND t.id < ? AND t.id >= ?"
+        where = f"t.owner = ? AND t.id < ?{name.text}"
+        return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, before, *name.parameters))
+    where = "b.first < ? AND t.id < ?"
     if dialect.pins:
         from_ = "FROM block AS b CROSS JOIN task AS t INDEXED BY task_block"
         # the + keeps SQLite from taking the bounds of b.first for those of t.block: it would read all blocks each time
         where += f" AND t.owner = ? AND t.block = +b.first{name.text}"
-        return Sql(f"{from_} WHERE {where}", (before, since, before, since, owner, *name.parameters))
+        return Sql(f"{from_} WHERE {where}", (before, before, owner, *name.parameters))
     from_ = "FROM (SELECT first FROM block ORDER BY first DESC OFFSET 0) AS b CROSS JOIN LATERAL ("
     from_ += f"SELECT * FROM task AS t WHERE t.owner = ? AND t.block = b.first{name.text} OFFSET 0) AS t"
-    return Sql(f"{from_} WHERE {where}", (owner, *name.parameters, before, since, before, since))
+    return Sql(f"{from_} WHERE {where}", (owner, *name.parameters, before, before))
 
 
 def _fenced(where: str, order: str) -> str:
