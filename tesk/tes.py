@@ -18,10 +18,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_STRING: Final = 4096
-MAX_EXECUTORS: Final = 1000
 MAX_FILES: Final = 10_000
-MAX_VOLUMES: Final = 1000
-MAX_TAGS: Final = 1000
+MAX_ITEMS: Final = 1000
 WILDCARDS: Final = re.compile(r"[*?\[]")
 _PLAIN_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
 """Paths without any problem, recognised at once; most are such."""
@@ -115,22 +113,22 @@ class Resources(Struct, omit_defaults=True):
     preemptible: bool | None = None
     ram_gb: Annotated[int, Meta(ge=0, le=10_000_000)] | Annotated[float, Meta(ge=0, le=10_000_000)] | None = None
     disk_gb: Annotated[int, Meta(ge=0, le=1_000_000_000)] | Annotated[float, Meta(ge=0, le=1_000_000_000)] | None = None
-    zones: Annotated[list[str], Meta(max_length=MAX_TAGS)] | str | None = None
-    backend_parameters: Annotated[dict[str, str | None], Meta(max_length=MAX_TAGS)] | None = None
+    zones: Annotated[list[str], Meta(max_length=MAX_ITEMS)] | str | None = None
+    backend_parameters: Annotated[dict[str, str | None], Meta(max_length=MAX_ITEMS)] | None = None
     backend_parameters_strict: bool | None = None
 
 
 class Task(Struct, omit_defaults=True):
     """tesTask as a client writes it. Server-owned fields (id, state, logs, creation_time) are not read."""
 
-    executors: Annotated[list[Executor], Meta(min_length=1, max_length=MAX_EXECUTORS)]
+    executors: Annotated[list[Executor], Meta(min_length=1, max_length=MAX_ITEMS)]
     name: Text | None = None
     description: str | None = None
     inputs: Annotated[list[Input], Meta(max_length=MAX_FILES)] | None = None
     outputs: Annotated[list[Output], Meta(max_length=MAX_FILES)] | None = None
     resources: Resources | None = None
-    volumes: Annotated[list[Text], Meta(max_length=MAX_VOLUMES)] | None = None
-    tags: Annotated[dict[str, str | None], Meta(max_length=MAX_TAGS)] | None = None
+    volumes: Annotated[list[Text], Meta(max_length=MAX_ITEMS)] | None = None
+    tags: Annotated[dict[str, str | None], Meta(max_length=MAX_ITEMS)] | None = None
 
 
 class ExecutorLog(Struct):
@@ -171,6 +169,7 @@ class InvalidTask(ValueError):
         self.reason = reason
 
 
+Problem = tuple[str, str]
 encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Task).decode
 _AT: Final = re.compile(r"^(.*) - at `(key in )?\$\.?(.*)`$", re.DOTALL)
@@ -243,10 +242,8 @@ def _drop_false_values(document: Struct, *names: str) -> None:
 
 
 def _without_nulls(given: dict[str, str | None] | None) -> dict[str, str | None] | None:
-    if not given:
-        return None
-    if None not in given.values():
-        return given
+    if not given or None not in given.values():
+        return given or None
     return {key: value for key, value in given.items() if value is not None} or None
 
 
@@ -263,14 +260,10 @@ def _settle_parameters(task: Task, supported: Collection[str], *, strict: bool) 
         raise InvalidTask(field, f"not supported, and backend_parameters_strict is set; supported: {names}")
     for key in unknown:
         del resources.backend_parameters[key]
-    if not resources.backend_parameters:
-        resources.backend_parameters = None
-        if resources == Resources():
-            task.resources = None
+    resources.backend_parameters = resources.backend_parameters or None
+    if resources == Resources():
+        task.resources = None
     return [f"warning: backend parameter {key!r} is not supported and was ignored" for key in unknown]
-
-
-Problem = tuple[str, str]
 
 
 def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
@@ -280,11 +273,8 @@ def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
     for n, output in enumerate(task.outputs or ()):
         yield from _output_problems(f"outputs[{n}]", output, schemes)
     for n, volume in enumerate(task.volumes or ()):
-        if _PLAIN_PATH.fullmatch(volume):
-            continue
-        yield from _path_problems(f"volumes[{n}]", volume)
-        if posixpath.normpath(volume) in ("/", "//"):
-            yield f"volumes[{n}]", "the root of the file system cannot be a volume"
+        if not _PLAIN_PATH.fullmatch(volume):
+            yield from _mounted_problems(f"volumes[{n}]", volume)
     for n, executor in enumerate(task.executors):
         yield from _executor_problems(f"executors[{n}]", executor)
     for key, value in (task.tags or {}).items():
@@ -306,15 +296,15 @@ def _path_problems(field: str, path: str) -> Iterator[Problem]:
         yield field, "a path component is longer than 255 bytes"
 
 
-def _file_problems(field: str, path: str) -> Iterator[Problem]:
+def _mounted_problems(field: str, path: str) -> Iterator[Problem]:
     yield from _path_problems(field, path)
     if posixpath.normpath(path) in ("/", "//"):
-        yield field, "the root of the file system cannot be staged"
+        yield field, "the root of the file system cannot be mounted"
 
 
 def _input_problems(field: str, given: Input, schemes: Collection[str]) -> Iterator[Problem]:
     if not _PLAIN_PATH.fullmatch(given.path):
-        yield from _file_problems(f"{field}.path", given.path)
+        yield from _mounted_problems(f"{field}.path", given.path)
     if given.content:
         if given.type is FileType.DIRECTORY:
             yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
@@ -332,7 +322,7 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
         yield from _url_problems(f"{field}.url", output.url, schemes)
     if _PLAIN_PATH.fullmatch(output.path):
         return
-    yield from _file_problems(f"{field}.path", output.path)
+    yield from _mounted_problems(f"{field}.path", output.path)
     if not WILDCARDS.search(output.path):
         return
     prefix = output.path_prefix
@@ -345,9 +335,8 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
 
 
 def _is_prefix(prefix: str, path: str) -> bool:
-    return prefix.startswith("/") and (posixpath.normpath(path) + "/").startswith(
-        posixpath.normpath(prefix).rstrip("/") + "/"
-    )
+    folder = posixpath.normpath(prefix).rstrip("/") + "/"
+    return folder.startswith("/") and (posixpath.normpath(path) + "/").startswith(folder)
 
 
 def _is_plain_url(url: str, schemes: Collection[str]) -> bool:
