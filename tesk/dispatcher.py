@@ -29,6 +29,7 @@ LATE_S: Final = 10.0
 RESCAN_S: Final = 30.0
 SWEEP_S: Final = 600.0
 PRUNE_S: Final = 60.0
+CLEANUP_S: Final = 5.0
 RETRY_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 READY_TIMEOUT_S: Final = 5.0
 
@@ -240,9 +241,7 @@ class Dispatcher:
             while status := self._pending.pop(task_id, None):
                 recorded = await self._store_status(task_id, status)
                 if status.state.is_terminal and (recorded or await self._is_over(task_id)):
-                    self._active.pop(task_id, None)
                     self._locks.pop(task_id, None)
-                    self._wake.set()
                     self._spawn(self._forget(task_id), f"forget {task_id}")
         finally:
             self._recording.discard(task_id)
@@ -266,6 +265,19 @@ class Dispatcher:
             await self._repeat(f"task {task_id}: cancelling", lambda: self._engine.cancel(task_id))
 
     async def _forget(self, task_id: TaskId) -> None:
+        """Cleans up after a task, and then gives its room to the next: cleaning up is work for the engine too."""
+        late = asyncio.get_running_loop().call_later(CLEANUP_S, self._release, task_id)
+        try:
+            await self._clean_up(task_id)
+        finally:
+            late.cancel()
+            self._release(task_id)
+
+    def _release(self, task_id: TaskId) -> None:
+        self._active.pop(task_id, None)
+        self._wake.set()
+
+    async def _clean_up(self, task_id: TaskId) -> None:
         await self._repeat(f"task {task_id}: cleaning up", lambda: self._engine.forget(task_id))
 
     async def _repeat(self, what: str, step: Any) -> None:
@@ -288,7 +300,7 @@ class Dispatcher:
             try:
                 for task_id in await self._engine.known() - set(self._active) - self._recording:
                     if await self._is_over(task_id):
-                        await self._forget(task_id)
+                        await self._clean_up(task_id)
             except (EngineError, StoreError, OSError) as error:
                 log.error("sweeping what is left over: %s", error)
             await asyncio.sleep(SWEEP_S)

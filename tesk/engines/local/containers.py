@@ -27,6 +27,7 @@ CALL_TIMEOUT_S: Final = 120.0
 WAIT_TIMEOUT_S: Final = 3600.0
 LOOK_AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05)
 PROGRESS_S: Final = 10.0
+PRESENT_S: Final = 30.0
 
 
 class ContainerState(Struct, frozen=True):
@@ -66,6 +67,7 @@ class Containers:
         self._connector = connector
         self._instance = instance
         self._pulls: dict[str, asyncio.Lock] = {}
+        self._present: dict[str, float] = {}
 
     async def close(self) -> None:
         await self._docker.close()
@@ -82,20 +84,23 @@ class Containers:
         name = "Podman" if any("Podman" in name for name in names) else "Docker"
         return f"{name} {about.get('Version', '?')}"
 
-    async def image_user(self, image: str) -> str | None:
-        """The user that the image names ("" when none); None when the image is not here."""
+    async def _is_here(self, image: str) -> bool:
+        """True when the engine has the image, which is then believed for a while."""
         try:
-            about = await self._docker.images.inspect(image)
+            await self._docker.images.inspect(image)
         except DockerError as error:
             if error.status in (404, 400):
-                return None
+                return False
             raise EngineError(f"image {image}: {error.message}") from error
-        return str((about.get("Config") or {}).get("User") or "")
+        self._present[image] = time.monotonic() + PRESENT_S
+        return True
 
     async def pull(self, image: str, note: Callable[[str], None], timeout_s: float) -> None:
         """Pulls the image if it is not here, telling of its progress. Raises ImageError."""
+        if time.monotonic() < self._present.get(image, 0.0):
+            return
         async with self._pulls.setdefault(image, asyncio.Lock()):
-            if await self.image_user(image) is not None:
+            if await self._is_here(image):
                 return
             note(f"image {image}: pulling")
             started = time.monotonic()
@@ -108,7 +113,7 @@ class Containers:
                 raise ImageError(f"image {image}: {error.message}") from error
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise ImageError(f"image {image}: {error}") from error
-            if await self.image_user(image) is None:
+            if not await self._is_here(image):
                 raise ImageError(f"image {image}: the engine said that it was pulled, but it is not there")
             note(f"image {image}: pulled in {time.monotonic() - started:.1f} s")
 
@@ -131,6 +136,7 @@ class Containers:
         try:
             await self._docker.containers.create(dict(configuration), name=name)
         except DockerError as error:
+            self._present.pop(str(configuration["Image"]), None)
             if name not in await self.names():
                 raise StartError(f"the container could not be created: {error.message}") from error
 

@@ -125,19 +125,20 @@ class LocalEngine:
 
     async def forget(self, task_id: TaskId) -> None:
         machine = self._opened()
-        _, life = self._runs.pop(task_id, (None, None))
+        run, life = self._runs.pop(task_id, (None, None))
         if life is not None:
             life.cancel()
             await asyncio.wait([life])
-        names = await machine.containers.names(task_id)
+        names = run.containers() if run is not None else await machine.containers.names(task_id)
         await asyncio.gather(*(machine.containers.remove(name) for name in names))
         folder = Folder(self._tasks / task_id)
         try:
             await asyncio.to_thread(folder.remove)
         except PermissionError:
-            from tesk.engines.local import manifest, run
+            from tesk.engines.local.manifest import SCRUB
+            from tesk.engines.local.run import on_folder
 
-            await run.on_folder(machine, task_id, folder, manifest.SCRUB)
+            await on_folder(machine, task_id, folder, SCRUB)
             await asyncio.to_thread(folder.remove)
 
     async def known(self) -> set[TaskId]:

@@ -66,12 +66,18 @@ class Run:
         self._report = report
         self._layout = layout(job.task)
         self._resumed = folder.path.exists()
+        self._reached = len(job.task.executors) if self._resumed else -1
 
     def notes(self) -> list[str]:
         return self.folder.notes()
 
     def note(self, line: str) -> None:
         self.folder.note(line)
+
+    def containers(self) -> list[str]:
+        """The names of the containers that it has made, or was about to make."""
+        executors = range(len(self.job.task.executors))
+        return [manifest.name(self.job.id, n) for n in executors if n <= self._reached]
 
     def tell(self, state: State) -> None:
         """Reports the state with the log as it is."""
@@ -199,6 +205,7 @@ class Run:
         if state is None and self.folder.fact(f"started-{n}"):
             raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
         begun = now()
+        self._reached = max(self._reached, n)
         try:
             if state is None or state.status in ("created", "configured", "initialized"):
                 state = await self._start(n, executor, name, exists=state is not None)
