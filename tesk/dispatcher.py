@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 200
 LATE_S: Final = 10.0
+LOOK_BEHIND_S: Final = 0.5
 RESCAN_S: Final = 30.0
 SWEEP_S: Final = 600.0
 PRUNE_S: Final = 60.0
@@ -65,6 +66,7 @@ class Dispatcher:
         self._locks: dict[TaskId, asyncio.Lock] = {}
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
+        self._read_at = 0.0
         self._opened = False
         self._trouble: str | None = "starting"
 
@@ -161,8 +163,12 @@ class Dispatcher:
                     await self._engine.submit(job)
 
     async def _serve(self) -> None:
-        """Admits what the engine has room for, and reads on in the store's queue."""
-        await self._refill()
+        """Admits what the engine has room for, and reads on in the store's queue.
+
+        While the head waits for room, what comes behind it matters little: the store is then read now and then only.
+        """
+        if not self._queue or time.monotonic() - self._read_at > LOOK_BEHIND_S:
+            await self._refill()
         capacity = await self._engine.capacity()
         while waiting := self._next():
             if reason := too_large(waiting.demand, capacity):
@@ -192,7 +198,7 @@ class Dispatcher:
         Tasks may become visible a little after younger ones (their commits overlap), so reading goes on from the
         newest task that was seen a while ago, and now and then from the oldest.
         """
-        moment = time.monotonic()
+        moment = self._read_at = time.monotonic()
         while self._seen and moment - self._seen[0][0] > LATE_S:
             self._cursor = self._seen.popleft()[1]
         after = self._cursor
@@ -223,7 +229,9 @@ class Dispatcher:
                 self._locks.pop(job.id, None)
                 return
             self._active[job.id] = job.owner, waiting.demand
-            await self._engine.submit(job)
+            if not await self._repeat(f"task {job.id}: starting", lambda: self._engine.submit(job)):
+                why = TaskLog(system_logs=["error: the engine did not take the task; see the server's log"])
+                self._reported(job.id, TaskStatus(State.SYSTEM_ERROR, why))
 
     async def _refuse(self, task_id: TaskId, reason: str) -> None:
         self._queue.pop(task_id, None)
@@ -280,19 +288,19 @@ class Dispatcher:
     async def _clean_up(self, task_id: TaskId) -> None:
         await self._repeat(f"task {task_id}: cleaning up", lambda: self._engine.forget(task_id))
 
-    async def _repeat(self, what: str, step: Any) -> None:
-        """Tries a few times, for about a minute; what is left then is the sweep's."""
+    async def _repeat(self, what: str, step: Any) -> bool:
+        """Tries a few times, for about a minute, until it goes well; False when it never did."""
         for pause_s in (*RETRY_S, 15.0, 30.0, None):
             try:
                 await step()
             except Exception as error:
                 known = isinstance(error, EngineError | StoreError | OSError)
                 log.error("%s: %s", what, error or repr(error), exc_info=None if known else error)
-                if pause_s is None:
-                    return
-                await asyncio.sleep(pause_s)
+                if pause_s is not None:
+                    await asyncio.sleep(pause_s)
             else:
-                return
+                return True
+        return False
 
     async def _sweep(self) -> None:
         """Removes what belongs to no unfinished task, at the start and now and then."""
