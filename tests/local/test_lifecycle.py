@@ -15,6 +15,7 @@ import pytest
 from tesk.settings import Settings
 from tests.local.conftest import Tesk, content, sh, started
 from tests.servers.containers import IMAGE, NOBODY_IMAGE
+from tests.servers.registry import registry
 
 
 @pytest.fixture
@@ -174,6 +175,28 @@ async def test_a_refused_input_names_the_url_and_the_answer(tesk: Tesk) -> None:
     assert task["state"] == "SYSTEM_ERROR"
     assert "http://127.0.0.1:1/a" in task["logs"][0]["system_logs"][-1]
     assert task["logs"][0]["logs"] == []
+
+
+async def test_an_absent_image_is_pulled_and_a_present_one_is_not(tesk: Tesk, tmp_path: Path) -> None:
+    with registry(tmp_path / "registry", "lab/tool") as image:
+        task = await tesk.run(executors=[{"image": image, "command": ["echo", "pulled"]}])
+        assert task["state"] == "COMPLETE", task["logs"]
+        said = task["logs"][0]["system_logs"]
+        assert said[0] == f"image {image}: pulling"
+        assert said[-1].startswith(f"image {image}: pulled in ")
+    task = await tesk.run(executors=[{"image": image, "command": ["echo", "again"]}])
+    assert task["logs"][0]["logs"][0]["stdout"] == "again\n"
+    assert "system_logs" not in task["logs"][0]
+
+
+async def test_finished_tasks_are_deleted_at_their_age(settings: Settings) -> None:
+    async with started(msgspec.structs.replace(settings, prune_after_s=0.5)) as tesk:
+        task_id = await tesk.create(executors=[sh("true")])
+        running = await tesk.create(executors=[sh("sleep 30")])
+        async with asyncio.timeout(30):
+            while await tesk.store.get(task_id, "MINIMAL"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await cancel_and_see(tesk, running)
 
 
 async def test_a_container_that_cannot_start_is_a_system_error(settings: Settings, engine_socket: Path) -> None:

@@ -63,7 +63,11 @@ def podman_service(folder: Path) -> Iterator[Path]:
     podman = shutil.which("podman")
     assert podman, "podman is missing; scripts/test installs it"
     socket, log, configuration = sockets.prepare(folder)
-    environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
+    registries = folder / "registries.conf"
+    registries.write_text('[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
+    environment = {
+        **os.environ, "CONTAINERS_CONF": str(configuration), "CONTAINERS_REGISTRIES_CONF": str(registries),
+    }  # fmt: skip
     with log.open("wb") as out:
         process = subprocess.Popen(
             [podman, "system", "service", "--time=0", f"unix://{socket}"],
@@ -86,7 +90,7 @@ def podman_service(folder: Path) -> Iterator[Path]:
 
 def image_archive(name: str, *, user: str = "", entrypoint: Sequence[str] = (), shell: bool = True) -> bytes:
     """An image as `docker load` reads it: busybox and its applets, or one static program and no shell."""
-    layer = _layer(shell=shell)
+    layer = image_layer(shell=shell)
     configuration = json.dumps({
         "architecture": "amd64", "os": "linux",
         "config": {
@@ -105,7 +109,8 @@ def image_archive(name: str, *, user: str = "", entrypoint: Sequence[str] = (), 
     return archive.getvalue()
 
 
-def _layer(*, shell: bool) -> bytes:
+def image_layer(*, shell: bool) -> bytes:
+    """The files of an image as a tar archive."""
     busybox = shutil.which("busybox")
     assert busybox, "busybox is missing; scripts/test installs it (package busybox-static)"
     layer = io.BytesIO()

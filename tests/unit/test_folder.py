@@ -1,0 +1,78 @@
+"""A task's folder: facts that are whole or absent, ends of streams that hostile programs wrote, space given back."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tesk.engines.local.folder import TRIM_BYTES, Folder, open_below, tail
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path / "task")
+    folder.make()
+    return folder
+
+
+def test_a_fact_is_whole_or_not_there(folder: Folder) -> None:
+    assert folder.fact("began", str) is None
+    folder.establish("began", "now")
+    folder.establish("began", "then")
+    assert folder.fact("began", str) == "then"
+    assert os.listdir(folder.path / "facts") == ["began"]
+
+
+def test_notes_are_lines_in_order(folder: Folder) -> None:
+    assert folder.notes() == []
+    folder.note("one")
+    folder.note("two\nlines")
+    assert folder.notes() == ["one", "two lines"]
+
+
+def test_a_tail_is_the_end_of_the_file_and_never_half_a_character(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a" + "é" * 100)
+    assert tail(tmp_path, "/out", 11) == "é" * 5
+    assert tail(tmp_path, "/out", 1000) == "a" + "é" * 100
+    (tmp_path / "out").write_bytes(b"\xff\xfeok")
+    assert tail(tmp_path, "/out", 1000).endswith("ok")
+    assert tail(tmp_path, "/absent/out", 10) == ""
+
+
+def test_nothing_is_read_through_links_pipes_or_folders(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    (root / "link").symlink_to(secret)
+    (root / "up").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe")
+    for path in ("/link", "/up/secret", "/../secret", "/pipe", "/folder", "/folder/../../secret"):
+        descriptor = open_below(root, path, os.O_RDONLY)
+        assert descriptor is None or path.startswith(("/..", "/folder/..")), path
+        if descriptor is not None:
+            os.close(descriptor)
+    assert tail(root, "/link", 100) == tail(root, "/up/secret", 100) == ""
+
+
+def test_trimming_gives_space_back_and_keeps_the_end(folder: Folder) -> None:
+    control = folder.control(0)
+    with (control / "stdout").open("wb") as out:
+        for _ in range(3):
+            out.write(b"x" * TRIM_BYTES)
+        out.write(b"the end")
+    before = (control / "stdout").stat()
+    folder.trim(0)
+    after = (control / "stdout").stat()
+    assert after.st_size == before.st_size
+    assert after.st_blocks < before.st_blocks / 2
+    assert tail(folder.path / "control" / "0", "/stdout", 7) == "the end"
+
+
+def test_removing_takes_all_with_it_and_may_be_repeated(folder: Folder) -> None:
+    (folder.scratch / "a/b").mkdir(parents=True)
+    (folder.scratch / "a/b/f").write_text("x")
+    (folder.scratch / "a").chmod(0)
+    folder.remove()
+    folder.remove()
+    assert not folder.path.exists()
