@@ -95,7 +95,7 @@ def _task(**flags: Any) -> dict[str, Any]:
         volumes=flags["volumes"],
         executor={key: flags[key] for key in ("workdir", "stdin", "stdout", "stderr", "ignore_error")}
         | {"env": document.pairs_from(flags["env"], what="--env", bare_ok=False)},
-        resources={"cpu_cores": flags["cpu"], "ram_gb": flags["ram"], "disk_gb": flags["disk"]},
+        resources={"cpu_cores": _whole(flags["cpu"]), "ram_gb": flags["ram"], "disk_gb": flags["disk"]},
         tags=document.pairs_from(flags["tags"], what="--tag", bare_ok=True),
         name=flags["name"],
     )
@@ -138,3 +138,8 @@ def exit_code(task: dict[str, Any]) -> int:
     if state is State.EXECUTOR_ERROR and codes and isinstance(codes[-1], int) and 0 < codes[-1] < 256:
         return codes[-1]
     return NO_EXIT_CODE
+
+
+def _whole(number: float | None) -> float | int | None:
+    """The number as an integer where it is one: the specification has whole cores."""
+    return int(number) if number is not None and number.is_integer() else number
