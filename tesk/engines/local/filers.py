@@ -17,6 +17,7 @@ from tesk.filer.plan import Done, Event, Failed, Plan
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 30.0
+RETRY_S: Final = (0.2, 1.0)
 
 
 class Filers:
@@ -48,11 +49,14 @@ class Filers:
         path.write_bytes(msgspec.json.encode(plan))
         path.chmod(0o600)
         try:
-            for _ in range(2):
+            for pause_s in (*RETRY_S, None):
                 code = await self._step(key, path, report)
                 if code is not None and code >= 0:
                     return
-            raise EngineError("the filer process was killed twice; is memory short? See the server's log")
+                log.warning("%s: the filer was killed", key)
+                if pause_s is not None:
+                    await asyncio.sleep(pause_s)
+            raise EngineError("the filer was killed again and again; is memory short? See the server's log")
         finally:
             path.unlink(missing_ok=True)
 

@@ -148,7 +148,7 @@ class Run:
                 for image in images:
                     group.create_task(self._pull(image))
                 group.create_task(self._fetch())
-        except* (End, EngineError, DockerError, aiohttp.ClientError, OSError) as problems:
+        except BaseExceptionGroup as problems:
             raise _first(problems) from None
 
     async def _pull(self, image: str) -> None:
