@@ -81,17 +81,21 @@ class Tesk:
         return await self.ended(await self.create(**document))
 
     async def leftovers(self, socket: Path) -> list[str]:
-        """Containers and folders that this tesk has not removed within a while after its tasks' ends."""
-        listing = Containers(socket, instance(self.data))
-        try:
-            for _ in range(250):
-                left = [*await listing.names(), *(entry.name for entry in (self.data / "tasks").iterdir())]
-                if not left:
-                    break
-                await asyncio.sleep(0.04)
-            return left
-        finally:
-            await listing.close()
+        return await leftovers(socket, self.data)
+
+
+async def leftovers(socket: Path, data: Path) -> list[str]:
+    """Containers and folders that a tesk has not removed within a while after its tasks' ends."""
+    listing = Containers(socket, instance(data))
+    try:
+        for _ in range(250):
+            left = [*await listing.names(), *(entry.name for entry in (data / "tasks").iterdir())]
+            if not left:
+                break
+            await asyncio.sleep(0.04)
+        return left
+    finally:
+        await listing.close()
 
 
 @pytest.fixture

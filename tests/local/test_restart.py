@@ -14,9 +14,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tesk.engines.local.containers import Containers
-from tesk.engines.local.engine import instance
-from tests.local.conftest import content, sh
+from tests.local.conftest import content, leftovers, sh
 from tests.servers import containers
 
 TASKS = 60
@@ -107,7 +105,7 @@ async def test_tasks_survive_a_server_that_is_killed_at_random_moments(engine: s
             assert task["logs"][0]["logs"][1]["stdout"] == f"out {n}\n"
             ran = (server.shared / f"ran-{n}").read_text()
             assert ran == f"first\ninput {n}\ninline {n}\nsecond\n", f"task {n} ran more than once"
-        assert await _leftovers(path, server.data) == []
+        assert await leftovers(path, server.data) == []
         assert await server.end(signal.SIGTERM) == []
     shutil.rmtree(server.data)
 
@@ -132,16 +130,3 @@ async def _load_image(socket: Path) -> None:
     async with httpx.AsyncClient(transport=transport, timeout=60) as engine:
         archive = containers.image_archive(containers.IMAGE)
         (await engine.post("http://engine/images/load", content=archive)).raise_for_status()
-
-
-async def _leftovers(socket: Path, data: Path) -> list[str]:
-    listing = Containers(socket, instance(data))
-    try:
-        for _ in range(250):
-            left = [*await listing.names(), *(entry.name for entry in (data / "tasks").iterdir())]
-            if not left:
-                break
-            await asyncio.sleep(0.04)
-        return left
-    finally:
-        await listing.close()
