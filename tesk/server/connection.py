@@ -103,6 +103,7 @@ class Connection(HttpToolsProtocol):
             lines.append(b"connection: close\r\n")
         self.transport.write(b"".join((*lines, head, b"\r\n", body)))
         cycle.message_event.set()
+        cycle.scope["extensions"].clear()  # which refers to the cycle: nothing is left to the garbage collector
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()

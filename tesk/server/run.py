@@ -7,6 +7,7 @@ group commit makes one process fast enough.
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ from tesk.store.base import StoreError
 KEEP_ALIVE_S: Final = 75
 """Time that an idle connection is kept: longer than any client waits between two polls."""
 SHUTDOWN_LIMIT_S: Final = 8
+GARBAGE: Final = 20_000
+"""Objects between two searches for cycles: requests make none, and at Python's 700 the search is a tenth of a create."""
 
 
 def serve(settings: Settings) -> None:
@@ -83,6 +86,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
         print(f"server: {self._address}", flush=True)
 
     @contextlib.contextmanager
