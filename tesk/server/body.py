@@ -6,8 +6,8 @@ only after a preflight, which CORS answers (origins.py). A form or a script with
 
 from typing import Final
 
+from tesk.limit import Limit
 from tesk.server.exchange import Call, Refusal
-from tesk.server.limit import Limit
 
 BODY_LIMIT_S: Final = 60.0
 """Time in which a request body must have arrived."""

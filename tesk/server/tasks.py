@@ -11,10 +11,10 @@ import msgspec
 
 from tesk import tes
 from tesk.dispatcher import Dispatcher
+from tesk.limit import Limit
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.exchange import Call, Refusal, Reply
-from tesk.server.limit import Limit
 from tesk.store.base import NewTask, Query, Row, Store, TaskId
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from tesk.limit import Limit
 from tesk.store.base import StoreError
 
 BATCH: Final = 512
@@ -37,6 +38,7 @@ class Committer:
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._limit = Limit(CONFIRM_S)
         self._closed = False
         self._thread.start()
 
@@ -46,8 +48,7 @@ class Committer:
         answer = self._loop.create_future()
         self._queue.put(Write(kind, arguments, answer))
         try:
-            async with asyncio.timeout(CONFIRM_S):
-                return await answer
+            return await self._limit.on(answer)
         except TimeoutError:
             raise StoreError(
                 f"the database did not confirm a write within {CONFIRM_S:.0f} s: is the disk stuck?"

@@ -20,12 +20,15 @@ class Limit:
         self._since: dict[asyncio.Task[object], float] = {}
         self._expired: set[asyncio.Task[object]] = set()
         self._looking = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def on(self, wait: Awaitable[T]) -> T:
         """The result of the wait. A task is in one wait of a limit at a time."""
-        task = asyncio.current_task()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
-        loop = task.get_loop()
         self._since[task] = loop.time()
         if not self._looking:
             self._looking = True
