@@ -1,14 +1,14 @@
 """The store in PostgreSQL: for several server processes on one database.
 
-Creates that wait while a statement is under way go into one `unnest` INSERT, so that they share its commit; all else
-is one conditional statement each. Two processes may give one id: the second then takes another. The pool's sessions
-allow only the plans that the queries are written for, since statistics that lag behind must not turn a page into a
-scan of the table.
+Creates that wait while a statement is under way go into one `unnest` INSERT, so that they share its commit, and reads
+by id into one SELECT; all else is one conditional statement each. Two processes may give one id: the second then
+takes another. The pool's sessions allow only the plans that the queries are written for, since statistics that lag
+behind must not turn a page into a scan of the table.
 """
 
 import asyncio
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -17,6 +17,7 @@ import asyncpg
 from tesk.store import blocks, migrate, transitions
 from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
+from tesk.store.gather import Asked, Gatherer, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.queries import POSTGRESQL, Sql, one
@@ -50,7 +51,8 @@ SESSION: Final = {  # enable_sort off leaves incremental sorts, which end with t
 }
 CONNECTIONS: Final = 10
 WRITERS: Final = 2
-BATCH: Final = 512
+READERS: Final = 2
+"""Statements at once that insert, and that read by id in one view."""
 CONNECT_S: Final = 10.0
 STATEMENT_S: Final = 30.0
 PING_S: Final = 3.0
@@ -64,7 +66,6 @@ DatabaseFailure = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Timeo
 class Create(NamedTuple):
     new: NewTask
     rows: NewRows
-    answer: "asyncio.Future[TaskId]"
 
 
 class PostgresqlStore:
@@ -75,8 +76,8 @@ class PostgresqlStore:
         self._location = location(url)
         self._log_tail_bytes = log_tail_bytes
         self._identifiers = Identifiers()
-        self._creates: asyncio.Queue[Create] = asyncio.Queue()
-        self._writers: list[asyncio.Task[None]] = []
+        self._creates: Gatherer | None = None
+        self._gets: dict[str, Gatherer] = {}
         self._connections: Pool | None = None
         self._until_look = 0
 
@@ -91,21 +92,20 @@ class PostgresqlStore:
                 command_timeout=STATEMENT_S,
                 server_settings=SESSION,
                 init=_durable,
+                reset=_as_it_is,
             )
         except (*DatabaseFailure, ValueError) as error:
             raise cannot_use(self._location, error) from None
-        self._writers = [asyncio.create_task(self._write_creates()) for _ in range(WRITERS)]
+        self._creates = Gatherer(self._store, WRITERS)
+        self._gets = {view: Gatherer(partial(self._look_up, sql), READERS) for view, sql in _BY_ID.items()}
 
     async def close(self) -> None:
         """Stores what was asked for, then lets the connections go."""
+        gatherers = [each for each in (self._creates, *self._gets.values()) if each is not None]
+        self._creates, self._gets = None, {}
         try:
-            async with asyncio.timeout(STATEMENT_S):
-                await self._creates.join()
+            await asyncio.gather(*(each.close(STATEMENT_S) for each in gatherers))
         finally:
-            for writer in self._writers:
-                writer.cancel()
-            await asyncio.gather(*self._writers, return_exceptions=True)
-            self._writers = []
             await self._close_connections()
 
     async def _close_connections(self) -> None:
@@ -126,20 +126,21 @@ class PostgresqlStore:
             raise cannot_use(self._location, error) from error
 
     async def create(self, new: NewTask) -> TaskId:
-        _ = self._pool
-        rows = new_rows(self._identifiers.give(), new)
-        answer: asyncio.Future[TaskId] = asyncio.get_running_loop().create_future()
-        self._creates.put_nowait(Create(new, rows, answer))
-        return await answer
+        if self._creates is None:
+            raise self._not_open()
+        task_id: TaskId = await self._creates.ask(Create(new, new_rows(self._identifiers.give(), new)))
+        return task_id
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         number = read(task_id)
         if number is None:
             return None
-        rows = await self._run(Sql(_ONE[view], (number,)))
-        if not rows:
+        if not self._gets:
+            raise self._not_open()
+        row = await self._gets[view].ask(number)
+        if row is None:
             return None
-        return brief(rows[0]) if view == "MINIMAL" else whole(rows[0])
+        return brief(row) if view == "MINIMAL" else whole(row)
 
     async def page(self, query: Query) -> list[Row] | list[Brief]:
         return await read_page(query, POSTGRESQL, self._run)
@@ -181,8 +182,11 @@ class PostgresqlStore:
     @property
     def _pool(self) -> Pool:
         if self._connections is None:
-            raise StoreError(f"{self._location} is not open")
+            raise self._not_open()
         return self._connections
+
+    def _not_open(self) -> StoreError:
+        return StoreError(f"{self._location} is not open")
 
     async def _run(self, sql: Sql) -> Sequence[Any]:
         try:
@@ -190,35 +194,33 @@ class PostgresqlStore:
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
-    async def _write_creates(self) -> None:
-        """Stores what waits, for as long as the store is open."""
-        while True:
-            creates = [await self._creates.get()]
-            while len(creates) < BATCH and not self._creates.empty():
-                creates.append(self._creates.get_nowait())
-            try:
-                await self._store(creates)
-            finally:
-                for create in creates:
-                    self._creates.task_done()
-                    create.answer.cancel()
-
-    async def _store(self, creates: list[Create]) -> None:
+    async def _look_up(self, sql: str, gets: Sequence[Asked]) -> None:
+        """Answers each number with its row or None."""
+        wanted = [get.question for get in gets if not get.answer.done()]
         try:
-            await self._insert([create.rows for create in creates])
+            found = {row[0]: row for row in await self._pool.fetch(sql, wanted)}
+        except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the reader goes on
+            fail(gets, cannot_use(self._location, error))
+            return
+        for get in gets:
+            give(get, found.get(get.question))
+
+    async def _store(self, creates: Sequence[Asked]) -> None:
+        try:
+            await self._insert([create.question.rows for create in creates])
         except asyncpg.PostgresError as error:
             if _is_refusal(error):
                 for create in creates:
-                    await self._store_alone(create)
+                    give(create, await self._store_alone(create.question))
                 return
-            _fail(creates, cannot_use(self._location, error))
+            fail(creates, cannot_use(self._location, error))
         except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the writer goes on
-            _fail(creates, cannot_use(self._location, error))
+            fail(creates, cannot_use(self._location, error))
         else:
             for create in creates:
-                _answer(create, create.rows)
+                give(create, show(create.question.rows.task[0]))
 
-    async def _store_alone(self, create: Create) -> None:
+    async def _store_alone(self, create: Create) -> TaskId | StoreError:
         """One task that others must not suffer from, with a new id where its own is taken."""
         rows = create.rows
         for _ in range(SAME_ID_TRIES):
@@ -227,10 +229,10 @@ class PostgresqlStore:
             except asyncpg.UniqueViolationError:
                 rows = new_rows(self._identifiers.give(), create.new)
             except DatabaseFailure as error:
-                return _fail([create], cannot_use(self._location, error))
+                return cannot_use(self._location, error)
             else:
-                return _answer(create, rows)
-        return _fail([create], StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already"))
+                return show(rows.task[0])
+        return StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already")
 
     async def _insert(self, new: Sequence[NewRows]) -> None:
         self._until_look -= len(new)
@@ -240,7 +242,7 @@ class PostgresqlStore:
         await insert(self._pool, new)
 
 
-_ONE: Final = {view: one(view) for view in ("MINIMAL", "BASIC", "FULL")}
+_BY_ID: Final = {view: one(view).replace("= ?", "= ANY($1::bigint[])") for view in ("MINIMAL", "BASIC", "FULL")}
 _ADVANCE: Final = {
     state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()
 }
@@ -265,17 +267,6 @@ def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     return [[row[column] for row in rows] for column in range(width)]
 
 
-def _answer(create: Create, rows: NewRows) -> None:
-    if not create.answer.done():
-        create.answer.set_result(show(rows.task[0]))
-
-
-def _fail(creates: Sequence[Create], error: StoreError) -> None:
-    for create in creates:
-        if not create.answer.done():
-            create.answer.set_exception(error)
-
-
 def _is_refusal(error: asyncpg.PostgresError) -> bool:
     """Whether the server is well and refused these very rows (SQLSTATE 22: data, 23: constraints, 54: limits)."""
     return (error.sqlstate or "")[:2] in ("22", "23", "54")
@@ -285,6 +276,10 @@ async def _durable(connection: Any) -> None:
     """A commit that is answered is on disk, whatever the database's default."""
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         await connection.execute("SET synchronous_commit = on")
+
+
+async def _as_it_is(_: Any) -> None:
+    """Nothing here changes a session: asyncpg's reset after each use would cost a round trip, and undo _durable."""
 
 
 async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:

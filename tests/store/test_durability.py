@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from tesk.store import open_store
-from tesk.store.base import Brief, Query, Row, Store
+from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.tes import State
-from tests.servers.postgres import postgres
+from tests.servers.postgres import Postgres, postgres
 from tests.store.creating import content, document
 
 KILLS = 6
@@ -97,3 +97,25 @@ async def _is_whole(store: Store, row: Row) -> None:
         assert msgspec.json.decode(row.logs)[0]["logs"] == [{"exit_code": -1, "stdout": str(number)}]
     same = await store.page(Query(limit=100, tags=(("number", str(number)),), name_prefix=str(number)))
     assert Brief(row.id, row.state) in same
+
+
+async def test_every_commit_is_durable_where_the_database_says_off(postgres_server: Postgres) -> None:
+    url = postgres_server.new_database()
+    postgres_server.psql(f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = off")
+    store = open_store(url, log_tail_bytes=9)
+    await store.open()
+    try:
+        postgres_server.psql(NOTE_EACH_COMMIT, url)
+        for _ in range(5):
+            await asyncio.gather(*(store.create(NewTask(basic=b"{}")) for _ in range(5)))
+    finally:
+        await store.close()
+    assert postgres_server.psql("SELECT DISTINCT setting FROM noted", url) == "on"
+
+
+NOTE_EACH_COMMIT = """
+CREATE TABLE noted (setting text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+CREATE TRIGGER note AFTER INSERT ON task FOR EACH STATEMENT EXECUTE FUNCTION note();
+"""
