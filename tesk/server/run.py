@@ -35,7 +35,7 @@ KEEP_ALIVE_S: Final = 75
 """Time that an idle connection is kept: longer than any client waits between two polls."""
 SHUTDOWN_LIMIT_S: Final = 8
 GARBAGE: Final = 20_000
-"""Objects between two searches for cycles: requests make none, and at Python's 700 the search is a tenth of a create."""
+"""Objects between two searches for cycles: requests make none, and at Python's 700 it is a tenth of a create."""
 
 
 def serve(settings: Settings) -> None:
@@ -54,6 +54,7 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
+        await _take_lease(settings, opened)
         engine = open_engine(settings)
         dispatcher = Dispatcher(store, engine, settings)
         opened.push_async_callback(dispatcher.stop)
@@ -100,6 +101,14 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+
+async def _take_lease(settings: Settings, opened: contextlib.AsyncExitStack) -> None:
+    """Keeps a second server from a PostgreSQL database; SQLite's store does so itself."""
+    if settings.database_url.startswith("postgres"):
+        from tesk.store import lease
+
+        opened.push_async_callback((await lease.take(settings.database_url)).close)
 
 
 def _database(settings: Settings) -> str:

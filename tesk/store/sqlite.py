@@ -262,8 +262,8 @@ def _locked(path: Path) -> TextIO:
         holder = lock.read().strip()
         lock.close()
         raise StoreError(
-            f"SQLite file {path} is in use by process {holder or 'unknown'}: stop that one, or use PostgreSQL "
-            "for more than one server"
+            f"SQLite file {path} is in use by process {holder or 'unknown'}: stop that one, or give "
+            "this one another --data"
         ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))

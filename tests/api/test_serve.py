@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tesk.server.listen import CannotListen, at, listen, url
+from tests.servers.postgres import Postgres
 
 SERVE = """
 import json, sys
@@ -136,6 +137,19 @@ def test_a_second_server_on_the_same_sqlite_file_is_refused(tmp_path: Path) -> N
     with started(arguments(tmp_path, {})) as process:
         address(process)
         assert "tesk.db" in cannot_start(arguments(tmp_path, {}))
+
+
+def test_a_postgresql_database_has_one_server(tmp_path: Path, postgres_server: Postgres) -> None:
+    settings = {"database_url": postgres_server.new_database()}
+    with started(arguments(tmp_path / "one", settings)) as process:
+        here = address(process)
+        assert httpx.post(f"{here}/v1/tasks", json=TASK, timeout=30).status_code == 200
+        assert "served by another tesk" in cannot_start(arguments(tmp_path / "two", settings))
+        process.terminate()
+        process.wait(30)
+    with started(arguments(tmp_path / "two", settings)) as process:
+        here = address(process)
+        assert len(httpx.get(f"{here}/v1/tasks", timeout=30).json()["tasks"]) == 1
 
 
 def test_a_data_folder_may_have_any_name(tmp_path: Path) -> None:
