@@ -12,8 +12,8 @@ import asyncpg
 from tesk.store.base import StoreError
 from tesk.store.postgresql import CONNECT_S, DatabaseFailure, cannot_use, location
 
-NUMBER: Final = 0x7465736B
-"""The lock's number: "tesk"."""
+NUMBER: Final = 0x7465736B01
+"""The lock's number: "tesk" and 1; migrations hold another."""
 
 
 class Lease:
