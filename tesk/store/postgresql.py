@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: for several server processes on one database.
+"""The store in PostgreSQL, for a server whose database is kept elsewhere.
 
 Creates that wait while a statement is under way go into one `unnest` INSERT, so that they share its commit, and reads
 by id into one SELECT; all else is one conditional statement each. Two processes may give one id: the second then
