@@ -17,12 +17,11 @@ import asyncpg
 from bench.proto import store_postgresql, store_sqlite
 from tesk.store import migrate, open_store, postgresql, sqlite
 from tesk.store.base import NewTask
-from tesk.store.blocks import SIZE, Block
 from tesk.store.identifiers import now_ms
 from tesk.store.rows import NewRows, new_rows
 from tesk.tes import State, documents, parse
 
-BATCH = SIZE
+BATCH = 2048
 CREATE = Path(__file__).parent / "api_create.lua"
 
 
@@ -48,12 +47,18 @@ def _tasks(count: int) -> Iterator[NewRows]:
     basic, full = documents(task)
     first = now_ms() - count
     for n in range(count):
-        name = f"{'old' if n < count // 2 else 'new'}-sample-{n:07d}"
+        age = "old" if n < count // 2 else "new"
+        name = f"{age}-sample-{n:07d}"
         if n % 50 == 7:
             name = f"fiftieth-{n}"
         if n % 10_000 == 8:
             name = f"seldom-{n}"
         tags = {"run": "r-17", "step": "align", "half": str(n % 2), "number": str(n)}
+        tags["age"] = age
+        if n % 2:
+            tags["odd"] = "yes"
+        if n % 50 == 2:
+            tags["fiftieth"] = "yes"
         if n % 5_000 == 0:
             tags["few"] = "yes"
         made = new_rows(first + n << 20, NewTask(basic=basic, full=full, name=name, tags=tags))
@@ -81,14 +86,21 @@ def _tesk_sqlite(path: Path, count: int) -> None:
     migrate.sqlite(path)
     with sqlite3.connect(path, isolation_level=None) as database:
         database.execute("PRAGMA synchronous = OFF")
-        block = Block()
         for batch in _batches(count):
             database.execute("BEGIN")
-            block = sqlite.insert(database, batch, block)
+            sqlite.insert(database, batch)
             database.execute("COMMIT")
         database.execute(END)
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
+    asyncio.run(_summarise(f"sqlite:///{path}"))
+
+
+async def _summarise(url: str) -> None:
+    store = open_store(url, log_tail_bytes=0)
+    await store.open()
+    await store.summarise()
+    await store.close()
 
 
 async def _tesk_postgresql(url: str, count: int) -> None:
@@ -97,10 +109,10 @@ async def _tesk_postgresql(url: str, count: int) -> None:
     await store.close()
     async with asyncpg.create_pool(url, min_size=1, max_size=1, command_timeout=3600) as pool:
         for batch in _batches(count):
-            await pool.execute("INSERT INTO block VALUES ($1) ON CONFLICT DO NOTHING", batch[0].task[0])
             await postgresql.insert(pool, batch)
         await pool.execute(END)
         await pool.execute("VACUUM ANALYZE")
+    await _summarise(url)
 
 
 def _prototype_rows(made: NewRows) -> tuple[tuple[Any, ...], list[tuple[int, str, str, int]]]:

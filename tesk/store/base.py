@@ -101,6 +101,9 @@ class Store(Protocol):
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time; how many were deleted."""
 
+    async def summarise(self) -> None:
+        """Brings up to date what makes filters quick that each match many tasks; by and by it is done unasked."""
+
 
 class StoreError(RuntimeError):
     """The database cannot be used: the message says which, why and what to do."""

@@ -1,35 +1,51 @@
-"""How a page is read, whatever the database: choose what drives it, read it, merge owners.
+"""How a page is read, whatever the database: choose what answers it, read it, merge owners.
 
-`Reader` is the little that both databases have in common here: run a statement, get its rows.
+A group of spans is read at first, since mostly it fills the page; then all that are left.
 """
 
 import heapq
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
 
+from msgspec.structs import replace
+
+from tesk.store import spans
 from tesk.store.base import Brief, Query, Row
 from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
+    EDGE,
+    HELD_BELOW,
     OWNERS,
     RARE,
-    WALK,
+    WITHIN,
     Dialect,
-    Driver,
     Filters,
     NameDriver,
     OwnerDriver,
     Sql,
-    among_newest,
-    held,
+    found,
     is_storable,
+    names,
     page,
     probe,
+    summaries,
 )
+from tesk.store.reader import Reader
 from tesk.store.rows import brief, whole
+from tesk.store.spans import common, name_range, positions, terms_of, unpack
+
+FIRST_SPANS: Final = 16
+ALL_SPANS: Final = 1 << 30
+LEAST_LOOKED_UP: Final = 64
+"""Candidates that are looked up at once, even for a shorter page: some may have another state by now."""
+MISSES: Final = 512
+"""Candidates that turn out to have another name before names are searched for themselves."""
 
 
-class Reader(Protocol):
-    async def __call__(self, sql: Sql) -> Sequence[Any]: ...
+def batched(ordinals: Iterator[int], size: int) -> Iterator[list[int]]:
+    while batch := list(islice(ordinals, size)):
+        yield batch
 
 
 async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | list[Brief]:
@@ -48,7 +64,7 @@ async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | 
 
 
 async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
-    """Rows of one owner, driven by the rarest filter if there is a rare one."""
+    """Rows of one owner, driven by the only filter or a rare one, else by summaries."""
     drivers = filters.drivers() or [OwnerDriver()]
     if len(drivers) > 1 or filters.name_prefix:
         counts = (await run(probe(filters, dialect)))[0]
@@ -56,29 +72,74 @@ async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Re
         if fewest == 0:
             return []
         rarest = drivers[list(counts).index(fewest)]
-        drivers = [rarest] if fewest < RARE else [_in_order(driver) for driver in drivers]
-    if len(drivers) == 1:
-        return await run(page(filters, drivers[0], query.view, query.limit, dialect))
-    return await _page_by_trial(drivers, filters, query, dialect, run)
+        if fewest >= RARE:
+            return await _page_by_spans(filters, query, dialect, run)
+        drivers = [rarest]
+    return await run(page(filters, drivers[0], query.view, query.limit, dialect))
 
 
-async def _page_by_trial(
-    drivers: Sequence[Driver], filters: Filters, query: Query, dialect: Dialect, run: Reader
-) -> Sequence[Any]:
-    """Rows by the first driver whose newest ids give them all, else by the one whose newest ids gave most."""
-    best, most = drivers[0], -1
-    for driver in drivers:
-        count = (await run(held(filters, driver, dialect)))[0][0]
-        if count == 0:
-            return []
-        rows = await run(among_newest(filters, driver, query.view, query.limit, dialect))
-        if count < WALK or len(rows) >= query.limit:
-            return rows
-        if len(rows) > most:
-            best, most = driver, len(rows)
-    return await run(page(filters, best, query.view, query.limit, dialect))
+async def _page_by_spans(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
+    """Rows of the tasks that are not in a span yet, then of those that are."""
+    edge = await run(Sql(EDGE, (filters.before,)))
+    number, last, held = edge[0] if edge else (-1, 0, 0)
+    rows: list[Any] = []
+    if last + 1 < filters.before:
+        driver = next((each for each in filters.drivers() if not isinstance(each, NameDriver)), OwnerDriver())
+        rows += await run(page(replace(filters, after=last), driver, query.view, query.limit, WITHIN[dialect]))
+    else:
+        begin = number * spans.SIZE
+        below = await run(Sql(HELD_BELOW, (begin, begin + spans.SIZE, filters.before)))
+        held = below[0][0] + 1 - begin if below else 0
+    rest = replace(query, limit=query.limit - len(rows))
+    return rows + await _among_spans(filters, rest, (number, held), dialect, run)
 
 
-def _in_order(driver: Driver) -> Driver:
-    """The driver as one that gives ids newest first however many it has."""
-    return NameDriver(driver.prefix, rare=False) if isinstance(driver, NameDriver) else driver
+async def _among_spans(
+    filters: Filters, query: Query, begin: tuple[int, int], dialect: Dialect, run: Reader
+) -> list[Any]:
+    """Rows of tasks in spans; `begin` is the number of the newest and how many of its places count."""
+    (number, held), rows = begin, list[Any]()
+    narrower, some, missed = None, FIRST_SPANS, 0
+    while len(rows) < query.limit and number >= 0:
+        ordinals, following = await _candidates(filters, number, held, some, narrower, dialect, run)
+        held, some = spans.SIZE, ALL_SPANS
+        for group in batched(ordinals, max(query.limit - len(rows), LEAST_LOOKED_UP)):
+            tasks = await run(found(filters, group, query.view, query.limit - len(rows), dialect))
+            rows += sorted(tasks, key=lambda row: -row[0])
+            missed += len(group) - len(tasks)
+            if len(rows) >= query.limit:
+                break
+            if missed > MISSES and narrower is None and (narrower := name_range(filters.name_prefix or "")) is not None:
+                following, held = divmod(group[-1], spans.SIZE)
+                break
+        number = following
+    return rows
+
+
+async def _candidates(
+    filters: Filters,
+    number: int,
+    held: int,
+    limit: int,
+    narrower: tuple[str, str] | None,
+    dialect: Dialect,
+    run: Reader,
+) -> tuple[Iterator[int], int]:
+    """Ordinals, greatest first, in `limit` spans up to `number`, of which the first `held` places count; the number of
+    the span from which to go on, or -1."""
+    terms = terms_of(filters.state, filters.name_prefix, filters.tags)
+    rows = await run(summaries(filters.owner, terms, number, limit, dialect))
+    bitmaps = {row[0]: common(row[1:], terms) for row in rows}
+    following = rows[-1][0] - 1 if len(rows) == limit else -1
+    if narrower is not None:
+        named = await run(names(filters.owner, narrower, number, spans.SIZE + 1, dialect))
+        if len(named) > spans.SIZE:  # the last span may have more
+            following = max(following, named[-1][0])
+        some: dict[int, int] = {}
+        for span, has in named:
+            some[span] = some.get(span, 0) | unpack(has)
+        bitmaps = {span: bits & some.get(span, 0) for span, bits in bitmaps.items() if span > following}
+    if number in bitmaps:
+        bitmaps[number] &= (1 << held) - 1
+    ordinals = (span * spans.SIZE + position for span, bits in bitmaps.items() for position in positions(bits))
+    return ordinals, following

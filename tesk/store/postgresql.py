@@ -8,28 +8,37 @@ behind must not turn a page into a scan of the table.
 
 import asyncio
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from tesk.store import blocks, migrate, transitions
+from tesk.store import migrate, transitions
 from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Asked, Gatherer, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
-from tesk.store.queries import POSTGRESQL, Sql, one
+from tesk.store.postgresql_spans import COUNT_PRUNED, summarise_step
+from tesk.store.queries import POSTGRESQL, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
+from tesk.store.summariser import keep_up
 from tesk.tes import State, TaskLog
 
 INSERT: Final = f"""
-WITH t AS (INSERT INTO task ({TASK_COLUMNS}, block)
-  SELECT u.*, (SELECT max(first) FROM block WHERE first <= u.id) FROM unnest($1::bigint[], $2::int[], $3::smallint[],
-  $4::smallint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]) AS u(id)),
+WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
+t AS (INSERT INTO task ({TASK_COLUMNS})
+  SELECT CASE WHEN u.id > (SELECT closed FROM f) THEN u.id END, u.owner, u.state, u.submitted, u.created, u.name,
+  u.tags, u.warnings, u.basic FROM unnest($1::bigint[], $2::int[], $3::smallint[], $4::smallint[], $5::bigint[],
+  $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]) AS u({TASK_COLUMNS})),
 c AS (INSERT INTO content (task, document) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
 INSERT INTO tag (owner, key, task, value) SELECT * FROM unnest($12::int[], $13::text[], $14::bigint[], $15::text[])
+"""
+"""An id that is not above the frontier becomes null, which is refused: a server whose clock is behind takes another.
+
+The lock waits for a frontier that is being moved and then sees where it is; it keeps the frontier from being moved
+before the commit. So once it has been moved, all tasks below it are seen by whoever looks.
 """
 KEEP_LOG: Final = (
     "INSERT INTO log (task, logs) SELECT id, ? FROM changed "
@@ -78,8 +87,9 @@ class PostgresqlStore:
         self._identifiers = Identifiers()
         self._creates: Gatherer | None = None
         self._gets: dict[str, Gatherer] = {}
+        self._summarising: asyncio.Task[None] | None = None
+        self._one_step = asyncio.Lock()
         self._connections: Pool | None = None
-        self._until_look = 0
 
     async def open(self) -> None:
         try:
@@ -98,11 +108,15 @@ class PostgresqlStore:
             raise cannot_use(self._location, error) from None
         self._creates = Gatherer(self._store, WRITERS)
         self._gets = {view: Gatherer(partial(self._look_up, sql), READERS) for view, sql in _BY_ID.items()}
+        self._summarising = asyncio.create_task(keep_up(self._summarise_step))
 
     async def close(self) -> None:
         """Stores what was asked for, then lets the connections go."""
         gatherers = [each for each in (self._creates, *self._gets.values()) if each is not None]
         self._creates, self._gets = None, {}
+        if self._summarising is not None:
+            self._summarising.cancel()
+            await asyncio.gather(self._summarising, return_exceptions=True)
         try:
             await asyncio.gather(*(each.close(STATEMENT_S) for each in gatherers))
         finally:
@@ -179,6 +193,17 @@ class PostgresqlStore:
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
+    async def summarise(self) -> None:
+        while await self._summarise_step():
+            pass
+
+    async def _summarise_step(self) -> bool:
+        try:
+            async with self._one_step, self._pool.acquire() as connection:
+                return await summarise_step(connection)
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
+
     @property
     def _pool(self) -> Pool:
         if self._connections is None:
@@ -226,7 +251,8 @@ class PostgresqlStore:
         for _ in range(SAME_ID_TRIES):
             try:
                 await self._insert([rows])
-            except asyncpg.UniqueViolationError:
+            except (asyncpg.UniqueViolationError, asyncpg.NotNullViolationError):
+                self._identifiers.follow(await self._pool.fetchval("SELECT closed FROM frontier"))
                 rows = new_rows(self._identifiers.give(), create.new)
             except DatabaseFailure as error:
                 return cannot_use(self._location, error)
@@ -235,10 +261,6 @@ class PostgresqlStore:
         return StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already")
 
     async def _insert(self, new: Sequence[NewRows]) -> None:
-        self._until_look -= len(new)
-        if self._until_look <= 0:
-            self._until_look = blocks.BEGIN_EVERY
-            await self._pool.execute(blocks.BEGIN, blocks.SIZE, blocks.AHEAD)
         await insert(self._pool, new)
 
 
@@ -254,13 +276,6 @@ async def insert(pool: Pool, new: Sequence[NewRows]) -> None:
     contents = [each.content for each in new if each.content is not None]
     tags = [tag for each in new for tag in each.tags]
     await pool.execute(INSERT, *map(list, tasks), *_columns(contents, 2), *_columns(tags, 4))
-
-
-@lru_cache(1024)
-def numbered(sql: str) -> str:
-    """The statement with `?` written as `$1`, `$2`, …"""
-    first, *others = sql.split("?")
-    return first + "".join(f"${n}{part}" for n, part in enumerate(others, 1))
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -287,6 +302,7 @@ async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:
     ids = [row["id"] for row in rows]
     tags = [(row["owner"], key, row["id"]) for row in rows for key in transitions.tag_keys(row["tags"])]
     await connection.execute(DELETE_TAGS, *_columns(tags, 3))
+    await connection.execute(COUNT_PRUNED, ids)
     for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
         await connection.execute(f"DELETE FROM {table} WHERE {key} = ANY($1::bigint[])", ids)
     return len(ids)

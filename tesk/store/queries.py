@@ -1,14 +1,16 @@
 """List requests as SQL: which index drives a page, and the statement that reads it.
 
 A page is the newest ids that pass every filter. One filter *drives*: its index gives ids newest first, and each id is
-looked up in the others. The rarest filter drives, as found by a bounded count (`probe`), and among filters that are
-not rare the one whose newest ids pass the others most often: so a page costs the same among a thousand
-tasks and a million. The ids of a name prefix are sorted when they are few, else they come block by block (see blocks).
+looked up in the others. A filter that is rare drives, as found by a bounded count (`probe`); filters that are all
+frequent are answered by the summaries of spans (see spans), and driven only among the newest tasks, which have none
+yet. So a page costs the same among a thousand tasks and a million.
 
 Parameters are written as `?`; the two databases differ only in how a plan is held to (`Dialect`).
 """
 
 import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -22,10 +24,7 @@ NAME_INDEXED: Final = 500
 TAG_INDEXED_BYTES: Final = 500
 RARE: Final = 256
 """A filter with fewer tasks than this is rare: to look at all of them is quick."""
-WALK: Final = 512
-"""How many of a filter's newest ids are looked at before another filter is tried."""
-
-Parameter = int | str | bytes | None
+Parameter = int | str | bytes | list[int] | None
 
 
 class Sql(NamedTuple):
@@ -34,21 +33,26 @@ class Sql(NamedTuple):
 
 
 class Dialect(Struct, frozen=True):
-    """How a database is held to a plan. `pins` names the index in the FROM clause (SQLite), else row comparisons and
-    an optimisation fence leave no other plan (PostgreSQL)."""
+    """How a database is held to a plan. `pins` names the index in the FROM clause (SQLite), `compares_rows` compares
+    whole rows of it, and an optimisation fence leaves no other plan (PostgreSQL, which in such a comparison does not
+    stop at a lower bound: there `Filters.after` does not count)."""
 
     pins: bool
+    compares_rows: bool
 
 
-SQLITE: Final = Dialect(pins=True)
-POSTGRESQL: Final = Dialect(pins=False)
+SQLITE: Final = Dialect(pins=True, compares_rows=False)
+POSTGRESQL: Final = Dialect(pins=False, compares_rows=True)
+WITHIN: Final = {SQLITE: SQLITE, POSTGRESQL: Dialect(pins=False, compares_rows=False)}
+"""For pages that `after` bounds to a few thousand ids, so that any plan will do."""
 
 
 class Filters(Struct, frozen=True):
-    """A list request of one owner: ids below `before`."""
+    """A list request of one owner: ids below `before` and above `after`."""
 
     owner: int
     before: int = GREATEST
+    after: int = 0
     state: State | None = None
     name_prefix: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
@@ -75,7 +79,6 @@ class StateDriver(Struct, frozen=True):
 
 class NameDriver(Struct, frozen=True):
     prefix: str
-    rare: bool = True
 
 
 class OwnerDriver(Struct, frozen=True):
@@ -90,6 +93,13 @@ def tag_text(text: str) -> str:
     if len(text) * 4 <= TAG_INDEXED_BYTES or len(data := text.encode()) <= TAG_INDEXED_BYTES:
         return text
     return "sha256:" + hashlib.sha256(data).hexdigest() * 8
+
+
+@lru_cache(1024)
+def numbered(sql: str) -> str:
+    """The statement with `?` written as `$1`, `$2`, …"""
+    first, *others = sql.split("?")
+    return first + "".join(f"${n}{part}" for n, part in enumerate(others, 1))
 
 
 def is_storable(text: str) -> bool:
@@ -112,7 +122,7 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
     counts, parameters = list[str](), list[Parameter]()
     for driver in filters.drivers():
         # names are not in order of ids: those of one prefix are counted whatever the page begins with
-        counted = replace(filters, before=GREATEST) if isinstance(driver, NameDriver) else filters
+        counted = replace(filters, before=GREATEST, after=0) if isinstance(driver, NameDriver) else filters
         source = _source(driver, counted, dialect)
         counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS c)")
         parameters += source.parameters
@@ -121,8 +131,8 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
 
 def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Dialect) -> Sql:
     """The page itself; the columns are those of the view."""
-    ids = _ids(filters, driver, dialect)
     if isinstance(driver, NameDriver):
+        ids = _ids(filters, driver, dialect)
         # ids first, since a sort would take the documents along
         text = f"WITH d AS MATERIALIZED ({ids.text} LIMIT ?) SELECT {_columns(view)} FROM d{_task('d.id', dialect)}"
         return Sql(f"{text}{_more(view)} ORDER BY d.id DESC", (*ids.parameters, limit))
@@ -134,33 +144,25 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
     return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
 
 
-def among_newest(filters: Filters, driver: Driver, view: str, limit: int, dialect: Dialect) -> Sql:
-    """The page as far as the driver's newest WALK ids give it."""
-    newest = _newest(filters, driver, dialect)
-    checks = _checks(filters, driver, "n.id")
-    text = f"WITH n AS MATERIALIZED ({newest.text}) SELECT {_columns(view)} FROM n{_task('n.id', dialect)}{_more(view)}"
-    text = f"{text} WHERE true{checks.text} ORDER BY n.id DESC LIMIT ?"
-    return Sql(text, (*newest.parameters, *checks.parameters, limit))
+def found(filters: Filters, ordinals: Sequence[int], view: str, limit: int, dialect: Dialect) -> Sql:
+    """The tasks at these places that have the state and the name; the columns are those of the view, in any order."""
+    checks = _checks(replace(filters, tags=()), OwnerDriver(), "t.id")
+    given: Parameter
+    if dialect.pins:
+        places, given = "json_each(?) AS o CROSS JOIN place AS p ON p.ordinal = o.value", str(list(ordinals))
+    else:
+        place = "SELECT task FROM place WHERE place.ordinal = o.value OFFSET 0"
+        places, given = f"unnest(?::bigint[]) AS o(value) CROSS JOIN LATERAL ({place}) AS p", list(ordinals)
+    text = f"SELECT {_columns(view)} FROM {places}{_task('p.task', dialect)}{_more(view)} WHERE true{checks.text}"
+    return Sql(f"{text} LIMIT ?", (given, *checks.parameters, limit))
 
 
-def held(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
-    """One row: how many ids the driver has, counted up to WALK."""
-    newest = _newest(filters, driver, dialect)
-    return Sql(f"SELECT count(*) FROM ({newest.text}) AS n", newest.parameters)
-
-
-def _newest(filters: Filters, driver: Driver, dialect: Dialect) -> Sql:
+def _ids(filters: Filters, driver: NameDriver, dialect: Dialect) -> Sql:
+    """All ids that have the name and pass, newest first."""
     source = _source(driver, filters, dialect)
-    text = f"SELECT {_key(driver)} AS id {source.text} {_order(driver, dialect)} LIMIT {WALK}"
-    return Sql(text, source.parameters)
-
-
-def _ids(filters: Filters, driver: NameDriver | Driver, dialect: Dialect) -> Sql:
-    """All ids that pass, newest first."""
-    source = _source(driver, filters, dialect)
-    checks = _checks(filters, driver, _key(driver))
-    ids = f"SELECT {_key(driver)} AS id {source.text}{checks.text}"
-    if isinstance(driver, NameDriver) and driver.rare and not dialect.pins:
+    checks = _checks(filters, driver, "t.id")
+    ids = f"SELECT t.id AS id {source.text}{checks.text}"
+    if not dialect.pins:
         ids = f"SELECT id FROM (SELECT t.id {source.text}{checks.text} OFFSET 0) AS t"
     return Sql(f"{ids} {_order(driver, dialect)}", (*source.parameters, *checks.parameters))
 
@@ -173,51 +175,42 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
     """FROM and WHERE of a driver's own ids."""
     if isinstance(driver, NameDriver):
         return _names(driver, filters, dialect)
-    owner, before = filters.owner, filters.before
+    owner, before, after = filters.owner, filters.before, filters.after
+    ids = (before, after)
     match driver:
-        case OwnerDriver() if dialect.pins:
-            where = "t.owner = ? AND t.id < ?"
-            return Sql(f"FROM task AS t INDEXED BY task_owner WHERE {where}", (owner, before))
-        case OwnerDriver():
+        case OwnerDriver() if dialect.compares_rows:
             where = "(t.owner, t.id) < (?, ?) AND t.owner >= ?"
             return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner))
-        case StateDriver(state=state) if dialect.pins:
-            where = "t.owner = ? AND t.state = ? AND t.id < ?"
-            return Sql(f"FROM task AS t INDEXED BY task_state WHERE {where}", (owner, int(state), before))
-        case StateDriver(state=state):
+        case OwnerDriver():
+            pin = " INDEXED BY task_owner" if dialect.pins else ""
+            return Sql(f"FROM task AS t{pin} WHERE t.owner = ? AND t.id < ? AND t.id > ?", (owner, *ids))
+        case StateDriver(state=state) if dialect.compares_rows:
             where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND t.state >= ?"
             return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state)))
+        case StateDriver(state=state):
+            pin = " INDEXED BY task_state" if dialect.pins else ""
+            where = "t.owner = ? AND t.state = ? AND t.id < ? AND t.id > ?"
+            return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, int(state), *ids))
         case TagDriver(key=key, value=""):
             pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
-            where = "g.owner = ? AND g.key = ? AND g.task < ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), before))
-        case TagDriver(key=key, value=value) if dialect.pins:
-            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ?"
-            parameters = (owner, tag_text(key), tag_text(value), before)
-            return Sql(f"FROM tag AS g INDEXED BY tag_value WHERE {where}", parameters)
-        case TagDriver(key=key, value=value):
+            where = "g.owner = ? AND g.key = ? AND g.task < ? AND g.task > ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), *ids))
+        case TagDriver(key=key, value=value) if dialect.compares_rows:
             where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
             shown = tag_text(value)
             return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown))
+        case TagDriver(key=key, value=value):
+            pin = " INDEXED BY tag_value" if dialect.pins else ""
+            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ? AND g.task > ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), tag_text(value), *ids))
 
 
 def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
-    """FROM and WHERE of a prefix's ids: from the index on names, or block by block."""
-    owner, before = filters.owner, filters.before
+    """FROM and WHERE of a prefix's ids, from the index on names."""
     name = _name_check(driver.prefix)
-    if driver.rare:
-        pin = " INDEXED BY task_name" if dialect.pins else ""
-        where = f"t.owner = ? AND t.id < ?{name.text}"
-        return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, before, *name.parameters))
-    where = "b.first < ? AND t.id < ?"
-    if dialect.pins:
-        from_ = "FROM block AS b CROSS JOIN task AS t INDEXED BY task_block"
-        # the + keeps SQLite from taking the bounds of b.first for those of t.block: it would read all blocks each time
-        where += f" AND t.owner = ? AND t.block = +b.first{name.text}"
-        return Sql(f"{from_} WHERE {where}", (before, before, owner, *name.parameters))
-    from_ = "FROM (SELECT first FROM block ORDER BY first DESC OFFSET 0) AS b CROSS JOIN LATERAL ("
-    from_ += f"SELECT * FROM task AS t WHERE t.owner = ? AND t.block = b.first{name.text} OFFSET 0) AS t"
-    return Sql(f"{from_} WHERE {where}", (owner, *name.parameters, before, before))
+    pin = " INDEXED BY task_name" if dialect.pins else ""
+    where = f"t.owner = ? AND t.id < ? AND t.id > ?{name.text}"
+    return Sql(f"FROM task AS t{pin} WHERE {where}", (filters.owner, filters.before, filters.after, *name.parameters))
 
 
 def _fenced(where: str, order: str) -> str:
@@ -266,15 +259,13 @@ def _name_check(prefix: str) -> Sql:
 
 def _order(driver: Driver, dialect: Dialect) -> str:
     match driver:
-        case TagDriver(value=""):
-            return "ORDER BY g.task DESC"
+        case TagDriver(value=value) if value and dialect.compares_rows:
+            return "ORDER BY g.value DESC, g.task DESC"
         case TagDriver():
-            return "ORDER BY g.task DESC" if dialect.pins else "ORDER BY g.value DESC, g.task DESC"
-        case NameDriver(rare=False):
-            return "ORDER BY b.first DESC, t.id DESC"
-        case StateDriver() if not dialect.pins:
+            return "ORDER BY g.task DESC"
+        case StateDriver() if dialect.compares_rows:
             return "ORDER BY t.state DESC, t.id DESC"
-        case OwnerDriver() if not dialect.pins:
+        case OwnerDriver() if dialect.compares_rows:
             return "ORDER BY t.owner DESC, t.id DESC"
         case _:
             return "ORDER BY t.id DESC"
@@ -301,6 +292,50 @@ def _more(view: str) -> str:
     if view != "FULL":
         return ""
     return " LEFT JOIN content AS c ON c.task = t.id LEFT JOIN log AS l ON l.task = t.id"
+
+
+EDGE: Final = "SELECT number, last, held FROM span WHERE first < ? ORDER BY first DESC LIMIT 1"
+"""The newest span that has ids below the parameter."""
+
+HELD_BELOW: Final = (
+    "SELECT ordinal FROM place WHERE ordinal >= ? AND ordinal < ? AND task < ? ORDER BY ordinal DESC LIMIT 1"
+)
+"""The last of a range of places whose task is below the last parameter."""
+
+
+def summaries(owner: int, terms: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect) -> Sql:
+    """Of spans up to `number`, newest first: the number, then what each term has, one column each."""
+    columns, joins, some, parameters = "", "", "", list[Parameter]()
+    for n, alternatives in enumerate(terms):
+        names = [f"a{n}_{m}" for m in range(len(alternatives))]
+        for name, term in zip(names, alternatives, strict=True):
+            columns += f", {name}.found"
+            joins += _term(name, len(names) > 1, dialect)
+            parameters += [owner, term]
+        if len(names) > 1:
+            some += f" AND coalesce({', '.join(f'{name}.found' for name in names)}) IS NOT NULL"
+    text = f"SELECT s.number{columns} FROM span AS s{joins} WHERE s.number <= ?{some} ORDER BY s.number DESC LIMIT ?"
+    return Sql(text, (*parameters, number, limit))
+
+
+def names(owner: int, terms: tuple[str, str], number: int, limit: int, dialect: Dialect) -> Sql:
+    """Of spans up to `number`, newest first: the number, then what a term from the first to below the second has."""
+    if dialect.pins:
+        joined = "CROSS JOIN term AS m ON m.span = s.number AND m.owner = ? AND m.term >= ? AND m.term < ?"
+    else:
+        where = "term.span = s.number AND term.owner = ? AND term.term >= ? AND term.term < ?"
+        joined = f"CROSS JOIN LATERAL (SELECT found FROM term WHERE {where} OFFSET 0) AS m"
+    text = f"SELECT s.number, m.found FROM span AS s {joined} WHERE s.number <= ? ORDER BY s.number DESC LIMIT ?"
+    return Sql(text, (owner, *terms, number, limit))
+
+
+def _term(name: str, may_lack: bool, dialect: Dialect) -> str:
+    """Joins what a term has, after the span."""
+    kind = "LEFT" if may_lack else "CROSS"
+    if dialect.pins:
+        return f" {kind} JOIN term AS {name} ON {name}.span = s.number AND {name}.owner = ? AND {name}.term = ?"
+    found = "SELECT found FROM term WHERE term.span = s.number AND term.owner = ? AND term.term = ? OFFSET 0"
+    return f" {kind} JOIN LATERAL ({found}) AS {name}{' ON true' if may_lack else ''}"
 
 
 def one(view: str) -> str:

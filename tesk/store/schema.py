@@ -45,7 +45,6 @@ task = Table(
     Column("submitted", SmallInteger, nullable=False, doc="1 once an engine was told of it"),
     Column("created", BigInteger, nullable=False, doc="ms since 1970"),
     Column("ended", BigInteger, doc="ms since 1970; null until the state is terminal"),
-    Column("block", BigInteger, nullable=False, doc="first of the block of tasks that it is in"),
     Column("name", plain_text),
     Column("tags", LargeBinary, doc="JSON object; what rows of tag it has"),
     Column("warnings", LargeBinary, doc="JSON array of texts"),
@@ -56,15 +55,45 @@ Index("task_owner", task.c.owner, task.c.id, task.c.state)
 Index("task_state", task.c.owner, task.c.state, task.c.id)
 indexed_name = text(f"substr(name, 1, {NAME_INDEXED})")
 Index("task_name", task.c.owner, indexed_name, task.c.id)
-Index("task_block", task.c.owner, task.c.block, indexed_name, task.c.id)
 unended, over = text("ended IS NULL"), text("ended IS NOT NULL")
 Index("task_unfinished", task.c.id, sqlite_where=unended, postgresql_where=unended)
 Index("task_ended", task.c.ended, sqlite_where=over, postgresql_where=over)
 
-block = Table(
-    "block",
+frontier = Table(
+    "frontier",
     metadata,
-    Column("first", identifier, primary_key=True, autoincrement=False, doc="no id of the block is less"),
+    Column("one", identifier, primary_key=True, autoincrement=False, doc="1: there is one row"),
+    Column("closed", BigInteger, nullable=False, doc="no task is added with this id or a lesser one"),
+)
+
+span = Table(
+    "span",
+    metadata,
+    Column("number", identifier, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, nullable=False, doc="no id of the span is less"),
+    Column("last", BigInteger, nullable=False, doc="no id of the span is greater"),
+    Column("held", Integer, nullable=False, doc="positions that are taken"),
+    Column("unended", Integer, nullable=False, doc="tasks that had not ended when their states were summarised"),
+    Column("alive", Integer, nullable=False, doc="tasks that were there when it was summarised"),
+    Column("pruned", Integer, nullable=False, doc="tasks that were pruned since"),
+)
+Index("span_first", span.c.first, unique=True)
+
+place = Table(
+    "place",
+    metadata,
+    Column("ordinal", identifier, primary_key=True, autoincrement=False, doc="number of the span * SIZE + position"),
+    Column("task", BigInteger, nullable=False),
+)
+
+term = Table(
+    "term",
+    metadata,
+    Column("span", identifier, primary_key=True, autoincrement=False),
+    Column("owner", Integer, primary_key=True, autoincrement=False),
+    Column("term", plain_text, primary_key=True, doc="what tasks can have in common (spans.py)"),
+    Column("found", LargeBinary, nullable=False, doc="positions that have it"),
+    sqlite_with_rowid=False,
 )
 
 content = Table(
@@ -106,7 +135,7 @@ def statements(dialect: Dialect) -> str:
     for table in (*metadata.sorted_tables, version):
         made.append(str(CreateTable(table).compile(dialect=dialect)).strip())
         made += [str(CreateIndex(each).compile(dialect=dialect)).strip() for each in sorted(table.indexes, key=str)]
-    return "".join(f"{each};\n" for each in [*made, "INSERT INTO block (first) VALUES (0)"])
+    return "".join(f"{each};\n" for each in [*made, "INSERT INTO frontier (one, closed) VALUES (1, 0)"])
 
 
 def dialects() -> dict[str, Dialect]:

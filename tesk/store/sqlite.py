@@ -16,20 +16,17 @@ from typing import Any, Final, TextIO
 
 from tesk.store import migrate, transitions
 from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
-from tesk.store.blocks import Block, place
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
-from tesk.store.identifiers import Identifiers, now_ms, read, show
+from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.queries import SQLITE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
+from tesk.store.summariser import COUNT_PRUNED, Change, addition, keep_up, renewal
 from tesk.tes import State, TaskLog
 
-INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}, block) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_BLOCK: Final = "INSERT INTO block (first) VALUES (?)"
-NEWEST_BLOCK: Final = (
-    "SELECT first, (SELECT count(*) FROM task WHERE id >= first) FROM block ORDER BY first DESC LIMIT 1"
-)
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce((SELECT max(last) FROM span), 0))"
 INSERT_TAG: Final = "INSERT INTO tag (owner, key, task, value) VALUES (?, ?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
 KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
@@ -58,6 +55,8 @@ class SqliteStore:
         self._lock: TextIO | None = None
         self._committer: Committer | None = None
         self._pages: ThreadPoolExecutor | None = None
+        self._summarising: asyncio.Task[None] | None = None
+        self._one_step = asyncio.Lock()
 
     async def open(self) -> None:
         try:
@@ -67,6 +66,7 @@ class SqliteStore:
             raise
         self._committer = Committer(self._commit, "store-writer")
         self._pages = ThreadPoolExecutor(1, "store-pages")
+        self._summarising = asyncio.create_task(keep_up(self._summarise_step))
 
     def _open(self) -> None:
         try:
@@ -75,14 +75,15 @@ class SqliteStore:
             migrate.sqlite(self._path)
             self._connections = [_connect(self._path) for _ in range(3)]
             self._reader, self._writer, self._page_reader = self._connections
-            newest = self._reader.execute("SELECT max(id) FROM task").fetchone()[0]
-            block = self._reader.execute(NEWEST_BLOCK).fetchone()
+            newest = self._reader.execute(NEWEST_ID).fetchone()[0]
         except (sqlite3.Error, OSError) as error:
             raise _cannot_use(self._path, error) from error
-        self._identifiers.follow(newest or 0)
-        self._block = Block(*block)
+        self._identifiers.follow(newest)
 
     async def close(self) -> None:
+        if self._summarising is not None:
+            self._summarising.cancel()
+            await asyncio.gather(self._summarising, return_exceptions=True)
         if self._committer is not None:
             await self._committer.close()
         if self._pages is not None:
@@ -150,6 +151,17 @@ class SqliteStore:
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         return int(await self._write("prune", (ended_before_ms, limit)))
 
+    async def summarise(self) -> None:
+        while await self._summarise_step():
+            pass
+
+    async def _summarise_step(self) -> bool:
+        async with self._one_step:
+            change = await addition(self._run_apart, GREATEST) or await renewal(self._run_apart)
+            if change is not None:
+                await self._write("summarise", (change,))
+        return change is not None
+
     async def _run_inline(self, sql: Sql) -> Sequence[Sequence[Any]]:
         return self._fetch(self._reader, sql)
 
@@ -174,7 +186,7 @@ class SqliteStore:
         database = self._writer
         try:
             database.execute("BEGIN IMMEDIATE")
-            block = insert(database, [write.arguments[0] for write in batch if write.kind == "create"], self._block)
+            insert(database, [write.arguments[0] for write in batch if write.kind == "create"])
             answers = [_CHANGES[write.kind](database, *write.arguments) for write in batch]
             database.execute("COMMIT")
         except BaseException as error:
@@ -183,20 +195,16 @@ class SqliteStore:
             if isinstance(error, sqlite3.Error):
                 raise _cannot_use(self._path, error) from error
             raise
-        self._block = block
         return answers
 
 
-def insert(database: sqlite3.Connection, creates: Sequence[NewRows], newest: Block) -> Block:
-    """Adds tasks with rising ids; what the newest block is then."""
+def insert(database: sqlite3.Connection, creates: Sequence[NewRows]) -> None:
+    """Adds tasks with rising ids."""
     if not creates:
-        return newest
-    placed = place([new.task[0] for new in creates], newest)
-    database.executemany(INSERT_BLOCK, [(first,) for first in placed.began])
-    database.executemany(INSERT, [(*new.task, block) for new, block in zip(creates, placed.blocks, strict=True)])
+        return
+    database.executemany(INSERT, [new.task for new in creates])
     database.executemany(INSERT_TAG, [tag for new in creates for tag in new.tags])
     database.executemany(INSERT_CONTENT, [new.content for new in creates if new.content is not None])
-    return placed.newest
 
 
 def _created(database: sqlite3.Connection, *_: Any) -> None:
@@ -228,7 +236,13 @@ def _prune(database: sqlite3.Connection, ended_before: int, limit: int) -> int:
     database.executemany("DELETE FROM tag WHERE owner = ? AND key = ? AND task = ?", tags)
     for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
         database.executemany(f"DELETE FROM {table} WHERE {key} = ?", [(row[0],) for row in rows])
+    database.executemany(COUNT_PRUNED, [(row[0],) for row in rows])
     return len(rows)
+
+
+def _summarise(database: sqlite3.Connection, change: Change) -> None:
+    for text, rows in change.statements():
+        database.executemany(text, rows)
 
 
 def _ping(database: sqlite3.Connection) -> None:
@@ -242,6 +256,7 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "cancel": _cancel,
     "prune": _prune,
     "ping": _ping,
+    "summarise": _summarise,
 }
 
 

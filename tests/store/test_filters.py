@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tesk.store import blocks, pages, queries
+from tesk.store import pages, postgresql_spans, queries, spans, summariser
 from tesk.store.base import Brief, NewTask, Query, Store
 from tesk.tes import State, TaskLog
 
@@ -73,21 +73,26 @@ class Kept(NamedTuple):
     tags: dict[str, str]
 
 
-@pytest.fixture(params=["few are rare", "nothing is rare"])
-def rareness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of a name prefix, with few tasks: the bounds at which one is chosen are lowered."""
-    if request.param == "nothing is rare":
-        monkeypatch.setattr(queries, "RARE", 1)
-        monkeypatch.setattr(pages, "RARE", 1)
-        monkeypatch.setattr(queries, "WALK", 4)
-        monkeypatch.setattr(pages, "WALK", 4)
-        monkeypatch.setattr(blocks, "SIZE", 4)
-        monkeypatch.setattr(blocks, "AHEAD", 1)
-        monkeypatch.setattr(blocks, "BEGIN_EVERY", 1)
+@pytest.fixture(params=["by indexes", "by summaries"])
+def summarised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways of filters, with few tasks: spans are short, and what is rare is not taken as such."""
+    if request.param == "by indexes":
+        return False
+    monkeypatch.setattr(queries, "RARE", 1)
+    monkeypatch.setattr(pages, "RARE", 1)
+    monkeypatch.setattr(pages, "FIRST_SPANS", 2)
+    monkeypatch.setattr(pages, "LEAST_LOOKED_UP", 2)
+    monkeypatch.setattr(pages, "MISSES", 1)
+    monkeypatch.setattr(spans, "STARTS", (1,))
+    monkeypatch.setattr(spans, "SIZE", 5)
+    monkeypatch.setattr(summariser, "LEAST", 2)
+    monkeypatch.setattr(summariser, "LOOK", 2)
+    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    return True
 
 
 @pytest.fixture
-async def kept(store: Store, rareness: None) -> list[Kept]:
+async def kept(store: Store, summarised: bool) -> list[Kept]:
     """Tasks of three owners, newest first."""
     tasks = []
     for n, name in enumerate(NAMES * 4):
@@ -102,6 +107,8 @@ async def kept(store: Store, rareness: None) -> list[Kept]:
         if state is not State.QUEUED:
             await store.advance(task_id, state, TaskLog())
         tasks.append(Kept(task_id, owner, state, name, tags))
+        if summarised and n in (6, 20, 23, 48, 60):
+            await store.summarise()
     return tasks[::-1]
 
 

@@ -25,7 +25,7 @@ def sqlite_catalogue(path: Path) -> list[str]:
         listed = [row for table in tables for row in database.execute(f"PRAGMA table_list({table})")]
         indexes = database.execute("SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY 1")
         rows = [
-            f"{row}" for table in ("block", "alembic_version") for row in database.execute(f"SELECT * FROM {table}")
+            f"{row}" for table in ("frontier", "alembic_version") for row in database.execute(f"SELECT * FROM {table}")
         ]
         return [*found, *map(str, listed), *(row[0] for row in indexes), *rows]
 
@@ -36,7 +36,7 @@ def postgresql_catalogue(server: Postgres, url: str) -> str:
         "character_maximum_length FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
     )
     indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
-    statements = (columns, indexes, "SELECT * FROM block", "SELECT * FROM alembic_version")
+    statements = (columns, indexes, "SELECT * FROM frontier", "SELECT * FROM alembic_version")
     return "\n".join(server.psql(each, url) for each in statements)
 
 

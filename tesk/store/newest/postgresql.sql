@@ -1,17 +1,34 @@
-CREATE TABLE block (
-	first BIGINT NOT NULL, 
-	PRIMARY KEY (first)
-);
 CREATE TABLE content (
 	task BIGINT NOT NULL, 
 	document BYTEA NOT NULL, 
 	PRIMARY KEY (task)
+);
+CREATE TABLE frontier (
+	one BIGINT NOT NULL, 
+	closed BIGINT NOT NULL, 
+	PRIMARY KEY (one)
 );
 CREATE TABLE log (
 	task BIGINT NOT NULL, 
 	logs BYTEA NOT NULL, 
 	PRIMARY KEY (task)
 );
+CREATE TABLE place (
+	ordinal BIGINT NOT NULL, 
+	task BIGINT NOT NULL, 
+	PRIMARY KEY (ordinal)
+);
+CREATE TABLE span (
+	number BIGINT NOT NULL, 
+	first BIGINT NOT NULL, 
+	last BIGINT NOT NULL, 
+	held INTEGER NOT NULL, 
+	unended INTEGER NOT NULL, 
+	alive INTEGER NOT NULL, 
+	pruned INTEGER NOT NULL, 
+	PRIMARY KEY (number)
+);
+CREATE UNIQUE INDEX span_first ON span (first);
 CREATE TABLE tag (
 	owner INTEGER NOT NULL, 
 	key TEXT COLLATE "C" NOT NULL, 
@@ -27,7 +44,6 @@ CREATE TABLE task (
 	submitted SMALLINT NOT NULL, 
 	created BIGINT NOT NULL, 
 	ended BIGINT, 
-	block BIGINT NOT NULL, 
 	name TEXT COLLATE "C", 
 	tags BYTEA, 
 	warnings BYTEA, 
@@ -35,14 +51,20 @@ CREATE TABLE task (
 	logs BYTEA, 
 	PRIMARY KEY (id)
 );
-CREATE INDEX task_block ON task (owner, block, substr(name, 1, 500), id);
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
 CREATE INDEX task_name ON task (owner, substr(name, 1, 500), id);
 CREATE INDEX task_owner ON task (owner, id, state);
 CREATE INDEX task_state ON task (owner, state, id);
 CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
+CREATE TABLE term (
+	span BIGINT NOT NULL, 
+	owner INTEGER NOT NULL, 
+	term TEXT COLLATE "C" NOT NULL, 
+	found BYTEA NOT NULL, 
+	PRIMARY KEY (span, owner, term)
+);
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO block (first) VALUES (0);
+INSERT INTO frontier (one, closed) VALUES (1, 0);

@@ -1,17 +1,34 @@
-CREATE TABLE block (
-	first INTEGER NOT NULL, 
-	PRIMARY KEY (first)
-);
 CREATE TABLE content (
 	task INTEGER NOT NULL, 
 	document BLOB NOT NULL, 
 	PRIMARY KEY (task)
+);
+CREATE TABLE frontier (
+	one INTEGER NOT NULL, 
+	closed BIGINT NOT NULL, 
+	PRIMARY KEY (one)
 );
 CREATE TABLE log (
 	task INTEGER NOT NULL, 
 	logs BLOB NOT NULL, 
 	PRIMARY KEY (task)
 );
+CREATE TABLE place (
+	ordinal INTEGER NOT NULL, 
+	task BIGINT NOT NULL, 
+	PRIMARY KEY (ordinal)
+);
+CREATE TABLE span (
+	number INTEGER NOT NULL, 
+	first BIGINT NOT NULL, 
+	last BIGINT NOT NULL, 
+	held INTEGER NOT NULL, 
+	unended INTEGER NOT NULL, 
+	alive INTEGER NOT NULL, 
+	pruned INTEGER NOT NULL, 
+	PRIMARY KEY (number)
+);
+CREATE UNIQUE INDEX span_first ON span (first);
 CREATE TABLE tag (
 	owner INTEGER NOT NULL, 
 	"key" TEXT NOT NULL, 
@@ -28,7 +45,6 @@ CREATE TABLE task (
 	submitted SMALLINT NOT NULL, 
 	created BIGINT NOT NULL, 
 	ended BIGINT, 
-	block BIGINT NOT NULL, 
 	name TEXT, 
 	tags BLOB, 
 	warnings BLOB, 
@@ -36,14 +52,21 @@ CREATE TABLE task (
 	logs BLOB, 
 	PRIMARY KEY (id)
 );
-CREATE INDEX task_block ON task (owner, block, substr(name, 1, 500), id);
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
 CREATE INDEX task_name ON task (owner, substr(name, 1, 500), id);
 CREATE INDEX task_owner ON task (owner, id, state);
 CREATE INDEX task_state ON task (owner, state, id);
 CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
+CREATE TABLE term (
+	span INTEGER NOT NULL, 
+	owner INTEGER NOT NULL, 
+	term TEXT NOT NULL, 
+	found BLOB NOT NULL, 
+	PRIMARY KEY (span, owner, term)
+)
+ WITHOUT ROWID;
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO block (first) VALUES (0);
+INSERT INTO frontier (one, closed) VALUES (1, 0);

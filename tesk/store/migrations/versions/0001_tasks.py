@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("submitted", sa.SmallInteger(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("ended", sa.BigInteger()),
-        sa.Column("block", sa.BigInteger(), nullable=False),
         sa.Column("name", TEXT),
         sa.Column("tags", sa.LargeBinary()),
         sa.Column("warnings", sa.LargeBinary()),
@@ -33,11 +32,38 @@ def upgrade() -> None:
     op.create_index("task_owner", "task", ["owner", "id", "state"])
     op.create_index("task_state", "task", ["owner", "state", "id"])
     op.create_index("task_name", "task", ["owner", NAME, "id"])
-    op.create_index("task_block", "task", ["owner", "block", NAME, "id"])
     op.create_index("task_unfinished", "task", ["id"], sqlite_where=UNENDED, postgresql_where=UNENDED)
     op.create_index("task_ended", "task", ["ended"], sqlite_where=OVER, postgresql_where=OVER)
-    op.create_table("block", sa.Column("first", IDENTIFIER, primary_key=True, autoincrement=False))
-    op.execute("INSERT INTO block (first) VALUES (0)")
+    op.create_table(
+        "frontier",
+        sa.Column("one", IDENTIFIER, primary_key=True, autoincrement=False),
+        sa.Column("closed", sa.BigInteger(), nullable=False),
+    )
+    op.execute("INSERT INTO frontier (one, closed) VALUES (1, 0)")
+    op.create_table(
+        "span",
+        sa.Column("number", IDENTIFIER, primary_key=True, autoincrement=False),
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.Integer(), nullable=False),
+        sa.Column("unended", sa.Integer(), nullable=False),
+        sa.Column("alive", sa.Integer(), nullable=False),
+        sa.Column("pruned", sa.Integer(), nullable=False),
+    )
+    op.create_index("span_first", "span", ["first"], unique=True)
+    op.create_table(
+        "place",
+        sa.Column("ordinal", IDENTIFIER, primary_key=True, autoincrement=False),
+        sa.Column("task", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "term",
+        sa.Column("span", IDENTIFIER, primary_key=True, autoincrement=False),
+        sa.Column("owner", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("term", TEXT, primary_key=True),
+        sa.Column("found", sa.LargeBinary(), nullable=False),
+        sqlite_with_rowid=False,
+    )
     for table, column in (("content", "document"), ("log", "logs")):
         op.create_table(
             table,
