@@ -39,7 +39,7 @@ FIRST_SPANS: Final = 16
 ALL_SPANS: Final = 1 << 30
 LEAST_LOOKED_UP: Final = 64
 """Candidates that are looked up at once, even for a shorter page: some may have another state by now."""
-MISSES: Final = 512
+MISSES: Final = 128
 """Candidates that turn out to have another name before names are searched for themselves."""
 
 
