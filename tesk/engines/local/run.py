@@ -249,8 +249,9 @@ class Run:
             self.note(f"executor {n} ({executor.image}): out of memory{words}")
         if state.error:
             self.note(f"executor {n} ({executor.image}): {state.error}")
-        stdout, stderr = self._tails(n)
-        return ExecutorLog(state.exit_code, stamp(state.started), stamp(state.finished), stdout, stderr)
+        finished = stamp(state.finished)
+        started = min(stamp(state.started), finished)  # Podman reads the end from a coarser clock than the start
+        return ExecutorLog(state.exit_code, started, finished, *self._tails(n))
 
     def _tails(self, n: int) -> tuple[str, str]:
         executor, size = self.job.task.executors[n], self.machine.settings.log_tail_bytes
