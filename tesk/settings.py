@@ -39,7 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], Meta(description="least severe log entries shown")
     ] = "info"
 
-    default_cpu_cores: Annotated[float, Meta(description="cores of a task that asks for none", ge=0)] = 0.5
+    default_cpu_cores: Annotated[float, Meta(description="cores of a task that asks for none", ge=0)] = 0.28
     default_ram_gb: Annotated[float, Meta(description="GiB of a task that asks for none", ge=0)] = 1.0
     cpu_cores: Annotated[
         float, Meta(description="cores that tasks may use together; 0: those of the machine", ge=0)
