@@ -4,7 +4,7 @@ import pytest
 
 from tesk.dispatcher import Demand, fits, too_large
 from tesk.engines.base import Capacity
-from tesk.engines.local.clock import stamp
+from tesk.clock import stamp
 
 TWO_CORES = Capacity(cpu_cores=2, ram_gb=4)
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
-from tesk.engines.local.clock import now, stamp
+from tesk.clock import now, stamp
 from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
 from tesk.engines.local.filers import Filers, events, verdict
 from tesk.engines.local.folder import Folder, is_master_of_files, tail
