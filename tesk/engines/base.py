@@ -25,10 +25,14 @@ class Job(Struct, frozen=True):
 
 
 class TaskStatus(Struct, frozen=True):
-    """What is so now: the state, and the log of the attempt that runs or ran (the whole of it)."""
+    """What is so now: the state, and the log of the attempt that runs or ran (the whole of it).
+
+    `earlier` are the logs of attempts before it, which a fault of the cluster ended.
+    """
 
     state: State
     log: TaskLog
+    earlier: tuple[TaskLog, ...] = ()
 
 
 class Capacity(Struct, frozen=True):

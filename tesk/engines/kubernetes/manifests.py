@@ -1,0 +1,368 @@
+"""The Kubernetes objects of a task (pure): what the server makes of it, and what its taskmaster makes then."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tesk.engines.base import TaskId
+from tesk.engines.kubernetes import names
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.layout import Layout, normal
+from tesk.tes import Executor, Resources, Task
+
+Manifest = dict[str, Any]
+
+TASK_FOLDER: Final = "/tesk/task"
+TOKEN_FOLDER: Final = "/tesk/token"  # noqa: S105
+SCRATCH: Final = "/scratch"
+SHIM: Final = "/.tesk/shim"
+CONTROL: Final = "/.tesk/control"
+FILES: Final = "/.tesk/files"
+OWN_GRACE_S: Final = 5
+LEAST_MEMORY_MIB: Final = 8
+PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+def taskmaster_job(task_id: TaskId, cluster: Cluster, parts: int) -> Manifest:
+    """The Job that owns everything else of the task; `parts` is the number of Secrets with its document."""
+    container = _own_container(
+        names.TASKMASTER_CONTAINER,
+        cluster,
+        ["taskmaster"],
+        [("task", TASK_FOLDER, True)],
+        memory_mib=(32, 128),
+    )
+    container["env"] += [{"name": "TESK_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    uid = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}}
+    container["env"] += [{"name": "TESK_TASK", "value": task_id}, {"name": "TESK_JOB_UID", "valueFrom": uid}]
+    spec = _own_spec(cluster, [container], [_task_volume(task_id, parts)], token=True)
+    spec |= {"restartPolicy": "OnFailure", "serviceAccountName": cluster.taskmaster_service_account}
+    metadata = _metadata(cluster, names.task_object(task_id), task_id, names.TASKMASTER)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": cluster.taskmaster_retries,
+            "template": {
+                "metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]},
+                "spec": spec,
+            },
+        },
+    }
+
+
+def secrets(task_id: TaskId, parts: Sequence[bytes], cluster: Cluster, owner_uid: str, token: str) -> list[Manifest]:
+    """The Secrets with the task's document; the first has the operator's choices and the token too."""
+    made = []
+    for number, part in enumerate(parts):
+        data = {names.DOCUMENT_KEY: part}
+        if not number:
+            data |= {names.CLUSTER_KEY: PLAIN(cluster), names.TOKEN_KEY: token.encode()}
+        metadata = _metadata(cluster, names.secret(task_id, number), task_id) | {
+            "ownerReferences": [_owner(task_id, owner_uid)]
+        }
+        made.append({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": binary(data)})
+    return made
+
+
+def status(task_id: TaskId, cluster: Cluster, owner_uid: str, record: bytes) -> Manifest:
+    """The ConfigMap with the taskmaster's record."""
+    metadata = _metadata(cluster, names.task_object(task_id), task_id) | {
+        "ownerReferences": [_owner(task_id, owner_uid)]
+    }
+    data = binary({names.RECORD_KEY: record})
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": data}
+
+
+def claim(task_id: TaskId, task: Task, cluster: Cluster, owner_uid: str, attempt: int) -> Manifest:
+    """The claim of the task's scratch volume."""
+    asked = (task.resources or Resources()).disk_gb or cluster.default_disk_gb
+    spec: Manifest = {
+        "accessModes": [cluster.access_mode],
+        "resources": {"requests": {"storage": f"{max(1, math.ceil(asked * 1024))}Mi"}},
+    }
+    if cluster.storage_class:
+        spec["storageClassName"] = cluster.storage_class
+    metadata = _metadata(cluster, names.claim(task_id, attempt), task_id) | {
+        "ownerReferences": [_owner(task_id, owner_uid)]
+    }
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What all pods of one attempt have in common. `node`: where its volume is, if that binds them; `parts` as above.
+
+    `taskmaster`: address and port at which it is told of ends.
+    """
+
+    task_id: TaskId
+    task: Task
+    cluster: Cluster
+    owner_uid: str
+    taskmaster: str
+    parts: int
+    attempt: int = 1
+    node: str = ""
+
+
+def filer_pod(place: Place, name: str, role: str, *, failed: bool = False) -> Manifest:
+    """The pod that fetches the inputs or pushes the outputs (of a task that failed, with `failed`)."""
+    arguments = ["filer", role, "--pod", *(["--failed"] if failed else [])]
+    mounts = [("task", TASK_FOLDER, True), ("scratch", SCRATCH, False), ("tmp", "/tmp", False)]  # noqa: S108
+    volumes = [_task_volume(place.task_id, place.parts), _claim_volume(place), {"name": "tmp", "emptyDir": {}}]
+    for number, mount in enumerate(place.cluster.filer_mounts):
+        source = {"secret": {"secretName": mount.secret}}
+        if mount.claim:
+            source = {"persistentVolumeClaim": {"claimName": mount.claim}}
+        volumes.append({"name": f"mount-{number}", **source})
+        mounts.append((f"mount-{number}", mount.path, not mount.claim))
+    container = _own_container(names.FILER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(64, 256))
+    container["env"] += _whereabouts(place, name)
+    if place.cluster.filer_environment_secret:
+        container["envFrom"] = [{"secretRef": {"name": place.cluster.filer_environment_secret}}]
+    if role == names.INPUTS:
+        container["resources"] = _at_least(container["resources"], _requests(place))
+    spec = _own_spec(place.cluster, [container], volumes) | _scheduling(place)
+    if place.cluster.own_user is not None:
+        spec["securityContext"] |= {"fsGroup": place.cluster.own_user, "fsGroupChangePolicy": "OnRootMismatch"}
+    return _pod(place, name, role, spec)
+
+
+def executor_pod(place: Place, name: str, number: int, plan: Layout, *, homeless: bool) -> Manifest:
+    """The pod of executor `number`. `homeless`: its working directory is a volume of its own."""
+    executor = place.task.executors[number]
+    volumes: list[Manifest] = [
+        {"name": "shim", "emptyDir": {}},
+        {"name": "control", "emptyDir": {}},
+        {"name": "token", "secret": {"secretName": names.secret(place.task_id, 0), "items": [_item(names.TOKEN_KEY)]}},
+    ]
+    if not plan.is_empty:
+        volumes.append(_claim_volume(place))
+    if homeless:
+        volumes.append({"name": "workdir", "emptyDir": {}})
+    containers = [
+        _reporter(place, name, executor, plan),
+        _executor(place, executor, plan, homeless=homeless),
+    ]
+    spec = _own_spec(place.cluster, containers, volumes) | _scheduling(place)
+    spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
+    spec["terminationGracePeriodSeconds"] = max(1, math.ceil(place.cluster.grace_s))
+    account = _parameters(place.task).get("service_account") or place.cluster.executor_service_account
+    if account:
+        spec["serviceAccountName"] = account
+    return _pod(place, name, names.EXECUTOR_ROLE, spec, executor=number)
+
+
+def verbatim(text: str) -> str:
+    """Text that Kubernetes' expansion of $(VARIABLE) turns into the given one (core/v1 Container, `command`)."""
+    return text.replace("$", "$$")
+
+
+def _reporter(place: Place, name: str, executor: Executor, plan: Layout) -> Manifest:
+    arguments = ["reporter", "--tail", str(place.cluster.log_tail_bytes)]
+    mounts = [("shim", SHIM, False), ("control", CONTROL, False), ("token", TOKEN_FOLDER, True)]
+    for option, path in (("--stdout", executor.stdout), ("--stderr", executor.stderr)):
+        if path:
+            arguments += [option, path]
+    if not plan.is_empty and (executor.stdout or executor.stderr):
+        arguments += ["--scratch", SCRATCH]
+        mounts.append(("scratch", SCRATCH, True))
+    container = _own_container(names.REPORTER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(16, 64))
+    container["env"] += _whereabouts(place, name)
+    copy = ["/tesk/shim/busybox", "cp", "-r", "/tesk/shim/.", SHIM]
+    container["lifecycle"] = {"postStart": {"exec": {"command": copy}}}
+    return container
+
+
+def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool) -> Manifest:
+    readable = [f"r{normal(output.path)}" for output in place.task.outputs or () if plan.covers(output.path)]
+    copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out] + readable
+    stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
+    words = [f"{SHIM}/busybox", "sh", f"{SHIM}/run", *stdio, str(len(copies)), *copies, *executor.command]
+    mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
+    if plan.copied_in or plan.copied_out:
+        mounts.append({"name": "scratch", "mountPath": FILES})
+    mounts += [
+        {"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in (*plan.mounts, *plan.files)
+    ]
+    if homeless and executor.workdir:
+        mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
+    return {
+        "name": names.EXECUTOR_CONTAINER,
+        "image": executor.image,
+        "command": list(map(verbatim, words)),
+        "env": [{"name": key, "value": verbatim(value or "")} for key, value in (executor.env or {}).items()],
+        "volumeMounts": mounts,
+        "resources": _resources(place),
+        "securityContext": _security(place.cluster),
+    }
+
+
+def _security(cluster: Cluster) -> Manifest:
+    context: Manifest = {"allowPrivilegeEscalation": False}
+    if cluster.run_as_user is not None:
+        context["runAsUser"] = cluster.run_as_user
+    if cluster.pod_security == "restricted":
+        context |= {"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    return context
+
+
+def _requests(place: Place) -> dict[str, str]:
+    asked = place.task.resources or Resources()
+    cores = asked.cpu_cores or place.cluster.default_cpu_cores
+    memory_gb = asked.ram_gb or place.cluster.default_ram_gb
+    return {"cpu": f"{max(1, round(cores * 1000))}m", "memory": f"{mebibytes(memory_gb)}Mi"}
+
+
+def mebibytes(gib: float) -> int:
+    """MiB of a request in GiB; not less than a container needs to start."""
+    return max(LEAST_MEMORY_MIB, round(gib * 1024))
+
+
+def _resources(place: Place) -> Manifest:
+    requests = _requests(place)
+    limits = {}
+    if place.cluster.cpu_limit == "request":
+        limits["cpu"] = requests["cpu"]
+    if place.cluster.memory_limit == "request" and (place.task.resources or Resources()).ram_gb:
+        limits["memory"] = requests["memory"]
+    if gpus := _parameters(place.task).get("gpu"):
+        limits[place.cluster.gpu_resource] = gpus
+    return {"requests": requests, "limits": limits}
+
+
+def _at_least(own: Manifest, asked: dict[str, str]) -> Manifest:
+    """The filer asks for what the executors will ask for: its volume may bind them to the node that it gets."""
+    memory = max(own["requests"]["memory"], asked["memory"], key=lambda quantity: int(quantity[:-2]))
+    cpu = max(own["requests"]["cpu"], asked["cpu"], key=lambda quantity: int(quantity[:-1]))
+    limit = max(own["limits"]["memory"], memory, key=lambda quantity: int(quantity[:-2]))
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}}
+
+
+def _scheduling(place: Place) -> Manifest:
+    cluster, asked = place.cluster, place.task.resources or Resources()
+    parameters = _parameters(place.task)
+    chosen = dict(cluster.node_selector)
+    tolerations = list(cluster.tolerations)
+    if asked.preemptible:
+        chosen |= cluster.preemptible_node_selector
+        tolerations += cluster.preemptible_tolerations
+    prefix = "node_selector."
+    chosen |= {key.removeprefix(prefix): value for key, value in parameters.items() if key.startswith(prefix)}
+    found: Manifest = {"nodeSelector": chosen, "tolerations": tolerations}
+    if terms := _node_terms(place, asked):
+        required = {"nodeSelectorTerms": [terms]}
+        found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+    for parameter, field in (("priority_class", "priorityClassName"), ("runtime_class", "runtimeClassName")):
+        if value := parameters.get(parameter):
+            found[field] = value
+    return found
+
+
+def _node_terms(place: Place, asked: Resources) -> Manifest:
+    terms: Manifest = {}
+    zones = [asked.zones] if isinstance(asked.zones, str) else asked.zones
+    if zones and place.cluster.zone_label:
+        terms["matchExpressions"] = [{"key": place.cluster.zone_label, "operator": "In", "values": zones}]
+    if place.node:
+        terms["matchFields"] = [{"key": "metadata.name", "operator": "In", "values": [place.node]}]
+    return terms
+
+
+def _parameters(task: Task) -> dict[str, str]:
+    given = (task.resources or Resources()).backend_parameters or {}
+    return {key: value for key, value in given.items() if value}
+
+
+def _own_container(
+    name: str, cluster: Cluster, arguments: list[str], mounts: Sequence[tuple[str, str, bool]],
+    *, memory_mib: tuple[int, int],
+) -> Manifest:  # fmt: skip
+    """A container of ours, fit for the Pod Security Standard "restricted". `memory_mib`: request and limit."""
+    context: Manifest = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    if cluster.own_user is not None:
+        context["runAsUser"] = cluster.own_user
+    request, limit = memory_mib
+    return {
+        "name": name,
+        "image": cluster.image,
+        "imagePullPolicy": cluster.image_pull_policy,
+        "args": arguments,
+        "env": [],
+        "volumeMounts": [{"name": of, "mountPath": at, "readOnly": read_only} for of, at, read_only in mounts],
+        "resources": {
+            "requests": {"cpu": "10m", "memory": f"{request}Mi"},
+            "limits": {"memory": f"{limit}Mi"},
+        },
+        "securityContext": context,
+    }
+
+
+def _own_spec(
+    cluster: Cluster, containers: list[Manifest], volumes: list[Manifest], *, token: bool = False
+) -> Manifest:
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": token,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": OWN_GRACE_S,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
+        "nodeSelector": cluster.node_selector,
+        "tolerations": list(cluster.tolerations),
+        "containers": containers,
+        "volumes": volumes,
+    }
+
+
+def _pod(place: Place, name: str, role: str, spec: Manifest, executor: int | None = None) -> Manifest:
+    metadata = _metadata(place.cluster, name, place.task_id, role, executor) | {
+        "ownerReferences": [_owner(place.task_id, place.owner_uid)]
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _metadata(cluster: Cluster, name: str, task_id: TaskId, role: str = "", executor: int | None = None) -> Manifest:
+    labels = cluster.labels | names.labels(cluster.instance, task_id, role, executor)
+    return {"name": name, "namespace": cluster.namespace, "labels": labels, "annotations": cluster.annotations}
+
+
+def _owner(task_id: TaskId, uid: str) -> Manifest:
+    job = {"apiVersion": "batch/v1", "kind": "Job", "name": names.task_object(task_id), "uid": uid}
+    return {**job, "controller": False, "blockOwnerDeletion": True}
+
+
+def _task_volume(task_id: TaskId, parts: int) -> Manifest:
+    sources = []
+    for number in range(parts):
+        keys = [names.DOCUMENT_KEY] + ([names.CLUSTER_KEY, names.TOKEN_KEY] if not number else [])
+        items = [{"key": key, "path": f"{number}/{key}"} for key in keys]
+        sources.append({"secret": {"name": names.secret(task_id, number), "items": items}})
+    return {"name": "task", "projected": {"sources": sources}}
+
+
+def _claim_volume(place: Place) -> Manifest:
+    claim = names.claim(place.task_id, place.attempt)
+    return {"name": "scratch", "persistentVolumeClaim": {"claimName": claim}}
+
+
+def _whereabouts(place: Place, name: str) -> list[Manifest]:
+    return [{"name": "TESK_TASKMASTER", "value": place.taskmaster}, {"name": "TESK_POD", "value": name}]
+
+
+def _item(key: str) -> Manifest:
+    return {"key": key, "path": key}
+
+
+def binary(data: Mapping[str, bytes]) -> dict[str, str]:
+    """Bytes by key, as the API wants to have them."""
+    return {key: base64.b64encode(value).decode() for key, value in data.items()}

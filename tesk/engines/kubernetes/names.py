@@ -1,0 +1,81 @@
+"""What everything that tesk makes in a cluster is called and labelled: derived from the task's id, so that to make it
+again is to find it, and so that one label selector finds all of it."""
+
+from typing import Final
+
+from tesk.engines.base import TaskId
+
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+INSTANCE: Final = "app.kubernetes.io/instance"
+TASK: Final = "tesk/task"
+ROLE: Final = "tesk/role"
+EXECUTOR: Final = "tesk/executor"
+
+TASKMASTER: Final = "taskmaster"
+INPUTS: Final = "inputs"
+EXECUTOR_ROLE: Final = "executor"
+OUTPUTS: Final = "outputs"
+
+EXECUTOR_CONTAINER: Final = "executor"
+REPORTER_CONTAINER: Final = "reporter"
+FILER_CONTAINER: Final = "filer"
+TASKMASTER_CONTAINER: Final = "taskmaster"
+
+DOCUMENT_KEY: Final = "document"
+"""Key of the task's document, or of a part of it, in its Secrets."""
+CLUSTER_KEY: Final = "cluster"
+"""Key of the operator's choices (cluster.Cluster) in the first Secret."""
+TOKEN_KEY: Final = "token"  # noqa: S105
+"""Key of the word by which the task's own containers prove who they are to its taskmaster."""
+RECORD_KEY: Final = "record"
+"""Key of the record (record.Record) in the ConfigMap's binaryData."""
+TOLD_PORT: Final = 8480
+"""Port on which a taskmaster is told of starts and ends."""
+
+
+def task_object(task_id: TaskId) -> str:
+    """The name of the task's Job, ConfigMap, claim and first Secret."""
+    return f"tesk-{task_id}"
+
+
+def secret(task_id: TaskId, part: int) -> str:
+    """The name of the Secret that holds a part of the task's document; parts count from 0."""
+    return task_object(task_id) + (f"-{part}" if part else "")
+
+
+def claim(task_id: TaskId, attempt: int) -> str:
+    """The name of the scratch volume's claim; attempts count from 1."""
+    return task_object(task_id) + (f"-{attempt}" if attempt > 1 else "")
+
+
+def pod(task_id: TaskId, role: str, attempt: int = 1, *, executor: int | None = None, start: int = 1) -> str:
+    """The name of a pod that the taskmaster makes. `start` counts the pods made for the same step of an attempt."""
+    words = [task_object(task_id)]
+    if attempt > 1:
+        words.append(str(attempt))
+    words.append(role)
+    if executor is not None:
+        words.append(str(executor))
+    if start > 1:
+        words.append(f"again{start}")
+    return "-".join(words)
+
+
+def labels(instance: str, task_id: TaskId, role: str = "", executor: int | None = None) -> dict[str, str]:
+    """The labels of an object of the task."""
+    found = {MANAGED_BY: "tesk", INSTANCE: instance, TASK: task_id}
+    if role:
+        found[ROLE] = role
+    if executor is not None:
+        found[EXECUTOR] = str(executor)
+    return found
+
+
+def selector(instance: str, task_id: TaskId | None = None, role: str = "") -> str:
+    """A label selector of all that this instance has made, or of what belongs to one task."""
+    wanted = {MANAGED_BY: "tesk", INSTANCE: instance}
+    if task_id:
+        wanted[TASK] = task_id
+    if role:
+        wanted[ROLE] = role
+    return ",".join(f"{key}={value}" for key, value in wanted.items())

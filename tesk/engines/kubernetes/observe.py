@@ -1,0 +1,136 @@
+"""What a pod's status says about a task's step, in the words that a user needs (pure).
+
+The taskmaster looks at a pod whenever it changes and asks: is it over, is it lost, what does it wait for? Everything
+is read from the status as it is now, so it does not matter which changes were seen.
+"""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from tesk.engines.kubernetes import names
+from tesk.engines.kubernetes.objects import ContainerStatus, Pod, Terminated
+
+NEVER_PULLED: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
+REFUSED: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+CAUSES: Final = {
+    "PreemptionByScheduler": "preempted by a task of higher priority",
+    "PreemptionByKubeScheduler": "preempted by a task of higher priority",
+    "EvictionByEvictionAPI": "evicted, as when its node is drained",
+    "DeletionByTaintManager": "its node was lost or tainted",
+    "DeletionByPodGC": "its node was lost",
+    "TerminationByKubelet": "ended by its node",
+}
+
+
+class Trouble(Struct, frozen=True):
+    """What keeps a pod from starting. `kind`: waits for room, for an image, or for something else of the cluster.
+
+    `hopeless`: waiting longer cannot help.
+    """
+
+    kind: Literal["room", "image", "start"]
+    words: str
+    hopeless: bool = False
+
+
+def container(pod: Pod, name: str) -> ContainerStatus | None:
+    """The status of one of the pod's containers; None before the kubelet has said anything of it."""
+    return next((status for status in pod.status.container_statuses if status.name == name), None)
+
+
+def terminated(pod: Pod, name: str) -> Terminated | None:
+    """How the container ended; None if it has not."""
+    status = container(pod, name)
+    return status.state.terminated if status else None
+
+
+def started(pod: Pod, name: str) -> str | None:
+    """When the container started, by the kubelet's clock; None before."""
+    status = container(pod, name)
+    if status is None:
+        return None
+    state = status.state
+    if state.running:
+        return state.running.started_at or None
+    return (state.terminated.started_at or None) if state.terminated else None
+
+
+def is_over(pod: Pod) -> bool:
+    """True when all of the pod's containers have ended for good."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
+def runs(pod: Pod) -> bool:
+    """True when its last container has been started: the executor, or the only one."""
+    wanted = names.EXECUTOR_CONTAINER if len(pod.status.container_statuses) > 1 else None
+    return any(
+        (status.state.running or status.state.terminated) and wanted in (None, status.name)
+        for status in pod.status.container_statuses
+    )
+
+
+def loss(pod: Pod, *, deleting_is_loss: bool = True) -> str | None:
+    """Why the pod was taken away from outside; None if it was not.
+
+    Eviction by the kubelet is in the phase's reason, what the control plane did in the condition DisruptionTarget
+    (Kubernetes documentation, Disruptions, "Pod disruption conditions"); a deletion by hand shows as nothing else.
+    """
+    if pod.status.reason in ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated", "NodeAffinity"):
+        return _with(f"pod {pod.metadata.name}: {pod.status.reason.lower()}", pod.status.message)
+    for condition in pod.status.conditions:
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            cause = CAUSES.get(condition.reason, condition.reason)
+            return _with(f"pod {pod.metadata.name}: {cause}", condition.message)
+    if pod.metadata.deletion_timestamp and deleting_is_loss:
+        return f"pod {pod.metadata.name} was deleted by somebody else"
+    return None
+
+
+def trouble(pod: Pod) -> Trouble | None:
+    """What the pod waits for, if it is not simply being started."""
+    for condition in pod.status.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return Trouble("room", condition.message or condition.reason)
+    for status in pod.status.container_statuses:
+        waiting = status.state.waiting
+        if waiting is None or waiting.reason in ORDINARY:
+            continue
+        words = _with(f"{status.image or status.name}: {waiting.reason}", waiting.message)
+        if waiting.reason in NEVER_PULLED:
+            return Trouble("image", words, hopeless=True)
+        if waiting.reason in PULLING:
+            return Trouble("image", words)
+        if waiting.reason in REFUSED:
+            return Trouble("start", words)
+    return None
+
+
+def failure(pod: Pod) -> str | None:
+    """Why the pod as a whole failed, where neither a container's end nor a loss says it."""
+    if pod.status.phase != "Failed":
+        return None
+    return _with(f"pod {pod.metadata.name} failed: {pod.status.reason or 'no reason given'}", pod.status.message)
+
+
+def exit_of(pod: Pod) -> Terminated | None:
+    """The end of the executor's container by the kubelet's account."""
+    return terminated(pod, names.EXECUTOR_CONTAINER)
+
+
+def never_ran(end: Terminated) -> str | None:
+    """Why the container's program could not be started at all, by the runtime's account."""
+    if end.reason in ("StartError", "ContainerCannotRun"):
+        return end.message or end.reason
+    return None
+
+
+def _with(words: str, message: str | None) -> str:
+    return f"{words}: {message}" if message else words
+
+
+def clearer(before: str, words: str) -> str:
+    """Of two accounts of a failed pull the one that says why: a back-off by itself does not."""
+    return before if before and "ImagePullBackOff" in words and "rpc error" not in words else words

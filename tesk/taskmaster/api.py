@@ -1,0 +1,179 @@
+"""The Kubernetes API for one taskmaster: plain requests on one connection, and a watch on another.
+
+The standard library's client is used since a process that lives for seconds must not spend a third of one on imports.
+Requests are patient: a cluster whose API is away, slow or refuses for the moment is a reason to wait, never to fail.
+"""
+
+import contextlib
+import http.client
+import json
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+log = logging.getLogger(__name__)
+
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TIMEOUT_S: Final = 30.0
+SILENCE_S: Final = 90.0
+"""A watch without a byte for so long is cut: bookmarks come about once a minute."""
+WATCH_S: Final = 300
+PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
+PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
+MOST_LOG_BYTES: Final = 12 * 1024 * 1024
+
+
+class ApiError(Exception):
+    """The API refuses a request: its status code, reason and message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message or f"HTTP {code}")
+        self.code = code
+        self.reason = reason
+
+    @property
+    def is_passing(self) -> bool:
+        """True where the same request may be granted later without anybody changing it: no quota, no right yet."""
+        return self.code in PASSING or (self.code == 403 and ("exceeded quota" in str(self) or "cannot" in str(self)))
+
+
+class Api:
+    """One namespace of the cluster that this pod runs in. Not for use by two threads at once, but for `watch`."""
+
+    def __init__(self, host: str, port: int, namespace: str, account: Path = ACCOUNT) -> None:
+        self._host, self._port, self.namespace, self._account = host, port, namespace, account
+        self._tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+        self._connection: http.client.HTTPSConnection | None = None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def get(self, kind: str, name: str) -> bytes | None:
+        """The object as JSON; None if there is none."""
+        return self._or_none(404, "GET", self._path(kind, name))
+
+    def create(self, kind: str, manifest: dict[str, Any]) -> bytes | None:
+        """The new object as JSON; None if one of that name exists. Raises ApiError for a refusal that will last."""
+        return self._or_none(409, "POST", self._path(kind), manifest)
+
+    def merge(self, kind: str, name: str, patch: dict[str, Any]) -> bytes | None:
+        """The object after a JSON merge patch (RFC 7386); None if there is none."""
+        return self._or_none(404, "PATCH", self._path(kind, name), patch, "application/merge-patch+json")
+
+    def delete(self, kind: str, name: str, grace_s: int | None = None) -> None:
+        """Asks for the object's end; it may be gone already."""
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        self._or_none(404, "DELETE", self._path(kind, name), options)
+
+    def find(self, kind: str, **query: str) -> bytes:
+        """The list of a kind as JSON, by labelSelector or fieldSelector."""
+        return self._patiently("GET", f"{self._path(kind)}?{urlencode(query)}")
+
+    def logs(self, pod: str, container: str, lines: int) -> bytes:
+        """The end of a container's log; empty when it cannot be had any more."""
+        query = urlencode({"container": container, "tailLines": lines, "limitBytes": MOST_LOG_BYTES})
+        try:
+            return self._patiently("GET", f"{self._path('pods', pod)}/log?{query}")
+        except ApiError as error:
+            log.warning("the log of %s in pod %s cannot be had: %s", container, pod, error)
+            return b""
+
+    def watch(self, kind: str, selector: str, version: str) -> Iterator[bytes]:
+        """Lines of a watch that begins after `version`, until the server or a silence ends it. Raises ApiError."""
+        query = {
+            "watch": "1", "labelSelector": selector, "resourceVersion": version,
+            "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S),
+        }  # fmt: skip
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=SILENCE_S, context=self._tls)
+        with contextlib.closing(connection):
+            connection.request("GET", f"{self._path(kind)}?{urlencode(query)}", headers=self._headers())
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise _refusal(answer.status, answer.read())
+            while line := answer.readline():
+                yield line
+
+    def _or_none(self, absent: int, method: str, path: str, body: Any = None, kind: str = "") -> bytes | None:
+        try:
+            return self._patiently(method, path, body, kind)
+        except ApiError as error:
+            if error.code == absent and (absent != 409 or error.reason == "AlreadyExists"):
+                return None
+            raise
+
+    def _patiently(self, method: str, path: str, body: Any = None, kind: str = "") -> bytes:
+        """Repeats a request while what is in its way may pass. Creation is safe to repeat: names are given."""
+        said: list[str] = []
+        for turn in range(1_000_000_000):
+            try:
+                return self._once(method, path, body, kind)
+            except ApiError as error:
+                if not error.is_passing or "exceeded quota" in str(error):
+                    raise
+                _say_once(said, f"{method} {path}: {error}")
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                _say_once(said, f"{method} {path}: the Kubernetes API cannot be reached: {error}")
+            time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+        raise AssertionError
+
+    def _once(self, method: str, path: str, body: Any, kind: str) -> bytes:
+        if self._connection is None:
+            self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
+        data = None if body is None else json.dumps(body).encode()
+        self._connection.request(method, path, data, self._headers(kind or "application/json"))
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status >= 300:
+            raise _refusal(answer.status, content)
+        return content
+
+    def _headers(self, kind: str = "") -> dict[str, str]:
+        token = (self._account / "token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": "tesk-taskmaster"}
+        return headers | ({"Content-Type": kind} if kind else {})
+
+    def _path(self, kind: str, name: str = "") -> str:
+        return f"/api/v1/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+
+
+def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], change: Callable[[bytes], str]) -> None:
+    """Lists and watches a kind for ever. `replace` takes a list, `change` a watch event; both give the version.
+
+    `change` raises ApiError for an event that ends the watch (410: its version is too old); then it is listed again.
+    Watched by a connection of its own, so that a silent one holds up nothing else.
+    """
+    lister = Api(api._host, api._port, api.namespace, api._account)
+    while True:
+        version = replace(lister.find(kind, labelSelector=selector))
+        try:
+            while True:
+                for line in api.watch(kind, selector, version):
+                    version = change(line)
+        except ApiError as error:
+            log.info("watching %s: %s; listing again", kind, error)
+        except (OSError, http.client.HTTPException) as error:
+            log.info("watching %s was cut: %s; listing again", kind, error)
+        time.sleep(PAUSES_S[0])
+
+
+def _refusal(code: int, content: bytes) -> ApiError:
+    try:
+        status = json.loads(content)
+        return ApiError(code, status.get("reason", ""), status.get("message", ""))
+    except (ValueError, AttributeError):
+        return ApiError(code, "", content[:500].decode(errors="replace"))
+
+
+def _say_once(said: list[str], words: str) -> None:
+    if words not in said:
+        said.append(words)
+        log.warning("%s; trying again", words)

@@ -1,0 +1,108 @@
+"""What is known of the task's pods just now: by the watch, and by what they tell themselves.
+
+Two threads write on it, the task's life reads it and waits for it to change.
+"""
+
+import hmac
+import http.server
+import logging
+import threading
+from typing import Any, Final
+
+import msgspec
+
+from tesk.engines.kubernetes.objects import Pod
+from tesk.engines.kubernetes.told import Ended, Moved, Started, Told
+
+log = logging.getLogger(__name__)
+
+LISTEN_TIMEOUT_S: Final = 10.0
+MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+class Board:
+    """Pods by name, and what each has told. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pods: dict[str, Pod] = {}
+        self._told: dict[str, list[Told]] = {}
+        self._turn = 0
+
+    def expect(self, pod: str) -> None:
+        """From now on the pod may tell something."""
+        with self._changed:
+            self._told.setdefault(pod, [])
+
+    def replace(self, pods: dict[str, Pod]) -> None:
+        with self._changed:
+            self._pods = pods
+            self._turn += 1
+            self._changed.notify_all()
+
+    def change(self, pod: Pod, *, gone: bool = False) -> None:
+        with self._changed:
+            if gone:
+                self._pods.pop(pod.metadata.name, None)
+            else:
+                self._pods[pod.metadata.name] = pod
+            self._turn += 1
+            self._changed.notify_all()
+
+    def tell(self, pod: str, told: Told) -> bool:
+        """Takes what a pod tells; False if nothing is expected of it."""
+        with self._changed:
+            heard = self._told.get(pod)
+            if heard is None:
+                return False
+            heard.append(told)
+            self._turn += 1
+            self._changed.notify_all()
+            return True
+
+    def look(self, pod: str) -> tuple[int, Pod | None, list[Told]]:
+        """(turn, the pod, what it told): as of now."""
+        with self._changed:
+            return self._turn, self._pods.get(pod), list(self._told.get(pod, ()))
+
+    def wait(self, turn: int, timeout_s: float | None) -> None:
+        """Until something has changed since `turn`, or for so long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn != turn, timeout_s)
+
+
+def listen(board: Board, port: int, token: str) -> http.server.ThreadingHTTPServer:
+    """Starts to take what pods tell; the server is the caller's to shut down."""
+    decode = msgspec.json.Decoder(Started | Ended | Moved).decode
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        timeout = LISTEN_TIMEOUT_S
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.send_response_only(self._answer())
+            self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
+
+        def _answer(self) -> int:
+            given = self.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                return 401
+            size = self.headers.get("Content-Length", "")
+            if not size.isdigit() or int(size) > MOST_BYTES:
+                return 413
+            try:
+                told = decode(self.rfile.read(int(size)))
+            except msgspec.MsgspecError as error:
+                log.warning("%s told something that cannot be read: %s", self.path, error)
+                return 400
+            return 204 if board.tell(self.path.lstrip("/"), told) else 404
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("", port), Handler)
+    threading.Thread(target=server.serve_forever, name="listen", daemon=True).start()
+    return server

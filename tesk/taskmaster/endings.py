@@ -1,0 +1,114 @@
+"""What is read from logs, statuses and answers at the end of a step (pure)."""
+
+import base64
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tesk.clock import now
+from tesk.engines.kubernetes import names, observe
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
+from tesk.engines.kubernetes.told import Ended
+from tesk.filer.plan import Done, Failed, Progress
+from tesk.filer.plan import Event as FilerEvent
+from tesk.reporter.log import tails_from_log
+from tesk.taskmaster.api import ApiError
+from tesk.tes import Resources, Task
+
+LOG_LINES: Final = 100_000
+STOPPED: Final = "the transfer was stopped"
+KILLED: Final = 137
+
+_event = msgspec.json.Decoder(FilerEvent).decode
+_ended = msgspec.json.Decoder(Ended).decode
+_configmap = msgspec.json.Decoder(ConfigMap).decode
+_events = msgspec.json.Decoder(EventList).decode
+
+
+def recorded(configmap: bytes) -> bytes:
+    """The packed record in a ConfigMap as JSON. Raises ValueError where there is none."""
+    found = _configmap(configmap).binary_data.get(names.RECORD_KEY)
+    if found is None:
+        raise ValueError("the ConfigMap holds no record")
+    return found if isinstance(found, bytes) else base64.b64decode(found)
+
+
+def events(log: bytes) -> list[FilerEvent]:
+    """What a filer wrote to its log; lines that are no events are left out."""
+    found: list[FilerEvent] = []
+    for line in log.splitlines():
+        with contextlib.suppress(msgspec.MsgspecError):
+            found.append(_event(line))
+    return found
+
+
+def is_last(told: Sequence[FilerEvent]) -> bool:
+    """True when the filer has nothing more to say. One that was stopped from outside has not come to its end."""
+    return bool(told) and (isinstance(told[-1], Done) or (isinstance(told[-1], Failed) and told[-1].message != STOPPED))
+
+
+def ended(end: Terminated, reporter: Terminated | None, log: bytes, tail_bytes: int) -> Ended:
+    """The end of an executor by its container's status, what its reporter left as last words, and its output's log."""
+    stdout, stderr = tails_from_log(log.splitlines(), tail_bytes)
+    with contextlib.suppress(msgspec.MsgspecError):
+        last = _ended((reporter.message if reporter else "") or "")
+        return msgspec.structs.replace(last, stdout=stdout, stderr=stderr)
+    return Ended(
+        end.exit_code, end.started_at or now(), end.finished_at or now(), out_of_memory=end.reason == "OOMKilled",
+        stdout=stdout, stderr=stderr,
+    )  # fmt: skip
+
+
+def killed(started: str | UnsetType) -> Ended:
+    """The end of an executor whose pod was gone before it could be asked."""
+    return Ended(KILLED, now() if started is UNSET else started, now())
+
+
+def broken(pod: Pod, container: str) -> str:
+    """Why a pod is over whose container did not come to its own end."""
+    end = observe.terminated(pod, container)
+    if end is not None and end.reason == "OOMKilled":
+        return f"pod {pod.metadata.name}: {container} ran out of memory"
+    if end is not None:
+        words = f": {end.message}" if end.message else ""
+        return f"pod {pod.metadata.name}: {container} ended with code {end.exit_code} ({end.reason}){words}"
+    return observe.failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
+
+
+def warnings(listing: bytes) -> list[Event]:
+    """A list of events, the newest last."""
+    return sorted(_events(listing).items, key=lambda event: event.last_timestamp or event.event_time or "")
+
+
+def time_limit(task: Task, cluster: Cluster) -> float:
+    """Seconds that each executor may run; 0 for ever."""
+    given = ((task.resources or Resources()).backend_parameters or {}).get("executor_timeout_s")
+    with contextlib.suppress(TypeError, ValueError):
+        return float(given)  # type: ignore[arg-type]
+    return cluster.executor_timeout_s
+
+
+def progress(told: Progress) -> str:
+    """How far a filer is, in words."""
+    of_bytes = f" of {_size(told.bytes_total)}" if told.bytes_total else ""
+    of_files = f" of {told.files_total}" if told.files_total else ""
+    return f"{_size(told.bytes_done)}{of_bytes}, {told.files_done}{of_files} files"
+
+
+def advice(error: ApiError) -> str:
+    """What to do about a refusal, where that is known."""
+    if "violates PodSecurity" in str(error):
+        return "; the namespace enforces a Pod Security Standard: set pod_security = restricted and run_as_user"
+    return ""
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.4g} TB"

@@ -1,0 +1,369 @@
+"""One task's way through its life on a cluster: inputs, executors one by one, outputs, end.
+
+Each step first asks the record whether it has been done, and what has been done is recorded before anything is built
+on it. So a life that was cut off at any line goes on from there: a pod that was made is found by its name, never made
+again; what ran is not run twice; a pod that was taken away is a loss and not an end.
+"""
+
+import logging
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from tesk.clock import now, stamp
+from tesk.engines.kubernetes import manifests, names, observe
+from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.manifests import Manifest, Place
+from tesk.engines.kubernetes.objects import Pod
+from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.engines.kubernetes.told import Ended, Started
+from tesk.filer.plan import Failed, Progress, Pushed, Warned
+from tesk.layout import layout
+from tesk.taskmaster import endings
+from tesk.taskmaster.api import Api, ApiError
+from tesk.taskmaster.board import Board
+from tesk.taskmaster.patience import Patience
+from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, Task, TaskLog
+
+log = logging.getLogger(__name__)
+
+QUOTA_PAUSE_S: Final = 5.0
+REPORTER_GRACE_S: Final = 4.0
+decode_pod: Final = msgspec.json.Decoder(Pod).decode
+
+
+class End(Exception):
+    """The task's end: its state, and for a system error why."""
+
+    def __init__(self, state: State, reason: str = "") -> None:
+        super().__init__(state, reason)
+        self.state = state
+        self.reason = reason
+
+
+class Lost(Exception):
+    """The attempt's end by a fault of the cluster, after which another may be made."""
+
+
+class Life:
+    """The life of one task, on one thread. `address`: where its pods reach the taskmaster."""
+
+    def __init__(
+        self, task_id: str, task: Task, cluster: Cluster, *, owner_uid: str, parts: int, address: str, api: Api,
+        board: Board,
+    ) -> None:  # fmt: skip
+        self.task_id, self.task, self.cluster = task_id, task, cluster
+        self._owner_uid, self._parts, self._address = owner_uid, parts, address
+        self._api, self._board = api, board
+        self._plan = layout(task)
+        self._record = Record(State.QUEUED, [])
+
+    def live(self) -> State:
+        """Takes the task to its end, whatever has been done of it before."""
+        self._recall()
+        while not self._record.state.is_terminal:
+            try:
+                self._attempt()
+            except Lost as lost:
+                if len(self._record.attempts) > self.cluster.retries:
+                    self._finish(State.SYSTEM_ERROR, str(lost))
+                else:
+                    self._begin_again(str(lost))
+            except ApiError as error:
+                self._finish(State.SYSTEM_ERROR, f"the cluster refused it: {error}{endings.advice(error)}")
+            except End as end:
+                self._finish(end.state, end.reason)
+        self._remove_claim()
+        return self._record.state
+
+    def _attempt(self) -> None:
+        if not self._plan.is_empty and not self._record.now.staged:
+            self._stage()
+        failed = self._execute_all()
+        if not self._plan.is_empty and not self._record.now.pushed:
+            self._push(failed=failed)
+        raise End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
+
+    def _stage(self) -> None:
+        attempt = len(self._record.attempts)
+        claim = manifests.claim(self.task_id, self.task, self.cluster, self._owner_uid, attempt)
+        self._patient_create("persistentvolumeclaims", claim)
+        name = names.pod(self.task_id, names.INPUTS, attempt)
+        failure = self._filer(name, manifests.filer_pod(self._place(), name, names.INPUTS))[1]
+        if failure:
+            raise End(State.SYSTEM_ERROR, failure)
+        self._record.now.staged = True
+        self._save()
+
+    def _push(self, *, failed: bool) -> None:
+        """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
+        name = names.pod(self.task_id, names.OUTPUTS, len(self._record.attempts))
+        pod = manifests.filer_pod(self._place(), name, names.OUTPUTS, failed=failed)
+        pushed, failure = self._filer(name, pod)
+        self._record.now.log.outputs = pushed
+        if failure and not failed:
+            raise End(State.SYSTEM_ERROR, failure)
+        if failure:
+            self._note(f"error: {failure}")
+        self._record.now.pushed = True
+
+    def _filer(self, name: str, manifest: Manifest) -> tuple[list[OutputFileLog], str | None]:
+        """Runs a filer's pod: what it pushed, and why it failed if it did. Its warnings become notes."""
+        self._ensure(name, manifest)
+        patience = Patience(self.cluster)
+        while True:
+            turn, pod, told = self._board.look(name)
+            events = [event for moved in told if hasattr(moved, "events") for event in moved.events]
+            if not endings.is_last(events):
+                pod = self._present(name, pod)
+                if observe.terminated(pod, names.FILER_CONTAINER) or observe.is_over(pod):
+                    events = endings.events(self._api.logs(name, names.FILER_CONTAINER, endings.LOG_LINES))
+                    if not endings.is_last(events):
+                        raise Lost(observe.loss(pod) or endings.broken(pod, names.FILER_CONTAINER))
+                elif reason := observe.loss(pod):
+                    raise Lost(reason)
+            if endings.is_last(events):
+                break
+            self._progress([event for event in events if isinstance(event, Progress)])
+            assert pod is not None
+            self._board.wait(turn, self._look_after(pod, patience, running=State.INITIALIZING))
+        for event in events:
+            if isinstance(event, Warned):
+                self._note(f"warning: {event.message}")
+        last = events[-1]
+        pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in events if isinstance(e, Pushed)]
+        return pushed, last.message if isinstance(last, Failed) else None
+
+    def _execute_all(self) -> bool:
+        """Runs the executors in order; True when one failed and its error was not to be ignored."""
+        entries = self._record.now.log.logs
+        for n, executor in enumerate(self.task.executors):
+            if n == len(entries):
+                entries.append(self._execute(n, executor))
+                self._record.now.started = UNSET
+                if code := entries[n].exit_code:
+                    ignored = ", ignored" if executor.ignore_error else ""
+                    self._note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
+                if not self._fails(n):
+                    self._save()
+            if self._fails(n):
+                return True
+        return False
+
+    def _fails(self, n: int) -> bool:
+        code = self._record.now.log.logs[n].exit_code
+        return bool(code) and (n in self._record.now.overdue or not self.task.executors[n].ignore_error)
+
+    def _execute(self, n: int, executor: Executor) -> ExecutorLog:
+        """Runs executor N, or takes up its pod where it stands."""
+        homeless = n in self._record.now.homeless
+        attempt = len(self._record.attempts)
+        name = names.pod(self.task_id, names.EXECUTOR_ROLE, attempt, executor=n, start=1 + homeless)
+        self._ensure(name, manifests.executor_pod(self._place(), name, n, self._plan, homeless=homeless))
+        ended = self._ended(n, name)
+        if ended.problem == "workdir" and not homeless:
+            self._record.now.homeless.append(n)
+            self._save()
+            self._api.delete("pods", name)
+            return self._execute(n, executor)
+        if ended.out_of_memory:
+            asked = (self.task.resources or Resources()).ram_gb
+            words = f", limit {manifests.mebibytes(asked)} MiB" if asked else ""
+            self._note(f"executor {n} ({executor.image}): out of memory{words}")
+        ended_at = stamp(ended.ended)
+        return ExecutorLog(ended.exit_code, min(stamp(ended.started), ended_at), ended_at, ended.stdout, ended.stderr)
+
+    def _ended(self, n: int, name: str) -> Ended:
+        """Waits for the end of executor N, told or seen."""
+        patience = Patience(self.cluster, endings.time_limit(self.task, self.cluster))
+        while True:
+            turn, pod, told = self._board.look(name)
+            for each in told:
+                if isinstance(each, Started):
+                    self._runs(each.at)
+                    patience.started(each.at)
+            ours = n in self._record.now.overdue
+            last = told[-1] if told and isinstance(told[-1], Ended) else None
+            if last and (ours or not last.terminated):
+                return last
+            try:
+                pod = self._present(name, pod)
+            except Lost:
+                if not ours:
+                    raise
+                return endings.killed(self._record.now.started)
+            if not ours and (reason := observe.loss(pod)):
+                raise Lost(reason)
+            if last and observe.is_over(pod):
+                return last
+            if found := self._seen(n, pod, patience):
+                return found
+            if patience.is_overdue and not ours:
+                self._overdue(n, name, patience)
+            self._board.wait(turn, self._look_after(pod, patience, running=State.QUEUED))
+
+    def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
+        """The end by the pod's status, where the pod's own reporter has not told and will not."""
+        at = observe.started(pod, names.EXECUTOR_CONTAINER)
+        if at:
+            self._runs(at)
+            patience.started(at)
+        end = observe.exit_of(pod)
+        if end is None:
+            if observe.is_over(pod):
+                raise Lost(endings.broken(pod, names.EXECUTOR_CONTAINER))
+            return None
+        if why := observe.never_ran(end):
+            raise End(State.SYSTEM_ERROR, f"executor {n} ({self.task.executors[n].image}): it cannot be started: {why}")
+        reporter = observe.terminated(pod, names.REPORTER_CONTAINER)
+        if reporter is None and not patience.since("reporter", REPORTER_GRACE_S):
+            return None
+        output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES)
+        return endings.ended(end, reporter, output, self.cluster.log_tail_bytes)
+
+    def _overdue(self, n: int, name: str, patience: Patience) -> None:
+        self._note(
+            f"executor {n} ({self.task.executors[n].image}): ended after its time limit of {patience.limit_s:g} s"
+        )
+        self._record.now.overdue.append(n)
+        self._save()
+        self._api.delete("pods", name)
+
+    def _look_after(self, pod: Pod, patience: Patience, *, running: State) -> float | None:
+        """Notes what a pod that has not started waits for; how long to wait for a change. Raises End."""
+        if observe.runs(pod):
+            self._reach(State.INITIALIZING if running is State.QUEUED else running)
+            self._wait_for("")
+            return patience.next_look_s(None)
+        found = patience.judge(pod, lambda: self._warnings(pod))
+        if found.hopeless:
+            raise End(State.SYSTEM_ERROR, found.words)
+        self._wait_for(found.words)
+        if pod.spec.node_name:
+            self._reach(State.INITIALIZING)
+        return patience.next_look_s(pod)
+
+    def _warnings(self, pod: Pod) -> list[Any]:
+        of = f"type=Warning,involvedObject.name={pod.metadata.name}"
+        return endings.warnings(self._api.find("events", fieldSelector=of))
+
+    def _present(self, name: str, pod: Pod | None) -> Pod:
+        """The pod as the cluster has it. Raises Lost when it is gone: the watch may be late, so it is asked for."""
+        if pod is None:
+            found = self._api.get("pods", name)
+            if found is None:
+                raise Lost(f"pod {name} was deleted by somebody else")
+            pod = decode_pod(found)
+            self._board.change(pod)
+        self._place_at(pod)
+        return pod
+
+    def _place_at(self, pod: Pod) -> None:
+        if pod.spec.node_name and not self._record.now.node and not self._plan.is_empty:
+            self._record.now.node = pod.spec.node_name
+
+    def _ensure(self, name: str, manifest: Manifest) -> None:
+        """Makes the pod unless it has been made before."""
+        self._board.expect(name)
+        if name in self._record.now.pods:
+            return
+        made = self._patient_create("pods", manifest) or self._api.get("pods", name)
+        if made is None:
+            raise Lost(f"pod {name} was deleted by somebody else")
+        pod = decode_pod(made)
+        self._record.now.pods[name] = pod.metadata.uid
+        self._board.change(pod)
+        self._save()
+
+    def _patient_create(self, kind: str, manifest: Manifest) -> bytes | None:
+        """Creates; waits while a quota leaves no room. Raises ApiError for any other refusal."""
+        while True:
+            try:
+                made = self._api.create(kind, manifest)
+            except ApiError as error:
+                if "exceeded quota" not in str(error):
+                    raise
+                self._wait_for(str(error))
+                self._board.wait(self._board.look("")[0], QUOTA_PAUSE_S)
+            else:
+                self._wait_for("")
+                return made
+
+    def _runs(self, at: str) -> None:
+        if self._record.now.started is UNSET:
+            self._record.now.started = stamp(at)
+            self._record.waiting = ""
+            self._reach(State.RUNNING, save=True)
+
+    def _reach(self, state: State, *, save: bool = False) -> None:
+        if state > self._record.state:
+            self._record.state = state
+            save = True
+        if save:
+            self._save()
+
+    def _wait_for(self, words: str) -> None:
+        if words != self._record.waiting:
+            self._record.waiting = words
+            self._save()
+
+    def _progress(self, told: list[Progress]) -> None:
+        if told:
+            words = endings.progress(told[-1])
+            if self._record.now.log.metadata != (shown := {"progress": words}):
+                self._record.now.log.metadata = shown
+                self._save()
+
+    def _note(self, line: str) -> None:
+        known = self._record.now.log.system_logs
+        self._record.now.log.system_logs = [*([] if known is UNSET else known), line.replace("\n", " ")]
+
+    def _begin_again(self, reason: str) -> None:
+        self._note(f"error: {reason}; trying again")
+        self._record.now.log.end_time = now()
+        for pod in self._record.now.pods:
+            self._api.delete("pods", pod, 0)
+        self._remove_claim()
+        self._record.attempts.append(Attempt(TaskLog(start_time=now())))
+        self._save()
+
+    def _finish(self, state: State, reason: str) -> None:
+        if reason:
+            self._note(f"error: {reason}")
+        self._record.now.log.end_time = now()
+        self._record.now.log.metadata = UNSET
+        self._record.state, self._record.waiting = state, ""
+        self._save()
+
+    def _remove_claim(self) -> None:
+        if not self._plan.is_empty:
+            self._api.delete("persistentvolumeclaims", names.claim(self.task_id, len(self._record.attempts)))
+
+    def _recall(self) -> None:
+        """Takes up the record of an earlier life, or begins one."""
+        found = self._api.get("configmaps", names.task_object(self.task_id))
+        if found is not None:
+            self._record = records.unpack(endings.recorded(found))
+            log.info("going on with the record of an earlier life: %s", self._record.state.name)
+            return
+        self._record.attempts.append(Attempt(TaskLog(start_time=now())))
+        self._create_record()
+
+    def _save(self) -> None:
+        """Makes the record durable; a ConfigMap that somebody removed is made again."""
+        data = manifests.binary({names.RECORD_KEY: records.pack(self._record)})
+        if self._api.merge("configmaps", names.task_object(self.task_id), {"binaryData": data}) is None:
+            self._create_record()
+
+    def _create_record(self) -> None:
+        data = records.pack(self._record)
+        self._api.create("configmaps", manifests.status(self.task_id, self.cluster, self._owner_uid, data))
+
+    def _place(self) -> Place:
+        bound = self.cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty
+        return Place(
+            self.task_id, self.task, self.cluster, self._owner_uid, self._address, self._parts,
+            len(self._record.attempts), self._record.now.node if bound else "",
+        )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Where a taskmaster begins: what it is told by its pod, and its threads."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from tesk.engines.kubernetes import document, manifests, names
+from tesk.engines.kubernetes.objects import Pod, PodList, WatchEvent
+from tesk.taskmaster.api import Api, ApiError, follow
+from tesk.taskmaster.board import Board, listen
+from tesk.taskmaster.life import Life
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+log = logging.getLogger(__name__)
+
+USAGE: Final = """\
+usage: tesk taskmaster
+
+Runs one task on the cluster that it runs in itself: the API server starts it as a Job, nobody else does.
+"""
+
+_pods = msgspec.json.Decoder(PodList).decode
+_event = msgspec.json.Decoder(WatchEvent).decode
+_pod = msgspec.json.Decoder(Pod).decode
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `tesk taskmaster`; 0 when the task's end is on record, whatever it is."""
+    if argv:
+        sys.stdout.write(USAGE)
+        return 0 if argv[0] in ("--help", "-h") else 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _end)
+    task_id = os.environ["TESK_TASK"]
+    folder = Path(manifests.TASK_FOLDER)
+    task, cluster, token = document.read(folder)
+    api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), cluster.namespace)
+    board = Board()
+    server = listen(board, names.TOLD_PORT, token)
+    selector = names.selector(cluster.instance, task_id)
+    watching = threading.Thread(target=_watch, args=(api, board, selector), name="watch", daemon=True)
+    watching.start()
+    life = Life(
+        task_id, task, cluster, owner_uid=_owner_uid(), parts=len(list(folder.iterdir())),
+        address=f"{_bracketed(os.environ['TESK_POD_IP'])}:{names.TOLD_PORT}", api=api, board=board,
+    )  # fmt: skip
+    try:
+        log.info("task %s: %s", task_id, life.live().name)
+    finally:
+        server.server_close()
+        api.close()
+    return 0
+
+
+def _watch(api: Api, board: Board, selector: str) -> None:
+    def replace(listing: bytes) -> str:
+        found = _pods(listing)
+        board.replace({pod.metadata.name: pod for pod in found.items})
+        return found.metadata.resource_version
+
+    def change(line: bytes) -> str:
+        event = _event(line)
+        if event.type == "ERROR":
+            raise ApiError(410, "Expired", bytes(event.object).decode(errors="replace"))
+        pod = _pod(event.object)
+        if event.type != "BOOKMARK":
+            board.change(pod, gone=event.type == "DELETED")
+        return pod.metadata.resource_version
+
+    try:
+        follow(api, "pods", selector, replace, change)
+    except BaseException:
+        log.exception("the watch of the task's pods failed; beginning again")
+        os._exit(1)
+
+
+def _owner_uid() -> str:
+    return os.environ["TESK_JOB_UID"]
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _end(number: int, _: "FrameType | None") -> None:
+    os._exit(128 + number)
