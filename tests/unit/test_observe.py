@@ -1,0 +1,108 @@
+"""What a pod's status means for a task's step, as tables of statuses like those that clusters write."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from tesk.engines.kubernetes import observe
+from tesk.engines.kubernetes.objects import Pod
+
+EXITED = {"exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+
+
+def pod(status: dict[str, Any], **metadata: Any) -> Pod:
+    document = {"metadata": {"name": "p", **metadata}, "spec": {}, "status": status}
+    return msgspec.json.decode(json.dumps(document), type=Pod)
+
+
+def containers(**states: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "containerStatuses": [
+            {"name": name, "image": f"image-of-{name}", "restartCount": 0, "state": state}
+            for name, state in states.items()
+        ]
+    }
+
+
+def condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
+    return {"conditions": [{"type": kind, "status": status, "reason": reason, "message": message}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "metadata", "words"),
+    [
+        ({}, {}, None),
+        ({"phase": "Failed"}, {}, None),
+        ({}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "deleted by somebody else"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, {}, "evicted: disk"),
+        (condition("DisruptionTarget", "True", "PreemptionByScheduler", "by x"), {}, "higher priority: by x"),
+        (condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"), {}, "drained: asked"),
+        (condition("DisruptionTarget", "True", "DeletionByTaintManager", ""), {}, "node was lost or tainted"),
+        (condition("DisruptionTarget", "True", "NewReason", "x"), {}, "NewReason: x"),
+        (condition("DisruptionTarget", "False", "x", "x"), {}, None),
+    ],
+)
+def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | None) -> None:
+    found = observe.loss(pod(status, **metadata))
+    assert (found is None) == (words is None)
+    assert words is None or (found and words in found and "pod p" in found)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "hopeless"),
+    [
+        ({}, None, False),
+        (containers(executor={"waiting": {"reason": "ContainerCreating"}}), None, False),
+        (condition("PodScheduled", "False", "Unschedulable", "0/1 nodes are available"), "room", False),
+        (containers(executor={"waiting": {"reason": "ErrImagePull", "message": "no such"}}), "image", False),
+        (containers(executor={"waiting": {"reason": "InvalidImageName", "message": "bad"}}), "image", True),
+        (containers(executor={"waiting": {"reason": "CreateContainerError", "message": "bad"}}), "start", False),
+    ],
+)
+def test_trouble(status: dict[str, Any], kind: str | None, hopeless: bool) -> None:
+    found = observe.trouble(pod(status))
+    assert (found and found.kind, bool(found and found.hopeless)) == (kind, hopeless)
+
+
+def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "registry: no such host"}}
+    found = observe.trouble(pod(containers(executor=waiting)))
+    assert found
+    assert found.words == "image-of-executor: ErrImagePull: registry: no such host"
+
+
+def test_an_executors_pod_runs_when_the_executor_does_and_not_its_reporter() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull"}}
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    assert not observe.runs(pod(containers(reporter=running, executor=waiting)))
+    assert observe.runs(pod(containers(reporter=running, executor=running)))
+    assert observe.runs(pod(containers(reporter=running, executor={"terminated": EXITED})))
+    assert observe.runs(pod(containers(filer=running)))
+    assert not observe.runs(pod({}))
+
+
+def test_starts_and_ends_are_the_containers_own() -> None:
+    seen = pod(containers(executor={"terminated": EXITED}, reporter={"running": {"startedAt": None}}))
+    end = observe.exit_of(seen)
+    assert end
+    assert (end.exit_code, end.finished_at) == (3, "2026-01-01T00:00:01Z")
+    assert observe.started(seen, "executor") == "2026-01-01T00:00:00Z"
+    assert observe.started(seen, "reporter") is None
+    assert observe.started(seen, "filer") is None
+    assert observe.never_ran(end) is None
+
+
+def test_a_program_that_the_runtime_could_not_start_says_why() -> None:
+    state = {"terminated": {**EXITED, "reason": "StartError", "message": "exec failed: no such file"}}
+    end = observe.exit_of(pod(containers(executor=state)))
+    assert end
+    assert observe.never_ran(end) == "exec failed: no such file"
+
+
+def test_of_two_accounts_of_a_failed_pull_the_clearer_is_kept() -> None:
+    assert observe.clearer("x: ErrImagePull: no such host", "x: ImagePullBackOff: Back-off") == (
+        "x: ErrImagePull: no such host"
+    )
+    assert observe.clearer("", "x: ImagePullBackOff: Back-off") == "x: ImagePullBackOff: Back-off"
