@@ -63,6 +63,7 @@ class Dispatcher:
         self._active: dict[TaskId, tuple[int, Demand]] = {}
         self._pending: dict[TaskId, TaskStatus] = {}
         self._recording: set[TaskId] = set()
+        self._ending: set[TaskId] = set()
         self._locks: dict[TaskId, asyncio.Lock] = {}
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
@@ -94,7 +95,7 @@ class Dispatcher:
             state = await self._store.cancel(task_id)
             self._queue.pop(task_id, None)
         if state is State.CANCELING:
-            self._spawn(self._end(task_id), f"cancel {task_id}")
+            self._begin_end(task_id)
         elif state is not None and task_id not in self._active:
             self._locks.pop(task_id, None)
         return state
@@ -158,7 +159,7 @@ class Dispatcher:
                 job = _job(row)
                 self._active[row.id] = row.owner, self._demand(job)
                 if row.state is State.CANCELING:
-                    self._spawn(self._end(row.id), f"cancel {row.id}")
+                    self._begin_end(row.id)
                 else:
                     await self._engine.submit(job)
 
@@ -258,7 +259,7 @@ class Dispatcher:
         turn = 0
         while True:
             try:
-                return await self._store.advance(task_id, status.state, status.log)
+                return await self._store.advance(task_id, status.state, status.log, status.earlier)
             except StoreError as error:
                 log.error("task %s: its state could not be recorded, trying again: %s", task_id, error)
                 await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
@@ -268,9 +269,17 @@ class Dispatcher:
         row = await self._store.get(task_id, "MINIMAL")
         return row is None or row.state.is_terminal
 
+    def _begin_end(self, task_id: TaskId) -> None:
+        """Ends a task that is CANCELING, and so is not admitted any more, unless that is under way."""
+        if task_id not in self._ending:
+            self._ending.add(task_id)
+            self._spawn(self._end(task_id), f"cancel {task_id}")
+
     async def _end(self, task_id: TaskId) -> None:
-        async with self._lock(task_id):
+        try:
             await self._repeat(f"task {task_id}: cancelling", lambda: self._engine.cancel(task_id))
+        finally:
+            self._ending.discard(task_id)
 
     async def _forget(self, task_id: TaskId) -> None:
         """Cleans up after a task, and then gives its room to the next: cleaning up is work for the engine too."""
@@ -345,7 +354,7 @@ class Dispatcher:
 
 
 def _job(row: Unfinished) -> Job:
-    return Job(row.id, row.owner, tes.decode(row.full))
+    return Job(row.id, row.owner, tes.decode(row.full), begun=row.state > State.QUEUED)
 
 
 def too_large(demand: Demand, capacity: Capacity) -> str | None:

@@ -24,7 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         "~/.local/share/tesk"
     )
     database_url: Annotated[str, Meta(description="SQLite or PostgreSQL URL; empty: a SQLite file in `data`")] = ""
-    engine: Annotated[Literal["local"], Meta(description="where tasks run")] = "local"
+    engine: Annotated[Literal["local", "kubernetes"], Meta(description="where tasks run")] = "local"
     file_roots: Annotated[tuple[str, ...], Meta(description="folders that file: URLs and bare paths may use")] = ()
     cors_origins: Annotated[
         tuple[str, ...], Meta(description="origins of web pages that may call the API; * for any")
@@ -45,7 +45,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         float, Meta(description="cores that tasks may use together; 0: those of the machine", ge=0)
     ] = 0.0
     ram_gb: Annotated[float, Meta(description="GiB that tasks may use together; 0: those of the machine", ge=0)] = 0.0
-    max_active_tasks: Annotated[int, Meta(description="tasks that may run at once; 0: as many as fit", ge=0)] = 0
+    max_active_tasks: Annotated[
+        int, Meta(description="tasks that may run at once; 0: as many as fit, on a cluster 1000", ge=0)
+    ] = 0
+    max_cpu_cores: Annotated[float, Meta(description="most cores that a task may ask for; 0: any", ge=0)] = 0.0
+    max_ram_gb: Annotated[float, Meta(description="most GiB of memory that a task may ask for; 0: any", ge=0)] = 0.0
+    max_disk_gb: Annotated[float, Meta(description="most GiB of disk that a task may ask for; 0: any", ge=0)] = 0.0
 
     engine_socket: Annotated[
         str, Meta(description="socket of the Docker Engine API; empty: found or started; podman: one of its own")
@@ -56,6 +61,69 @@ class Settings(Struct, frozen=True, kw_only=True):
     grace_s: Annotated[float, Meta(description="time that a cancelled program has after TERM", ge=0)] = 10.0
     pull_timeout_s: Annotated[float, Meta(description="time within which an image must be pulled", gt=0)] = 1800.0
     engine_patience_s: Annotated[float, Meta(description="time that the container engine may be away", ge=0)] = 300.0
+
+    kubeconfig: Annotated[str, Meta(description="kubeconfig file; empty: the cluster around, or as kubectl")] = ""
+    kube_context: Annotated[str, Meta(description="context of the kubeconfig; empty: its current one")] = ""
+    namespace: Annotated[str, Meta(description="namespace of tasks; empty: that of the account or context")] = ""
+    instance: Annotated[str, Meta(description="label that tells this server's objects from another's")] = "tesk"
+    kubernetes_qps: Annotated[float, Meta(description="requests a second to the Kubernetes API", gt=0)] = 200.0
+    image: Annotated[str, Meta(description="this product's image, for taskmasters, filers and reporters")] = (
+        "ghcr.io/tesk/tesk:latest"
+    )
+    image_pull_policy: Annotated[
+        Literal["Always", "IfNotPresent", "Never"], Meta(description="when the product's image is pulled")
+    ] = "IfNotPresent"
+    image_pull_secrets: Annotated[tuple[str, ...], Meta(description="Secrets for pulling images")] = ()
+    taskmaster_service_account: Annotated[str, Meta(description="service account of taskmasters")] = "tesk-taskmaster"
+    taskmaster_retries: Annotated[int, Meta(description="crashes of one taskmaster that are made good", ge=0)] = 20
+    storage_class: Annotated[str, Meta(description="storage class of scratch volumes; empty: the default")] = ""
+    access_mode: Annotated[
+        Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"], Meta(description="of scratch volumes")
+    ] = "ReadWriteOnce"
+    default_disk_gb: Annotated[float, Meta(description="GiB of a scratch volume whose task asks for none", gt=0)] = 1.0
+    cpu_limit: Annotated[Literal["none", "request"], Meta(description="CPU limit of an executor's container")] = "none"
+    memory_limit: Annotated[
+        Literal["none", "request"], Meta(description="memory limit of executors whose task asks for memory")
+    ] = "request"
+    pod_security: Annotated[
+        Literal["baseline", "restricted"], Meta(description="Pod Security Standard that executors pass")
+    ] = "baseline"
+    run_as_user: Annotated[int, Meta(description="user id of executors; -1: the image's or the platform's")] = -1
+    own_user: Annotated[int, Meta(description="user id of tesk's own containers; -1: the platform's")] = 65532
+    labels: Annotated[tuple[str, ...], Meta(description="further labels of all objects, as key=value")] = ()
+    annotations: Annotated[tuple[str, ...], Meta(description="annotations of all objects, as key=value")] = ()
+    node_selector: Annotated[tuple[str, ...], Meta(description="nodes that tasks run on, as key=value")] = ()
+    tolerations: Annotated[tuple[str, ...], Meta(description="taints that tasks tolerate, as key=value:Effect")] = ()
+    preemptible_node_selector: Annotated[
+        tuple[str, ...], Meta(description="nodes of tasks that may be preempted, as key=value")
+    ] = ()
+    preemptible_tolerations: Annotated[
+        tuple[str, ...], Meta(description="taints that tasks that may be preempted tolerate")
+    ] = ()
+    zone_label: Annotated[str, Meta(description="node label that `zones` of a task are values of")] = (
+        "topology.kubernetes.io/zone"
+    )
+    gpu_resource: Annotated[str, Meta(description="resource that the backend parameter `gpu` counts")] = (
+        "nvidia.com/gpu"
+    )
+    allowed_backend_parameters: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="of priority_class, gpu, runtime_class, service_account, executor_timeout_s, node_selector.KEY"
+        ),
+    ] = ()
+    executor_service_account: Annotated[str, Meta(description="service account of executors (never its token)")] = ""
+    filer_environment_secret: Annotated[str, Meta(description="Secret whose keys are the filer's environment")] = ""
+    filer_mounts: Annotated[
+        tuple[str, ...], Meta(description="what filers see, as /path=secret:NAME or /path=claim:NAME")
+    ] = ()
+    image_timeout_s: Annotated[float, Meta(description="time that pulling an image may fail; 0: for ever", ge=0)] = (
+        120.0
+    )
+    schedule_timeout_s: Annotated[float, Meta(description="time that a pod may wait for room; 0: for ever", ge=0)] = 0.0
+    start_timeout_s: Annotated[float, Meta(description="time that a pod on its node may fail to start", ge=0)] = 600.0
+    executor_timeout_s: Annotated[float, Meta(description="time that an executor may run; 0: for ever", ge=0)] = 0.0
+    retries: Annotated[int, Meta(description="further attempts after a fault of the cluster", ge=0)] = 0
 
     missing_outputs: Annotated[
         Literal["warning", "error"], Meta(description="what a declared output that does not exist is")

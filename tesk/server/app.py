@@ -19,6 +19,7 @@ from tesk.dispatcher import Dispatcher
 from tesk.server.body import Disconnected
 from tesk.server.exchange import ANSWER, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
+from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
@@ -48,7 +49,7 @@ def create_app(
     log: Log | None = None,
 ) -> "App":
     """The application. `parameters` are the backend parameters that the engine supports."""
-    tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes)
+    tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
     service = Service(settings, store, dispatcher, parameters)
     return App(tasks, service, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log)
 

@@ -15,6 +15,7 @@ from tesk.limit import Limit
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.exchange import Call, Refusal, Reply
+from tesk.server.maxima import Maxima, check
 from tesk.store.base import NewTask, Query, Row, Store, TaskId
 
 T = TypeVar("T")
@@ -27,17 +28,22 @@ FIRST_ROWS: Final = 32
 class Tasks:
     """The handlers of /tasks."""
 
-    def __init__(self, store: Store, dispatcher: Dispatcher, parameters: Collection[str], max_body_bytes: int) -> None:
+    def __init__(
+        self, store: Store, dispatcher: Dispatcher, parameters: Collection[str], max_body_bytes: int,
+        most: Maxima,
+    ) -> None:  # fmt: skip
         self._store = store
         self._dispatcher = dispatcher
         self._parameters = parameters
         self._bodies = Bodies(max_body_bytes)
+        self._most = most
         self._limit = Limit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:
         body = await self._bodies.read_json(call)
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
+            check(task, self._most)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
         basic, full = tes.documents(task)

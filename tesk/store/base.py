@@ -4,6 +4,7 @@ The store keeps whole JSON documents, ready to be sent, beside the few columns t
 ordered by time, so that the newest page is one descending walk over the primary key.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -85,11 +86,12 @@ class Store(Protocol):
     async def submitted(self, task_id: TaskId) -> bool:
         """Notes that an engine is about to be told of a QUEUED task; False if it is not QUEUED any more."""
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog) -> bool:
+    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
         """Records the state and the log, if the state may follow the present one (tes.NEXT) or is the present one.
 
         One conditional update: False when it changed nothing, as after a terminal state. The warnings of `create`
-        stay in front of the log's own system logs; stdout and stderr are cut to their tails.
+        stay in front of the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of
+        attempts before it.
         """
 
     async def cancel(self, task_id: TaskId) -> State | None:

@@ -16,15 +16,18 @@ _read_logs = msgspec.json.Decoder(list[TaskLog]).decode
 _read_texts = msgspec.json.Decoder(list[str]).decode
 
 
-def basic_logs(log: TaskLog) -> bytes:
-    """The JSON array that the BASIC view shows."""
-    executors = [replace(each, stdout=UNSET, stderr=UNSET) for each in log.logs]
-    return encode([replace(log, logs=executors, system_logs=UNSET)])
+def basic_logs(logs: Sequence[TaskLog]) -> bytes:
+    """The JSON array that the BASIC view shows, of one log for each attempt."""
+    return encode([replace(log, logs=list(map(_without_output, log.logs)), system_logs=UNSET) for log in logs])
 
 
-def full_logs(log: TaskLog, tail_bytes: int) -> bytes:
+def full_logs(logs: Sequence[TaskLog], tail_bytes: int) -> bytes:
     """The JSON array that the FULL view shows; stdout and stderr end within `tail_bytes` of UTF-8 each."""
-    return encode([replace(log, logs=[_cut(each, tail_bytes) for each in log.logs])])
+    return encode([replace(log, logs=[_cut(each, tail_bytes) for each in log.logs]) for log in logs])
+
+
+def _without_output(entry: ExecutorLog) -> ExecutorLog:
+    return replace(entry, stdout=UNSET, stderr=UNSET)
 
 
 def with_warnings(logs: bytes | None, warnings: bytes | None) -> bytes | None:

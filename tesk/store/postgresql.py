@@ -163,13 +163,13 @@ class PostgresqlStore:
         number = read(task_id)
         return number is not None and bool(await self._run(Sql(f"{transitions.SUBMITTED} RETURNING 1", (number,))))
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog) -> bool:
+    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
-        full = full_logs(log, self._log_tail_bytes)
-        return bool(await self._run(Sql(_ADVANCE[state], (basic_logs(log), ended, number, full))))
+        full = full_logs([*earlier, log], self._log_tail_bytes)
+        return bool(await self._run(Sql(_ADVANCE[state], (basic_logs([*earlier, log]), ended, number, full))))
 
     async def cancel(self, task_id: TaskId) -> State | None:
         number = read(task_id)

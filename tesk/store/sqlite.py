@@ -129,12 +129,12 @@ class SqliteStore:
     async def submitted(self, task_id: TaskId) -> bool:
         return (number := read(task_id)) is not None and bool(await self._write("submitted", (number,)))
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog) -> bool:
+    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
-        change = (state, basic_logs(log), ended, number, full_logs(log, self._log_tail_bytes))
+        change = (state, basic_logs([*earlier, log]), ended, number, full_logs([*earlier, log], self._log_tail_bytes))
         return bool(await self._write("advance", change))
 
     async def cancel(self, task_id: TaskId) -> State | None:

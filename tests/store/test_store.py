@@ -107,6 +107,16 @@ async def test_basic_logs_leave_out_what_only_full_logs_have(store: Store) -> No
     assert decoded(full.logs) == [{"logs": [executor | streams], "outputs": [output], "system_logs": ["pulled"]}]
 
 
+async def test_earlier_attempts_stand_before_the_last(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC, warnings=["one"]))
+    lost = TaskLog(system_logs=["its node was lost"], logs=[ExecutorLog(137, stdout="half")])
+    await store.advance(task_id, State.RUNNING, RUNNING_LOG, [lost])
+    basic, full = await row(store, task_id, "BASIC"), await row(store, task_id, "FULL")
+    assert [[each["exit_code"] for each in log["logs"]] for log in decoded(basic.logs)] == [[137], [0]]
+    assert [log["system_logs"] for log in decoded(full.logs)] == [["one", "its node was lost"], ["pulled"]]
+    assert "half" not in str(basic.logs)
+
+
 async def test_a_log_always_has_its_arrays(store: Store) -> None:
     task_id = await store.create(NewTask(basic=BASIC))
     await store.advance(task_id, State.RUNNING, TaskLog())

@@ -1,0 +1,304 @@
+"""The Kubernetes API for the server: few calls, each with a time limit, and never more of them than the cluster likes.
+
+aiohttp carries them since it is there already for the local engine; answers are decoded by the caller, into only the
+fields it reads (objects.py). What the API does not do for us now (it is away, our token or a right is missing) is kept
+until it does again, so that the server can say why no task can run.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from tesk.engines.base import EngineError
+from tesk.engines.kubernetes.config import Access, tls
+from tesk.engines.kubernetes.credential import Credential
+from tesk.engines.kubernetes.objects import Status
+
+TIMEOUT_S: Final = 30.0
+CONNECTIONS: Final = 32
+PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0)
+MOST_PAUSE_S: Final = 30.0
+GROUPS: Final = {"jobs": "batch"}
+MERGE: Final = "application/merge-patch+json"
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+"""A peer that has vanished is noticed within half a minute, not after the quarter of an hour that TCP takes."""
+
+_status = msgspec.json.Decoder(Status).decode
+
+
+class ApiError(EngineError):
+    """The API refuses a request or cannot be reached (code 0)."""
+
+    def __init__(self, code: int, reason: str, message: str, pause_s: float = 0.0) -> None:
+        super().__init__(message or f"HTTP {code}")
+        self.code = code
+        self.reason = reason
+        self.pause_s = pause_s
+
+    @property
+    def is_away(self) -> bool:
+        """True when nobody has refused anything: the API is not there, or not able to answer."""
+        return self.code in (0, 408, 429) or self.code >= 500
+
+    @property
+    def lacks_right(self) -> bool:
+        """True when our own rights are missing, as opposed to what a policy or a quota says of the object."""
+        return self.code == 401 or (self.code == 403 and " cannot " in str(self) and " resource " in str(self))
+
+    @property
+    def is_quota(self) -> bool:
+        """True when the object may be made as soon as there is room."""
+        return self.code == 403 and is_quota(str(self))
+
+    @property
+    def is_passing(self) -> bool:
+        """True when the same request may be granted later: nothing is wrong with the object."""
+        no_namespace = self.code == 404 and str(self).startswith("namespaces ")
+        return self.is_away or self.lacks_right or self.is_quota or no_namespace
+
+
+def is_quota(words: str) -> bool:
+    """True for a refusal by a ResourceQuota that has no room, or is not counted yet."""
+    return "exceeded quota" in words or "status unknown for quota" in words
+
+
+class Client:
+    """One namespace of one cluster. `per_s`: requests a second that may be made in the long run."""
+
+    def __init__(self, access: Access, namespace: str, per_s: float) -> None:
+        self.namespace = namespace
+        self._access = access
+        self._bucket = Bucket(per_s, 2 * per_s)
+        self._session: aiohttp.ClientSession | None = None
+        self._credential: Credential | None = None
+        self._away: tuple[float, str] | None = None
+        self.lacking: dict[tuple[str, str], str] = {}
+
+    async def open(self) -> None:
+        context = await asyncio.to_thread(tls, self._access)
+        self._credential = Credential(self._access, context)
+        connector = aiohttp.TCPConnector(ssl=context, limit=CONNECTIONS, socket_factory=_socket)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers={"User-Agent": "tesk"}
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def trouble(self) -> str | None:
+        """Why requests are not answered, or not granted, just now."""
+        if self._away is not None:
+            since, words = self._away
+            return f"{words} (for {time.monotonic() - since:.0f} s)"
+        return "; ".join(self.lacking.values()) or None
+
+    async def create(self, kind: str, manifest: Mapping[str, Any]) -> bytes | None:
+        """The new object as JSON; None if one of that name exists."""
+        try:
+            return await self._repeat("create", kind, "POST", self._path(kind), body=manifest)
+        except ApiError as error:
+            if error.code == 409 and error.reason == "AlreadyExists":
+                return None
+            raise
+
+    async def get(self, kind: str, name: str) -> bytes | None:
+        """The object as JSON; None if there is none."""
+        return await self._or_none("get", kind, "GET", self._path(kind, name))
+
+    async def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> bytes | None:
+        """The object after a merge patch (RFC 7386); None if there is none."""
+        return await self._or_none("patch", kind, "PATCH", self._path(kind, name), body=change)
+
+    async def delete(self, kind: str, name: str, *, policy: str = "Background", grace_s: int | None = None) -> bool:
+        """Asks for the object's end; False when it was gone already."""
+        options: dict[str, Any] = {"propagationPolicy": policy}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        return await self._or_none("delete", kind, "DELETE", self._path(kind, name), body=options) is not None
+
+    async def find(self, kind: str, **query: str) -> bytes:
+        """One page of a list as JSON, by labelSelector, fieldSelector, limit, continue."""
+        return await self._repeat("list", kind, "GET", self._path(kind), query=query)
+
+    async def logs(self, pod: str, container: str, lines: int, most_bytes: int, timeout_s: float) -> bytes:
+        """The last lines of a container's log, and of these the first bytes. Asked for once. Raises ApiError."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(most_bytes)}
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._once("get", "pods/log", "GET", self._path("pods", pod) + "/log", query)
+        except TimeoutError:
+            raise ApiError(0, "", f"the log of pod {pod} did not come within {timeout_s:g} s") from None
+
+    async def review(self, verb: str, kind: str) -> bool:
+        """Whether we have a right, by the API's own account."""
+        resource, _, subresource = kind.partition("/")
+        asked = {
+            "verb": verb, "group": GROUPS.get(kind, ""), "resource": resource, "subresource": subresource,
+            "namespace": self.namespace,
+        }  # fmt: skip
+        review = {
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }  # fmt: skip
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = await self._repeat("create", "selfsubjectaccessreviews", "POST", path, body=review)
+        return bool(msgspec.json.decode(answer)["status"].get("allowed"))
+
+    async def watch(self, kind: str, query: dict[str, str], silence_s: float) -> AsyncGenerator[bytes, None]:
+        """Lines of a watch until the API ends it, or says nothing for `silence_s`; first an empty one. Raises ApiError.
+
+        One that was open and then cut is an ApiError of code 0 and reason "Cut".
+        """
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=silence_s)
+        reason = ""
+        try:
+            async with self._opened().get(
+                self._access.server + self._path(kind), params=query | {"watch": "1"}, headers=await self._headers(),
+                timeout=limit, read_bufsize=2**22,
+            ) as answer:  # fmt: skip
+                if answer.status != 200:
+                    raise self._refused("watch", kind, answer, await answer.read())
+                self._granted("watch", kind)
+                reason = "Cut"
+                yield b""
+                rest = b""
+                async for piece in answer.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        yield line
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            words = f"the watch of {kind} was cut: {_words(error)}" if reason else self._unreached(error)
+            raise ApiError(0, reason, words) from None
+
+    async def _or_none(self, verb: str, kind: str, method: str, path: str, body: Any = None) -> bytes | None:
+        try:
+            return await self._repeat(verb, kind, method, path, body=body)
+        except ApiError as error:
+            if error.code == 404 and not error.is_passing:
+                return None
+            raise
+
+    async def _repeat(self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None) -> bytes:
+        """Tries a few times while the API is away: every call here may be repeated."""
+        for pause_s in (*PAUSES_S, None):
+            try:
+                return await self._once(verb, kind, method, path, query, body)
+            except ApiError as error:
+                if pause_s is None or not (error.is_away or error.code == 401):
+                    raise
+                await asyncio.sleep(max(pause_s, error.pause_s))
+        raise AssertionError
+
+    async def _once(self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None) -> bytes:
+        await self._bucket.take()
+        data = None if body is None else msgspec.json.encode(body)
+        headers = await self._headers()
+        if data is not None:
+            headers["Content-Type"] = MERGE if method == "PATCH" else "application/json"
+        try:
+            async with self._opened().request(
+                method, self._access.server + path, params=query, data=data, headers=headers
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(0, "", self._unreached(error)) from None
+        if answer.status >= 300:
+            raise self._refused(verb, kind, answer, content)
+        self._granted(verb, kind)
+        return content
+
+    async def _headers(self) -> dict[str, str]:
+        try:
+            token = await self._credential.token() if self._credential else ""
+        except (EngineError, OSError) as error:
+            words = f"no credential for the Kubernetes API: {error}"
+            self._is_away(words)
+            raise ApiError(0, "", words) from None
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def _unreached(self, error: BaseException) -> str:
+        words = f"the Kubernetes API at {self._access.server} cannot be reached: {_words(error)}"
+        self._is_away(words)
+        return words
+
+    def _refused(self, verb: str, kind: str, answer: aiohttp.ClientResponse, content: bytes) -> ApiError:
+        code = answer.status
+        try:
+            status = _status(content)
+        except msgspec.MsgspecError:
+            status = Status(code, "", content[:500].decode(errors="replace"))
+        words = status.message
+        if code == 401:
+            if self._credential is not None:
+                self._credential.forget()
+            words = "the Kubernetes API does not take our token (401): it has expired, or is not of this cluster"
+        error = ApiError(code, status.reason, words, _pause_s(answer.headers.get("Retry-After", "")))
+        if code == 401 or code >= 500:
+            self._is_away(words if code == 401 else f"the Kubernetes API fails: {error}")
+        elif error.lacks_right:
+            self.lacking[verb, kind] = f"a right is missing, {verb} {kind}: {words}"
+        else:
+            self._away = None
+        return error
+
+    def _granted(self, verb: str, kind: str) -> None:
+        self._away = None
+        self.lacking.pop((verb, kind), None)
+
+    def _is_away(self, words: str) -> None:
+        self._away = (self._away[0] if self._away else time.monotonic(), words)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise EngineError("the cluster has not been reached yet")
+        return self._session
+
+    def _path(self, kind: str, name: str = "") -> str:
+        group = GROUPS.get(kind)
+        root = f"/apis/{group}/v1" if group else "/api/v1"
+        return f"{root}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+
+
+class Bucket:
+    """A token bucket: `per_s` in the long run, `most` at once."""
+
+    def __init__(self, per_s: float, most: float) -> None:
+        self._per_s, self._most = per_s, most
+        self._left = most
+        self._at = time.monotonic()
+
+    async def take(self) -> None:
+        """Waits for a turn; turns are given in the order of asking."""
+        moment = time.monotonic()
+        self._left = min(self._most, self._left + (moment - self._at) * self._per_s)
+        self._at = moment
+        self._left -= 1
+        if self._left < 0:
+            await asyncio.sleep(-self._left / self._per_s)
+
+
+def _pause_s(retry_after: str) -> float:
+    """What a Retry-After header asks for (RFC 9110 §10.2.3, in seconds, as the API writes it)."""
+    return min(float(retry_after), MOST_PAUSE_S) if retry_after.isdigit() else 0.0
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if option := getattr(socket, name, None):
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made

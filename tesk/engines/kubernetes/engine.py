@@ -1,0 +1,359 @@
+"""Tasks on a Kubernetes cluster: the server's side of them.
+
+The server makes a Job for each task and watches; everything else is the taskmaster's (tesk/taskmaster). What exists
+is known by three watches, one for each kind, whatever the number of tasks; a task's status is computed from that
+(standing.py) whenever something of it changes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
+from tesk.engines.kubernetes import config, document, manifests, names, objects, removal
+from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.choices import cluster
+from tesk.engines.kubernetes.client import ApiError, Client
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.output import tails_from_log
+from tesk.engines.kubernetes.rights import Rights
+from tesk.engines.kubernetes.standing import Known, cancelled, live, standing
+from tesk.engines.kubernetes.waiting import Waiting
+from tesk.engines.kubernetes.watch import Cache
+from tesk.settings import Settings
+from tesk.tes import TaskLog
+
+log = logging.getLogger(__name__)
+
+SYNC_S: Final = 30.0
+PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
+LIVE_LINES: Final = 1000
+LIVE_BYTES: Final = 4 * 1024 * 1024
+LAST_LINES: Final = 8
+LIVE_TIMEOUT_S: Final = 3.0
+MOST_SUBMITTING: Final = 16
+MOST_ACTIVE: Final = 1000
+
+
+class Following(msgspec.Struct, eq=False):
+    """A task that was submitted. `parts`: Secrets with its document. `made`: its objects have been made, at `made_at`.
+
+    `reported`: what was reported last. `work`, `making`: what submits it, and the request that is under way.
+    """
+
+    job: Job
+    parts: int = 1
+    made: bool = False
+    made_at: float = 0.0
+    reported: TaskStatus | None = None
+    work: asyncio.Task[None] | None = None
+    making: asyncio.Task[None] | None = None
+
+
+class KubernetesEngine:
+    """See base.Engine."""
+
+    name = "kubernetes"
+
+    def __init__(self, settings: Settings) -> None:
+        self.backend_parameters = frozenset(settings.allowed_backend_parameters)
+        self._settings = settings
+        self._client: Client | None = None
+        self._cluster: Cluster | None = None
+        self._rights: Rights | None = None
+        self._caches: list[Cache[Any]] = []
+        self._chores: set[asyncio.Task[None]] = set()
+        self._report: Report | None = None
+        self._known: dict[TaskId, Known] = {}
+        self._following: dict[TaskId, Following] = {}
+        self._ending: dict[TaskId, asyncio.Event] = {}
+        self._gate = asyncio.Semaphore(MOST_SUBMITTING)
+
+    async def open(self, report: Report) -> None:
+        self._report = report
+        settings = self._settings
+        access = await asyncio.to_thread(config.load, settings.kubeconfig, os.environ, settings.kube_context)
+        namespace = settings.namespace or access.namespace
+        self._cluster = cluster(settings, namespace)
+        client = self._client = Client(access, namespace, settings.kubernetes_qps)
+        await client.open()
+        selector = names.selector(settings.instance)
+        kinds: list[tuple[str, Any, Any]] = [
+            ("jobs", objects.Job, self._job_changed),
+            ("configmaps", objects.ConfigMap, self._record_changed),
+            ("pods", objects.Pod, self._pod_changed),
+        ]
+        for kind, struct, changed in kinds:
+            cache = Cache(client, kind, msgspec.json.Decoder(struct).decode, selector, changed)
+            self._caches.append(cache)
+            self._spawn(cache.follow(), f"watch {kind}")
+        try:
+            async with asyncio.timeout(SYNC_S):
+                for cache in self._caches:
+                    await cache.synced.wait()
+        except BaseException as error:
+            trouble = self._trouble() or "no answer"
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise EngineError(f"the cluster cannot be looked at: {trouble}") from None
+            raise
+        self._rights = Rights(client)
+        self._spawn(self._rights.check(), "ask for rights")
+        waiting = Waiting(client, self._cluster, self._known, self._evaluate, self._make_again)
+        self._spawn(waiting.watch_over(self._unheard), "look after waiting tasks")
+
+    async def close(self) -> None:
+        works = [work for each in self._following.values() for work in (each.work, each.making) if work is not None]
+        tasks = [*self._chores, *works]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._chores.clear()
+        self._caches.clear()
+        self._known.clear()
+        self._following.clear()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def capacity(self) -> Capacity:
+        return Capacity(tasks=self._settings.max_active_tasks or MOST_ACTIVE)
+
+    async def submit(self, job: Job) -> None:
+        if job.id in self._following:
+            return
+        known = self._known.setdefault(job.id, Known())
+        following = self._following[job.id] = Following(job)
+        if known.record is not None or job.begun:
+            known.job_seen = True
+        else:
+            following.work = asyncio.create_task(self._submit(following, known), name=f"submit {job.id}")
+        self._evaluate(job.id)
+
+    async def cancel(self, task_id: TaskId) -> None:
+        with self._end(task_id) as (known, changed):
+            following = self._following.pop(task_id, None)
+            await self._stop_submitting(following)
+            record = known.record
+            output = await self._output(task_id, record)
+            client, chosen = self._opened()
+            await self._patiently(
+                f"task {task_id}: cancelling", lambda: removal.stop(client, chosen, task_id, known, changed)
+            )
+        assert self._report is not None
+        self._report(task_id, cancelled(record, output))
+
+    async def forget(self, task_id: TaskId) -> None:
+        with self._end(task_id) as (known, changed):
+            following = self._following.pop(task_id, None)
+            await self._stop_submitting(following)
+            client, chosen = self._opened()
+            parts = following.parts if following else 1
+            await self._patiently(
+                f"task {task_id}: cleaning up",
+                lambda: removal.remove(client, chosen, task_id, known, parts, changed),
+            )
+        self._known.pop(task_id, None)
+
+    async def known(self) -> set[TaskId]:
+        return {task_id for task_id, known in self._known.items() if not known.is_gone}
+
+    async def live_log(self, task_id: TaskId) -> TaskLog | None:
+        known = self._known.get(task_id)
+        if known is None or known.record is None or task_id not in self._following:
+            return None
+        return live(known.record, await self._output(task_id, known.record)).log
+
+    async def ready(self) -> str | None:
+        if self._client is None or self._rights is None:
+            return "the cluster has not been reached yet"
+        if self._client.trouble() is None or self._client.lacking:
+            await self._rights.check()
+        return self._trouble()
+
+    def _trouble(self) -> str | None:
+        if self._client is not None and (words := self._client.trouble()):
+            return words
+        return "; ".join(cache.trouble for cache in self._caches if cache.trouble) or None
+
+    async def _submit(self, following: Following, known: Known) -> None:
+        """Makes the task's Job and Secrets, however long that takes. Idempotent."""
+        task_id = following.job.id
+        for turn in range(1_000_000_000):
+            try:
+                async with self._gate:
+                    following.making = asyncio.create_task(self._make(following), name=f"make {task_id}")
+                    await asyncio.shield(following.making)
+            except ApiError as error:
+                if not error.is_passing:
+                    known.refused = f"the cluster refused it: {error}"
+                    break
+                if str(error) != known.waiting and not error.is_quota:
+                    log.error("task %s: %s; trying again", task_id, error)
+                known.waiting = str(error)
+                self._evaluate(task_id)
+                pauses = QUOTA_PAUSES_S if error.is_quota else PAUSES_S
+                await asyncio.sleep(pauses[min(turn, len(pauses) - 1)])
+            else:
+                known.waiting = ""
+                break
+        self._evaluate(task_id)
+
+    async def _make(self, following: Following) -> None:
+        """One try. The Job comes first, so that it owns the Secrets; what exists already is as good as made."""
+        client, chosen = self._opened()
+        job = following.job
+        name = names.task_object(job.id)
+        parts = await asyncio.to_thread(document.pack, job.task)
+        following.parts = len(parts)
+        made = await client.create("jobs", manifests.taskmaster_job(job.id, chosen, len(parts)))
+        made = made or await client.get("jobs", name)
+        if made is None:
+            raise ApiError(0, "", f"Job {name} is just being deleted")
+        uid = msgspec.json.decode(made, type=objects.Job).metadata.uid
+        for secret in manifests.secrets(job.id, parts, chosen, uid, secrets.token_urlsafe(24)):
+            await client.create("secrets", secret)
+        following.made, following.made_at = True, time.monotonic()
+
+    async def _make_again(self, task_id: TaskId) -> None:
+        """Makes what may be missing of a task whose Job there is."""
+        following = self._following.get(task_id)
+        if following is not None and following.made:
+            await self._make(following)
+
+    async def _stop_submitting(self, following: Following | None) -> None:
+        """Nothing of the task is made any more. A request that is under way comes to its end: it may be carried out."""
+        if following is None or following.work is None:
+            return
+        following.work.cancel()
+        await asyncio.gather(following.work, return_exceptions=True)
+        if following.making is not None:
+            await asyncio.gather(following.making, return_exceptions=True)
+
+    def _unheard(self, late_s: float) -> list[TaskId]:
+        """Tasks whose Job was made so long ago, and has not been seen."""
+        before = time.monotonic() - late_s
+        return [
+            task_id
+            for task_id, each in self._following.items()
+            if each.made and each.made_at < before and not self._known[task_id].job_seen
+        ]
+
+    async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeats a step for as long as the cluster is what keeps it from going well."""
+        for turn in range(1_000_000_000):
+            try:
+                return await step()
+            except ApiError as error:
+                if not error.is_passing:
+                    raise
+                if turn in (0, 10, 100):
+                    log.error("%s: %s; trying again", what, error)
+                await asyncio.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+        raise AssertionError
+
+    @contextlib.contextmanager
+    def _end(self, task_id: TaskId) -> Any:
+        """(what is known, an event set at each change): kept while the task's objects are taken away."""
+        known = self._known.setdefault(task_id, Known())
+        changed = self._ending[task_id] = asyncio.Event()
+        try:
+            yield known, changed
+        finally:
+            if self._ending.get(task_id) is changed:
+                del self._ending[task_id]
+
+    async def _output(self, task_id: TaskId, record: records.Record | None) -> tuple[str, str]:
+        """The ends of stdout and stderr of the executor that runs now."""
+        if record is None or record.now.started is UNSET or record.state.is_terminal:
+            return "", ""
+        n = len(record.now.log.logs)
+        pod = names.pod(
+            task_id, names.EXECUTOR_ROLE, len(record.attempts), executor=n, start=1 + (n in record.now.homeless)
+        )
+        client, chosen = self._opened()
+        try:
+            for lines in (LIVE_LINES, LAST_LINES):
+                text = await client.logs(pod, names.REPORTER_CONTAINER, lines, LIVE_BYTES, LIVE_TIMEOUT_S)
+                if len(text) < LIVE_BYTES:
+                    break
+        except ApiError as error:
+            log.info("task %s: its live output cannot be had: %s", task_id, error)
+            return "", ""
+        return tails_from_log(text.splitlines(), chosen.log_tail_bytes)
+
+    def _job_changed(self, name: str, job: objects.Job | None) -> None:
+        task_id = _task_of(name)
+        known = self._known.setdefault(task_id, Known())
+        known.job, known.job_seen = job, True
+        self._evaluate(task_id)
+
+    def _record_changed(self, name: str, found: objects.ConfigMap | None) -> None:
+        if found is None:
+            return
+        task_id = _task_of(name)
+        known = self._known.setdefault(task_id, Known())
+        try:
+            known.record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
+        except ValueError as error:
+            log.error("ConfigMap %s: %s", name, error)
+        self._evaluate(task_id)
+
+    def _pod_changed(self, name: str, pod: objects.Pod | None) -> None:
+        task_id = _task_of(name)
+        known = self._known.setdefault(task_id, Known())
+        if pod is None:
+            known.pods.pop(name, None)
+        else:
+            known.pods[name] = pod
+        if pod is None or pod.metadata.labels.get(names.ROLE) == names.TASKMASTER:
+            known.look(time.monotonic())
+        self._evaluate(task_id)
+
+    def _evaluate(self, task_id: TaskId) -> None:
+        """Reports where a task stands, if that is new."""
+        known = self._known.get(task_id)
+        if known is None:
+            return
+        if changed := self._ending.get(task_id):
+            changed.set()
+            return
+        following = self._following.get(task_id)
+        if following is None:
+            if known.is_gone:
+                del self._known[task_id]
+            return
+        status = standing(known)
+        if status is not None and status != following.reported:
+            following.reported = status
+            assert self._report is not None
+            self._report(task_id, status)
+
+    def _opened(self) -> tuple[Client, Cluster]:
+        if self._client is None or self._cluster is None:
+            raise EngineError("the cluster has not been reached yet")
+        return self._client, self._cluster
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._chores.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _task_of(name: str) -> TaskId:
+    """The task that an object belongs to, by its name (names.py)."""
+    return name.removeprefix(names.task_object("")).partition("-")[0]

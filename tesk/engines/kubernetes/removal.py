@@ -1,0 +1,102 @@
+"""The end of a task's objects: its pods at once when it is cancelled, everything when its end is on record.
+
+Everything is owned by the task's Job, so the cluster's garbage collector would remove it all by itself; but that may
+take minutes when a thousand tasks end together, since it is held to some twenty requests a second. So what is known
+by name is deleted here, and the collector is left with what we could not know.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from tesk.engines.base import EngineError, TaskId
+from tesk.engines.kubernetes import names, observe
+from tesk.engines.kubernetes.client import Client
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.manifests import OWN_GRACE_S
+from tesk.engines.kubernetes.objects import Pod, PodList
+from tesk.engines.kubernetes.standing import Known
+
+log = logging.getLogger(__name__)
+
+LATE_S: Final = 3.0
+"""A pod that is there so long after its grace period is removed by force: its node is lost, or its kubelet."""
+FORCED_S: Final = 20.0
+
+_pods = msgspec.json.Decoder(PodList).decode
+
+
+async def stop(client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
+    """Ends all pods of the task and keeps new ones from being made. Its record stays. Raises ApiError, EngineError."""
+    suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
+    if suspended is None and not known.pods:
+        return
+    await _end_pods(client, cluster, task_id, known, changed)
+    while found := await _listed(client, cluster, task_id):
+        known.pods.update({pod.metadata.name: pod for pod in found})
+        await _end_pods(client, cluster, task_id, known, changed)
+
+
+async def remove(
+    client: Client, cluster: Cluster, task_id: TaskId, known: Known, parts: int, changed: asyncio.Event
+) -> None:
+    """Deletes all of the task, and waits until its pods are gone. Raises ApiError, EngineError."""
+    await client.delete("jobs", names.task_object(task_id))
+    await asyncio.gather(*(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)))
+    await _end_pods(client, cluster, task_id, known, changed)
+
+
+def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str]]:
+    yield "configmaps", names.task_object(task_id)
+    for part in range(parts):
+        yield "secrets", names.secret(task_id, part)
+    attempts = known.record.attempts if known.record else []
+    for number, attempt in enumerate(attempts, 1):
+        if names.pod(task_id, names.INPUTS, number) in attempt.pods:
+            yield "persistentvolumeclaims", names.claim(task_id, number)
+
+
+async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
+    """Deletes the task's pods, those that are still being made too, and waits until there are none."""
+    asked: set[str] = set()
+    grace_s = max(math.ceil(cluster.grace_s), OWN_GRACE_S)
+    for limit_s, forced in ((grace_s + LATE_S, False), (FORCED_S, True)):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while known.pods:
+                    changed.clear()
+                    for pod in sorted(known.pods.values(), key=_is_not_taskmaster):
+                        if pod.metadata.uid not in asked:
+                            asked.add(pod.metadata.uid)
+                            await _end_pod(client, pod, known, forced=forced)
+                    if known.pods:
+                        await changed.wait()
+                return
+        asked.clear()
+        log.warning("task %s: these pods take too long to end: %s", task_id, ", ".join(known.pods))
+    raise EngineError(f"task {task_id}: pods {', '.join(known.pods)} do not go away; see their finalizers")
+
+
+async def _end_pod(client: Client, pod: Pod, known: Known, *, forced: bool) -> None:
+    """One whose containers have ended needs nobody's consent to go."""
+    if pod.metadata.deletion_timestamp and not forced:
+        return
+    at_once = forced or observe.is_over(pod)
+    if not await client.delete("pods", pod.metadata.name, grace_s=0 if at_once else None):
+        known.pods.pop(pod.metadata.name, None)
+
+
+def _is_not_taskmaster(pod: Pod) -> bool:
+    """The taskmaster ends first: it makes pods."""
+    return pod.metadata.labels.get(names.ROLE) != names.TASKMASTER
+
+
+async def _listed(client: Client, cluster: Cluster, task_id: TaskId) -> list[Pod]:
+    """The task's pods as the API has them now: the watch may be a little late."""
+    selector = names.selector(cluster.instance, task_id)
+    return _pods(await client.find("pods", labelSelector=selector)).items

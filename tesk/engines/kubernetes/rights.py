@@ -1,0 +1,58 @@
+"""The rights that the server needs in its namespace, and which of them it lacks by the API's own account.
+
+Asked for at the start and now and then, so that a missing verb shows before a task runs into it, and again while one
+is missing, so that it is forgotten as soon as it is given back.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from tesk.engines.kubernetes.client import ApiError, Client
+
+log = logging.getLogger(__name__)
+
+AGAIN_S: Final = 60.0
+AGAIN_LACKING_S: Final = 3.0
+
+NEEDED: Final = {
+    "jobs": ("create", "get", "list", "watch", "patch", "delete"),
+    "secrets": ("create", "delete"),
+    "configmaps": ("list", "watch", "delete"),
+    "pods": ("list", "watch", "delete"),
+    "pods/log": ("get",),
+    "persistentvolumeclaims": ("delete",),
+    "events": ("list",),
+}
+"""By resource: the verbs that this engine uses, and no others."""
+
+
+class Rights:
+    """Keeps `client.lacking` true."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._asked_at: float | None = None
+
+    async def check(self) -> None:
+        """Asks again if that is due; what is missing is logged once."""
+        lacking = self._client.lacking
+        pause_s = AGAIN_LACKING_S if lacking else AGAIN_S
+        moment = time.monotonic()
+        if self._asked_at is not None and moment - self._asked_at < pause_s:
+            return
+        self._asked_at = moment
+        due = [(verb, kind) for kind, verbs in NEEDED.items() for verb in verbs]
+        try:
+            answers = await asyncio.gather(*(self._client.review(verb, kind) for verb, kind in due))
+        except ApiError as error:
+            log.info("the rights of our account cannot be asked for: %s", error)
+            return
+        for (verb, kind), is_allowed in zip(due, answers, strict=True):
+            if is_allowed:
+                lacking.pop((verb, kind), None)
+            elif (verb, kind) not in lacking:
+                words = f"our account may not {verb} {kind} in namespace {self._client.namespace}; see its Role"
+                log.error("%s", words)
+                lacking[verb, kind] = words

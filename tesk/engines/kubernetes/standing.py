@@ -1,0 +1,163 @@
+"""Where a task stands, by all that the server sees of it (pure): the state and log that it reports.
+
+The taskmaster's record says nearly everything. What it cannot say is that there is no taskmaster: not yet, since the
+cluster has no room or refuses it, or no more, since it failed for good or somebody deleted it.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from tesk.clock import now
+from tesk.engines.base import TaskStatus
+from tesk.engines.kubernetes import names, observe
+from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.objects import Event, Job, Pod
+from tesk.engines.kubernetes.record import Record
+from tesk.tes import ExecutorLog, State, TaskLog
+
+TERMINATED: Final = 128 + 15
+LIMITS: Final = {"room": "schedule_timeout_s", "image": "image_timeout_s", "start": "start_timeout_s"}
+
+
+class Known(Struct):
+    """All that is known of one task. `job_seen`: there has been a Job.
+
+    `waiting`: why it could not be made yet, or has no pod. `refused`: why it never will. `crash`: the taskmaster's
+    last end. `trouble`, `trouble_at`: what keeps its pod from starting, and since when.
+    """
+
+    job: Job | None = None
+    job_seen: bool = False
+    record: Record | None = None
+    pods: dict[str, Pod] = {}
+    waiting: str = ""
+    refused: str = ""
+    crash: str = ""
+    trouble: observe.Trouble | None = None
+    trouble_at: float = 0.0
+
+    @property
+    def is_gone(self) -> bool:
+        return self.job is None and not self.pods
+
+    @property
+    def taskmaster(self) -> Pod | None:
+        """The newest pod of the taskmaster's Job."""
+        found = [pod for pod in self.pods.values() if pod.metadata.labels.get(names.ROLE) == names.TASKMASTER]
+        return max(found, key=lambda pod: pod.metadata.creation_timestamp or "", default=None)
+
+    def look(self, moment: float) -> None:
+        """Takes in what the taskmaster's pod says of itself."""
+        pod = self.taskmaster
+        self.crash = _crash(pod) or self.crash
+        found = observe.trouble(pod) if pod is not None else None
+        before = self.trouble
+        if found is None or before is None or found.kind != before.kind:
+            self.trouble_at = moment
+        elif found.kind == "image":
+            found = msgspec.structs.replace(found, words=observe.clearer(before.words, found.words))
+        self.trouble = found
+
+
+def standing(known: Known) -> TaskStatus | None:
+    """What is so now; None while nothing is known."""
+    record = known.record
+    if record is not None and record.state.is_terminal:
+        return records.status(record)
+    if known.refused:
+        return failed(record, known.refused)
+    if known.job is not None:
+        for condition in known.job.status.conditions:
+            if condition.type == "Failed" and condition.status == "True":
+                last = f" ({known.crash})" if known.crash else ""
+                return failed(record, f"its taskmaster failed: {condition.message or condition.reason}{last}")
+    elif known.job_seen:
+        return failed(record, "its Job was deleted by somebody else")
+    waiting = _waits(known)
+    if record is not None:
+        return records.status(msgspec.structs.replace(record, waiting=record.waiting or waiting))
+    if known.job is None and not waiting:
+        return None
+    return TaskStatus(State.QUEUED, TaskLog(system_logs=[f"waiting: {waiting}"] if waiting else UNSET))
+
+
+def hopeless(known: Known, limits: Cluster, moment: float) -> str | None:
+    """Why waiting longer for the taskmaster's pod cannot help, or has been waited for long enough."""
+    trouble = known.trouble
+    if trouble is None:
+        return None
+    limit_s: float = getattr(limits, LIMITS[trouble.kind])
+    if trouble.hopeless:
+        return f"the taskmaster: {trouble.words}"
+    if limit_s and moment - known.trouble_at >= limit_s:
+        return f"the taskmaster: {trouble.words} (for {limit_s:g} s)"
+    return None
+
+
+def newest(events: list[Event]) -> Event | None:
+    """The last of some events."""
+    return max(events, key=lambda event: event.last_timestamp or event.event_time or "", default=None)
+
+
+def failed(record: Record | None, reason: str) -> TaskStatus:
+    """A system error that no taskmaster can tell of."""
+    if record is None:
+        return TaskStatus(State.SYSTEM_ERROR, TaskLog(end_time=now(), system_logs=[f"error: {reason}"]))
+    status = records.status(msgspec.structs.replace(record, waiting=""))
+    log = msgspec.structs.replace(status.log, end_time=now(), metadata=UNSET)
+    return TaskStatus(State.SYSTEM_ERROR, _noted(log, f"error: {reason}"), status.earlier)
+
+
+def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> TaskStatus:
+    """A cancelled task: what had ended, and what the executor that was stopped had written."""
+    if record is None:
+        return TaskStatus(State.CANCELED, TaskLog(system_logs=["canceled by the user before it started"]))
+    status = live(msgspec.structs.replace(record, waiting=""), output)
+    if record.state.is_terminal:
+        return msgspec.structs.replace(status, state=State.CANCELED)
+    end = now()
+    logs = [
+        msgspec.structs.replace(entry, exit_code=TERMINATED, end_time=end) if entry.exit_code == -1 else entry
+        for entry in status.log.logs
+    ]
+    log = msgspec.structs.replace(status.log, logs=logs, end_time=end, metadata=UNSET)
+    return TaskStatus(State.CANCELED, _noted(log, "canceled by the user"), status.earlier)
+
+
+def live(record: Record, output: tuple[str, str]) -> TaskStatus:
+    """The task with its running executor, whose exit code is -1, and what that has written so far."""
+    status = records.status(record)
+    if record.now.started is UNSET or record.state.is_terminal:
+        return status
+    entry = ExecutorLog(-1, record.now.started, UNSET, *output)
+    log = msgspec.structs.replace(status.log, logs=[*status.log.logs, entry])
+    return msgspec.structs.replace(status, log=log)
+
+
+def _noted(log: TaskLog, line: str) -> TaskLog:
+    lines = [] if log.system_logs is UNSET else log.system_logs
+    return msgspec.structs.replace(log, system_logs=[*lines, line.replace("\n", " ")])
+
+
+def _waits(known: Known) -> str:
+    """What a task waits for that has no taskmaster at work."""
+    if known.trouble is not None:
+        return f"the taskmaster: {known.trouble.words}"
+    pod = known.taskmaster
+    status = observe.container(pod, names.TASKMASTER_CONTAINER) if pod else None
+    if known.crash and status is not None and status.state.running is None:
+        return f"the taskmaster is started again ({known.crash})"
+    return known.waiting if known.record is None else ""
+
+
+def _crash(pod: Pod | None) -> str:
+    """How the taskmaster's container failed last, if its pod says so."""
+    status = observe.container(pod, names.TASKMASTER_CONTAINER) if pod is not None else None
+    end = status and (status.state.terminated or status.last_state.terminated)
+    if not status or not end or not end.exit_code:
+        return ""
+    words = f": {end.message}" if end.message else ""
+    return f"it ended with code {end.exit_code}, {end.reason or 'no reason given'}{words}"

@@ -1,0 +1,67 @@
+"""The operator's settings as taskmasters get them."""
+
+import pytest
+
+from tesk.engines.base import EngineError
+from tesk.engines.kubernetes import choices
+from tesk.engines.kubernetes.cluster import Cluster, Mount
+from tesk.filer.plan import FilerSettings
+from tesk.settings import Settings
+
+
+def test_each_choice_is_a_setting_of_the_same_name() -> None:
+    own = {"namespace", "filer"}
+    assert set(Cluster.__struct_fields__) - own <= set(Settings.__struct_fields__)
+
+
+def test_settings_come_out_as_kubernetes_wants_them() -> None:
+    chosen = choices.cluster(
+        Settings(
+            instance="lab", image="tesk:1", labels=("team=a", "url=b=c"), tolerations=("gpu:NoSchedule",),
+            preemptible_node_selector=("spot=true",), filer_mounts=("/keys=secret:s3", "/srv=claim:data"),
+            transfer_retries=2, file_roots=("/srv",), retries=3,
+        ),
+        "n",
+    )  # fmt: skip
+    assert (chosen.namespace, chosen.instance, chosen.image, chosen.retries) == ("n", "lab", "tesk:1", 3)
+    assert chosen.labels == {"team": "a", "url": "b=c"}
+    assert chosen.tolerations == ({"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},)
+    assert chosen.preemptible_node_selector == {"spot": "true"}
+    assert chosen.filer_mounts == (Mount("/keys", secret="s3"), Mount("/srv", claim="data"))
+    assert chosen.filer == FilerSettings(file_roots=("/srv",), retries=2)
+
+
+@pytest.mark.parametrize(("setting", "user"), [(-1, None), (0, 0), (1000, 1000)])
+def test_a_user_may_be_left_to_the_image_or_platform(setting: int, user: int | None) -> None:
+    chosen = choices.cluster(Settings(run_as_user=setting, own_user=setting), "n")
+    assert (chosen.run_as_user, chosen.own_user) == (user, user)
+
+
+@pytest.mark.parametrize(
+    ("text", "toleration"),
+    [
+        ("key", {"key": "key", "operator": "Exists"}),
+        ("key:NoExecute", {"key": "key", "operator": "Exists", "effect": "NoExecute"}),
+        ("key=v", {"key": "key", "operator": "Equal", "value": "v"}),
+        ("a.b/key=:NoSchedule", {"key": "a.b/key", "operator": "Equal", "value": "", "effect": "NoSchedule"}),
+    ],
+)
+def test_tolerations_are_written_as_taints_are(text: str, toleration: dict[str, str]) -> None:
+    assert choices.toleration("tolerations", text) == toleration
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(labels=("team",)), "labels: 'team': expected key=value"),
+        (Settings(node_selector=("=a",)), "node_selector: '=a': expected key=value"),
+        (Settings(tolerations=("a:Never",)), "tolerations: 'a:Never': expected key=value:Effect"),
+        (Settings(filer_mounts=("/a=s3",)), "filer_mounts: '/a=s3': expected /path=secret:NAME"),
+        (Settings(instance="a b"), "instance: 'a b': expected"),
+        (Settings(image=""), "image: needed"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(settings: Settings, words: str) -> None:
+    with pytest.raises(EngineError) as refused:
+        choices.cluster(settings, "n")
+    assert words in str(refused.value)

@@ -1,0 +1,169 @@
+"""What the server says of a task by all that it sees of it, where the taskmaster's record cannot say it."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from tesk.engines.base import TaskStatus
+from tesk.engines.kubernetes import names
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.objects import Event, Job, Pod
+from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.engines.kubernetes.standing import Known, cancelled, hopeless, live, newest, standing
+from tesk.engines.kubernetes.waiting import is_lasting
+from tesk.tes import ExecutorLog, State, TaskLog
+
+CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
+AT = "2026-01-01T00:00:00.000Z"
+QUOTA = 'Error creating: pods "tesk-1" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2'
+
+
+def job(*conditions: dict[str, str]) -> Job:
+    return msgspec.convert({"metadata": {"name": "tesk-1"}, "status": {"conditions": list(conditions)}}, Job)
+
+
+def taskmaster(**status: Any) -> Pod:
+    labels = names.labels("i", "1", names.TASKMASTER)
+    return msgspec.convert({"metadata": {"name": "tesk-1-abcde", "labels": labels}, "status": status}, Pod)
+
+
+def waits(reason: str, message: str = "", **more: Any) -> Pod:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return taskmaster(containerStatuses=[{"name": "taskmaster", "image": "tesk:1", "state": state, **more}])
+
+
+def record(state: State, **changes: Any) -> Record:
+    attempt = Attempt(TaskLog(logs=[ExecutorLog(0, AT, AT, "first", "")], start_time=AT), started=AT)
+    return Record(state, [attempt], **changes)
+
+
+def seen(*pods: Pod, moment: float = 0.0, **fields: Any) -> Known:
+    known = Known(pods={pod.metadata.name: pod for pod in pods}, **fields)
+    known.look(moment)
+    return known
+
+
+def told(status: TaskStatus | None) -> tuple[State, list[str]]:
+    assert status is not None
+    return status.state, [] if status.log.system_logs is UNSET else status.log.system_logs
+
+
+FAILED: dict[str, str] = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too many"}
+CRASHED: dict[str, Any] = {"restartCount": 3, "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "no module"}}}
+NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}])
+
+
+@pytest.mark.parametrize(
+    ("known", "state", "lines"),
+    [
+        (seen(job=job()), State.QUEUED, []),
+        (seen(waiting="exceeded quota"), State.QUEUED, ["waiting: exceeded quota"]),
+        (seen(NO_ROOM, job=job()), State.QUEUED, ["waiting: the taskmaster: 0/1 nodes are available"]),
+        (seen(waits("ContainerCreating"), job=job()), State.QUEUED, []),
+        (
+            seen(waits("ImagePullBackOff", "back-off"), job=job()),
+            State.QUEUED,
+            ["waiting: the taskmaster: tesk:1: ImagePullBackOff: back-off"],
+        ),
+        (
+            seen(waits("CrashLoopBackOff", **CRASHED), job=job()),
+            State.QUEUED,
+            ["waiting: the taskmaster is started again (it ended with code 1, Error: no module)"],
+        ),
+        (
+            seen(waits("CrashLoopBackOff", **CRASHED), job=job(FAILED)),
+            State.SYSTEM_ERROR,
+            ["error: its taskmaster failed: too many (it ended with code 1, Error: no module)"],
+        ),
+        (seen(job=job(), refused="no"), State.SYSTEM_ERROR, ["error: no"]),
+        (seen(job_seen=True), State.SYSTEM_ERROR, ["error: its Job was deleted by somebody else"]),
+        (seen(job=job(), record=record(State.RUNNING)), State.RUNNING, []),
+        (seen(NO_ROOM, job=job(), record=record(State.RUNNING)), State.RUNNING,
+         ["waiting: the taskmaster: 0/1 nodes are available"]),
+        (seen(job_seen=True, record=record(State.RUNNING)), State.SYSTEM_ERROR,
+         ["error: its Job was deleted by somebody else"]),
+        (seen(job_seen=True, record=record(State.COMPLETE)), State.COMPLETE, []),
+        (seen(job=job(FAILED), record=record(State.EXECUTOR_ERROR)), State.EXECUTOR_ERROR, []),
+    ],
+)  # fmt: skip
+def test_where_a_task_stands(known: Known, state: State, lines: list[str]) -> None:
+    assert told(standing(known)) == (state, lines)
+
+
+def test_nothing_is_said_while_nothing_is_known() -> None:
+    assert standing(Known()) is None
+
+
+def test_an_error_of_the_cluster_keeps_what_had_run() -> None:
+    status = standing(seen(job_seen=True, record=record(State.RUNNING)))
+    assert status is not None
+    assert [entry.stdout for entry in status.log.logs] == ["first"]
+    assert status.log.end_time is not UNSET
+
+
+def test_a_pull_that_fails_is_given_up_in_time_and_says_why() -> None:
+    known = seen(waits("ErrImagePull", "rpc error: not found"), moment=100)
+    assert hopeless(known, CLUSTER, 159) is None
+    known.pods = {"p": waits("ImagePullBackOff", "back-off")}
+    known.look(130)
+    reason = hopeless(known, CLUSTER, 160)
+    assert reason == "the taskmaster: tesk:1: ErrImagePull: rpc error: not found (for 60 s)"
+    known.pods = {"p": taskmaster(phase="Running")}
+    known.look(161)
+    assert hopeless(known, CLUSTER, 999) is None
+
+
+def test_an_image_that_can_never_be_pulled_is_given_up_at_once() -> None:
+    assert "InvalidImageName" in (hopeless(seen(waits("InvalidImageName")), CLUSTER, 0) or "")
+
+
+def test_room_is_waited_for_without_limit_by_default() -> None:
+    assert hopeless(seen(NO_ROOM), CLUSTER, 1e9) is None
+
+
+def test_a_cancelled_task_shows_what_its_executor_had_written() -> None:
+    status = cancelled(record(State.RUNNING, waiting="x"), ("so far", "err"))
+    first, second = status.log.logs
+    assert (first.exit_code, second.exit_code, second.stdout, second.stderr) == (0, 143, "so far", "err")
+    assert second.end_time is not UNSET
+    assert told(status) == (State.CANCELED, ["canceled by the user"])
+
+
+def test_a_task_cancelled_before_it_began_says_so() -> None:
+    assert told(cancelled(None)) == (State.CANCELED, ["canceled by the user before it started"])
+
+
+def test_a_task_cancelled_after_its_end_keeps_its_log() -> None:
+    ended = record(State.COMPLETE)
+    assert cancelled(ended).log == live(ended, ("", "")).log
+
+
+def test_a_running_executor_has_no_exit_code_yet() -> None:
+    entry = live(record(State.RUNNING), ("so far", "")).log.logs[1]
+    assert (entry.exit_code, entry.end_time, entry.stdout) == (-1, UNSET, "so far")
+
+
+def test_the_newest_warning_counts() -> None:
+    events = [
+        msgspec.convert({"metadata": {}, "message": "old", "lastTimestamp": "2026-01-01T00:00:00Z"}, Event),
+        msgspec.convert({"metadata": {}, "message": "new", "eventTime": "2026-01-01T00:00:09.5Z"}, Event),
+    ]
+    found = newest(events)
+    assert found is not None
+    assert found.message == "new"
+    assert newest([]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "lasting"),
+    [
+        (QUOTA, False),
+        ('Error creating: pods "p" is forbidden: violates PodSecurity "restricted:latest": x', True),
+        ('Error creating: pods "p" is forbidden: error looking up service account n/a: not found', True),
+        ("Error creating: Internal error occurred: failed calling webhook", False),
+    ],
+)
+def test_which_refusals_of_a_pod_last(words: str, lasting: bool) -> None:
+    assert is_lasting(words) is lasting

@@ -1,0 +1,79 @@
+"""What a line of a watch means, and how many requests may be made (pure functions and a clock)."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from tesk.engines.kubernetes.client import ApiError, Bucket
+from tesk.engines.kubernetes.objects import Pod
+from tesk.engines.kubernetes.watch import Change, change
+
+decode = msgspec.json.Decoder(Pod).decode
+POD = '{"metadata": {"name": "p", "resourceVersion": "7"}, "status": {"phase": "Running"}}'
+
+
+def line(kind: str, found: str) -> bytes:
+    return f'{{"type": "{kind}", "object": {found}}}'.encode()
+
+
+@pytest.mark.parametrize("kind", ["ADDED", "MODIFIED"])
+def test_an_object_is_so_now(kind: str) -> None:
+    found = change(line(kind, POD), decode)
+    assert (found.version, found.name, found.object.status.phase) == ("7", "p", "Running")
+
+
+def test_what_is_deleted_is_gone() -> None:
+    assert change(line("DELETED", POD), decode) == Change("7", "p", None)
+
+
+def test_a_bookmark_only_makes_a_version() -> None:
+    bookmark = '{"kind": "Pod", "metadata": {"resourceVersion": "9", "creationTimestamp": null}}'
+    assert change(line("BOOKMARK", bookmark), decode) == Change("9")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ('{"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}', 410),
+        ('{"kind": "Status", "code": 500, "message": "etcd"}', 500),
+        ('{"kind": "Status"}', 410),
+    ],
+)
+def test_an_error_ends_the_watch(status: str, code: int) -> None:
+    with pytest.raises(ApiError) as ended:
+        change(line("ERROR", status), decode)
+    assert ended.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kinds"),
+    [
+        (0, "cannot be reached", {"is_away", "is_passing"}),
+        (503, "", {"is_away", "is_passing"}),
+        (429, "too many requests", {"is_away", "is_passing"}),
+        (401, "Unauthorized", {"lacks_right", "is_passing"}),
+        (403, 'jobs.batch is forbidden: User "u" cannot create resource "jobs"', {"lacks_right", "is_passing"}),
+        (403, 'pods "p" is forbidden: exceeded quota: q, requested: pods=1', {"is_quota", "is_passing"}),
+        (403, 'pods "p" is forbidden: status unknown for quota: q', {"is_quota", "is_passing"}),
+        (403, 'pods "p" is forbidden: violates PodSecurity "restricted:latest": seccompProfile', set()),
+        (404, 'namespaces "n" not found', {"is_passing"}),
+        (404, 'jobs.batch "j" not found', set()),
+        (422, "Job is invalid", set()),
+    ],
+)
+def test_what_a_refusal_is(code: int, message: str, kinds: set[str]) -> None:
+    error = ApiError(code, "", message)
+    every = ("is_away", "lacks_right", "is_quota", "is_passing")
+    assert {kind for kind in every if getattr(error, kind)} == kinds
+
+
+async def test_requests_beyond_the_first_rush_keep_to_the_rate() -> None:
+    bucket = Bucket(100, 5)
+    began = time.monotonic()
+    await asyncio.gather(*(bucket.take() for _ in range(5)))
+    rushed = time.monotonic() - began
+    await asyncio.gather(*(bucket.take() for _ in range(20)))
+    assert rushed < 0.05
+    assert 0.18 < time.monotonic() - began < 0.6
