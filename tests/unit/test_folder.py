@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.engines.local.folder import TRIM_BYTES, Folder, open_below, tail
+from tesk.engines.local.folder import Folder
+from tesk.engines.tails import TRIM_BYTES, open_below, tail
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ import msgspec
 from aiodocker.exceptions import DockerError
 from msgspec import Struct
 
+from tesk.clock import now, stamp
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
-from tesk.clock import now, stamp
 from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
 from tesk.engines.local.filers import Filers, events, verdict
-from tesk.engines.local.folder import Folder, is_master_of_files, tail
+from tesk.engines.local.folder import Folder, is_master_of_files
+from tesk.engines.tails import tail
 from tesk.filer import scratch
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Pushed, Warned
 from tesk.layout import layout
