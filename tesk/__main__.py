@@ -1,18 +1,29 @@
 """Where `tesk` and `python -m tesk` begin.
 
-The filer starts once or twice for each task, so it is told apart from everything else before anything but the
-standard library is imported.
+What runs beside tasks starts several times for each of them, so it is told apart from everything else before anything
+but the standard library is imported.
 """
 
 import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Final
+
+LIGHT: Final = {
+    "filer": "tesk.filer.main",
+    "reporter": "tesk.pod.reporter",
+    "taskmaster": "tesk.taskmaster.main",
+}
+"""Commands that tesk gives itself, and their modules: each has `main(arguments) -> exit code`."""
 
 
 def main() -> int:
     """Runs the command line; the exit code. click may end the process itself."""
-    if sys.argv[1:2] == ["filer"]:
-        from tesk.filer.main import main as filer
-
-        return filer(sys.argv[2:])
+    words = sys.argv[1:]
+    if words and words[0] in LIGHT:
+        module = "tesk.pod.filer" if words[0] == "filer" and "--pod" in words else LIGHT[words[0]]
+        command: Callable[[Sequence[str]], int] = import_module(module).main
+        return command(words[1:])
     from tesk.cli.main import main as command_line
 
     return command_line()

@@ -17,11 +17,15 @@ TaskId = str
 
 
 class Job(Struct, frozen=True):
-    """A task as an engine needs it: its id, its owner and the document with the inputs' content."""
+    """A task as an engine needs it: its id, its owner and the document with the inputs' content.
+
+    `begun`: something of it has run, by the store's account; an engine that finds nothing of it must not begin again.
+    """
 
     id: TaskId
     owner: int
     task: Task
+    begun: bool = False
 
 
 class TaskStatus(Struct, frozen=True):

@@ -12,10 +12,10 @@ from tesk.clock import now
 from tesk.engines.kubernetes import names, observe
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
+from tesk.engines.kubernetes.output import tails_from_log
 from tesk.engines.kubernetes.told import Ended
 from tesk.filer.plan import Done, Failed, Progress
 from tesk.filer.plan import Event as FilerEvent
-from tesk.reporter.log import tails_from_log
 from tesk.taskmaster.api import ApiError
 from tesk.tes import Resources, Task
 

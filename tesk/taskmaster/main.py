@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     watching = threading.Thread(target=_watch, args=(api, board, selector), name="watch", daemon=True)
     watching.start()
     life = Life(
-        task_id, task, cluster, owner_uid=_owner_uid(), parts=len(list(folder.iterdir())),
+        task_id, task, cluster, owner_uid=_owner_uid(), parts=document.count(folder),
         address=f"{_bracketed(os.environ['TESK_POD_IP'])}:{names.TOLD_PORT}", api=api, board=board,
     )  # fmt: skip
     try:

@@ -14,7 +14,7 @@ from tesk.engines.kubernetes.objects import Event, Pod
 QUIET_S: Final = 5.0
 """A pod that is being started for so long without a word may have one in its events."""
 LOOK_S: Final = (5.0, 10.0, 20.0, 60.0)
-SETTING: Final = {"room": "schedule_timeout_s", "image": "pull_timeout_s", "start": "start_timeout_s"}
+SETTING: Final = {"room": "schedule_timeout_s", "image": "image_timeout_s", "start": "start_timeout_s"}
 
 
 class Judged(Struct, frozen=True):

@@ -2,9 +2,9 @@
 
 import pytest
 
+from tesk.clock import stamp
 from tesk.dispatcher import Demand, fits, too_large
 from tesk.engines.base import Capacity
-from tesk.clock import stamp
 
 TWO_CORES = Capacity(cpu_cores=2, ram_gb=4)
 

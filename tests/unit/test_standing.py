@@ -51,7 +51,10 @@ def told(status: TaskStatus | None) -> tuple[State, list[str]]:
 
 
 FAILED: dict[str, str] = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too many"}
-CRASHED: dict[str, Any] = {"restartCount": 3, "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "no module"}}}
+CRASHED: dict[str, Any] = {
+    "restartCount": 3,
+    "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "no module"}},
+}
 NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}])
 
 

@@ -49,7 +49,7 @@ class Cluster(Struct, frozen=True, omit_defaults=True):
     filer: FilerSettings = FilerSettings()
     log_tail_bytes: int = 65536
     grace_s: float = 10.0
-    pull_timeout_s: float = 120.0
+    image_timeout_s: float = 120.0
     schedule_timeout_s: float = 0.0
     start_timeout_s: float = 600.0
     executor_timeout_s: float = 0.0

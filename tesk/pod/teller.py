@@ -1,0 +1,43 @@
+"""Tells the taskmaster something over one short HTTP request.
+
+A plain socket, since this runs beside every executor and an HTTP library would take longer to import than the request
+takes. Not to be heard is no error: the same is in the pod's status and log, only later.
+"""
+
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+TIMEOUT_S: Final = 1.0
+PATIENCE_S: Final = 3.0
+PAUSE_S: Final = 0.2
+
+
+def tell(taskmaster: str, pod: str, token_file: Path, body: bytes) -> bool:
+    """Posts a JSON body to `taskmaster` ("host:port"); True when it was taken. Tries for a few seconds."""
+    ends = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            status = _post(taskmaster, f"/{pod}", token_file.read_text().strip(), body)
+        except OSError as error:
+            status = str(error)
+        if status == "204":
+            return True
+        if status in ("400", "401", "404", "413") or time.monotonic() >= ends:
+            print(f"the taskmaster at {taskmaster} was not told: {status}", file=sys.stderr)
+            return False
+        time.sleep(PAUSE_S)
+
+
+def _post(address: str, path: str, token: str, body: bytes) -> str:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S) as connection:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        connection.sendall(head.encode() + body)
+        answer = connection.recv(64)
+    return answer.split(b" ")[1].decode(errors="replace") if answer.startswith(b"HTTP/") else "no answer"
