@@ -1,7 +1,7 @@
 """A running server for the API tests: real store, real HTTP on loopback, in a thread with an event loop of its own.
 
 Store and dispatcher are the real ones. The engine alone runs nothing: what these tests are about is what clients send
-and get (tests/local is about running). Tests move tasks through their states in the store, as the dispatcher does.
+and get (tests/engines is about running). Tests move tasks through their states in the store, as the dispatcher does.
 """
 
 import asyncio

@@ -15,6 +15,7 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tesk.engines.local import socket as sockets
 
@@ -25,6 +26,12 @@ APPLETS = (  # noqa: SIM905
 IMAGE = "localhost/tesk-test:1"
 NOBODY_IMAGE = "localhost/tesk-nobody:1"
 BARE_IMAGE = "localhost/tesk-bare:1"
+IMAGES: dict[str, dict[str, Any]] = {
+    IMAGE: {},
+    NOBODY_IMAGE: {"user": "nobody", "entrypoint": ["/bin/false"]},
+    BARE_IMAGE: {"shell": False},
+}
+"""The images of the tests' executors, with the options of `image_archive`."""
 
 
 @contextlib.contextmanager

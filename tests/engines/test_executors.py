@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.conftest import Tesk, content, sh
+from tests.engines.running import Tesk, content, sh
 from tests.servers.containers import BARE_IMAGE, IMAGE, NOBODY_IMAGE
 
 
@@ -215,15 +215,6 @@ async def test_limits_hold_and_running_out_of_memory_is_named(tesk: Tesk) -> Non
     task = await tesk.run(executors=[hungry], resources={"ram_gb": 0.0625})
     assert (task["state"], only(task)["exit_code"]) == ("EXECUTOR_ERROR", 137)
     assert "out of memory, limit 64 MiB" in "\n".join(task["logs"][0]["system_logs"])
-
-
-async def test_an_image_that_cannot_be_had_is_named_before_anything_runs(tesk: Tesk) -> None:
-    task = await tesk.run(executors=[sh("echo ran"), {"image": "localhost:1/no/such:1", "command": ["true"]}])
-    assert task["state"] == "SYSTEM_ERROR"
-    assert task["logs"][0]["logs"] == []
-    said = "\n".join(task["logs"][0]["system_logs"])
-    assert "image localhost:1/no/such:1: pulling" in said
-    assert "error: image localhost:1/no/such:1" in said
 
 
 async def test_a_container_that_tampers_with_its_streams_reads_nothing_of_this_machine(tesk: Tesk) -> None:

@@ -13,9 +13,12 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tesk.settings import Settings
-from tests.local.conftest import Tesk, content, sh, started
+from tests.engines.places import LOCAL, containers_and_folders
+from tests.engines.running import Tesk, content, sh, started
 from tests.servers.containers import IMAGE, NOBODY_IMAGE
 from tests.servers.registry import registry
+
+pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ async def test_tasks_wait_their_turn_and_a_large_one_is_not_passed_by(settings: 
         assert [(await tesk.task(task_id))["state"] for task_id in (large, small)] == ["QUEUED", "QUEUED"]
         ends = [(await tesk.ended(task_id))["logs"][0] for task_id in (first, large, small)]
         assert ends[0]["end_time"] <= ends[1]["start_time"] <= ends[1]["end_time"] <= ends[2]["start_time"]
-        assert await tesk.leftovers(engine_socket) == []
+        assert await containers_and_folders(engine_socket, tesk.data) == []
 
 
 async def test_many_tasks_at_once_all_end_right(tesk: Tesk) -> None:
@@ -189,6 +192,15 @@ async def test_an_absent_image_is_pulled_and_a_present_one_is_not(tesk: Tesk, tm
     assert "system_logs" not in task["logs"][0]
 
 
+async def test_an_image_that_cannot_be_had_is_named_before_anything_runs(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("echo ran"), {"image": "localhost:1/no/such:1", "command": ["true"]}])
+    assert task["state"] == "SYSTEM_ERROR"
+    assert task["logs"][0]["logs"] == []
+    said = "\n".join(task["logs"][0]["system_logs"])
+    assert "image localhost:1/no/such:1: pulling" in said
+    assert "error: image localhost:1/no/such:1" in said
+
+
 async def test_finished_tasks_are_deleted_at_their_age(settings: Settings) -> None:
     async with started(msgspec.structs.replace(settings, prune_after_s=0.5)) as tesk:
         task_id = await tesk.create(executors=[sh("true")])
@@ -204,7 +216,7 @@ async def test_a_container_that_cannot_start_is_a_system_error(settings: Setting
         task = await tesk.run(executors=[sh("true")])
         assert task["state"] == "SYSTEM_ERROR"
         assert "executor 0" in task["logs"][0]["system_logs"][-1]
-        assert await tesk.leftovers(engine_socket) == []
+        assert await containers_and_folders(engine_socket, tesk.data) == []
 
 
 async def test_a_filer_that_is_killed_is_run_again(tesk: Tesk, silent_server: str, shared: Path) -> None:
@@ -281,14 +293,15 @@ from pathlib import Path
 import msgspec
 from tesk.engines.local.folder import is_master_of_files
 from tesk.settings import Settings
-from tests.local.conftest import started
+from tests.engines.places import containers_and_folders
+from tests.engines.running import started
 
 async def main():
     assert not is_master_of_files()
     given = msgspec.json.decode(sys.argv[1])
     async with started(msgspec.convert(given["settings"], Settings)) as tesk:
         task = await tesk.run(**given["document"])
-        print(task["state"], await tesk.leftovers(Path(given["socket"])), flush=True)
+        print(task["state"], await containers_and_folders(Path(given["socket"]), tesk.data), flush=True)
 
 asyncio.run(main())
 """

@@ -14,7 +14,8 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.local.conftest import content, leftovers, sh
+from tests.engines.places import containers_and_folders
+from tests.engines.running import content, sh
 from tests.servers import containers
 
 TASKS = 60
@@ -105,7 +106,7 @@ async def test_tasks_survive_a_server_that_is_killed_at_random_moments(engine: s
             assert task["logs"][0]["logs"][1]["stdout"] == f"out {n}\n"
             ran = (server.shared / f"ran-{n}").read_text()
             assert ran == f"first\ninput {n}\ninline {n}\nsecond\n", f"task {n} ran more than once"
-        assert await leftovers(path, server.data) == []
+        assert await containers_and_folders(path, server.data) == []
         assert await server.end(signal.SIGTERM) == []
     shutil.rmtree(server.data)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.local.conftest import Tesk, content, sh
+from tests.engines.running import Tesk, content, sh
 from tests.servers.containers import IMAGE, NOBODY_IMAGE
 
 

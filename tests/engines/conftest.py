@@ -1,0 +1,51 @@
+"""Places where tasks run: real container engines and a real Kubernetes. A test runs on all, or on those that it names:
+
+pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tesk.settings import Settings
+from tests.engines.places import KUBERNETES, LOCAL, LocalPlace, Place, kubernetes_place, local_place
+from tests.engines.running import Tesk, started
+
+
+@pytest.fixture(scope="session", params=[*LOCAL, *KUBERNETES])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param in KUBERNETES:
+        with kubernetes_place(request.getfixturevalue("cluster"), folder) as there:
+            yield there
+    else:
+        with local_place(request.param, folder) as here:
+            yield here
+
+
+@pytest.fixture
+def engine_socket(place: Place) -> Path:
+    """The socket of a container engine."""
+    assert isinstance(place, LocalPlace)
+    return place.socket
+
+
+@pytest.fixture
+def settings(place: Place, tmp_path: Path) -> Settings:
+    (tmp_path / "data").mkdir()
+    return place.settings(tmp_path / "data")
+
+
+@pytest.fixture
+async def tesk(settings: Settings, place: Place) -> AsyncIterator[Tesk]:
+    """A running tesk; a test fails that leaves anything behind."""
+    async with started(settings) as running:
+        yield running
+        assert await place.leftovers(settings) == []
+
+
+@pytest.fixture
+def shared(settings: Settings) -> Path:
+    """A folder that file: URLs may use."""
+    return Path(settings.file_roots[0])

@@ -1,0 +1,108 @@
+"""Where a tesk's tasks run in a test, and how to see what they have left there."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import aiodocker
+
+from tesk.engines.local.containers import Containers
+from tesk.engines.local.engine import instance
+from tesk.settings import Settings
+from tests.servers import cluster as clusters
+from tests.servers import containers
+
+LOCAL = ("podman", "docker")
+KUBERNETES = ("kubernetes",)
+
+
+class Place(Protocol):
+    """`name`: podman, docker or kubernetes."""
+
+    name: str
+
+    def settings(self, folder: Path) -> Settings:
+        """Settings of a tesk that keeps its data in `folder`, with one file root."""
+
+    async def leftovers(self, settings: Settings) -> list[str]:
+        """What a tesk has not removed within a while after its tasks' ends."""
+
+
+class LocalPlace:
+    """A container engine of this machine, by its socket."""
+
+    def __init__(self, name: str, socket: Path) -> None:
+        self.name, self.socket = name, socket
+
+    def settings(self, folder: Path) -> Settings:
+        (folder / "shared").mkdir()
+        return Settings(
+            data=str(folder), engine_socket=str(self.socket), network="none", grace_s=1.0,
+            file_roots=(f"{folder}/shared",), default_cpu_cores=0.5, default_ram_gb=0.1, transfer_retries=1,
+        )  # fmt: skip
+
+    async def leftovers(self, settings: Settings) -> list[str]:
+        return await containers_and_folders(self.socket, Path(settings.data))
+
+
+class KubernetesPlace:
+    """A namespace of a cluster; file roots lie below `shared`, which is a claim there too."""
+
+    name = "kubernetes"
+
+    def __init__(self, cluster: clusters.Cluster, namespace: str, shared: Path) -> None:
+        self.cluster, self.namespace, self._shared = cluster, namespace, shared
+
+    def settings(self, folder: Path) -> Settings:
+        root = self._shared / uuid.uuid4().hex
+        root.mkdir()
+        root.chmod(0o777)
+        return Settings(
+            data=str(folder), engine="kubernetes", kubeconfig=str(self.cluster.kubeconfig), namespace=self.namespace,
+            image=clusters.PRODUCT, instance=root.name, grace_s=1.0, file_roots=(str(root),),
+            filer_mounts=(f"{self._shared}=claim:shared",), cpu_limit="request", default_cpu_cores=0.05,
+            default_ram_gb=0.03, default_disk_gb=0.1, transfer_retries=1, image_timeout_s=4.0,
+        )  # fmt: skip
+
+    async def leftovers(self, settings: Settings) -> list[str]:
+        of = f"app.kubernetes.io/instance={settings.instance}"
+        return await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, of=of)
+
+
+@contextlib.contextmanager
+def local_place(name: str, folder: Path) -> Iterator[LocalPlace]:
+    """A container engine that holds the tests' images."""
+    start = containers.podman_service if name == "podman" else containers.docker_daemon
+    with start(folder) as socket:
+        asyncio.run(_load_images(socket))
+        yield LocalPlace(name, socket)
+
+
+@contextlib.contextmanager
+def kubernetes_place(cluster: clusters.Cluster, folder: Path) -> Iterator[KubernetesPlace]:
+    with clusters.namespace(cluster) as namespace:
+        clusters.share(cluster, namespace, folder)
+        yield KubernetesPlace(cluster, namespace, folder)
+
+
+async def _load_images(socket: Path) -> None:
+    async with aiodocker.Docker(url=f"unix://{socket}") as docker:
+        for name, options in containers.IMAGES.items():
+            await docker.images.import_image(containers.image_archive(name, **options))
+
+
+async def containers_and_folders(socket: Path, data: Path) -> list[str]:
+    """Containers and folders of the local engine that are still there after a while."""
+    listing = Containers(socket, instance(data))
+    try:
+        for _ in range(250):
+            left = [*await listing.names(), *(entry.name for entry in (data / "tasks").iterdir())]
+            if not left:
+                break
+            await asyncio.sleep(0.04)
+        return left
+    finally:
+        await listing.close()

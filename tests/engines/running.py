@@ -1,0 +1,78 @@
+"""A tesk in this process, as `tesk serve` puts it together, on whichever engine its settings name."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from tesk import tes
+from tesk.dispatcher import Dispatcher
+from tesk.engines import open_engine
+from tesk.settings import Settings
+from tesk.store import open_store
+from tesk.store.base import NewTask, Row
+from tests.servers import containers
+
+SHORT_S = 60.0
+
+Document = dict[str, Any]
+
+
+class Tesk:
+    """A dispatcher with its store and its engine, as `tesk serve` puts them together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data = Path(settings.data)
+        self.store = open_store(f"sqlite:///{self.data}/tesk.db", log_tail_bytes=settings.log_tail_bytes)
+        self.engine = open_engine(settings)
+        self.dispatcher = Dispatcher(self.store, self.engine, settings)
+
+    async def create(self, **document: Any) -> str:
+        task, warnings = tes.parse(json.dumps(document).encode())
+        task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings))
+        self.dispatcher.wake()
+        return task_id
+
+    async def task(self, task_id: str) -> Document:
+        """The FULL view, as a client would see it."""
+        row = await self.store.get(task_id, "FULL")
+        assert isinstance(row, Row)
+        logs = json.loads(row.logs) if row.logs else []
+        return {**json.loads(row.document), "id": row.id, "state": row.state.name, "logs": logs}
+
+    async def until(self, task_id: str, reached: Callable[[Document], bool], seconds: float = SHORT_S) -> Document:
+        async with asyncio.timeout(seconds):
+            while not reached(document := await self.task(task_id)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            return document
+
+    async def ended(self, task_id: str, seconds: float = SHORT_S) -> Document:
+        return await self.until(task_id, lambda task: tes.State[task["state"]].is_terminal, seconds)
+
+    async def run(self, **document: Any) -> Document:
+        return await self.ended(await self.create(**document))
+
+
+@contextlib.asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[Tesk]:
+    tesk = Tesk(settings)
+    await tesk.store.open()
+    try:
+        await tesk.dispatcher.start()
+        yield tesk
+    finally:
+        await tesk.dispatcher.stop()
+        await tesk.store.close()
+
+
+def sh(script: str, **executor: Any) -> Document:
+    """An executor that runs a script with the image's shell."""
+    return {"image": containers.IMAGE, "command": ["sh", "-c", script], **executor}
+
+
+def content(path: str, text: str = "x") -> Document:
+    """An inline input."""
+    return {"path": path, "content": text}

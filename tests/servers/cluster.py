@@ -1,0 +1,199 @@
+"""A real Kubernetes for the tests: the node of scripts/cluster, or an existing cluster that TESK_TEST_KUBECONFIG names.
+
+TESK_TEST_CLUSTER names a node of scripts/cluster that is up and stays up; otherwise one is started and ended here.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tests.servers import containers
+
+ROOT: Final = Path(__file__).parents[2]
+SCRIPT: Final = str(ROOT / "scripts" / "cluster")
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tesk"
+PRODUCT: Final = "localhost/tesk:dev"
+BUSYBOX: Final = "localhost/busybox:1"
+START_S: Final = 1800.0
+WAIT_S: Final = 60.0
+KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
+"""Kinds of which a task makes objects."""
+
+TASKMASTER: Final = [
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create", "delete"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+]
+
+Object = dict[str, Any]
+
+
+class Cluster(NamedTuple):
+    """`name`: of the node of scripts/cluster, empty for an existing cluster. `kubeconfig`: an administrator's."""
+
+    name: str
+    kubeconfig: Path
+
+    def kubectl(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
+        """What kubectl prints; `given` is its standard input."""
+        done = subprocess.run(
+            [*self._kubectl(), *arguments], input=given, capture_output=True, text=True, timeout=120, env=self._env()
+        )
+        assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *objects: Object) -> None:
+        self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*objects]}))
+
+    def get(self, namespace: str, kind: str, selector: str = "") -> list[Object]:
+        """The objects of a kind in a namespace."""
+        found = self.kubectl("-n", namespace, "get", kind, "-o", "json", *(["-l", selector] if selector else []))
+        items: list[Object] = json.loads(found)["items"]
+        return items
+
+    def on_node(self, *command: str, check: bool = True) -> str:
+        """Runs a command on the node."""
+        return self._script("in", *command, check=check)
+
+    def stop(self, component: str) -> None:
+        """Keeps a component (etcd, kube-apiserver, kubelet, …) down."""
+        self._script("stop", component)
+
+    def start(self, component: str) -> None:
+        """Lets a component come up again."""
+        self._script("start", component)
+
+    def load(self, *archives: Path) -> None:
+        """Takes images in, as OCI archives or as `docker save` writes them."""
+        self._script("import", *map(str, archives))
+
+    @property
+    def host(self) -> str:
+        """The address at which pods reach this machine."""
+        route = self.on_node("ip", "route", "show", "default")
+        return route.split()[2]
+
+    def _kubectl(self) -> list[str]:
+        return [SCRIPT, "kubectl"] if self.name else ["kubectl"]
+
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, "CLUSTER": self.name, "KUBECONFIG": str(self.kubeconfig)}
+
+    def _script(self, *words: str, check: bool = True) -> str:
+        assert self.name, "only on a node of scripts/cluster"
+        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=120, env=self._env())
+        assert not check or done.returncode == 0, f"scripts/cluster {' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster that has the tests' images."""
+    existing = os.environ.get("TESK_TEST_KUBECONFIG")
+    if existing:
+        yield Cluster("", Path(existing))
+        return
+    version = os.environ.get("KUBE_VERSION", "")
+    kept = os.environ.get("TESK_TEST_CLUSTER")
+    name = kept or f"test-{os.getpid()}"
+    started = subprocess.run([SCRIPT, "up", version, name], stdout=subprocess.PIPE, text=True, timeout=START_S)
+    assert started.returncode == 0, "scripts/cluster up failed; see above"
+    running = Cluster(name, Path(started.stdout.strip()))
+    try:
+        running.load(*archives(folder))
+        yield running
+    finally:
+        if not kept:
+            subprocess.run([SCRIPT, "down", name], check=True, timeout=60)
+
+
+def archives(folder: Path) -> list[Path]:
+    """The product's image, built from its Dockerfile, and the images of the tests' executors."""
+    product = CACHE / "image" / "tesk.tar"
+    subprocess.run([str(ROOT / "scripts" / "image"), str(product), PRODUCT], check=True, timeout=START_S)
+    made = [product]
+    for number, (image, options) in enumerate(containers.IMAGES.items()):
+        made.append(folder / f"{number}.tar")
+        made[-1].write_bytes(containers.image_archive(image, **options))
+    return made
+
+
+@contextlib.contextmanager
+def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
+    """A namespace that enforces a Pod Security Standard and has the taskmasters' service account."""
+    name = f"tesk-test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": security}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+        *taskmaster_account(name),
+    )
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def taskmaster_account(namespace: str, rules: list[Object] = TASKMASTER) -> list[Object]:
+    """The taskmasters' service account and its rights."""
+    rbac = "rbac.authorization.k8s.io"
+    metadata = {"name": "tesk-taskmaster", "namespace": namespace}
+    subject = {"kind": "ServiceAccount", **metadata}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata, "subjects": [subject],
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "tesk-taskmaster"},
+        },
+    ]  # fmt: skip
+
+
+def share(cluster: Cluster, namespace: str, folder: Path) -> None:
+    """Makes a folder of this machine the claim `shared` of a namespace."""
+    folder.chmod(0o777)
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": namespace}
+    cluster.apply(
+        {
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": namespace},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",
+                "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": str(folder)},
+            },
+        },
+        {
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "shared", "namespace": namespace},
+            "spec": {**spec, "resources": {"requests": {"storage": "1Gi"}}},
+        },
+    )  # fmt: skip
+
+
+def leftovers(cluster: Cluster, namespace: str, seconds: float = 20.0, of: str = "") -> list[str]:
+    """What tesk's tasks have left in a namespace after a while."""
+    selector = "app.kubernetes.io/managed-by=tesk" + (f",{of}" if of else "")
+
+    def found() -> list[str]:
+        names = cluster.kubectl("-n", namespace, "get", ",".join(KINDS), "-l", selector, "-o", "name")
+        return names.split()
+
+    deadline = time.monotonic() + seconds
+    while (left := found()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def until(true: Callable[[], Any], seconds: float = WAIT_S, what: str = "what the test waits for") -> Any:
+    """Returns the first true value of a function."""
+    deadline = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.1)
+    return value
