@@ -1,6 +1,7 @@
 """A real Kubernetes for the tests: the node of scripts/cluster, or an existing cluster that TESK_TEST_KUBECONFIG names.
 
-TESK_TEST_CLUSTER names a node of scripts/cluster that is up and stays up; otherwise one is started and ended here.
+TESK_TEST_CLUSTER names a node of scripts/cluster that stays up; otherwise one is started and ended here.
+TESK_TEST_IMAGE_ARCHIVE: where the product's image is kept between runs.
 """
 
 import contextlib
@@ -117,7 +118,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 def archives(folder: Path) -> list[Path]:
     """The product's image, built from its Dockerfile, and the images of the tests' executors."""
-    product = CACHE / "image" / "tesk.tar"
+    product = Path(os.environ.get("TESK_TEST_IMAGE_ARCHIVE") or CACHE / "image" / "tesk.tar")
     subprocess.run([str(ROOT / "scripts" / "image"), str(product), PRODUCT], check=True, timeout=START_S)
     made = [product]
     for number, (image, options) in enumerate(containers.IMAGES.items()):
