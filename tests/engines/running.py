@@ -31,7 +31,7 @@ class Tesk:
         self.dispatcher = Dispatcher(self.store, self.engine, settings)
 
     async def create(self, **document: Any) -> str:
-        task, warnings = tes.parse(json.dumps(document).encode())
+        task, warnings = tes.parse(json.dumps(document).encode(), parameters=self.engine.backend_parameters)
         task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings))
         self.dispatcher.wake()
         return task_id

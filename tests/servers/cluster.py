@@ -10,10 +10,12 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tesk.engines.kubernetes import rights
+from tesk.engines.kubernetes.client import GROUPS
 from tests.servers import containers
 
 ROOT: Final = Path(__file__).parents[2]
@@ -25,14 +27,6 @@ START_S: Final = 1800.0
 WAIT_S: Final = 60.0
 KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
 """Kinds of which a task makes objects."""
-
-TASKMASTER: Final = [
-    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "delete"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create", "delete"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-]
 
 Object = dict[str, Any]
 
@@ -134,7 +128,7 @@ def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": security}
     cluster.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
-        *taskmaster_account(name),
+        *account(name, "tesk-taskmaster", rights.TASKMASTER),
     )
     try:
         yield name
@@ -142,19 +136,27 @@ def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def taskmaster_account(namespace: str, rules: list[Object] = TASKMASTER) -> list[Object]:
-    """The taskmasters' service account and its rights."""
+def account(namespace: str, name: str, needed: Mapping[str, tuple[str, ...]]) -> list[Object]:
+    """A service account and its rights, by resource."""
     rbac = "rbac.authorization.k8s.io"
-    metadata = {"name": "tesk-taskmaster", "namespace": namespace}
+    metadata = {"name": name, "namespace": namespace}
     subject = {"kind": "ServiceAccount", **metadata}
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules(needed)},
         {
             "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata, "subjects": [subject],
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "tesk-taskmaster"},
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
         },
     ]  # fmt: skip
+
+
+def rules(needed: Mapping[str, tuple[str, ...]]) -> list[Object]:
+    """Rights by resource as the rules of a Role."""
+    return [
+        {"apiGroups": [GROUPS.get(kind, "")], "resources": [kind], "verbs": list(verbs)}
+        for kind, verbs in needed.items()
+    ]
 
 
 def share(cluster: Cluster, namespace: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The rights that the server needs in its namespace, and which of them it lacks by the API's own account.
+"""The rights that the server and its taskmasters need in their namespace, and which of its own the server lacks.
 
 Asked for at the start and now and then, so that a missing verb shows before a task runs into it, and again while one
 is missing, so that it is forgotten as soon as it is given back.
@@ -26,6 +26,15 @@ NEEDED: Final = {
     "events": ("list",),
 }
 """By resource: the verbs that this engine uses, and no others."""
+
+TASKMASTER: Final = {
+    "configmaps": ("get", "create", "patch"),
+    "pods": ("get", "list", "watch", "create", "delete"),
+    "pods/log": ("get",),
+    "persistentvolumeclaims": ("create", "delete"),
+    "events": ("list",),
+}
+"""The same of taskmasters."""
 
 
 class Rights:
