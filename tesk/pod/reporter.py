@@ -3,11 +3,15 @@
 The shim in the executor's container leaves files in a folder that both share; this is told of them by inotify and
 tells the taskmaster within milliseconds, where the kubelet would take a second or two. What it tells it also leaves
 in its termination message and its log, for a taskmaster that could not be told.
+
+The folder is the program's to write in, so it may lie about itself there; links, pipes and what is no exit code count
+for nothing.
 """
 
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -18,7 +22,7 @@ from typing import Any, Final
 
 from tesk.engines.kubernetes.output import cut, line
 from tesk.engines.tails import open_below, tail, trim
-from tesk.pod.teller import tell
+from tesk.pod.teller import PATIENCE_S, tell
 
 USAGE: Final = """\
 usage: tesk reporter [--tail BYTES] [--stdout PATH] [--stderr PATH] [--scratch DIR]
@@ -31,6 +35,7 @@ LAST_WORDS: Final = Path("/dev/termination-log")
 IN_CLOSE_WRITE: Final = 0x8
 LOOK_S: Final = 1.0
 MOST_PER_LOOK: Final = 65536
+ENDED: Final = re.compile(r"([0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5])( workdir)?\n")
 
 
 class Reporter:
@@ -42,13 +47,14 @@ class Reporter:
         self._control = control
         self._said = dict.fromkeys(streams, 0)
         self._started = ""
+        self._is_ending = False
 
     def run(self) -> None:
         """Until the executor's end has been told. A TERM is for the executor alone, whose end is yet to be heard."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._end)
         watch = _watch(self._control)
         while True:
-            if not self._started and (self._control / "started").exists():
+            if not self._started and self._is_there("started"):
                 self._started = _now()
                 self._tell({"told": "started", "at": self._started})
             if (ended := self._ended()) is not None:
@@ -59,22 +65,24 @@ class Reporter:
             else:
                 self._follow()
 
-    def _ended(self) -> list[str] | None:
-        try:
-            text = (self._control / "ended").read_text()
-        except OSError:
-            return None
-        return text.split() if text.endswith("\n") else None
+    def _end(self, *_: Any) -> None:
+        self._is_ending = True
 
-    def _finish(self, ended: list[str]) -> None:
+    def _is_there(self, word: str) -> bool:
+        return os.path.lexists(self._control / word)
+
+    def _ended(self) -> re.Match[str] | None:
+        return ENDED.fullmatch(tail(self._control, "/ended", MOST_PER_LOOK))
+
+    def _finish(self, ended: re.Match[str]) -> None:
         moment = _now()
-        facts: dict[str, Any] = {"told": "ended", "exit_code": int(ended[0])}
+        facts: dict[str, Any] = {"told": "ended", "exit_code": int(ended[1])}
         facts |= {"started": self._started or moment, "ended": moment}
         for word, key in (("oom", "out_of_memory"), ("terminated", "terminated")):
-            if (self._control / word).exists():
+            if self._is_there(word):
                 facts[key] = True
-        if len(ended) > 1:
-            facts["problem"] = ended[1]
+        if ended[2]:
+            facts["problem"] = "workdir"
         tails = {name: tail(*where, self._tail_bytes) for name, where in self._streams.items()}
         try:
             LAST_WORDS.write_text(json.dumps(facts))
@@ -84,7 +92,9 @@ class Reporter:
         self._tell(facts | tails)
 
     def _tell(self, facts: dict[str, Any]) -> None:
-        tell(os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, json.dumps(facts).encode())
+        """When the pod is deleted, its taskmaster may be gone already."""
+        patience_s = 0.0 if self._is_ending else PATIENCE_S
+        tell(os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, json.dumps(facts).encode(), patience_s)
 
     def _follow(self, *, whole: bool = False) -> None:
         """Puts what was written since the last time into the log; of much, the end."""

@@ -15,9 +15,9 @@ PATIENCE_S: Final = 3.0
 PAUSE_S: Final = 0.2
 
 
-def tell(taskmaster: str, pod: str, token_file: Path, body: bytes) -> bool:
-    """Posts a JSON body to `taskmaster` ("host:port"); True when it was taken. Tries for a few seconds."""
-    ends = time.monotonic() + PATIENCE_S
+def tell(taskmaster: str, pod: str, token_file: Path, body: bytes, patience_s: float = PATIENCE_S) -> bool:
+    """Posts a JSON body to `taskmaster` ("host:port"); True when it was taken. Tries again for so long."""
+    ends = time.monotonic() + patience_s
     while True:
         try:
             status = _post(taskmaster, f"/{pod}", token_file.read_text().strip(), body)
