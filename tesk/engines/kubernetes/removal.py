@@ -64,7 +64,7 @@ def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str
 async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
     """Deletes the task's pods, those that are still being made too, and waits until there are none."""
     asked: set[str] = set()
-    grace_s = max(math.ceil(cluster.grace_s), OWN_GRACE_S)
+    grace_s = max(1, math.ceil(cluster.grace_s))
     for limit_s, forced in ((grace_s + LATE_S, False), (FORCED_S, True)):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -73,7 +73,7 @@ async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Kn
                     for pod in sorted(known.pods.values(), key=_is_not_taskmaster):
                         if pod.metadata.uid not in asked:
                             asked.add(pod.metadata.uid)
-                            await _end_pod(client, pod, known, forced=forced)
+                            await _end_pod(client, pod, known, grace_s, forced=forced)
                     if known.pods:
                         await changed.wait()
                 return
@@ -82,12 +82,15 @@ async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Kn
     raise EngineError(f"task {task_id}: pods {', '.join(known.pods)} do not go away; see their finalizers")
 
 
-async def _end_pod(client: Client, pod: Pod, known: Known, *, forced: bool) -> None:
+async def _end_pod(client: Client, pod: Pod, known: Known, grace_s: int, *, forced: bool) -> None:
     """One whose containers have ended needs nobody's consent to go."""
     if pod.metadata.deletion_timestamp and not forced:
         return
-    at_once = forced or observe.is_over(pod)
-    if not await client.delete("pods", pod.metadata.name, grace_s=0 if at_once else None):
+    if pod.metadata.labels.get(names.ROLE) != names.EXECUTOR_ROLE:
+        grace_s = min(grace_s, OWN_GRACE_S)
+    if forced or observe.is_over(pod):
+        grace_s = 0
+    if not await client.delete("pods", pod.metadata.name, grace_s=grace_s):
         known.pods.pop(pod.metadata.name, None)
 
 
