@@ -11,6 +11,7 @@ import pytest
 from tesk.settings import Settings
 from tests.engines.places import KUBERNETES, LOCAL, LocalPlace, Place, kubernetes_place, local_place
 from tests.engines.running import Tesk, started
+from tests.servers.silent import Silent, silent
 
 
 @pytest.fixture(scope="session", params=[*LOCAL, *KUBERNETES])
@@ -49,3 +50,10 @@ async def tesk(settings: Settings, place: Place) -> AsyncIterator[Tesk]:
 def shared(settings: Settings) -> Path:
     """A folder that file: URLs may use."""
     return Path(settings.file_roots[0])
+
+
+@pytest.fixture
+def silent_server(place: Place) -> Iterator[Silent]:
+    """A server that accepts connections and never answers."""
+    with silent(place.host) as server:
+        yield server

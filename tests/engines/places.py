@@ -20,9 +20,10 @@ KUBERNETES = ("kubernetes",)
 
 
 class Place(Protocol):
-    """`name`: podman, docker or kubernetes."""
+    """`name`: podman, docker or kubernetes. `host`: the address of this machine for filers and engines there."""
 
     name: str
+    host: str
 
     def settings(self, folder: Path) -> Settings:
         """Settings of a tesk that keeps its data in `folder`, with one file root."""
@@ -30,9 +31,14 @@ class Place(Protocol):
     async def leftovers(self, settings: Settings) -> list[str]:
         """What a tesk has not removed within a while after its tasks' ends."""
 
+    async def running(self, settings: Settings, task_id: str) -> list[str]:
+        """Containers or pods of a task that there are now."""
+
 
 class LocalPlace:
     """A container engine of this machine, by its socket."""
+
+    host = "127.0.0.1"
 
     def __init__(self, name: str, socket: Path) -> None:
         self.name, self.socket = name, socket
@@ -47,6 +53,13 @@ class LocalPlace:
     async def leftovers(self, settings: Settings) -> list[str]:
         return await containers_and_folders(self.socket, Path(settings.data))
 
+    async def running(self, settings: Settings, task_id: str) -> list[str]:
+        listing = Containers(self.socket, instance(Path(settings.data)))
+        try:
+            return [*await listing.names(task_id)]
+        finally:
+            await listing.close()
+
 
 class KubernetesPlace:
     """A namespace of a cluster; file roots lie below `shared`, which is a claim there too."""
@@ -55,6 +68,7 @@ class KubernetesPlace:
 
     def __init__(self, cluster: clusters.Cluster, namespace: str, shared: Path) -> None:
         self.cluster, self.namespace, self._shared = cluster, namespace, shared
+        self.host = cluster.host
 
     def settings(self, folder: Path) -> Settings:
         root = self._shared / uuid.uuid4().hex
@@ -70,6 +84,10 @@ class KubernetesPlace:
     async def leftovers(self, settings: Settings) -> list[str]:
         of = f"app.kubernetes.io/instance={settings.instance}"
         return await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, of=of)
+
+    async def running(self, settings: Settings, task_id: str) -> list[str]:
+        found = await asyncio.to_thread(self.cluster.get, self.namespace, "pods", f"tesk/task={task_id}")
+        return [pod["metadata"]["name"] for pod in found]
 
 
 @contextlib.contextmanager

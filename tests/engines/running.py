@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tesk.engines import open_engine
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import NewTask, Row
+from tests.engines.places import Place
 from tests.servers import containers
 
 SHORT_S = 60.0
@@ -52,6 +54,15 @@ class Tesk:
     async def ended(self, task_id: str, seconds: float = SHORT_S) -> Document:
         return await self.until(task_id, lambda task: tes.State[task["state"]].is_terminal, seconds)
 
+    async def has_written(self, task_id: str, text: str, seconds: float = SHORT_S) -> None:
+        """Returns when the executor that runs has written just this to stdout."""
+        async with asyncio.timeout(seconds):
+            while True:
+                log = await self.dispatcher.live_log(task_id)
+                if log is not None and log.logs and log.logs[-1].stdout == text:
+                    return
+                await asyncio.sleep(0.02)
+
     async def run(self, **document: Any) -> Document:
         return await self.ended(await self.create(**document))
 
@@ -68,9 +79,26 @@ async def started(settings: Settings) -> AsyncIterator[Tesk]:
         await tesk.store.close()
 
 
+async def cancelled(tesk: Tesk, place: Place, task_id: str) -> Document:
+    """Cancels a task; nothing of it may run when it is CANCELED, which comes soon after the grace period."""
+    begun = time.monotonic()
+    state = await tesk.dispatcher.cancel(task_id)
+    assert state is not None
+    assert state.name in ("CANCELING", "CANCELED")
+    task = await tesk.ended(task_id, seconds=tesk.settings.grace_s + 30)
+    print(f"CANCELED after {time.monotonic() - begun:.1f} s, with a grace period of {tesk.settings.grace_s:g} s")
+    assert task["state"] == "CANCELED"
+    assert await place.running(tesk.settings, task_id) == []
+    return task
+
+
 def sh(script: str, **executor: Any) -> Document:
     """An executor that runs a script with the image's shell."""
     return {"image": containers.IMAGE, "command": ["sh", "-c", script], **executor}
+
+
+def running(task: Document) -> bool:
+    return bool(task["state"] == "RUNNING")
 
 
 def content(path: str, text: str = "x") -> Document:

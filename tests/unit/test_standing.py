@@ -11,7 +11,7 @@ from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import Event, Job, Pod
 from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.kubernetes.standing import Known, cancelled, hopeless, live, newest, standing
+from tesk.engines.kubernetes.standing import Known, cancelled, hopeless, newest, running, standing
 from tesk.engines.kubernetes.waiting import is_lasting
 from tesk.tes import ExecutorLog, State, TaskLog
 
@@ -140,11 +140,11 @@ def test_a_task_cancelled_before_it_began_says_so() -> None:
 
 def test_a_task_cancelled_after_its_end_keeps_its_log() -> None:
     ended = record(State.COMPLETE)
-    assert cancelled(ended).log == live(ended, ("", "")).log
+    assert cancelled(ended).log == running(ended, ("", "")).log
 
 
 def test_a_running_executor_has_no_exit_code_yet() -> None:
-    entry = live(record(State.RUNNING), ("so far", "")).log.logs[1]
+    entry = running(record(State.RUNNING), ("so far", "")).log.logs[1]
     assert (entry.exit_code, entry.end_time, entry.stdout) == (-1, UNSET, "so far")
 
 

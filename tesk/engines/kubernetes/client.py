@@ -136,6 +136,23 @@ class Client:
         except TimeoutError:
             raise ApiError(0, "", f"the log of pod {pod} did not come within {timeout_s:g} s") from None
 
+    async def follow(self, pod: str, container: str, lines: int) -> AsyncGenerator[bytes, None]:
+        """A container's log from its last lines on until it ends, in pieces; first an empty one. Raises ApiError."""
+        query = {"container": container, "tailLines": str(lines), "follow": "true"}
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S)
+        try:
+            async with self._opened().get(
+                self._access.server + self._path("pods", pod) + "/log", params=query, headers=await self._headers(),
+                timeout=limit,
+            ) as answer:  # fmt: skip
+                if answer.status != 200:
+                    raise self._refused("get", "pods/log", answer, await answer.read())
+                yield b""
+                async for piece in answer.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(0, "", f"the log of pod {pod} was cut: {_words(error)}") from None
+
     async def review(self, verb: str, kind: str) -> bool:
         """Whether we have a right, by the API's own account."""
         resource, _, subresource = kind.partition("/")

@@ -15,17 +15,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET
 
 from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
-from tesk.engines.kubernetes import config, document, manifests, names, objects, removal
+from tesk.engines.kubernetes import config, document, live, manifests, names, objects, removal
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.output import tails_from_log
 from tesk.engines.kubernetes.rights import Rights
-from tesk.engines.kubernetes.standing import Known, cancelled, live, standing
+from tesk.engines.kubernetes.standing import Known, cancelled, running, standing
 from tesk.engines.kubernetes.waiting import Waiting
 from tesk.engines.kubernetes.watch import Cache
 from tesk.settings import Settings
@@ -36,10 +34,6 @@ log = logging.getLogger(__name__)
 SYNC_S: Final = 30.0
 PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
-LIVE_LINES: Final = 1000
-LIVE_BYTES: Final = 4 * 1024 * 1024
-LAST_LINES: Final = 8
-LIVE_TIMEOUT_S: Final = 3.0
 MOST_SUBMITTING: Final = 16
 MOST_ACTIVE: Final = 1000
 
@@ -143,14 +137,15 @@ class KubernetesEngine:
         with self._end(task_id) as (known, changed):
             following = self._following.pop(task_id, None)
             await self._stop_submitting(following)
-            record = known.record
-            output = await self._output(task_id, record)
             client, chosen = self._opened()
-            await self._patiently(
-                f"task {task_id}: cancelling", lambda: removal.stop(client, chosen, task_id, known, changed)
-            )
+            pod = live.pod(task_id, known.record)
+            async with live.last_words(client, pod, chosen.log_tail_bytes) as words:
+                await self._patiently(
+                    f"task {task_id}: cancelling", lambda: removal.stop(client, chosen, task_id, known, changed)
+                )
+            output = words.output if pod == live.pod(task_id, known.record) else ("", "")
         assert self._report is not None
-        self._report(task_id, cancelled(record, output))
+        self._report(task_id, cancelled(known.record, output))
 
     async def forget(self, task_id: TaskId) -> None:
         with self._end(task_id) as (known, changed):
@@ -171,7 +166,9 @@ class KubernetesEngine:
         known = self._known.get(task_id)
         if known is None or known.record is None or task_id not in self._following:
             return None
-        return live(known.record, await self._output(task_id, known.record)).log
+        client, chosen = self._opened()
+        output = await live.so_far(client, live.pod(task_id, known.record), chosen.log_tail_bytes)
+        return running(known.record, output).log
 
     async def ready(self) -> str | None:
         if self._client is None or self._rights is None:
@@ -271,25 +268,6 @@ class KubernetesEngine:
         finally:
             if self._ending.get(task_id) is changed:
                 del self._ending[task_id]
-
-    async def _output(self, task_id: TaskId, record: records.Record | None) -> tuple[str, str]:
-        """The ends of stdout and stderr of the executor that runs now."""
-        if record is None or record.now.started is UNSET or record.state.is_terminal:
-            return "", ""
-        n = len(record.now.log.logs)
-        pod = names.pod(
-            task_id, names.EXECUTOR_ROLE, len(record.attempts), executor=n, start=1 + (n in record.now.homeless)
-        )
-        client, chosen = self._opened()
-        try:
-            for lines in (LIVE_LINES, LAST_LINES):
-                text = await client.logs(pod, names.REPORTER_CONTAINER, lines, LIVE_BYTES, LIVE_TIMEOUT_S)
-                if len(text) < LIVE_BYTES:
-                    break
-        except ApiError as error:
-            log.info("task %s: its live output cannot be had: %s", task_id, error)
-            return "", ""
-        return tails_from_log(text.splitlines(), chosen.log_tail_bytes)
 
     def _job_changed(self, name: str, job: objects.Job | None) -> None:
         task_id = _task_of(name)

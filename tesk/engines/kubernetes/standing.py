@@ -115,7 +115,7 @@ def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> Task
     """A cancelled task: what had ended, and what the executor that was stopped had written."""
     if record is None:
         return TaskStatus(State.CANCELED, TaskLog(system_logs=["canceled by the user before it started"]))
-    status = live(msgspec.structs.replace(record, waiting=""), output)
+    status = running(msgspec.structs.replace(record, waiting=""), output)
     if record.state.is_terminal:
         return msgspec.structs.replace(status, state=State.CANCELED)
     end = now()
@@ -127,7 +127,7 @@ def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> Task
     return TaskStatus(State.CANCELED, _noted(log, "canceled by the user"), status.earlier)
 
 
-def live(record: Record, output: tuple[str, str]) -> TaskStatus:
+def running(record: Record, output: tuple[str, str]) -> TaskStatus:
     """The task with its running executor, whose exit code is -1, and what that has written so far."""
     status = records.status(record)
     if record.now.started is UNSET or record.state.is_terminal:

@@ -1,0 +1,140 @@
+"""A task's way through its life on every engine: ends asked for at every stage, outputs, and transfers that fail."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from tesk.settings import Settings
+from tests.engines.places import Place
+from tests.engines.running import Tesk, cancelled, content, running, sh, started
+from tests.servers.silent import Silent
+
+
+async def test_cancelling_a_queued_task_keeps_it_from_running(settings: Settings, place: Place) -> None:
+    async with started(msgspec.structs.replace(settings, max_active_tasks=1)) as tesk:
+        first = await tesk.create(executors=[sh("sleep 60")])
+        queued = await tesk.create(executors=[sh("true")])
+        await tesk.until(first, running)
+        assert (await cancelled(tesk, place, queued))["logs"] == []
+        await cancelled(tesk, place, first)
+        assert await place.leftovers(settings) == []
+
+
+async def test_cancelling_while_inputs_are_fetched(tesk: Tesk, place: Place, silent_server: Silent) -> None:
+    task_id = await tesk.create(
+        executors=[sh("true")], inputs=[{"path": "/in/a", "url": f"http://{silent_server.address}/a"}]
+    )
+    await silent_server.visited()
+    task = await cancelled(tesk, place, task_id)
+    assert task["logs"][0]["logs"] == []
+    assert task["logs"][0]["system_logs"] == ["canceled by the user"]
+
+
+async def test_cancelling_while_an_image_is_pulled(tesk: Tesk, place: Place, silent_server: Silent) -> None:
+    task_id = await tesk.create(executors=[{"image": f"{silent_server.address}/slow/image:1", "command": ["true"]}])
+    await silent_server.visited()
+    await tesk.until(task_id, lambda task: task["state"] == "INITIALIZING")
+    assert (await cancelled(tesk, place, task_id))["logs"][0]["logs"] == []
+
+
+async def test_cancelling_a_running_program_lets_it_end_in_its_own_way(tesk: Tesk, place: Place) -> None:
+    script = "trap 'echo got TERM; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    task_id = await tesk.create(executors=[sh(script), sh("echo never")])
+    await tesk.has_written(task_id, "ready\n")
+    task = await cancelled(tesk, place, task_id)
+    log = task["logs"][0]
+    assert len(log["logs"]) == 1
+    assert log["logs"][0]["stdout"] == "ready\ngot TERM\n"
+    assert log["system_logs"][-1] == "canceled by the user"
+
+
+async def test_a_program_that_ignores_term_is_killed_after_the_grace_period(tesk: Tesk, place: Place) -> None:
+    task_id = await tesk.create(executors=[sh("trap '' TERM; echo ready; while :; do sleep 1; done")])
+    await tesk.has_written(task_id, "ready\n")
+    task = await cancelled(tesk, place, task_id)
+    assert task["logs"][0]["logs"][0]["stdout"] == "ready\n"
+
+
+async def test_cancelling_while_outputs_are_pushed(tesk: Tesk, place: Place, silent_server: Silent) -> None:
+    task_id = await tesk.create(
+        executors=[sh("echo x > /out/a; echo done")],
+        outputs=[{"path": "/out/a", "url": f"http://{silent_server.address}/a"}],
+    )
+    await silent_server.visited()
+    task = await cancelled(tesk, place, task_id)
+    assert task["logs"][0]["logs"][0]["stdout"] == "done\n"
+
+
+async def test_cancelling_at_any_moment_ends_in_cancelled_or_the_true_end(tesk: Tesk, place: Place) -> None:
+    async def one(delay_s: float) -> str:
+        task_id = await tesk.create(executors=[sh("sleep 0.1"), sh("true")], inputs=[content("/in/a")])
+        await asyncio.sleep(delay_s)
+        await tesk.dispatcher.cancel(task_id)
+        state = str((await tesk.ended(task_id))["state"])
+        assert state != "CANCELED" or await place.running(tesk.settings, task_id) == []
+        return state
+
+    whole_s = 1.4 if place.name in ("podman", "docker") else 16.0
+    states = await asyncio.gather(*(one(n / 20 * whole_s) for n in range(20)))
+    print(states)
+    assert set(states) <= {"CANCELED", "COMPLETE"}
+    assert "CANCELED" in states
+
+
+async def test_cancelling_an_ended_task_changes_nothing(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("exit 2")])
+    state = await tesk.dispatcher.cancel(task["id"])
+    assert state is not None
+    assert state.name == "EXECUTOR_ERROR"
+    assert await tesk.task(task["id"]) == task
+    assert await tesk.dispatcher.cancel("0000000000000") is None
+
+
+async def test_many_tasks_at_once_all_end_right(tesk: Tesk) -> None:
+    codes = [n % 4 for n in range(24)]
+    ids = await asyncio.gather(*(tesk.create(executors=[sh(f"exit {code}")], name=str(code)) for code in codes))
+    tasks = [await tesk.ended(task_id, seconds=120) for task_id in ids]
+    assert [task["logs"][0]["logs"][0]["exit_code"] for task in tasks] == codes
+    assert [task["state"] for task in tasks] == ["EXECUTOR_ERROR" if code else "COMPLETE" for code in codes]
+
+
+async def test_missing_outputs_are_a_warning_or_an_error_as_configured(
+    settings: Settings, place: Place, shared: Path
+) -> None:
+    outputs = [{"path": "/out/there", "url": f"{shared}/there"}, {"path": "/out/gone", "url": f"{shared}/gone"}]
+    for setting, state in (("warning", "COMPLETE"), ("error", "SYSTEM_ERROR")):
+        async with started(msgspec.structs.replace(settings, missing_outputs=setting)) as tesk:
+            task = await tesk.run(executors=[sh("echo x > /out/there")], outputs=outputs)
+            assert task["state"] == state
+            assert "/out/gone" in "\n".join(task["logs"][0]["system_logs"])
+            assert [output["path"] for output in task["logs"][0]["outputs"]] == ["/out/there"]
+            assert await place.leftovers(settings) == []
+
+
+async def test_outputs_are_pushed_after_a_failed_executor_whose_error_stays(tesk: Tesk, shared: Path) -> None:
+    task = await tesk.run(
+        executors=[sh("echo x > /out/a; exit 7"), sh("true")],
+        outputs=[{"path": "/out/a", "url": f"{shared}/a"}, {"path": "/out/b", "url": "http://127.0.0.1:1/b"}],
+    )
+    assert (task["state"], task["logs"][0]["logs"][-1]["exit_code"]) == ("EXECUTOR_ERROR", 7)
+    assert (shared / "a").read_text() == "x\n"
+    assert task["logs"][0]["outputs"] == [{"url": f"{shared}/a", "path": "/out/a", "size_bytes": "2"}]
+
+
+async def test_a_refused_input_names_the_url_and_the_answer(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("true")], inputs=[{"path": "/in/a", "url": "http://127.0.0.1:1/a"}])
+    assert task["state"] == "SYSTEM_ERROR"
+    assert "http://127.0.0.1:1/a" in task["logs"][0]["system_logs"][-1]
+    assert task["logs"][0]["logs"] == []
+
+
+async def test_finished_tasks_are_deleted_at_their_age(settings: Settings, place: Place) -> None:
+    async with started(msgspec.structs.replace(settings, prune_after_s=0.5)) as tesk:
+        task_id = await tesk.create(executors=[sh("true")])
+        still = await tesk.create(executors=[sh("sleep 30")])
+        async with asyncio.timeout(60):
+            while await tesk.store.get(task_id, "MINIMAL"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await cancelled(tesk, place, still)
+        assert await place.leftovers(settings) == []
