@@ -73,7 +73,7 @@ class Teller:
         self._thread.join()
 
     def _send(self) -> None:
-        open_ = True
+        open_, before = True, 0
         while open_:
             batch = [self._events.get()]
             with contextlib.suppress(queue.Empty):
@@ -82,7 +82,8 @@ class Teller:
             open_ = None not in batch
             events = [event for event in batch if event is not None]
             if events:
-                tell(os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, encode(Moved(events)))
+                tell(os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, encode(Moved(events, before)))
+                before += len(events)
 
 
 def _emit(event: Event, teller: Teller, wanted: Plan, *, stopped: bool) -> None:

@@ -13,7 +13,7 @@ from tesk.engines.kubernetes import names, observe
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
 from tesk.engines.kubernetes.output import tails_from_log
-from tesk.engines.kubernetes.told import Ended
+from tesk.engines.kubernetes.told import Ended, Moved, Told
 from tesk.filer.plan import Done, Failed, Progress
 from tesk.filer.plan import Event as FilerEvent
 from tesk.taskmaster.api import ApiError
@@ -44,6 +44,17 @@ def events(log: bytes) -> list[FilerEvent]:
         with contextlib.suppress(msgspec.MsgspecError):
             found.append(_event(line))
     return found
+
+
+def heard(told: Sequence[Told]) -> tuple[list[FilerEvent], bool]:
+    """What a filer has told, and whether that is all that it has said since its start."""
+    found: list[FilerEvent] = []
+    for moved in told:
+        if isinstance(moved, Moved):
+            if moved.before > len(found):
+                return found + moved.events, False
+            found += moved.events[len(found) - moved.before :]
+    return found, True
 
 
 def is_last(told: Sequence[FilerEvent]) -> bool:

@@ -115,19 +115,18 @@ class Life:
         patience = Patience(self.cluster)
         while True:
             turn, pod, told = self._board.look(name)
-            events = [event for moved in told if hasattr(moved, "events") for event in moved.events]
-            if not endings.is_last(events):
-                pod = self._present(name, pod)
-                if observe.terminated(pod, names.FILER_CONTAINER) or observe.is_over(pod):
-                    events = endings.events(self._api.logs(name, names.FILER_CONTAINER, endings.LOG_LINES))
-                    if not endings.is_last(events):
-                        raise Lost(observe.loss(pod) or endings.broken(pod, names.FILER_CONTAINER))
-                elif reason := observe.loss(pod):
-                    raise Lost(reason)
-            if endings.is_last(events):
+            events, is_whole = endings.heard(told)
+            if is_whole and endings.is_last(events):
                 break
+            pod = self._present(name, pod)
+            if observe.terminated(pod, names.FILER_CONTAINER) or observe.is_over(pod):
+                events = endings.events(self._api.logs(name, names.FILER_CONTAINER, endings.LOG_LINES))
+                if endings.is_last(events):
+                    break
+                raise Lost(observe.loss(pod) or endings.broken(pod, names.FILER_CONTAINER))
+            if reason := observe.loss(pod):
+                raise Lost(reason)
             self._progress([event for event in events if isinstance(event, Progress)])
-            assert pod is not None
             self._board.wait(turn, self._look_after(pod, patience, running=State.INITIALIZING))
         for event in events:
             if isinstance(event, Warned):

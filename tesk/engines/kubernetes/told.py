@@ -36,10 +36,14 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="told", omit_defaults=Tr
     problem: Problem = ""
 
 
-class Moved(Struct, frozen=True, tag="moved", tag_field="told"):
-    """What the filer has to say since the last time; its last event is Done or Failed."""
+class Moved(Struct, frozen=True, tag="moved", tag_field="told", omit_defaults=True):
+    """What the filer has to say since the last time; its last event is Done or Failed.
+
+    `before`: the number of events that went before these, so that a taskmaster knows whether it has heard all.
+    """
 
     events: list[Event]
+    before: int = 0
 
 
 Told = Started | Ended | Moved

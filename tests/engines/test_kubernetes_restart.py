@@ -1,0 +1,122 @@
+"""Taskmasters and servers that are killed at each step of a task: each goes on where it was, nothing runs twice."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.engines import strikes
+from tests.engines.gates import Gates, gated, gates
+from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.running import Document, Tesk
+from tests.servers.cluster import until
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+TWO = ("executor-0", "executor-1")
+STEPS = ("inputs", "executor-0", "executor-1", "outputs")
+
+
+@pytest.fixture
+def doors(place: KubernetesPlace) -> Iterator[Gates]:
+    with gates(place.cluster.host) as running:
+        yield running
+
+
+def assert_ran_once(doors: Gates, task: Document) -> None:
+    name = task["name"]
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert [(log["exit_code"], log["stdout"]) for log in task["logs"][0]["logs"]] == [(0, "out 0\n"), (0, "out 1\n")]
+    assert {step: doors.reached[f"{name}/{step}"] for step in TWO} == dict.fromkeys(TWO, 1), "an executor ran twice"
+    assert doors.received[f"{name}/outputs"].decode() == f"{name}/executor-0\n{name}/executor-1\n"
+    pushed = {output["url"] for output in task["logs"][0]["outputs"]}
+    assert pushed == {f"{doors.url}/{name}/early", f"{doors.url}/{name}/outputs"}
+
+
+async def reached(doors: Gates, *names: str) -> None:
+    for name in names:
+        await asyncio.to_thread(until, lambda name=name: doors.reached[name], what=name)
+
+
+def steps(name: str, before: str = "") -> list[str]:
+    """The gates of a task, up to a step that stays closed."""
+    return [f"{name}/{step}" for step in STEPS[: STEPS.index(before) if before else None]]
+
+
+async def strike(
+    place: KubernetesPlace, killed: list[str], deleted: list[str], then: Callable[[], Any] = lambda: None
+) -> None:
+    """Kills the processes of some tasks' taskmasters and deletes the pods of others'; until all are at work again."""
+
+    def do() -> None:
+        before = {task_id: strikes.taskmaster(place, task_id) for task_id in (*killed, *deleted)}
+        for task_id in killed:
+            strikes.kill(place, before[task_id]["metadata"]["name"], "taskmaster")
+        for task_id in deleted:
+            strikes.delete(place, "pod", before[task_id]["metadata"]["name"])
+        then()
+        for task_id, pod in before.items():
+            strikes.await_another_life(place, task_id, pod)
+
+    await asyncio.to_thread(do)
+
+
+def chosen(ids: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Tasks whose taskmaster's process is to be killed, and those whose taskmaster's pod is to be deleted."""
+    killed = [task_id for name, task_id in ids.items() if name.startswith("killed")]
+    return killed, [task_id for name, task_id in ids.items() if name.startswith("deleted")]
+
+
+async def test_a_taskmaster_that_is_killed_in_a_step_goes_on_with_it(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    ids: dict[str, str] = {}
+    for step in STEPS:
+        for name in (f"killed-in-{step}", f"deleted-in-{step}"):
+            ids[name] = await tesk.create(**gated(doors, name, 0, 0))
+            doors.open(*steps(name, before=step))
+    await reached(doors, *(f"{name}/{name.partition('-in-')[2]}" for name in ids))
+    await strike(place, *chosen(ids))
+    doors.open_all()
+    for task_id in ids.values():
+        assert_ran_once(doors, await tesk.ended(task_id))
+
+
+async def test_a_taskmaster_that_is_killed_between_two_steps_goes_on_with_the_next(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    """Quotas keep it from the next step."""
+    second = {name: await tesk.create(**gated(doors, name, 0, 0)) for name in ("killed-second", "deleted-second")}
+    for name in second:
+        doors.open(f"{name}/inputs")
+    await reached(doors, *(f"{name}/executor-0" for name in second))
+    await asyncio.to_thread(strikes.limit, place, persistentvolumeclaims=2)
+    first = {name: await tesk.create(**gated(doors, name, 0, 0)) for name in ("killed-first", "deleted-first")}
+    for task_id in first.values():
+        await tesk.until(task_id, lambda task: "exceeded quota" in str(task["logs"]))
+    await asyncio.to_thread(strikes.limit, place, persistentvolumeclaims=2, count_pods=8)
+    for name in second:
+        doors.open(f"{name}/executor-0")
+    for task_id in second.values():
+        await tesk.until(task_id, lambda task: "exceeded quota" in str(task["logs"]))
+    await strike(place, *chosen(first | second), then=lambda: strikes.lift(place))
+    doors.open_all()
+    for task_id in (first | second).values():
+        assert_ran_once(doors, await tesk.ended(task_id))
+
+
+async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    ids = {how: await tesk.create(**gated(doors, how, 0, 0)) for how in ("background", "foreground", "orphan")}
+    for how in ids:
+        doors.open(f"{how}/inputs", f"{how}/executor-0")
+    await reached(doors, *(f"{how}/executor-1" for how in ids))
+    for how, task_id in ids.items():
+        await asyncio.to_thread(strikes.delete, place, "job", f"tesk-{task_id}", f"--cascade={how}")
+    for task_id in ids.values():
+        task = await tesk.ended(task_id)
+        assert task["state"] == "SYSTEM_ERROR"
+        assert "deleted by somebody else" in task["logs"][0]["system_logs"][-1]
+        assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [0]
