@@ -276,8 +276,10 @@ class Dispatcher:
             self._spawn(self._end(task_id), f"cancel {task_id}")
 
     async def _end(self, task_id: TaskId) -> None:
+        """Nobody else will end it: it is tried for as long as it takes."""
         try:
-            await self._repeat(f"task {task_id}: cancelling", lambda: self._engine.cancel(task_id))
+            while not await self._repeat(f"task {task_id}: cancelling", lambda: self._engine.cancel(task_id)):
+                pass
         finally:
             self._ending.discard(task_id)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from tesk.engines.kubernetes.silence import SILENCE_S, keep_alive
+
 log = logging.getLogger(__name__)
 
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_S: Final = 30.0
-SILENCE_S: Final = 90.0
-"""A watch without a byte for so long is cut: bookmarks come about once a minute."""
 WATCH_S: Final = 300
 PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
 PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
@@ -92,8 +92,7 @@ class Api:
             "watch": "1", "labelSelector": selector, "resourceVersion": version,
             "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S),
         }  # fmt: skip
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=SILENCE_S, context=self._tls)
-        with contextlib.closing(connection):
+        with contextlib.closing(self._connect(SILENCE_S)) as connection:
             connection.request("GET", f"{self._path(kind)}?{urlencode(query)}", headers=self._headers())
             answer = connection.getresponse()
             if answer.status != 200:
@@ -127,7 +126,7 @@ class Api:
 
     def _once(self, method: str, path: str, body: Any, kind: str) -> bytes:
         if self._connection is None:
-            self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._tls)
+            self._connection = self._connect(TIMEOUT_S)
         data = None if body is None else json.dumps(body).encode()
         self._connection.request(method, path, data, self._headers(kind or "application/json"))
         answer = self._connection.getresponse()
@@ -135,6 +134,12 @@ class Api:
         if answer.status >= 300:
             raise _refusal(answer.status, content)
         return content
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPSConnection:
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
+        connection.connect()
+        keep_alive(connection.sock)
+        return connection
 
     def _headers(self, kind: str = "") -> dict[str, str]:
         token = (self._account / "token").read_text().strip()
@@ -148,7 +153,8 @@ class Api:
 def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], change: Callable[[bytes], str]) -> None:
     """Lists and watches a kind for ever. `replace` takes a list, `change` a watch event; both give the version.
 
-    `change` raises ApiError for an event that ends the watch (410: its version is too old); then it is listed again.
+    `change` raises ApiError for an event that ends the watch (410: its version is too old), and ValueError for a line
+    that was cut short; then it is listed again.
     Watched by a connection of its own, so that a silent one holds up nothing else.
     """
     lister = Api(api._host, api._port, api.namespace, api._account)
@@ -160,7 +166,7 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
                     version = change(line)
         except ApiError as error:
             log.info("watching %s: %s; listing again", kind, error)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             log.info("watching %s was cut: %s; listing again", kind, error)
         time.sleep(PAUSES_S[0])
 

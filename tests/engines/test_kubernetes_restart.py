@@ -35,8 +35,7 @@ def assert_ran_once(doors: Gates, task: Document) -> None:
 
 
 async def reached(doors: Gates, *names: str) -> None:
-    for name in names:
-        await asyncio.to_thread(until, lambda name=name: doors.reached[name], what=name)
+    await asyncio.to_thread(until, lambda: all(doors.reached[name] for name in names), what=f"all of {names}")
 
 
 def steps(name: str, before: str = "") -> list[str]:

@@ -18,15 +18,16 @@ from tesk.engines.base import EngineError
 from tesk.engines.kubernetes.config import Access, tls
 from tesk.engines.kubernetes.credential import Credential
 from tesk.engines.kubernetes.objects import Status
+from tesk.engines.kubernetes.silence import keep_alive
 
 TIMEOUT_S: Final = 30.0
 CONNECTIONS: Final = 32
 PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0)
 MOST_PAUSE_S: Final = 30.0
 GROUPS: Final = {"jobs": "batch"}
+NODES_OWN: Final = "pods/log"
+"""A request that the API passes on to a node: when that fails, it is the node that is away."""
 MERGE: Final = "application/merge-patch+json"
-KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
-"""A peer that has vanished is noticed within half a minute, not after the quarter of an hour that TCP takes."""
 
 _status = msgspec.json.Decoder(Status).decode
 
@@ -91,6 +92,11 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    @property
+    def is_away(self) -> bool:
+        """True while requests are not answered, or our token is not taken."""
+        return self._away is not None
 
     def trouble(self) -> str | None:
         """Why requests are not answered, or not granted, just now."""
@@ -257,7 +263,7 @@ class Client:
                 self._credential.forget()
             words = "the Kubernetes API does not take our token (401): it has expired, or is not of this cluster"
         error = ApiError(code, status.reason, words, _pause_s(answer.headers.get("Retry-After", "")))
-        if code == 401 or code >= 500:
+        if code == 401 or (code >= 500 and kind != NODES_OWN):
             self._is_away(words if code == 401 else f"the Kubernetes API fails: {error}")
         elif error.lacks_right:
             self.lacking[verb, kind] = f"a right is missing, {verb} {kind}: {words}"
@@ -314,8 +320,5 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
     made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if option := getattr(socket, name, None):
-            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    keep_alive(made)
     return made

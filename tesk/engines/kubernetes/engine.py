@@ -32,6 +32,7 @@ from tesk.tes import TaskLog
 log = logging.getLogger(__name__)
 
 SYNC_S: Final = 30.0
+ASK_S: Final = 3.0
 PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
 MOST_SUBMITTING: Final = 16
@@ -173,8 +174,9 @@ class KubernetesEngine:
     async def ready(self) -> str | None:
         if self._client is None or self._rights is None:
             return "the cluster has not been reached yet"
-        if self._client.trouble() is None or self._client.lacking:
-            await self._rights.check()
+        asking = self._spawn(self._rights.check(), "ask for rights")
+        if not self._client.is_away:
+            await asyncio.wait({asking}, timeout=ASK_S)
         return self._trouble()
 
     def _trouble(self) -> str | None:
@@ -321,10 +323,11 @@ class KubernetesEngine:
             raise EngineError("the cluster has not been reached yet")
         return self._client, self._cluster
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._chores.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)

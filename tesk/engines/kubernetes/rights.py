@@ -1,7 +1,7 @@
 """The rights that the server and its taskmasters need in their namespace, and which of its own the server lacks.
 
 Asked for at the start and now and then, so that a missing verb shows before a task runs into it, and again while one
-is missing, so that it is forgotten as soon as it is given back.
+is missing or the API is away, so that this is forgotten as soon as it is over, even when no task asks for anything.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from tesk.engines.kubernetes.client import ApiError, Client
 log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 60.0
-AGAIN_LACKING_S: Final = 3.0
+AGAIN_TROUBLE_S: Final = 3.0
 
 NEEDED: Final = {
     "jobs": ("create", "get", "list", "watch", "patch", "delete"),
@@ -43,15 +43,22 @@ class Rights:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._asked_at: float | None = None
+        self._asks = False
 
     async def check(self) -> None:
         """Asks again if that is due; what is missing is logged once."""
-        lacking = self._client.lacking
-        pause_s = AGAIN_LACKING_S if lacking else AGAIN_S
+        pause_s = AGAIN_S if self._client.trouble() is None else AGAIN_TROUBLE_S
         moment = time.monotonic()
-        if self._asked_at is not None and moment - self._asked_at < pause_s:
+        if self._asks or (self._asked_at is not None and moment - self._asked_at < pause_s):
             return
-        self._asked_at = moment
+        self._asked_at, self._asks = moment, True
+        try:
+            await self._ask()
+        finally:
+            self._asks = False
+
+    async def _ask(self) -> None:
+        lacking = self._client.lacking
         due = [(verb, kind) for kind, verbs in NEEDED.items() for verb in verbs]
         try:
             answers = await asyncio.gather(*(self._client.review(verb, kind) for verb, kind in due))

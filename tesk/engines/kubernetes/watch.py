@@ -16,13 +16,12 @@ import msgspec
 
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.objects import ListMetadata, Metadata, Status, WatchEvent
+from tesk.engines.kubernetes.silence import SILENCE_S
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 500
 WATCH_S: Final = 290
-SILENCE_S: Final = 90.0
-"""Bookmarks come about once a minute: a watch without a byte for longer is dead."""
 PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 STEADY_S: Final = 5.0
 """A watch that held for so long is not what the next failure is about."""
