@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tesk.settings import Settings
-from tests.engines.places import KUBERNETES, LOCAL, LocalPlace, Place, kubernetes_place, local_place
+from tests.engines.gates import Gates, gates
+from tests.engines.places import KUBERNETES, LOCAL, KubernetesPlace, LocalPlace, Place, kubernetes_place, local_place
 from tests.engines.running import Tesk, started
+from tests.engines.serving import Server, serving
 from tests.servers.silent import Silent, silent
 
 
@@ -44,6 +46,22 @@ async def tesk(settings: Settings, place: Place) -> AsyncIterator[Tesk]:
     async with started(settings) as running:
         yield running
         assert await place.leftovers(settings) == []
+
+
+@pytest.fixture
+async def server(settings: Settings, place: Place) -> AsyncIterator[Server]:
+    """A running `tesk serve`; a test fails that leaves anything behind."""
+    async with serving(settings) as running:
+        yield running
+        assert await place.leftovers(settings) == []
+
+
+@pytest.fixture
+def doors(place: Place) -> Iterator[Gates]:
+    """Gates that pods of the cluster reach."""
+    assert isinstance(place, KubernetesPlace)
+    with gates(place.cluster.host) as running:
+        yield running
 
 
 @pytest.fixture

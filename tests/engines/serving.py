@@ -84,7 +84,7 @@ class Server:
         return str(answer.json()["id"])
 
     async def cancel(self, task_id: str) -> None:
-        answer = await self._client.post(f"{self.url}/v1/tasks/{task_id}:cancel")
+        answer = await self._client.post(f"{self.url}/v1/tasks/{task_id}:cancel", json={})
         assert answer.status_code == 200, answer.text
 
     async def task(self, task_id: str) -> Document:
@@ -131,6 +131,7 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 await server.kill()
+            print(server.log[-20_000:])
 
 
 def flags(settings: Settings) -> list[str]:

@@ -1,27 +1,25 @@
 """Taskmasters and servers that are killed at each step of a task: each goes on where it was, nothing runs twice."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from tesk.clock import stamp
 from tests.engines import strikes
-from tests.engines.gates import Gates, gated, gates
+from tests.engines.gates import Gates, gated
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk
+from tests.engines.serving import Server
 from tests.servers.cluster import until
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
 
 TWO = ("executor-0", "executor-1")
+AWAY_S = 15.0
 STEPS = ("inputs", "executor-0", "executor-1", "outputs")
-
-
-@pytest.fixture
-def doors(place: KubernetesPlace) -> Iterator[Gates]:
-    with gates(place.cluster.host) as running:
-        yield running
 
 
 def assert_ran_once(doors: Gates, task: Document) -> None:
@@ -119,3 +117,52 @@ async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
         assert task["state"] == "SYSTEM_ERROR"
         assert "deleted by somebody else" in task["logs"][0]["system_logs"][-1]
         assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [0]
+
+
+async def in_every_step(server: Server, doors: Gates) -> dict[str, str]:
+    """Tasks that are held in each of their steps, by name."""
+    ids: dict[str, str] = {}
+    for step in STEPS:
+        ids[f"in-{step}"] = await server.create(gated(doors, f"in-{step}", 0, 0))
+        doors.open(*steps(f"in-{step}", before=step))
+    await reached(doors, *(f"{name}/{name.removeprefix('in-')}" for name in ids))
+    return ids
+
+
+async def test_a_server_that_is_killed_takes_up_every_task_where_it_stands(server: Server, doors: Gates) -> None:
+    ids = await in_every_step(server, doors)
+    cancelled = await server.create(gated(doors, "cancelled", 0, 0))
+    doors.open("cancelled/inputs")
+    await reached(doors, "cancelled/executor-0")
+    await server.cancel(cancelled)
+    for n in range(4):
+        ids[f"fresh-{n}"] = await server.create(gated(doors, f"fresh-{n}", 0, 0))
+    await server.kill()
+    for pause_s in (0.3, 1.0, 2.0):
+        await server.start()
+        await asyncio.sleep(pause_s)
+        await server.kill()
+    await server.start()
+    doors.open_all()
+    for task_id in ids.values():
+        assert_ran_once(doors, await server.ended(task_id))
+    task = await server.ended(cancelled)
+    assert (task["state"], task["logs"][0]["system_logs"][-1]) == ("CANCELED", "canceled by the user")
+
+
+async def test_tasks_go_on_without_a_server_and_it_catches_up(server: Server, doors: Gates) -> None:
+    ids = await in_every_step(server, doors)
+    ids["failing"] = await server.create(gated(doors, "failing", 0, 3))
+    doors.open(*steps("failing", before="executor-1"))
+    await reached(doors, "failing/executor-1")
+    await server.kill()
+    doors.open_all()
+    await asyncio.sleep(AWAY_S)
+    back = stamp(datetime.now(UTC).isoformat())
+    await server.start()
+    failing = await server.ended(ids.pop("failing"))
+    assert (failing["state"], failing["logs"][0]["logs"][1]["exit_code"]) == ("EXECUTOR_ERROR", 3)
+    for task_id in ids.values():
+        task = await server.ended(task_id)
+        assert_ran_once(doors, task)
+        assert task["logs"][0]["end_time"] < back

@@ -278,14 +278,15 @@ class KubernetesEngine:
         self._evaluate(task_id)
 
     def _record_changed(self, name: str, found: objects.ConfigMap | None) -> None:
-        if found is None:
-            return
+        """What a record has said stays known when it is gone: its taskmaster makes it again."""
         task_id = _task_of(name)
         known = self._known.setdefault(task_id, Known())
-        try:
-            known.record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
-        except ValueError as error:
-            log.error("ConfigMap %s: %s", name, error)
+        known.recorded = found is not None
+        if found is not None:
+            try:
+                known.record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
+            except ValueError as error:
+                log.error("ConfigMap %s: %s", name, error)
         self._evaluate(task_id)
 
     def _pod_changed(self, name: str, pod: objects.Pod | None) -> None:

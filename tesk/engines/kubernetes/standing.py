@@ -23,7 +23,7 @@ LIMITS: Final = {"room": "schedule_timeout_s", "image": "image_timeout_s", "star
 
 
 class Known(Struct):
-    """All that is known of one task. `job_seen`: there has been a Job.
+    """All that is known of one task. `job_seen`: there has been a Job. `recorded`: there is a ConfigMap with a record.
 
     `waiting`: why it could not be made yet, or has no pod. `refused`: why it never will. `crash`: the taskmaster's
     last end. `trouble`, `trouble_at`: what keeps its pod from starting, and since when.
@@ -32,6 +32,7 @@ class Known(Struct):
     job: Job | None = None
     job_seen: bool = False
     record: Record | None = None
+    recorded: bool = False
     pods: dict[str, Pod] = {}
     waiting: str = ""
     refused: str = ""
@@ -41,7 +42,7 @@ class Known(Struct):
 
     @property
     def is_gone(self) -> bool:
-        return self.job is None and not self.pods
+        return self.job is None and not self.recorded and not self.pods
 
     @property
     def taskmaster(self) -> Pod | None:
