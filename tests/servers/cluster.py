@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 from tesk.engines.kubernetes import rights
 from tesk.engines.kubernetes.client import GROUPS
 from tests.servers import containers
@@ -83,7 +85,8 @@ class Cluster(NamedTuple):
         return {**os.environ, "CLUSTER": self.name, "KUBECONFIG": str(self.kubeconfig)}
 
     def _script(self, *words: str, check: bool = True) -> str:
-        assert self.name, "only on a node of scripts/cluster"
+        if not self.name:
+            pytest.skip(f"not on an existing cluster, whose node is out of reach: scripts/cluster {' '.join(words)}")
         done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=120, env=self._env())
         assert not check or done.returncode == 0, f"scripts/cluster {' '.join(words)}: {done.stderr}"
         return done.stdout
