@@ -107,3 +107,16 @@ def test_a_record_that_is_too_large_keeps_the_ends_of_its_output() -> None:
 def test_bytes_that_are_no_record_are_refused() -> None:
     with pytest.raises(ValueError, match="not a taskmaster's record"):
         records.unpack(b"x")
+
+
+def test_nothing_that_a_job_owns_holds_it_up() -> None:
+    some = task(outputs=[Output("/out/a", "file:///a")])
+    owned = [
+        *manifests.secrets(ID, [b"a", b"b"], CLUSTER, "uid", "t"),
+        manifests.status(ID, CLUSTER, "uid", b""),
+        manifests.claim(ID, some, CLUSTER, "uid", 1),
+        manifests.filer_pod(place(some), "p", names.OUTPUTS),
+        manifests.executor_pod(place(some), "p", 0, layout(some), homeless=False),
+    ]
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": f"tesk-{ID}", "uid": "uid"}
+    assert [each["metadata"]["ownerReferences"] for each in owned] == [[owner]] * len(owned)

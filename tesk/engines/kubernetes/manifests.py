@@ -337,8 +337,9 @@ def _metadata(cluster: Cluster, name: str, task_id: TaskId, role: str = "", exec
 
 
 def _owner(task_id: TaskId, uid: str) -> Manifest:
-    job = {"apiVersion": "batch/v1", "kind": "Job", "name": names.task_object(task_id), "uid": uid}
-    return {**job, "controller": False, "blockOwnerDeletion": True}
+    """What is deleted when the task's Job is. It does not hold the Job up: where the API guards that (the admission
+    plugin OwnerReferencesPermissionEnforcement, as on OpenShift), a right on the Job's finalizers would be needed."""
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": names.task_object(task_id), "uid": uid}
 
 
 def _task_volume(task_id: TaskId, parts: int) -> Manifest:
