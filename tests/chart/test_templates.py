@@ -1,0 +1,497 @@
+"""What the chart makes of its values, by both major versions of Helm; no cluster is needed for that."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+import yaml
+
+from scripts.values_table import PAGE, VALUES, rows, table
+from tesk import __version__
+from tesk.engines.kubernetes import manifests, names
+from tesk.engines.kubernetes.choices import cluster
+from tesk.engines.kubernetes.cluster import Mount
+from tesk.engines.kubernetes.rights import NEEDED
+from tesk.settings import Settings, load
+from tests.servers.helm import CHART, MAJORS, HelmError, Manifest, helm, of_kind, pod_specs, rendered
+
+EVERYTHING: Manifest = yaml.safe_load(
+    """
+    platform: openshift
+    image: {repository: registry.example.org/tesk, tag: "1", pullSecrets: [registry]}
+    database: {postgresql: {existingSecret: database}}
+    corsOrigins: ["https://a.example.org", "https://b.example.org"]
+    allowedHosts: [tes.example.org]
+    tasks:
+      runAsUser: 1000
+      podSecurity: restricted
+      labels: {team: a, example.org/of: "b,c=d"}
+      nodeSelector: {pool: tasks}
+      tolerations:
+        - {key: dedicated, value: tesk, effect: NoSchedule}
+        - {key: gpu, operator: Exists}
+      preemptible: {nodeSelector: {spot: "true"}, tolerations: [{key: spot, operator: Exists, effect: NoExecute}]}
+      allowedBackendParameters: [gpu, node_selector.disk]
+    storage:
+      environmentSecret: keys
+      mounts: [{path: /credentials, secret: lab}, {path: /refs, claim: references}]
+      fileRoots: [{path: /data, claim: lab-data}]
+    extraSettings: {max_body_bytes: 8388608, storage: ["s3://lab"], default_ram_gb: 2.5}
+    server:
+      extraEnv: [{name: TZ, value: UTC}]
+      tolerations: [{key: dedicated, operator: Exists}]
+      affinity: {nodeAffinity: {}}
+      priorityClassName: high
+      podLabels: {team: a}
+      podAnnotations: {example.org/watched: "true"}
+      extraVolumes: [{name: ca, configMap: {name: ca}}]
+      extraVolumeMounts: [{name: ca, mountPath: /ca}]
+    service: {type: NodePort, nodePort: 30080}
+    ingress: {enabled: true, hosts: [{host: tes.example.org}], tls: [{hosts: [tes.example.org], secretName: tes}]}
+    route: {enabled: true, host: tes.example.org}
+    podDisruptionBudget: {server: true, tasks: true}
+    networkPolicy: {server: {from: [{namespaceSelector: {}}]}}
+    """
+)
+
+
+def settings(objects: list[Manifest], folder: Path) -> Settings:
+    """What the server makes of the chart's settings file."""
+    (config,) = of_kind(objects, "ConfigMap").values()
+    path = folder / "tesk.toml"
+    path.write_text(config["data"]["tesk.toml"])
+    return load({}, {}, path)
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_both_major_versions_of_helm_render_the_same(values: Manifest) -> None:
+    first, second = (rendered(values, major=major) for major in MAJORS)
+    assert sorted(first, key=json.dumps) == sorted(second, key=json.dumps)
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_helm_finds_nothing_to_complain_about(major: int) -> None:
+    assert "0 chart(s) failed" in helm(["lint", "--strict", str(CHART)], major=major)
+
+
+def test_the_chart_is_of_this_version() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+
+
+def test_the_schema_is_one_and_takes_the_defaults() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(yaml.safe_load((CHART / "values.yaml").read_text()), schema)
+
+
+def test_every_default_is_known_to_the_schema_and_the_other_way_round() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def compare(values: Any, described: Any, path: str) -> list[str]:
+        described = schema["definitions"][described["$ref"].rpartition("/")[2]] if "$ref" in described else described
+        if not isinstance(values, dict) or "properties" not in described:
+            return []
+        wrong = [f"{path}{key}" for key in values.keys() ^ described["properties"].keys()]
+        for key in values.keys() & described["properties"].keys():
+            wrong += compare(values[key], described["properties"][key], f"{path}{key}.")
+        return wrong
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert {each for each in compare(values, schema, "") if ".probes." not in each} == {"global", *CLAIMS}
+
+
+CLAIMS = {"server.resources.claims"}
+"""Described, and without a default: Kubernetes' own."""
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("imagee", {}, "imagee"),
+    ("image.tagg", "1", "tagg"),
+    ("image.tag", 1, "/image/tag"),
+    ("image.pullPolicy", "Sometimes", "pullPolicy"),
+    ("image.pullSecrets", "registry", "pullSecrets"),
+    ("image.digest", "sha256:1", "digest"),
+    ("fullnameOverride", "1st", "fullnameOverride"),
+    ("platform", "nomad", "platform"),
+    ("database.sqlite.size", 8, "size"),
+    ("database.sqlite.size", "8 GiB", "size"),
+    ("database.postgresql.url", "postgresql://a:b@c/d", "url"),
+    ("serviceInfo.id", "", "id"),
+    ("corsOrigins", "https://a.example.org", "corsOrigins"),
+    ("tasks.maxActive", "many", "maxActive"),
+    ("tasks.maxActive", -1, "maxActive"),
+    ("tasks.maxActive", 1.5, "maxActive"),
+    ("tasks.defaults.diskGb", 0, "diskGb"),
+    ("tasks.cpuLimit", "some", "cpuLimit"),
+    ("tasks.accessMode", "ReadOnlyMany", "accessMode"),
+    ("tasks.podSecurity", "privileged", "podSecurity"),
+    ("tasks.runAsUser", "me", "runAsUser"),
+    ("tasks.labels", {"a": 1}, "labels"),
+    ("tasks.nodeSelector", ["a=b"], "nodeSelector"),
+    ("tasks.tolerations", [{"operator": "Exists"}], "tolerations"),
+    ("tasks.tolerations", [{"key": "a", "tolerationSeconds": 5}], "tolerationSeconds"),
+    ("tasks.tolerations", [{"key": "a", "effect": "Never"}], "effect"),
+    ("tasks.allowedBackendParameters", ["privileged"], "allowedBackendParameters"),
+    ("tasks.timeouts.start", "10m", "start"),
+    ("storage.mounts", [{"path": "/a"}], "mounts"),
+    ("storage.mounts", [{"path": "a", "secret": "b"}], "path"),
+    ("storage.mounts", [{"path": "/a", "secret": "b", "claim": "c"}], "mounts"),
+    ("storage.fileRoots", [{"path": "/a"}], "claim"),
+    ("storage.fileRoots", ["/a"], "fileRoots"),
+    ("extraSettings", {"max-body-bytes": 1024}, "max-body-bytes"),
+    ("extraSettings", {"labels": {"a": "b"}}, "extraSettings"),
+    ("server.replicas", 2, "replicas"),
+    ("server.logLevel", "loud", "logLevel"),
+    ("server.resources.requests", {"memory": "192 MiB"}, "memory"),
+    ("server.extraEnv", {"TZ": "UTC"}, "extraEnv"),
+    ("server.probes.liveness", {"httpGet": {}}, "httpGet"),
+    ("service.port", 0, "port"),
+    ("service.type", "ExternalName", "type"),
+    ("ingress", {"enabled": True}, "hosts"),
+    ("ingress.hosts", ["tes.example.org"], "hosts"),
+    ("networkPolicy.enabled", "yes", "enabled"),
+    ("networkPolicy.executors.blocked", ["10.96.0.1"], "blocked"),
+    ("podDisruptionBudget.enabled", True, "enabled"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "word"), REFUSED)
+def test_a_value_that_cannot_be_meant_is_refused_by_name(key: str, value: Any, word: str) -> None:
+    with pytest.raises(HelmError, match=r"(?s)don't meet the specifications of the schema.*" + word):
+        rendered({key: value})
+
+
+@pytest.mark.parametrize("name", ["engine", "host", "port", "data", "instance", "image", "database_url"])
+def test_what_other_objects_rest_on_is_not_for_extra_settings(name: str) -> None:
+    with pytest.raises(HelmError, match=f"extraSettings: {name} is the chart's own to set"):
+        rendered({f"extraSettings.{name}": "x"})
+
+
+def test_the_defaults_are_the_server_s_own(tmp_path: Path) -> None:
+    found = settings(rendered(), tmp_path)
+    changed = {
+        name: value for name, value in msgspec.structs.asdict(found).items() if value != getattr(Settings(), name)
+    }
+    assert changed == {
+        "engine": "kubernetes",
+        "host": "0.0.0.0",
+        "data": "/data",
+        "namespace": "lab",
+        "max_active_tasks": 1000,
+        "image": f"ghcr.io/tesk/tesk:{__version__}",
+    }
+
+
+def test_every_value_reaches_its_setting(tmp_path: Path) -> None:
+    found = settings(rendered(EVERYTHING), tmp_path)
+    chosen = cluster(found, "lab")
+    assert found.max_body_bytes == 8388608
+    assert found.storage == ("s3://lab",)
+    assert found.default_ram_gb == 2.5
+    assert found.cors_origins == ("https://a.example.org", "https://b.example.org")
+    assert found.file_roots == ("/data",)
+    assert chosen.image == "registry.example.org/tesk:1"
+    assert chosen.image_pull_secrets == ("registry",)
+    assert (chosen.run_as_user, chosen.own_user, chosen.pod_security) == (1000, None, "restricted")
+    assert chosen.labels == {"team": "a", "example.org/of": "b,c=d"}
+    assert chosen.node_selector == {"pool": "tasks"}
+    assert chosen.tolerations == (
+        {"key": "dedicated", "operator": "Equal", "value": "tesk", "effect": "NoSchedule"},
+        {"key": "gpu", "operator": "Exists"},
+    )
+    assert chosen.preemptible_node_selector == {"spot": "true"}
+    assert chosen.preemptible_tolerations == ({"key": "spot", "operator": "Exists", "effect": "NoExecute"},)
+    assert chosen.filer_environment_secret == "keys"
+    assert chosen.filer_mounts == (
+        Mount("/credentials", secret="lab"),
+        Mount("/refs", claim="references"),
+        Mount("/data", claim="lab-data"),
+    )
+
+
+def test_a_value_set_to_null_leaves_the_setting_alone(tmp_path: Path) -> None:
+    assert settings(rendered({"tasks.retries": None, "tasks.zoneLabel": None}), tmp_path).zone_label
+
+
+def test_every_setting_that_concerns_a_cluster_has_a_value() -> None:
+    (config,) = of_kind(rendered({"tasks.runAsUser": 1}), "ConfigMap").values()
+    local = {"cpu_cores", "ram_gb", "engine_socket", "network", "pull_timeout_s", "engine_patience_s"}
+    outside = {"kubeconfig", "kube_context"}
+    extra = {"database_url", "max_body_bytes", "kubernetes_qps"}
+    known = {field.name for field in msgspec.structs.fields(Settings)}
+    assert known - tomllib.loads(config["data"]["tesk.toml"]).keys() == local | outside | extra
+
+
+NAMES = [
+    ("tesk", "tesk"),
+    ("lab", "lab"),
+    ("lab-2", "lab-2"),
+    ("a" * 53, "a" * 53),
+    ("2024", "tesk-2024-"),
+    ("my.lab", "tesk-my-lab-"),
+    ("1" * 53, "tesk-" + "1" * 40 + "-"),
+    ("0" * 39 + ".a", "tesk-" + "0" * 39 + "-"),
+]
+
+
+@pytest.mark.parametrize(("release", "first"), NAMES)
+def test_any_release_name_makes_names_that_kubernetes_takes(release: str, first: str) -> None:
+    objects = rendered(EVERYTHING, release=release)
+    for each in objects:
+        name = each["metadata"]["name"]
+        assert name.startswith(first)
+        assert len(name) <= (63 if each["kind"] == "Service" else 253)
+        assert name.replace("-", "").isalnum()
+        assert name[0].isalpha()
+        assert all(len(value) <= 63 for value in each["metadata"]["labels"].values())
+
+
+def test_releases_side_by_side_have_no_name_in_common() -> None:
+    taken: set[tuple[str, str]] = set()
+    for release in (
+        "a",
+        "a-server",
+        "a-tesk",
+        "tesk",
+        "tesk-server",
+        "2024",
+        "2025",
+        "my.lab",
+        "my-lab",
+        "tesk-my-lab",
+    ):
+        found = {(each["kind"], each["metadata"]["name"]) for each in rendered(release=release)}
+        assert not taken & found
+        taken |= found
+
+
+def test_releases_side_by_side_do_not_see_each_other_s_tasks(tmp_path: Path) -> None:
+    instances = [settings(rendered(release=release), tmp_path).instance for release in ("a", "b", "2024", "my.lab")]
+    accounts = [
+        settings(rendered(release=release), tmp_path).taskmaster_service_account for release in ("a", "b", "2024")
+    ]
+    assert len(set(instances)) == len(instances)
+    assert len(set(accounts)) == len(accounts)
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_our_own_pods_pass_pod_security_restricted(values: Manifest) -> None:
+    specs = list(pod_specs(rendered(values)))
+    assert len(specs) == 2
+    for spec in specs:
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert spec["enableServiceLinks"] is False
+        assert all(
+            {"configMap", "emptyDir", "persistentVolumeClaim"} & volume.keys() for volume in spec.get("volumes", [])
+        )
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+@pytest.mark.parametrize(
+    ("values", "apis", "chooses"),
+    [
+        ({}, [], False),
+        ({}, ["security.openshift.io/v1"], True),
+        ({"platform": "openshift"}, [], True),
+        ({"platform": "kubernetes"}, ["security.openshift.io/v1"], False),
+    ],
+)
+def test_on_openshift_the_platform_chooses_user_ids(
+    values: Manifest, apis: list[str], chooses: bool, tmp_path: Path
+) -> None:
+    objects = rendered(values, apis=apis)
+    assert settings(objects, tmp_path).own_user == (-1 if chooses else 65532)
+    for spec in pod_specs(objects):
+        assert ("runAsUser" not in spec["securityContext"]) == chooses
+        assert ("fsGroup" not in spec["securityContext"]) == chooses
+
+
+def test_the_server_may_do_what_it_needs_and_nothing_else() -> None:
+    found = {
+        f"{resource}": tuple(rule["verbs"])
+        for rule in of_kind(rendered(), "Role")["tesk-server"]["rules"]
+        for resource in rule["resources"]
+    }
+    assert found == NEEDED
+
+
+def test_roles_are_of_the_namespace_and_bound_to_the_release_s_accounts() -> None:
+    objects = rendered()
+    assert not {"ClusterRole", "ClusterRoleBinding"} & {each["kind"] for each in objects}
+    for name, binding in of_kind(objects, "RoleBinding").items():
+        assert binding["roleRef"]["name"] == name
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": name, "namespace": "lab"}]
+        assert of_kind(objects, "ServiceAccount")[name]["automountServiceAccountToken"] is False
+
+
+def test_accounts_and_roles_may_be_somebody_else_s(tmp_path: Path) -> None:
+    account = {"create": False, "name": "given"}
+    objects = rendered({"serviceAccount": account, "taskmaster.serviceAccount": account, "rbac.create": False})
+    assert not {"ServiceAccount", "Role", "RoleBinding"} & {each["kind"] for each in objects}
+    assert settings(objects, tmp_path).taskmaster_service_account == "given"
+    assert of_kind(objects, "Deployment")["tesk-server"]["spec"]["template"]["spec"]["serviceAccountName"] == "given"
+
+
+DATABASES = [
+    ({}, True, "tesk-data", False),
+    ({"database.sqlite.existingClaim": "mine"}, False, "mine", False),
+    ({"database.postgresql.existingSecret": "database", "database.postgresql.key": "dsn"}, False, None, True),
+]
+
+
+@pytest.mark.parametrize(("values", "makes_claim", "claim", "has_url"), DATABASES)
+def test_the_database_is_on_a_claim_or_named_by_a_secret(
+    values: Manifest, makes_claim: bool, claim: str | None, has_url: bool
+) -> None:
+    objects = rendered(values)
+    assert ("tesk-data" in of_kind(objects, "PersistentVolumeClaim")) == makes_claim
+    deployment = of_kind(objects, "Deployment")["tesk-server"]["spec"]
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    spec = deployment["template"]["spec"]
+    claims = [each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if "persistentVolumeClaim" in each]
+    assert claims == ([claim] if claim else [])
+    environment = {each["name"]: each["valueFrom"] for each in spec["containers"][0].get("env", [])}
+    wanted = {"TESK_DATABASE_URL": {"secretKeyRef": {"name": "database", "key": "dsn"}}} if has_url else {}
+    assert environment == wanted
+
+
+def test_the_claim_stays_when_asked_to() -> None:
+    claim = of_kind(rendered({"database.sqlite.keep": True}), "PersistentVolumeClaim")["tesk-data"]
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_a_changed_setting_starts_the_server_anew() -> None:
+    def of(values: Manifest) -> Any:
+        return of_kind(rendered(values), "Deployment")["tesk-server"]["spec"]["template"]["metadata"]["annotations"]
+
+    assert of({}) != of({"tasks.retries": 1})
+    assert of({}) == of({"service.annotations": {"a": "b"}})
+
+
+def selected(policy: Manifest, labels: dict[str, str]) -> bool:
+    wanted: dict[str, str] = policy["spec"]["podSelector"]["matchLabels"]
+    return wanted.items() <= labels.items()
+
+
+@pytest.mark.parametrize(
+    ("role", "policies"),
+    [
+        (names.TASKMASTER, {"tesk-tasks", "tesk-taskmasters"}),
+        (names.EXECUTOR_ROLE, {"tesk-tasks", "tesk-executors"}),
+        (names.INPUTS, {"tesk-tasks"}),
+        (names.OUTPUTS, {"tesk-tasks"}),
+    ],
+)
+def test_network_policies_are_about_the_pods_of_this_release_s_tasks(role: str, policies: set[str]) -> None:
+    found = of_kind(rendered(), "NetworkPolicy")
+    mine, other = (names.labels(instance, "1m83p24e6ra00", role) for instance in ("tesk", "other"))
+    assert {name for name, policy in found.items() if selected(policy, mine)} == policies
+    assert not {name for name, policy in found.items() if selected(policy, other)}
+    server = of_kind(rendered(), "Deployment")["tesk-server"]["spec"]["template"]["metadata"]["labels"]
+    assert not {name for name, policy in found.items() if selected(policy, server)}
+
+
+def test_executors_reach_their_taskmaster_and_the_internet_but_not_the_cluster() -> None:
+    taskmaster, names_, internet = of_kind(rendered(), "NetworkPolicy")["tesk-executors"]["spec"]["egress"]
+    assert taskmaster["ports"] == [{"protocol": "TCP", "port": names.TOLD_PORT}]
+    assert selected({"spec": taskmaster["to"][0]}, names.labels("tesk", "1m83p24e6ra00", names.TASKMASTER))
+    assert {each["port"] for each in names_["ports"]} == {53, 5353}
+    four, six = (each["ipBlock"] for each in internet["to"])
+    assert (four["cidr"], six["cidr"]) == ("0.0.0.0/0", "::/0")
+    assert {"169.254.0.0/16", "10.0.0.0/8"} <= set(four["except"])
+    assert {"fe80::/10", "fc00::/7"} == set(six["except"])
+
+
+def test_what_executors_may_not_reach_can_be_named_exactly() -> None:
+    values = {"networkPolicy.executors.blocked": ["169.254.0.0/16", "203.0.113.7/32"]}
+    internet = of_kind(rendered(values), "NetworkPolicy")["tesk-executors"]["spec"]["egress"][-1]
+    assert internet["to"] == [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16", "203.0.113.7/32"]}},
+        {"ipBlock": {"cidr": "::/0"}},
+    ]
+
+
+def test_taskmasters_hear_only_the_pods_of_their_release() -> None:
+    (rule,) = of_kind(rendered(), "NetworkPolicy")["tesk-taskmasters"]["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": names.TOLD_PORT}]
+    (peer,) = rule["from"]
+    assert selected({"spec": peer}, names.labels("tesk", "1m83p24e6ra00", names.INPUTS))
+    assert not selected({"spec": peer}, names.labels("other", "1m83p24e6ra00", names.INPUTS))
+
+
+def test_a_closed_server_still_hears_its_own_test() -> None:
+    objects = rendered({"networkPolicy.server.from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]})
+    peers = of_kind(objects, "NetworkPolicy")["tesk-server"]["spec"]["ingress"][0]["from"]
+    test = of_kind(objects, "Pod")["tesk-hello"]["metadata"]["labels"]
+    assert selected({"spec": peers[-1]}, test)
+
+
+def test_without_network_policies_there_are_none() -> None:
+    assert not of_kind(rendered({"networkPolicy.enabled": False}), "NetworkPolicy")
+
+
+def test_the_service_leads_to_the_server_and_not_to_the_test() -> None:
+    objects = rendered()
+    selector = of_kind(objects, "Service")["tesk-server"]["spec"]["selector"].items()
+    assert selector <= of_kind(objects, "Deployment")["tesk-server"]["spec"]["template"]["metadata"]["labels"].items()
+    assert not selector <= of_kind(objects, "Pod")["tesk-hello"]["metadata"]["labels"].items()
+
+
+def test_probes_are_answered_whatever_host_names_are_allowed() -> None:
+    (container,) = of_kind(rendered(EVERYTHING), "Deployment")["tesk-server"]["spec"]["template"]["spec"]["containers"]
+    paths = {}
+    for probe in ("startup", "liveness", "readiness"):
+        asked = container[f"{probe}Probe"]["httpGet"]
+        paths[probe] = asked["path"]
+        assert asked["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
+    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+
+
+def test_ingress_and_route_lead_to_the_service() -> None:
+    objects = rendered(EVERYTHING)
+    (rule,) = of_kind(objects, "Ingress")["tesk-server"]["spec"]["rules"]
+    assert rule["host"] == "tes.example.org"
+    assert rule["http"]["paths"][0]["backend"]["service"] == {"name": "tesk-server", "port": {"name": "http"}}
+    route = of_kind(objects, "Route")["tesk-server"]["spec"]
+    assert (route["to"]["name"], route["port"]["targetPort"]) == ("tesk-server", "http")
+    assert not {"Ingress", "Route", "PodDisruptionBudget"} & {each["kind"] for each in rendered()}
+
+
+def test_budgets_keep_drains_from_the_server_and_from_tasks() -> None:
+    found = of_kind(rendered(EVERYTHING), "PodDisruptionBudget")
+    assert found["tesk-server"]["spec"]["maxUnavailable"] == 0
+    tasks = found["tesk-tasks"]["spec"]
+    assert tasks["minAvailable"] >= 1_000_000
+    assert tasks["selector"]["matchLabels"].items() <= names.labels("tesk", "1m83p24e6ra00").items()
+
+
+def test_an_image_is_named_by_tag_or_digest() -> None:
+    digest = "sha256:" + "0" * 64
+    for values, image in [
+        ({}, f"ghcr.io/tesk/tesk:{__version__}"),
+        ({"image.digest": digest}, f"ghcr.io/tesk/tesk@{digest}"),
+    ]:
+        assert {each["image"] for spec in pod_specs(rendered(values)) for each in spec["containers"]} == {image}
+
+
+def test_pods_of_tasks_carry_what_policies_select_by() -> None:
+    chosen = cluster(Settings(instance="tesk", image="tesk:1"), "lab")
+    job = manifests.taskmaster_job("1m83p24e6ra00", chosen, 1)
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert selected(of_kind(rendered(), "NetworkPolicy")["tesk-taskmasters"], labels)
+
+
+def test_the_documented_table_is_of_the_chart_s_values() -> None:
+    found = table(VALUES.read_text())
+    assert found in PAGE.read_text(), "run python -m scripts.values_table"
+    assert not [path for path, _, meaning in rows(VALUES.read_text()) if not meaning]
