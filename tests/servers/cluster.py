@@ -42,7 +42,7 @@ class Cluster(NamedTuple):
     def kubectl(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
         """What kubectl prints; `given` is its standard input."""
         done = subprocess.run(
-            [*self._kubectl(), *arguments], input=given, capture_output=True, text=True, timeout=120, env=self._env()
+            self.command(*arguments), input=given, capture_output=True, text=True, timeout=120, env=self.environment
         )
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
@@ -78,16 +78,18 @@ class Cluster(NamedTuple):
         route = self.on_node("ip", "route", "show", "default")
         return route.split()[2]
 
-    def _kubectl(self) -> list[str]:
-        return [SCRIPT, "kubectl"] if self.name else ["kubectl"]
+    def command(self, *arguments: str) -> list[str]:
+        """A kubectl command, to be run in `environment`."""
+        return [*([SCRIPT] if self.name else []), "kubectl", *arguments]
 
-    def _env(self) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
         return {**os.environ, "CLUSTER": self.name, "KUBECONFIG": str(self.kubeconfig)}
 
     def _script(self, *words: str, check: bool = True) -> str:
         if not self.name:
             pytest.skip(f"not on an existing cluster, whose node is out of reach: scripts/cluster {' '.join(words)}")
-        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=120, env=self._env())
+        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=120, env=self.environment)
         assert not check or done.returncode == 0, f"scripts/cluster {' '.join(words)}: {done.stderr}"
         return done.stdout
 

@@ -26,6 +26,7 @@ http {{
   default_type application/octet-stream;
   server {{
     listen 127.0.0.1:{port}{tls};
+    {also}
     root "{root}";
     location / {{
       dav_methods PUT DELETE MKCOL;
@@ -39,11 +40,18 @@ http {{
 
 @contextlib.contextmanager
 def nginx(
-    root: Path, *, user: str = "", password: str = "", make_parents: bool = True, certificate: Path | None = None
+    root: Path,
+    *,
+    user: str = "",
+    password: str = "",
+    make_parents: bool = True,
+    certificate: Path | None = None,
+    also: str = "",
 ) -> Iterator[str]:
     """Yields the URL of `root`. Without `make_parents` a PUT into a missing folder is answered with 409.
 
-    `certificate` is a PEM file with its key; with it the URL is https.
+    `certificate` is a PEM file with its key; with it the URL is https. `also` is a further address of this machine to
+    listen on, which the URL then names.
     """
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
@@ -54,8 +62,11 @@ def nginx(
             (Path(scratch) / "users").write_text(f"{user}:{{SHA}}{digest}\n")
             more += f'auth_basic "test"; auth_basic_user_file "{scratch}/users";'
         tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate}" if certificate else ""
+        listen = f"listen {also}:{port}{tls};" if also else ""
         configuration = Path(scratch) / "nginx.conf"
-        configuration.write_text(CONFIGURATION.format(scratch=scratch, port=port, root=root, more=more, tls=tls))
+        configuration.write_text(
+            CONFIGURATION.format(scratch=scratch, port=port, root=root, more=more, tls=tls, also=listen)
+        )
         command = [program("nginx"), "-c", str(configuration), "-p", scratch, "-e", "stderr"]
         with serving(command, port, Path(scratch) / "log"):
-            yield f"http{'s' if certificate else ''}://127.0.0.1:{port}"
+            yield f"http{'s' if certificate else ''}://{also or '127.0.0.1'}:{port}"

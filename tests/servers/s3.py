@@ -36,15 +36,19 @@ def cached() -> Path:
 
 
 @contextlib.contextmanager
-def s3_server(root: Path) -> Iterator[S3]:
-    """`root/BUCKET` directories are buckets; make them with mkdir, before or while it runs."""
+def s3_server(root: Path, host: str = "127.0.0.1") -> Iterator[S3]:
+    """`root/BUCKET` directories are buckets; make them with mkdir, before or while it runs.
+
+    With a `host` that is not loopback's it listens on all addresses of this machine, of which `host` is one.
+    """
     port = free_port()
-    store = S3(f"http://127.0.0.1:{port}", "test-access-key", "test-secret-key")
+    store = S3(f"http://{host}:{port}", "test-access-key", "test-secret-key")
+    listen = f"127.0.0.1:{port}" if host == "127.0.0.1" else f":{port}"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-s3-") as scratch:
         sidecar = Path(scratch) / "sidecar"
         sidecar.mkdir()
-        command = [program("versitygw", cached()), "--port", f"127.0.0.1:{port}"]
+        command = [program("versitygw", cached()), "--port", listen]
         command += ["--access", store.access_key, "--secret", store.secret_key, "--quiet", "--keep-alive"]
         command += ["posix", "--sidecar", str(sidecar), str(root)]
         with serving(command, port, Path(scratch) / "log"):

@@ -1,0 +1,239 @@
+"""The chart on a real cluster: installed by Helm, used through its Service, upgraded, and taken away again."""
+
+import contextlib
+import json
+import re
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.cluster import Cluster, Object, share, until
+from tests.servers.helm import MAJORS, rendered
+from tests.servers.nginx import nginx
+from tests.servers.postgres import postgres
+from tests.servers.release import Client, Release, left, place, released, secret, sh, write
+from tests.servers.s3 import s3_server
+
+RESTRICTED = {"tasks.podSecurity": "restricted", "tasks.runAsUser": 1000}
+
+
+@pytest.fixture
+def lab(cluster: Cluster) -> Iterator[str]:
+    """An empty namespace."""
+    with place(cluster) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def files(cluster: Cluster, folder: Path) -> Iterator[str]:
+    """The URL of a folder that pods may read and write."""
+    folder.mkdir()
+    folder.chmod(0o777)
+    for above in folder.parents:
+        if above.is_relative_to("/tmp"):
+            above.chmod(above.stat().st_mode | 0o111)
+    with nginx(folder, also=cluster.host) as url:
+        yield url
+
+
+def copies(url: str) -> Object:
+    """A task with inputs and outputs: it joins two files into a third."""
+    return {
+        "inputs": [{"path": "/in/a", "content": "one "}, {"path": "/in/b", "url": f"{url}/b"}],
+        "outputs": [{"path": "/out/c", "url": f"{url}/c"}],
+        "executors": [sh("cat /in/a /in/b >/out/c")],
+    }
+
+
+def runs(client: Client, url: str, folder: Path) -> None:
+    write(folder / "b", "two")
+    document = copies(url)
+    task = client.run(*document.pop("executors"), **document)
+    assert (folder / "c").read_text() == "one two"
+    assert [(each["path"], each["size_bytes"]) for each in task["logs"][0]["outputs"]] == [("/out/c", "7")]
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_with_no_value_set_it_runs_tasks_with_inputs_and_outputs(
+    cluster: Cluster, lab: str, tmp_path: Path, major: int
+) -> None:
+    with files(cluster, tmp_path / "files") as url, released(cluster, lab, major=major) as release:
+        with release.forwarded() as client:
+            runs(client, url, tmp_path / "files")
+        assert "Succeeded" in release.test()
+
+
+def test_where_pod_security_restricted_is_enforced_one_setting_is_enough(cluster: Cluster, tmp_path: Path) -> None:
+    with (
+        files(cluster, tmp_path / "files") as url,
+        place(cluster, "restricted") as namespace,
+        released(cluster, namespace, RESTRICTED) as release,
+    ):
+        with release.forwarded() as client:
+            runs(client, url, tmp_path / "files")
+        assert "Succeeded" in release.test()
+
+
+def test_where_pod_security_restricted_is_enforced_the_refusal_names_the_setting(cluster: Cluster) -> None:
+    with (
+        place(cluster, "restricted") as namespace,
+        released(cluster, namespace) as release,
+        release.forwarded() as client,
+    ):
+        task = client.reached(client.create(sh("true")), "SYSTEM_ERROR")
+        assert "pod_security = restricted" in "".join(task["logs"][0]["system_logs"])
+
+
+@pytest.mark.parametrize("names", [("tesk", "tesk-server"), ("2024", "my.lab"), ("a" * 53, "a" * 52 + "1")])
+def test_releases_of_any_name_live_side_by_side(cluster: Cluster, lab: str, names: tuple[str, str]) -> None:
+    with released(cluster, lab, name=names[0]) as one, released(cluster, lab, name=names[1]) as other:
+        with one.forwarded() as first, other.forwarded() as second:
+            ids = [client.create(sh("echo hello")) for client in (first, second)]
+            for client, task_id, foreign in zip((first, second), ids, reversed(ids), strict=True):
+                assert client.reached(task_id, "COMPLETE")["logs"][0]["logs"][0]["stdout"] == "hello\n"
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    client.task(foreign)
+        other.test()
+
+
+def test_an_upgrade_loses_no_running_task(cluster: Cluster, lab: str) -> None:
+    """The executor goes on only when the upgrade is done; a second one then runs under the new server."""
+    with released(cluster, lab) as release:
+        with release.forwarded() as client:
+            task_id = client.create(sh("until [ -e /tmp/go ]; do sleep 0.1; done; echo first"), sh("echo second"))
+            client.reached(task_id, "RUNNING")
+            before = release.find("pods")["metadata"]["uid"]
+        executor = f"tesk-{task_id}-executor-0"
+        uid = cluster.kubectl("-n", lab, "get", "pod", executor, "-o", "jsonpath={.metadata.uid}")
+        release.upgrade({"tasks.retries": 3})
+        assert release.find("pods")["metadata"]["uid"] != before
+        with release.forwarded() as client:
+            assert client.task(task_id)["state"] == "RUNNING"
+            assert cluster.kubectl("-n", lab, "get", "pod", executor, "-o", "jsonpath={.metadata.uid}") == uid
+            cluster.kubectl("-n", lab, "exec", executor, "-c", "executor", "--", "touch", "/tmp/go")
+            (log,) = client.reached(task_id, "COMPLETE")["logs"]
+            assert [(each["exit_code"], each["stdout"]) for each in log["logs"]] == [(0, "first\n"), (0, "second\n")]
+
+
+def test_postgresql_is_named_by_an_existing_secret(cluster: Cluster, lab: str) -> None:
+    with postgres(settings={"listen_addresses": "0.0.0.0"}) as server:
+        with (server.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
+        server.psql("SELECT pg_reload_conf()")
+        url = server.new_database()
+        cluster.apply(secret("database", lab, dsn=url.replace("127.0.0.1", cluster.host)))
+        values = {"database.postgresql.existingSecret": "database", "database.postgresql.key": "dsn"}
+        with released(cluster, lab, values) as release, release.forwarded() as client:
+            task_id = client.run(sh("true"))["id"]
+            assert server.psql("SELECT count(*) FROM task", url) == "1"
+            assert not cluster.get(lab, "persistentvolumeclaims")
+            release.upgrade(values | {"tasks.retries": 1})
+            with release.forwarded() as later:
+                assert later.task(task_id)["state"] == "COMPLETE"
+        cluster.kubectl("-n", lab, "delete", "secret", "database")
+
+
+def test_file_urls_lie_on_an_existing_claim(cluster: Cluster, tmp_path: Path) -> None:
+    with place(cluster, given={"PersistentVolumeClaim/shared"}) as namespace:
+        share(cluster, namespace, tmp_path)
+        write(tmp_path / "in" / "a", "one")
+        values = {"storage.fileRoots": [{"path": "/lab", "claim": "shared"}]}
+        with released(cluster, namespace, values) as release, release.forwarded() as client:
+            client.run(
+                sh("tr a-z A-Z </in/a >/out/a"),
+                inputs=[{"path": "/in/a", "url": "file:///lab/in/a"}],
+                outputs=[{"path": "/out/a", "url": "/lab/out/a"}],
+            )
+            assert (tmp_path / "out" / "a").read_text() == "ONE"
+            refused = client.create(sh("true"), inputs=[{"path": "/in/a", "url": "file:///etc/passwd"}])
+            assert "file_roots" in json.dumps(client.reached(refused, "SYSTEM_ERROR"))
+
+
+def test_filers_alone_have_the_keys_of_the_storage(cluster: Cluster, lab: str, tmp_path: Path) -> None:
+    (tmp_path / "s3" / "lab").mkdir(parents=True)
+    values = {
+        "storage.environmentSecret": "keys",
+        "storage.mounts": [{"path": "/credentials/files", "secret": "files"}],
+    }
+    with s3_server(tmp_path / "s3", cluster.host) as store:
+        cluster.apply(secret("keys", lab, **store.environment()), secret("files", lab, key="hidden"))
+        with released(cluster, lab, values) as release, release.forwarded() as client:
+            task_id = client.create(
+                sh("until [ -e /go ]; do sleep 0.1; done; env >/out/env; mount; ls -R /credentials || true"),
+                outputs=[{"path": "/out/env", "url": "s3://lab/env"}],
+            )
+            client.reached(task_id, "RUNNING")
+            inputs = pod(cluster, lab, f"tesk-{task_id}-inputs")
+            assert {"secretRef": {"name": "keys"}} in inputs["spec"]["containers"][0]["envFrom"]
+            assert "files" in {each.get("secret", {}).get("secretName") for each in inputs["spec"]["volumes"]}
+            executor = f"tesk-{task_id}-executor-0"
+            assert not {"keys", "files"} & set(re.findall(r"\w+", json.dumps(pod(cluster, lab, executor)["spec"])))
+            cluster.kubectl("-n", lab, "exec", executor, "-c", "executor", "--", "touch", "/go")
+            stdout = client.reached(task_id, "COMPLETE")["logs"][0]["logs"][0]["stdout"]
+            assert "AWS" not in (tmp_path / "s3" / "lab" / "env").read_text()
+            assert "credentials" not in stdout
+            assert "serviceaccount" not in stdout
+        cluster.kubectl("-n", lab, "delete", "secret", "keys", "files")
+
+
+def pod(cluster: Cluster, namespace: str, name: str) -> Object:
+    found: Object = json.loads(cluster.kubectl("-n", namespace, "get", "pod", name, "-o", "json"))
+    return found
+
+
+def test_a_server_that_is_not_ready_still_says_why_and_takes_tasks(cluster: Cluster, lab: str) -> None:
+    with released(cluster, lab) as release:
+        role = json.loads(cluster.kubectl("-n", lab, "get", "role", "tesk-server", "-o", "json"))
+        without = [rule for rule in role["rules"] if "jobs" not in rule["resources"]]
+        cluster.kubectl("-n", lab, "patch", "role", "tesk-server", "--type=merge", "-p", json.dumps({"rules": without}))
+        with release.forwarded() as client:
+            task_id = client.create(sh("true"))
+        until(lambda: not is_ready(release), what="the server's not being ready")
+        with release.forwarded() as client:
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                client.call("/readyz")
+            assert "create jobs" in refused.value.read().decode()
+            role_again = json.dumps({"rules": role["rules"]})
+            cluster.kubectl("-n", lab, "patch", "role", "tesk-server", "--type=merge", "-p", role_again)
+            client.reached(task_id, "COMPLETE")
+        until(lambda: is_ready(release), what="the server's being ready")
+
+
+def is_ready(release: Release) -> bool:
+    conditions = release.find("pods")["status"]["conditions"]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def test_the_records_of_tasks_outlive_a_release_when_asked_to(cluster: Cluster, lab: str) -> None:
+    values = {"database.sqlite.keep": True}
+    with released(cluster, lab, values) as release, release.forwarded() as client:
+        task_id = client.run(sh("true"))["id"]
+    assert left(cluster, lab, {"PersistentVolumeClaim/tesk-data"}) == set()
+    with released(cluster, lab, values | {"database.sqlite.keep": False}) as release, release.forwarded() as client:
+        assert client.task(task_id)["state"] == "COMPLETE"
+
+
+EVERYTHING = {
+    "database.postgresql.existingSecret": "database",
+    "image.pullSecrets": ["registry"],
+    "tasks.labels": {"team": "a"},
+    "server.extraEnv": [{"name": "TZ", "value": "UTC"}],
+    "server.tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "server.priorityClassName": "system-cluster-critical",
+    "service.type": "NodePort",
+    "ingress.enabled": True,
+    "ingress.hosts": [{"host": "tes.example.org"}],
+    "ingress.tls": [{"hosts": ["tes.example.org"], "secretName": "tes"}],
+    "podDisruptionBudget": {"server": True, "tasks": True},
+    "networkPolicy.server.from": [{"namespaceSelector": {}}],
+}
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_the_api_server_knows_every_field_of_every_object(cluster: Cluster, lab: str, values: Object) -> None:
+    objects = {"apiVersion": "v1", "kind": "List", "items": rendered(values, namespace=lab)}
+    arguments = ("-n", lab, "create", "--dry-run=server", "--validate=strict", "-o", "name", "-f", "-")
+    made = cluster.kubectl(*arguments, given=json.dumps(objects)).split()
+    assert len(made) == len(objects["items"])
