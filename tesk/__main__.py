@@ -11,6 +11,7 @@ from typing import Final
 
 LIGHT: Final = {
     "filer": "tesk.filer.main",
+    "front": "tesk.front",
     "reporter": "tesk.pod.reporter",
     "taskmaster": "tesk.taskmaster.main",
 }
