@@ -15,7 +15,7 @@ from tesk import __version__
 from tesk.engines.kubernetes import manifests, names
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.cluster import Mount
-from tesk.engines.kubernetes.rights import NEEDED
+from tesk.engines.kubernetes.rights import NEEDED, TASKMASTER
 from tesk.settings import Settings, load
 from tests.servers.helm import CHART, MAJORS, HelmError, Manifest, helm, of_kind, pod_specs, rendered
 
@@ -101,11 +101,8 @@ def test_every_default_is_known_to_the_schema_and_the_other_way_round() -> None:
         return wrong
 
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert {each for each in compare(values, schema, "") if ".probes." not in each} == {"global", *CLAIMS}
+    assert {each for each in compare(values, schema, "") if ".probes." not in each} == {"global"}
 
-
-CLAIMS = {"server.resources.claims"}
-"""Described, and without a default: Kubernetes' own."""
 
 REFUSED: list[tuple[str, Any, str]] = [
     ("imagee", {}, "imagee"),
@@ -280,7 +277,7 @@ def test_releases_side_by_side_do_not_see_each_other_s_tasks(tmp_path: Path) -> 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
 def test_our_own_pods_pass_pod_security_restricted(values: Manifest) -> None:
     specs = list(pod_specs(rendered(values)))
-    assert len(specs) == 2
+    assert len(specs) == 3
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"]
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -316,13 +313,12 @@ def test_on_openshift_the_platform_chooses_user_ids(
         assert ("fsGroup" not in spec["securityContext"]) == chooses
 
 
-def test_the_server_may_do_what_it_needs_and_nothing_else() -> None:
-    found = {
-        f"{resource}": tuple(rule["verbs"])
-        for rule in of_kind(rendered(), "Role")["tesk-server"]["rules"]
-        for resource in rule["resources"]
-    }
-    assert found == NEEDED
+@pytest.mark.parametrize(("role", "needed"), [("tesk-server", NEEDED), ("tesk-taskmaster", TASKMASTER)])
+def test_a_role_gives_what_is_needed_and_nothing_else(role: str, needed: dict[str, tuple[str, ...]]) -> None:
+    rules = of_kind(rendered(), "Role")[role]["rules"]
+    found = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert found == {resource: set(verbs) for resource, verbs in needed.items()}
+    assert [rule["apiGroups"] for rule in rules if rule["apiGroups"] != [""]] == [["batch"]] * ("jobs" in needed)
 
 
 def test_roles_are_of_the_namespace_and_bound_to_the_release_s_accounts() -> None:
@@ -429,22 +425,49 @@ def test_taskmasters_hear_only_the_pods_of_their_release() -> None:
     assert not selected({"spec": peer}, names.labels("other", "1m83p24e6ra00", names.INPUTS))
 
 
-def test_a_closed_server_still_hears_its_own_test() -> None:
+def test_a_closed_server_still_hears_its_front_and_its_own_test() -> None:
     objects = rendered({"networkPolicy.server.from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]})
     peers = of_kind(objects, "NetworkPolicy")["tesk-server"]["spec"]["ingress"][0]["from"]
     test = of_kind(objects, "Pod")["tesk-hello"]["metadata"]["labels"]
     assert selected({"spec": peers[-1]}, test)
+    assert selected({"spec": peers[-1]}, pod_labels(objects, "tesk-front"))
+    assert not selected({"spec": peers[-1]}, names.labels("tesk", "1m83p24e6ra00", names.EXECUTOR_ROLE))
 
 
 def test_without_network_policies_there_are_none() -> None:
     assert not of_kind(rendered({"networkPolicy.enabled": False}), "NetworkPolicy")
 
 
-def test_the_service_leads_to_the_server_and_not_to_the_test() -> None:
-    objects = rendered()
-    selector = of_kind(objects, "Service")["tesk-server"]["spec"]["selector"].items()
-    assert selector <= of_kind(objects, "Deployment")["tesk-server"]["spec"]["template"]["metadata"]["labels"].items()
-    assert not selector <= of_kind(objects, "Pod")["tesk-hello"]["metadata"]["labels"].items()
+def pod_labels(objects: list[Manifest], deployment: str) -> dict[str, str]:
+    found: dict[str, str] = of_kind(objects, "Deployment")[deployment]["spec"]["template"]["metadata"]["labels"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "service", "leads_to"),
+    [
+        ({}, "tesk-server", "tesk-front"),
+        ({}, "tesk-upstream", "tesk-server"),
+        ({"front.enabled": False}, "tesk-server", "tesk-server"),
+    ],
+)
+def test_services_lead_where_they_should_and_nowhere_else(values: Manifest, service: str, leads_to: str) -> None:
+    objects = rendered(values)
+    spec = of_kind(objects, "Service")[service]["spec"]
+    pods = {name: pod_labels(objects, name) for name in of_kind(objects, "Deployment")}
+    pods |= {name: each["metadata"]["labels"] for name, each in of_kind(objects, "Pod").items()}
+    assert {name for name, labels in pods.items() if spec["selector"].items() <= labels.items()} == {leads_to}
+    assert spec.get("publishNotReadyAddresses", False) == (leads_to == "tesk-server")
+
+
+def test_the_front_passes_on_to_the_server() -> None:
+    objects = rendered({"front.replicas": 2, "front.waitSeconds": 30})
+    front = of_kind(objects, "Deployment")["tesk-front"]["spec"]
+    assert front["replicas"] == 2
+    assert front["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert {"--to=tesk-upstream:80", "--wait=30"} <= set(front["template"]["spec"]["containers"][0]["args"])
+    assert front["template"]["spec"]["automountServiceAccountToken"] is False
+    assert "tesk-front" not in of_kind(rendered({"front.enabled": False}), "Deployment")
 
 
 def test_probes_are_answered_whatever_host_names_are_allowed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.cluster import Cluster, Object, share, until
+from tests.servers.cluster import BUSYBOX, Cluster, Object, share, until
 from tests.servers.helm import MAJORS, rendered
 from tests.servers.nginx import nginx
 from tests.servers.postgres import postgres
@@ -115,6 +115,33 @@ def test_an_upgrade_loses_no_running_task(cluster: Cluster, lab: str) -> None:
             cluster.kubectl("-n", lab, "exec", executor, "-c", "executor", "--", "touch", "/tmp/go")
             (log,) = client.reached(task_id, "COMPLETE")["logs"]
             assert [(each["exit_code"], each["stdout"]) for each in log["logs"]] == [(0, "first\n"), (0, "second\n")]
+
+
+ASKING = """\
+until [ -e /go ]; do
+    wget -q -O /dev/null "$1/ga4gh/tes/v1/service-info" || echo refused
+    n=$((n + 1))
+done
+echo "asked $n times"
+"""
+"""Asks a server all the time, by a new connection each time."""
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_upgrade_of_everything_refuses_no_request(cluster: Cluster, lab: str, replicas: int) -> None:
+    """The one who asks is a task of the server itself."""
+    values = {"front.replicas": replicas, "networkPolicy.enabled": False}
+    with released(cluster, lab, values) as release:
+        asking = {"image": BUSYBOX, "command": ["sh", "-c", ASKING, "sh", f"http://tesk-server.{lab}"]}
+        with release.forwarded() as client:
+            task_id = client.create(asking)
+            client.reached(task_id, "RUNNING")
+        release.upgrade(values | {"tasks.retries": 1, "front.waitSeconds": 61})
+        release.upgrade(values | {"tasks.retries": 2, "front.waitSeconds": 62})
+        cluster.kubectl("-n", lab, "exec", f"tesk-{task_id}-executor-0", "-c", "executor", "--", "touch", "/go")
+        with release.forwarded() as client:
+            stdout = client.reached(task_id, "COMPLETE")["logs"][0]["logs"][0]["stdout"]
+        assert re.fullmatch(r"asked \d+ times\n", stdout)
 
 
 def test_postgresql_is_named_by_an_existing_secret(cluster: Cluster, lab: str) -> None:

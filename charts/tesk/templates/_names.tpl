@@ -11,35 +11,6 @@ tesk-{{ $name | replace "." "-" | trunc 40 | trimSuffix "-" }}-{{ sha256sum $nam
 {{- end -}}
 {{- end -}}
 
-{{/* Labels of the chart's own objects. What the server makes for tasks is app.kubernetes.io/managed-by=tesk. */}}
-{{- define "tesk.labels" -}}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{ include "tesk.selector" . }}
-{{- end -}}
-
-{{- define "tesk.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name | quote }}
-app.kubernetes.io/component: server
-{{- end -}}
-
-{{/* Labels of everything that this server makes for tasks (setting `instance`). */}}
-{{- define "tesk.taskSelector" -}}
-app.kubernetes.io/managed-by: tesk
-app.kubernetes.io/instance: {{ include "tesk.fullname" . }}
-{{- end -}}
-
-{{- define "tesk.image" -}}
-{{- $of := .Values.image -}}
-{{- if $of.digest -}}
-{{ $of.repository }}@{{ $of.digest }}
-{{- else -}}
-{{ $of.repository }}:{{ $of.tag | default .Chart.AppVersion }}
-{{- end -}}
-{{- end -}}
-
 {{- define "tesk.serverAccount" -}}
 {{- $own := printf "%s-server" (include "tesk.fullname" .) -}}
 {{ .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary $own "default") }}
@@ -55,28 +26,30 @@ app.kubernetes.io/instance: {{ include "tesk.fullname" . }}
 {{ .Values.database.sqlite.existingClaim | default (printf "%s-data" (include "tesk.fullname" .)) }}
 {{- end -}}
 
-{{/* "yes" where the platform chooses user ids itself. */}}
-{{- define "tesk.isOpenShift" -}}
-{{- if or (eq .Values.platform "openshift")
-          (and (eq .Values.platform "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}
-yes
+{{- define "tesk.image" -}}
+{{- $of := .Values.image -}}
+{{- if $of.digest -}}
+{{ $of.repository }}@{{ $of.digest }}
+{{- else -}}
+{{ $of.repository }}:{{ $of.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
-{{/* Security contexts that pass the Pod Security Standard "restricted". */}}
-{{- define "tesk.podSecurityContext" -}}
-runAsNonRoot: true
-seccompProfile: {type: RuntimeDefault}
-{{- if not (include "tesk.isOpenShift" .) }}
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-{{- end }}
+{{/* Labels of the chart's own objects. What the server makes for tasks is app.kubernetes.io/managed-by=tesk. */}}
+{{- define "tesk.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "tesk.selector" . }}
 {{- end -}}
 
-{{- define "tesk.securityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{- define "tesk.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{/* Labels of everything that this server makes for tasks (setting `instance`). */}}
+{{- define "tesk.taskSelector" -}}
+app.kubernetes.io/managed-by: tesk
+app.kubernetes.io/instance: {{ include "tesk.fullname" . }}
 {{- end -}}

@@ -1,0 +1,41 @@
+{{/* What all pods of the chart have in common. They pass the Pod Security Standard "restricted". */}}
+{{- define "tesk.pod" -}}
+enableServiceLinks: false # a Service named tesk would set TESK_PORT, a setting
+securityContext:
+  runAsNonRoot: true
+  seccompProfile: {type: RuntimeDefault}
+  {{- if not (include "tesk.isOpenShift" .) }}
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  {{- end }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with get $.Values.server $name }}
+{{ $name }}: {{- if kindIs "string" . }} {{ . }}{{ else }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tesk.container" -}}
+image: {{ include "tesk.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* "yes" where the platform chooses user ids itself. */}}
+{{- define "tesk.isOpenShift" -}}
+{{- if or (eq .Values.platform "openshift")
+          (and (eq .Values.platform "auto") (.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}
+yes
+{{- end -}}
+{{- end -}}
