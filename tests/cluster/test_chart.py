@@ -86,6 +86,13 @@ def test_where_pod_security_restricted_is_enforced_the_refusal_names_the_setting
         assert "pod_security = restricted" in "".join(task["logs"][0]["system_logs"])
 
 
+def test_tasks_that_run_end_with_their_release(cluster: Cluster, lab: str) -> None:
+    with released(cluster, lab, {"tasks.graceSeconds": 1}) as release, release.forwarded() as client:
+        client.reached(client.create(sh("sleep 1000"), volumes=["/work"]), "RUNNING")
+        client.create({"image": "localhost/absent:1", "command": ["true"]})
+    assert left(cluster, lab) == set()
+
+
 @pytest.mark.parametrize("names", [("tesk", "tesk-server"), ("2024", "my.lab"), ("a" * 53, "a" * 52 + "1")])
 def test_releases_of_any_name_live_side_by_side(cluster: Cluster, lab: str, names: tuple[str, str]) -> None:
     with released(cluster, lab, name=names[0]) as one, released(cluster, lab, name=names[1]) as other:

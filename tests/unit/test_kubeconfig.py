@@ -1,6 +1,7 @@
 """Which cluster is used and as whom: kubeconfig as kubectl reads it, and credential plugins as real programs."""
 
 import base64
+import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from tesk.engines.base import EngineError
 from tesk.engines.kubernetes import config
+from tesk.engines.kubernetes.account import Account, account
 from tesk.engines.kubernetes.config import Access, Plugin
 from tesk.engines.kubernetes.credential import Credential
 
@@ -164,3 +166,27 @@ async def test_a_plugin_that_is_missing_is_named(tmp_path: Path) -> None:
     credential = Credential(Access("https://h", "n", plugin=absent), ssl.create_default_context())
     with pytest.raises(EngineError, match=r"absent cannot be started: No such file .*Install the cloud's tools"):
         await credential.token()
+
+
+def token(claims: Any) -> str:
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e30.{body}.c2ln"
+
+
+BOUND = {"namespace": "lab", "pod": {"name": "p", "uid": "1"}, "serviceaccount": {"name": "tesk-server", "uid": "2"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (token({"aud": ["a"], "kubernetes.io": BOUND, "sub": "system:serviceaccount:lab:tesk-server"}), True),
+        (token({"kubernetes.io/serviceaccount/service-account.uid": "2"}), False),
+        (token({"kubernetes.io": {"namespace": "lab"}}), False),
+        (token(["kubernetes.io"]), False),
+        ("opaque", False),
+        ("a.b.c", False),
+        ("e30.%%%.c2ln", False),
+    ],
+)
+def test_a_bound_token_says_whose_it_is(given: str, found: bool) -> None:
+    assert account(given) == (Account("tesk-server", "2") if found else None)

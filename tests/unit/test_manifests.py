@@ -6,6 +6,7 @@ import pytest
 
 from tesk.engines.kubernetes import manifests, names
 from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.manifests import Place
 from tesk.engines.kubernetes.record import Attempt, Record
@@ -107,6 +108,12 @@ def test_a_record_that_is_too_large_keeps_the_ends_of_its_output() -> None:
 def test_bytes_that_are_no_record_are_refused() -> None:
     with pytest.raises(ValueError, match="not a taskmaster's record"):
         records.unpack(b"x")
+
+
+def test_a_job_belongs_to_the_server_s_account_where_there_is_one() -> None:
+    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "tesk-server", "uid": "u"}
+    made = [manifests.taskmaster_job(ID, CLUSTER, 1, of) for of in (Account("tesk-server", "u"), None)]
+    assert [each["metadata"]["ownerReferences"] for each in made] == [[owner], []]
 
 
 def test_nothing_that_a_job_owns_holds_it_up() -> None:

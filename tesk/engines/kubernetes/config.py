@@ -17,6 +17,7 @@ import yaml
 from msgspec import Struct
 
 from tesk.engines.base import EngineError
+from tesk.engines.kubernetes.account import Account, account
 
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 REFUSED: Final = ("proxy-url", "auth-provider", "as", "as-uid", "as-groups", "as-user-extra")
@@ -36,7 +37,10 @@ class Plugin(Struct, frozen=True):
 
 
 class Access(Struct, frozen=True):
-    """A cluster and who we are there. `server`: base URL. A token file or a plugin goes before the token."""
+    """A cluster and who we are there. `server`: base URL. A token file or a plugin goes before the token.
+
+    `account`: of the namespace, where we run inside.
+    """
 
     server: str
     namespace: str
@@ -47,6 +51,7 @@ class Access(Struct, frozen=True):
     token: str = ""
     token_file: Path | None = None
     plugin: Plugin | None = None
+    account: Account | None = None
 
 
 def load(kubeconfig: str, environ: Mapping[str, str], context: str = "") -> Access:
@@ -128,6 +133,7 @@ def _inside(environ: Mapping[str, str]) -> Access:
             namespace=(ACCOUNT / "namespace").read_text().strip(),
             ca=(ACCOUNT / "ca.crt").read_bytes(),
             token_file=ACCOUNT / "token",
+            account=account((ACCOUNT / "token").read_text().strip()),
         )
     except OSError as error:
         raise EngineError(f"the pod's service account cannot be used: {error.filename}: {error.strerror}") from None

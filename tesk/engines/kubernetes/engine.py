@@ -19,6 +19,7 @@ import msgspec
 from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
 from tesk.engines.kubernetes import config, document, live, manifests, names, objects, removal
 from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
@@ -64,6 +65,7 @@ class KubernetesEngine:
         self._settings = settings
         self._client: Client | None = None
         self._cluster: Cluster | None = None
+        self._account: Account | None = None
         self._rights: Rights | None = None
         self._caches: list[Cache[Any]] = []
         self._chores: set[asyncio.Task[None]] = set()
@@ -79,6 +81,7 @@ class KubernetesEngine:
         access = await asyncio.to_thread(config.load, settings.kubeconfig, os.environ, settings.kube_context)
         namespace = settings.namespace or access.namespace
         self._cluster = cluster(settings, namespace)
+        self._account = access.account if namespace == access.namespace else None
         client = self._client = Client(access, namespace, settings.kubernetes_qps)
         await client.open()
         selector = names.selector(settings.instance)
@@ -214,7 +217,7 @@ class KubernetesEngine:
         name = names.task_object(job.id)
         parts = await asyncio.to_thread(document.pack, job.task)
         following.parts = len(parts)
-        made = await client.create("jobs", manifests.taskmaster_job(job.id, chosen, len(parts)))
+        made = await client.create("jobs", manifests.taskmaster_job(job.id, chosen, len(parts), self._account))
         made = made or await client.get("jobs", name)
         if made is None:
             raise ApiError(0, "", f"Job {name} is just being deleted")

@@ -9,6 +9,7 @@ import msgspec
 
 from tesk.engines.base import TaskId
 from tesk.engines.kubernetes import names
+from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.layout import Layout, normal
 from tesk.tes import Executor, Resources, Task
@@ -26,8 +27,11 @@ LEAST_MEMORY_MIB: Final = 8
 PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-def taskmaster_job(task_id: TaskId, cluster: Cluster, parts: int) -> Manifest:
-    """The Job that owns everything else of the task; `parts` is the number of Secrets with its document."""
+def taskmaster_job(task_id: TaskId, cluster: Cluster, parts: int, account: Account | None = None) -> Manifest:
+    """The Job that owns everything else of the task; `parts` is the number of Secrets with its document.
+
+    `account`: whose end is the task's end too.
+    """
     container = _own_container(
         names.TASKMASTER_CONTAINER,
         cluster,
@@ -41,10 +45,13 @@ def taskmaster_job(task_id: TaskId, cluster: Cluster, parts: int) -> Manifest:
     spec = _own_spec(cluster, [container], [_task_volume(task_id, parts)], token=True)
     spec |= {"restartPolicy": "OnFailure", "serviceAccountName": cluster.taskmaster_service_account}
     metadata = _metadata(cluster, names.task_object(task_id), task_id, names.TASKMASTER)
+    owners = (
+        [{"apiVersion": "v1", "kind": "ServiceAccount", "name": account.name, "uid": account.uid}] if account else []
+    )
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata,
+        "metadata": metadata | {"ownerReferences": owners},
         "spec": {
             "backoffLimit": cluster.taskmaster_retries,
             "template": {
