@@ -461,11 +461,13 @@ def test_services_lead_where_they_should_and_nowhere_else(values: Manifest, serv
 
 
 def test_the_front_passes_on_to_the_server() -> None:
-    objects = rendered({"front.replicas": 2, "front.waitSeconds": 30})
+    objects = rendered({"front.replicas": 2, "front.waitSeconds": 30, "front.drainSeconds": 15})
     front = of_kind(objects, "Deployment")["tesk-front"]["spec"]
     assert front["replicas"] == 2
     assert front["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert {"--to=tesk-upstream:80", "--wait=30"} <= set(front["template"]["spec"]["containers"][0]["args"])
+    assert front["template"]["spec"]["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 15}}}
+    assert front["template"]["spec"]["terminationGracePeriodSeconds"] == 40
     assert front["template"]["spec"]["automountServiceAccountToken"] is False
     assert "tesk-front" not in of_kind(rendered({"front.enabled": False}), "Deployment")
 

@@ -137,7 +137,7 @@ echo "asked $n times"
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_an_upgrade_of_everything_refuses_no_request(cluster: Cluster, lab: str, replicas: int) -> None:
     """The one who asks is a task of the server itself."""
-    values = {"front.replicas": replicas, "networkPolicy.enabled": False}
+    values = {"front.replicas": replicas, "front.drainSeconds": 5, "networkPolicy.enabled": False}
     with released(cluster, lab, values) as release:
         asking = {"image": BUSYBOX, "command": ["sh", "-c", ASKING, "sh", f"http://tesk-server.{lab}"]}
         with release.forwarded() as client:

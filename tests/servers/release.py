@@ -18,6 +18,7 @@ IMAGE = {
     "image.repository": PRODUCT.partition(":")[0],
     "image.tag": PRODUCT.partition(":")[2],
     "test.image": BUSYBOX,
+    "front.drainSeconds": 1,
 }
 ENDS = {"COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED"}
 OF_THE_NAMESPACE = {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
