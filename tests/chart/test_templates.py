@@ -1,6 +1,7 @@
 """What the chart makes of its values, by both major versions of Helm; no cluster is needed for that."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -520,3 +521,10 @@ def test_the_documented_table_is_of_the_chart_s_values() -> None:
     found = table(VALUES.read_text())
     assert found in PAGE.read_text(), "run python -m scripts.values_table"
     assert not [path for path, _, meaning in rows(VALUES.read_text()) if not meaning]
+
+
+def test_every_example_of_values_in_the_documentation_is_taken() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert examples
+    for example in examples:
+        rendered(yaml.safe_load(example))

@@ -93,6 +93,27 @@ def test_tasks_that_run_end_with_their_release(cluster: Cluster, lab: str) -> No
     assert left(cluster, lab) == set()
 
 
+def test_an_administrator_of_the_namespace_alone_can_install_it(cluster: Cluster, lab: str, tmp_path: Path) -> None:
+    subject = {"kind": "ServiceAccount", "name": "installer", "namespace": lab}
+    group = "rbac.authorization.k8s.io"
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "installer", "namespace": lab}},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "installer", "namespace": lab},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "admin"},
+            "subjects": [subject],
+        },
+    )
+    config = json.loads(cluster.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": cluster.kubectl("-n", lab, "create", "token", "installer").strip()}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    with released(cluster._replace(kubeconfig=tmp_path / "kubeconfig"), lab) as release:
+        assert "Succeeded" in release.test()
+    cluster.kubectl("-n", lab, "delete", "serviceaccount,rolebinding", "installer")
+
+
 @pytest.mark.parametrize("names", [("tesk", "tesk-server"), ("2024", "my.lab"), ("a" * 53, "a" * 52 + "1")])
 def test_releases_of_any_name_live_side_by_side(cluster: Cluster, lab: str, names: tuple[str, str]) -> None:
     with released(cluster, lab, name=names[0]) as one, released(cluster, lab, name=names[1]) as other:
