@@ -74,7 +74,7 @@ def load_images() -> None:
 
 def addresses() -> tuple[str, str]:
     """The service's URL on the node, and this machine's address as pods see it."""
-    service = json.loads(kubectl("-n", NAMESPACE, "get", "service", "-o", "json", quiet=True))["items"][0]
+    service = json.loads(kubectl("-n", NAMESPACE, "get", "service", f"{RELEASE}-server", "-o", "json", quiet=True))
     machine = cluster("in", "ip", "route", "show", "default", quiet=True).split()[2]
     link = cluster("in", "ip", "-4", "-o", "route", "get", machine, quiet=True).split()
     node = link[link.index("src") + 1]
