@@ -54,11 +54,9 @@ class LocalPlace:
         return await containers_and_folders(self.socket, Path(settings.data))
 
     async def running(self, settings: Settings, task_id: str) -> list[str]:
-        listing = Containers(self.socket, instance(Path(settings.data)))
-        try:
-            return [*await listing.names(task_id)]
-        finally:
-            await listing.close()
+        async with aiodocker.Docker(url=f"unix://{self.socket}") as docker:
+            found = await docker.containers.list(filters=f'{{"label": ["tesk.task={task_id}"]}}')
+            return [container["Names"][0] for container in found]
 
 
 class KubernetesPlace:
