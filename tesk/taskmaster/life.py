@@ -82,7 +82,7 @@ class Life:
         if not self._plan.is_empty and not self._record.now.staged:
             self._stage()
         failed = self._execute_all()
-        if not self._plan.is_empty and not self._record.now.pushed:
+        if self.task.outputs and not self._record.now.pushed:
             self._push(failed=failed)
         raise End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
 

@@ -41,13 +41,14 @@ MOST_ACTIVE: Final = 1000
 
 
 class Following(msgspec.Struct, eq=False):
-    """A task that was submitted. `parts`: Secrets with its document. `made`: its objects have been made, at `made_at`.
+    """A task that was submitted. `parts`: Secrets with its document, 0 when others made them. `made`: its objects have
+    been made, at `made_at`.
 
     `reported`: what was reported last. `work`, `making`: what submits it, and the request that is under way.
     """
 
     job: Job
-    parts: int = 1
+    parts: int = 0
     made: bool = False
     made_at: float = 0.0
     reported: TaskStatus | None = None
@@ -156,7 +157,7 @@ class KubernetesEngine:
             following = self._following.pop(task_id, None)
             await self._stop_submitting(following)
             client, chosen = self._opened()
-            parts = following.parts if following else 1
+            parts = following.parts if following else 0
             await self._patiently(
                 f"task {task_id}: cleaning up",
                 lambda: removal.remove(client, chosen, task_id, known, parts, changed),

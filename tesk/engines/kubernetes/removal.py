@@ -7,6 +7,7 @@ by name is deleted here, and the collector is left with what we could not know.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -45,9 +46,14 @@ async def stop(client: Client, cluster: Cluster, task_id: TaskId, known: Known, 
 async def remove(
     client: Client, cluster: Cluster, task_id: TaskId, known: Known, parts: int, changed: asyncio.Event
 ) -> None:
-    """Deletes all of the task, and waits until its pods are gone. Raises ApiError, EngineError."""
+    """Deletes all of the task, and waits until its pods are gone. Raises ApiError, EngineError.
+
+    `parts`: Secrets with its document; 0: nobody knows.
+    """
     await client.delete("jobs", names.task_object(task_id))
     await asyncio.gather(*(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)))
+    if not parts:
+        await _delete_secrets(client, task_id)
     await _end_pods(client, cluster, task_id, known, changed)
 
 
@@ -59,6 +65,13 @@ def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str
     for number, attempt in enumerate(attempts, 1):
         if names.pod(task_id, names.INPUTS, number) in attempt.pods:
             yield "persistentvolumeclaims", names.claim(task_id, number)
+
+
+async def _delete_secrets(client: Client, task_id: TaskId) -> None:
+    """Deletes one part of the document after the other, up to the first that is not there."""
+    for part in itertools.count():
+        if not await client.delete("secrets", names.secret(task_id, part)):
+            return
 
 
 async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
