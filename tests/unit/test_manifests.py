@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tesk.engines.kubernetes import manifests, names
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.account import Account
-from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.cluster import Cluster, Mount
 from tesk.engines.kubernetes.manifests import Place
 from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.layout import layout
@@ -17,13 +18,18 @@ CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1")
 ID = "0123456789abc"
 
 
-def place(task: Task, **changes: Any) -> Place:
-    return Place(ID, task, CLUSTER, "uid", "10.0.0.1:8480", 1, **changes)
+def place(task: Task, cluster: Cluster = CLUSTER, **changes: Any) -> Place:
+    return Place(ID, task, cluster, "uid", "10.0.0.1:8480", 1, **changes)
 
 
-def executor(task: Task, **changes: Any) -> dict[str, Any]:
-    pod = manifests.executor_pod(place(task), "p", 0, layout(task), homeless=False, **changes)
-    return next(each for each in pod["spec"]["containers"] if each["name"] == names.EXECUTOR_CONTAINER)
+def pod_of(task: Task, cluster: Cluster = CLUSTER) -> dict[str, Any]:
+    """The pod of the first executor."""
+    return manifests.executor_pod(place(task, cluster), "p", 0, layout(task), homeless=False)
+
+
+def executor(task: Task, cluster: Cluster = CLUSTER) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = pod_of(task, cluster)["spec"]["containers"]
+    return next(each for each in containers if each["name"] == names.EXECUTOR_CONTAINER)
 
 
 def task(**fields: Any) -> Task:
@@ -38,7 +44,7 @@ def test_kubernetes_expands_nothing_in_what_is_verbatim(given: str, written: str
 
 
 def test_an_executor_gets_no_credential_and_only_its_reporter_the_token() -> None:
-    pod = manifests.executor_pod(place(task()), "p", 0, layout(task()), homeless=False)
+    pod = pod_of(task())
     assert pod["spec"]["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in pod["spec"]
     mounted = {each["name"]: [m["name"] for m in each["volumeMounts"]] for each in pod["spec"]["containers"]}
@@ -127,3 +133,80 @@ def test_nothing_that_a_job_owns_holds_it_up() -> None:
     ]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": f"tesk-{ID}", "uid": "uid"}
     assert [each["metadata"]["ownerReferences"] for each in owned] == [[owner]] * len(owned)
+
+
+@pytest.mark.parametrize(
+    ("choices", "asked", "requests", "limits"),
+    [
+        ({}, Resources(), ("100m", "256Mi"), {}),
+        ({}, Resources(cpu_cores=0.25, ram_gb=0.5), ("250m", "512Mi"), {"memory": "512Mi"}),
+        ({}, Resources(cpu_cores=0.0001, ram_gb=0.0001), ("1m", "8Mi"), {"memory": "8Mi"}),
+        ({"cpu_limit": "request"}, Resources(cpu_cores=2), ("2000m", "256Mi"), {"cpu": "2000m"}),
+        ({"memory_limit": "none"}, Resources(ram_gb=1.5), ("100m", "1536Mi"), {}),
+        ({"default_cpu_cores": 1.0, "default_ram_gb": 2.0}, Resources(), ("1000m", "2048Mi"), {}),
+        ({"gpu_resource": "lab/gpu"}, Resources(backend_parameters={"gpu": "2"}), ("100m", "256Mi"), {"lab/gpu": "2"}),
+    ],
+)
+def test_requests_and_limits_follow_the_task_and_the_operator(
+    choices: dict[str, Any], asked: Resources, requests: tuple[str, str], limits: dict[str, str]
+) -> None:
+    chosen = msgspec.structs.replace(CLUSTER, **choices)
+    found = executor(task(resources=asked), chosen)["resources"]
+    assert (found["requests"]["cpu"], found["requests"]["memory"]) == requests
+    assert found["limits"] == limits
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [(None, "1024Mi"), (0, "1024Mi"), (0.1, "103Mi"), (0.00001, "1Mi"), (20, "20480Mi")]
+)
+def test_a_claim_is_as_large_as_the_task_asks(asked: float | None, size: str) -> None:
+    claim = manifests.claim(ID, task(resources=Resources(disk_gb=asked)), CLUSTER, "uid", 1)
+    assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+
+
+def test_where_a_task_may_run_is_the_operators_and_the_tasks_choice() -> None:
+    toleration = {"key": "spot", "operator": "Exists"}
+    chosen = msgspec.structs.replace(
+        CLUSTER, node_selector={"pool": "tasks", "disk": "any"}, preemptible_node_selector={"pool": "spot"},
+        preemptible_tolerations=(toleration,), zone_label="zone",
+    )  # fmt: skip
+    words: dict[str, str | None] = {"node_selector.disk": "ssd", "priority_class": "low", "runtime_class": "gvisor"}
+    words["service_account"] = "lab"
+    asked = Resources(preemptible=True, zones=["a", "b"], backend_parameters=words)
+    spec = pod_of(task(resources=asked), chosen)["spec"]
+    assert spec["nodeSelector"] == {"pool": "spot", "disk": "ssd"}
+    assert spec["tolerations"] == [toleration]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}]
+    assert (spec["priorityClassName"], spec["runtimeClassName"]) == ("low", "gvisor")
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("lab", False)
+    usual = pod_of(task(), chosen)["spec"]
+    assert (usual["nodeSelector"], usual["tolerations"]) == ({"pool": "tasks", "disk": "any"}, [])
+    assert not usual.keys() & {"affinity", "priorityClassName", "runtimeClassName", "serviceAccountName"}
+
+
+@pytest.mark.parametrize("user", [None, 1000])
+def test_executors_pass_the_standard_that_is_chosen(user: int | None) -> None:
+    baseline = executor(task(), msgspec.structs.replace(CLUSTER, run_as_user=user))["securityContext"]
+    ids = {} if user is None else {"runAsUser": user}
+    assert baseline == {"allowPrivilegeEscalation": False, **ids}
+    chosen = msgspec.structs.replace(CLUSTER, run_as_user=user, pod_security="restricted")
+    restricted = executor(task(), chosen)["securityContext"]
+    assert restricted == baseline | {"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    assert pod_of(task(), chosen)["spec"]["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_storage_credentials_reach_filers_alone_and_never_as_plain_words() -> None:
+    chosen = msgspec.structs.replace(
+        CLUSTER,
+        filer_environment_secret="keys",
+        filer_mounts=(Mount("/keys/s3", secret="s3"), Mount("/srv", claim="c")),
+    )
+    some = task(outputs=[Output("/out/a", "s3://lab/a")])
+    filer = manifests.filer_pod(place(some, chosen), "p", names.OUTPUTS)["spec"]
+    assert filer["containers"][0]["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert {"name": "mount-0", "mountPath": "/keys/s3", "readOnly": True} in filer["containers"][0]["volumeMounts"]
+    others = [manifests.taskmaster_job(ID, chosen, 1)["spec"]["template"], pod_of(some, chosen)]
+    for spec in (other["spec"] for other in others):
+        assert all("envFrom" not in each for each in spec["containers"])
+        assert not [volume for volume in spec["volumes"] if volume["name"].startswith("mount-")]
