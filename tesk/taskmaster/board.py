@@ -21,9 +21,10 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 class Board:
-    """Pods by name, and what each has told. Safe for threads."""
+    """Pods by name, and what each has told. Safe for threads. `own`: the name of the taskmaster's own pod."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: str = "") -> None:
+        self._own = own
         self._changed = threading.Condition()
         self._pods: dict[str, Pod] = {}
         self._told: dict[str, list[Told]] = {}
@@ -64,6 +65,13 @@ class Board:
         """(turn, the pod, what it told): as of now."""
         with self._changed:
             return self._turn, self._pods.get(pod), list(self._told.get(pod, ()))
+
+    @property
+    def is_ending(self) -> bool:
+        """True when the taskmaster itself is being deleted."""
+        with self._changed:
+            own = self._pods.get(self._own)
+        return own is not None and own.metadata.deletion_timestamp is not None
 
     def wait(self, turn: int, timeout_s: float | None) -> None:
         """Until something has changed since `turn`, or for so long."""

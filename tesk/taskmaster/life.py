@@ -6,6 +6,7 @@ again; what ran is not run twice; a pod that was taken away is a loss and not an
 """
 
 import logging
+import time
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 QUOTA_PAUSE_S: Final = 5.0
 REPORTER_GRACE_S: Final = 4.0
+ENDING_S: Final = 60.0
+"""A taskmaster that is deleted together with its pods, as when its task is cancelled, is ended before it blames them."""
 decode_pod: Final = msgspec.json.Decoder(Pod).decode
 
 
@@ -67,6 +70,8 @@ class Life:
             try:
                 self._attempt()
             except Lost as lost:
+                if self._board.is_ending:
+                    time.sleep(ENDING_S)
                 if len(self._record.attempts) > self.cluster.retries:
                     self._finish(State.SYSTEM_ERROR, str(lost))
                 else:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(manifests.TASK_FOLDER)
     task, cluster, token = document.read(folder)
     api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), cluster.namespace)
-    board = Board()
+    board = Board(own=socket.gethostname())
     server = listen(board, names.TOLD_PORT, token)
     selector = names.selector(cluster.instance, task_id)
     watching = threading.Thread(target=_watch, args=(api, board, selector), name="watch", daemon=True)

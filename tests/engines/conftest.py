@@ -10,7 +10,16 @@ import pytest
 
 from tesk.settings import Settings
 from tests.engines.gates import Gates, gates
-from tests.engines.places import KUBERNETES, LOCAL, KubernetesPlace, LocalPlace, Place, kubernetes_place, local_place
+from tests.engines.places import (
+    KUBERNETES,
+    LOCAL,
+    RESTRICTED,
+    KubernetesPlace,
+    LocalPlace,
+    Place,
+    kubernetes_place,
+    local_place,
+)
 from tests.engines.running import Tesk, started
 from tests.engines.serving import Server, serving
 from tests.servers.silent import Silent, silent
@@ -19,8 +28,9 @@ from tests.servers.silent import Silent, silent
 @pytest.fixture(scope="session", params=[*LOCAL, *KUBERNETES])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param in KUBERNETES:
-        with kubernetes_place(request.getfixturevalue("cluster"), folder) as there:
+    if request.param in KUBERNETES + RESTRICTED:
+        security = "restricted" if request.param in RESTRICTED else "baseline"
+        with kubernetes_place(request.getfixturevalue("cluster"), folder, security) as there:
             yield there
     else:
         with local_place(request.param, folder) as here:

@@ -5,7 +5,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiodocker
 
@@ -17,6 +17,8 @@ from tests.servers import containers
 
 LOCAL = ("podman", "docker")
 KUBERNETES = ("kubernetes",)
+RESTRICTED = ("restricted",)
+"""A namespace that enforces the Pod Security Standard "restricted"."""
 
 
 class Place(Protocol):
@@ -60,12 +62,12 @@ class LocalPlace:
 
 
 class KubernetesPlace:
-    """A namespace of a cluster; file roots lie below `shared`, which is a claim there too."""
+    """A namespace of a cluster; file roots lie below `shared`, which is a claim there too. `more`: further settings."""
 
     name = "kubernetes"
 
-    def __init__(self, cluster: clusters.Cluster, namespace: str, shared: Path) -> None:
-        self.cluster, self.namespace, self._shared = cluster, namespace, shared
+    def __init__(self, cluster: clusters.Cluster, namespace: str, shared: Path, more: dict[str, Any]) -> None:
+        self.cluster, self.namespace, self._shared, self._more = cluster, namespace, shared, more
         self.host = cluster.host
 
     def settings(self, folder: Path) -> Settings:
@@ -76,7 +78,7 @@ class KubernetesPlace:
             data=str(folder), engine="kubernetes", kubeconfig=str(self.cluster.kubeconfig), namespace=self.namespace,
             image=clusters.PRODUCT, instance=root.name, grace_s=1.0, file_roots=(str(root),),
             filer_mounts=(f"{self._shared}=claim:shared",), cpu_limit="request", default_cpu_cores=0.05,
-            default_ram_gb=0.03, default_disk_gb=0.1, transfer_retries=1, image_timeout_s=4.0,
+            default_ram_gb=0.03, default_disk_gb=0.1, transfer_retries=1, image_timeout_s=4.0, **self._more,
         )  # fmt: skip
 
     async def leftovers(self, settings: Settings) -> list[str]:
@@ -98,10 +100,11 @@ def local_place(name: str, folder: Path) -> Iterator[LocalPlace]:
 
 
 @contextlib.contextmanager
-def kubernetes_place(cluster: clusters.Cluster, folder: Path) -> Iterator[KubernetesPlace]:
-    with clusters.namespace(cluster) as namespace:
+def kubernetes_place(cluster: clusters.Cluster, folder: Path, security: str = "baseline") -> Iterator[KubernetesPlace]:
+    with clusters.namespace(cluster, security) as namespace:
         clusters.share(cluster, namespace, folder)
-        yield KubernetesPlace(cluster, namespace, folder)
+        restricted = {"pod_security": "restricted", "run_as_user": 1000}
+        yield KubernetesPlace(cluster, namespace, folder, restricted if security == "restricted" else {})
 
 
 async def _load_images(socket: Path) -> None:
