@@ -6,6 +6,8 @@ Two threads write on it, the task's life reads it and waits for it to change.
 import hmac
 import http.server
 import logging
+import socket
+import socketserver
 import threading
 from typing import Any, Final
 
@@ -111,6 +113,15 @@ def listen(board: Board, port: int, token: str) -> http.server.ThreadingHTTPServ
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("", port), Handler)
+    class Listener(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+        def server_bind(self) -> None:
+            """On addresses of both kinds, and without asking for this host's name, which may take seconds."""
+            if self.address_family == socket.AF_INET6:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            socketserver.TCPServer.server_bind(self)
+
+    server = Listener(("", port), Handler)
     threading.Thread(target=server.serve_forever, name="listen", daemon=True).start()
     return server

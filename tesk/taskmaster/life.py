@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 QUOTA_PAUSE_S: Final = 5.0
 REPORTER_GRACE_S: Final = 4.0
 ENDING_S: Final = 60.0
-"""A taskmaster that is deleted together with its pods, as when its task is cancelled, is ended before it blames them."""
+"""A taskmaster that is deleted with its pods, as when its task is cancelled, is ended before it blames them."""
 decode_pod: Final = msgspec.json.Decoder(Pod).decode
 
 
