@@ -207,6 +207,20 @@ async def test_an_output_folder_does_not_exist_beforehand_but_its_parent_does(te
     assert (shared / "results/r").read_text() == "r\n"
 
 
+@pytest.mark.parametrize("image", [IMAGE, NOBODY_IMAGE])
+async def test_outputs_arrive_whatever_their_modes(tesk: Tesk, shared: Path, image: str) -> None:
+    script = "umask 077; echo a > /out/a; mkdir -p /out/d/e; echo b > /out/d/e/b; chmod 300 /out/d/e"
+    task = await tesk.run(
+        executors=[{"image": image, "command": ["sh", "-c", script]}],
+        outputs=[
+            {"path": "/out/a", "url": f"{shared}/a"},
+            {"path": "/out/d", "url": f"{shared}/d", "type": "DIRECTORY"},
+        ],
+    )
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert ((shared / "a").read_text(), (shared / "d/e/b").read_text()) == ("a\n", "b\n")
+
+
 async def test_limits_hold_and_running_out_of_memory_is_named(tesk: Tesk) -> None:
     quota = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || true"
     log = only(await tesk.run(executors=[sh(quota)], resources={"cpu_cores": 0.25, "ram_gb": 0.0625}))
