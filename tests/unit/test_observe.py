@@ -10,6 +10,7 @@ from tesk.engines.kubernetes import observe
 from tesk.engines.kubernetes.objects import Pod
 
 EXITED = {"exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+ROOT = "container has runAsNonRoot and image will run as root"
 
 
 def pod(status: dict[str, Any], **metadata: Any) -> Pod:
@@ -59,6 +60,7 @@ def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | Non
         (containers(executor={"waiting": {"reason": "ErrImagePull", "message": "no such"}}), "image", False),
         (containers(executor={"waiting": {"reason": "InvalidImageName", "message": "bad"}}), "image", True),
         (containers(executor={"waiting": {"reason": "CreateContainerError", "message": "bad"}}), "start", False),
+        (containers(executor={"waiting": {"reason": "CreateContainerConfigError", "message": ROOT}}), "start", True),
     ],
 )
 def test_trouble(status: dict[str, Any], kind: str | None, hopeless: bool) -> None:

@@ -14,6 +14,7 @@ from tesk.engines.kubernetes.objects import ContainerStatus, Pod, Terminated
 NEVER_PULLED: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
 REFUSED: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+NON_ROOT: Final = "set run_as_user, or use an image whose user is a number other than 0"
 ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 CAUSES: Final = {
     "PreemptionByScheduler": "preempted by a task of higher priority",
@@ -103,6 +104,8 @@ def trouble(pod: Pod) -> Trouble | None:
             return Trouble("image", words, hopeless=True)
         if waiting.reason in PULLING:
             return Trouble("image", words)
+        if "runAsNonRoot" in waiting.message:
+            return Trouble("start", f"{words}; {NON_ROOT}", hopeless=True)
         if waiting.reason in REFUSED:
             return Trouble("start", words)
     return None
