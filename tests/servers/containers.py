@@ -26,10 +26,12 @@ APPLETS = (  # noqa: SIM905
 IMAGE = "localhost/tesk-test:1"
 NOBODY_IMAGE = "localhost/tesk-nobody:1"
 BARE_IMAGE = "localhost/tesk-bare:1"
+NUMERIC_IMAGE = "localhost/tesk-1234:1"
 IMAGES: dict[str, dict[str, Any]] = {
     IMAGE: {},
     NOBODY_IMAGE: {"user": "nobody", "entrypoint": ["/bin/false"]},
     BARE_IMAGE: {"shell": False},
+    NUMERIC_IMAGE: {"user": "1234:1234"},
 }
 """The images of the tests' executors, with the options of `image_archive`."""
 
