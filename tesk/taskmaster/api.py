@@ -160,6 +160,7 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
     lister = Api(api._host, api._port, api.namespace, api._account)
     while True:
         version = replace(lister.find(kind, labelSelector=selector))
+        lister.close()
         try:
             while True:
                 for line in api.watch(kind, selector, version):

@@ -4,6 +4,7 @@ An HTTP server of this machine. A step asks for `NAME`, is counted, and is answe
 counted twice has run twice.
 """
 
+import asyncio
 import contextlib
 import http.server
 import threading
@@ -12,6 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.engines.running import Document, sh
+from tests.engines.serving import Server
+from tests.servers.cluster import until
+
+TWO = ("executor-0", "executor-1")
+STEPS = ("inputs", *TWO, "outputs")
 
 
 class Gates:
@@ -117,3 +123,32 @@ def short(gates: Gates, name: str, code: int = 0) -> Document:
     """A task that is one executor and its gate."""
     script = f"wget -q -O - {gates.url}/{name}/executor-0; exit {code}"
     return {"name": name, "executors": [sh(script)]}
+
+
+def assert_ran_once(doors: Gates, task: Document) -> None:
+    name = task["name"]
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert [(log["exit_code"], log["stdout"]) for log in task["logs"][0]["logs"]] == [(0, "out 0\n"), (0, "out 1\n")]
+    assert {step: doors.reached[f"{name}/{step}"] for step in TWO} == dict.fromkeys(TWO, 1), "an executor ran twice"
+    assert doors.received[f"{name}/outputs"].decode() == f"{name}/executor-0\n{name}/executor-1\n"
+    pushed = {output["url"] for output in task["logs"][0]["outputs"]}
+    assert pushed == {f"{doors.url}/{name}/early", f"{doors.url}/{name}/outputs"}
+
+
+async def reached(doors: Gates, *names: str) -> None:
+    await asyncio.to_thread(until, lambda: all(doors.reached[name] for name in names), what=f"all of {names}")
+
+
+def steps(name: str, before: str = "") -> list[str]:
+    """The gates of a task, up to a step that stays closed."""
+    return [f"{name}/{step}" for step in STEPS[: STEPS.index(before) if before else None]]
+
+
+async def in_every_step(server: Server, doors: Gates) -> dict[str, str]:
+    """Tasks that are held in each of their steps, by name."""
+    ids: dict[str, str] = {}
+    for step in STEPS:
+        ids[f"in-{step}"] = await server.create(gated(doors, f"in-{step}", 0, 0))
+        doors.open(*steps(f"in-{step}", before=step))
+    await reached(doors, *(f"{name}/{name.removeprefix('in-')}" for name in ids))
+    return ids

@@ -78,6 +78,12 @@ class Server:
             while words not in (await self.trouble() or ""):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
+    async def logged(self, words: str, seconds: float = START_S) -> None:
+        """Until the log says so: it is written with a little delay."""
+        async with asyncio.timeout(seconds):
+            while words not in self.log:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
     async def create(self, document: Document) -> str:
         answer = await self._client.post(f"{self.url}/v1/tasks", json=document)
         assert answer.status_code == 200, answer.text

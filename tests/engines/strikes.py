@@ -1,7 +1,13 @@
 """Faults that strike a task's pods from outside."""
 
+import contextlib
+from collections.abc import Iterator
+
 from tests.engines.places import KubernetesPlace
-from tests.servers.cluster import Object, until
+from tests.servers.cluster import Cluster, Object, until
+
+NODE = "10.90.0.1"
+"""The address of scripts/cluster's node for its own components."""
 
 
 def pods(place: KubernetesPlace, task_id: str, role: str = "") -> list[Object]:
@@ -36,6 +42,33 @@ def kill(place: KubernetesPlace, pod: str, container: str) -> None:
 def delete(place: KubernetesPlace, kind: str, name: str, *options: str) -> None:
     """Deletes an object, and does not wait for its end."""
     place.cluster.kubectl("-n", place.namespace, "delete", kind, name, "--wait=false", "--ignore-not-found", *options)
+
+
+def cut_down(cluster: Cluster, component: str) -> None:
+    """Kills a component of the node as a crash does, and keeps it down until `cluster.start`."""
+    cluster.on_node("sh", "-c", f"touch /run/cluster/held/{component} && kill -9 $(cat /run/cluster/{component}.pid)")
+
+
+@contextlib.contextmanager
+def silenced(cluster: Cluster) -> Iterator[None]:
+    """Every connection that pods and this machine have to the API server now loses all its packets; new ones work."""
+    listed = cluster.on_node("ss", "-Htn", "state", "established", "( sport = :6443 )")
+    script = []
+    for line in listed.splitlines():
+        host, _, port = line.split()[-1].rpartition(":")
+        address = host.strip("[]").removeprefix("::ffff:")
+        if ":" not in address and not address.startswith(("127.", NODE)):
+            script.append(f"iptables -A SILENCED -p tcp -s {address} --sport {port} -j DROP")
+            script.append(f"iptables -A SILENCED -p tcp -d {address} --dport {port} -j DROP")
+    assert script, listed
+    script += [f"iptables -I {chain} -j SILENCED" for chain in ("INPUT", "OUTPUT")]
+    cluster.on_node("sh", "-ec", "\n".join(["iptables -N SILENCED", *script]))
+    try:
+        yield
+    finally:
+        cluster.on_node(
+            "sh", "-c", "iptables -D INPUT -j SILENCED; iptables -D OUTPUT -j SILENCED; iptables -F SILENCED"
+        )
 
 
 def limit(place: KubernetesPlace, **most: int) -> None:

@@ -9,36 +9,14 @@ import pytest
 
 from tesk.clock import stamp
 from tests.engines import strikes
-from tests.engines.gates import Gates, gated
+from tests.engines.gates import STEPS, Gates, assert_ran_once, gated, in_every_step, reached, steps
 from tests.engines.places import KUBERNETES, KubernetesPlace
-from tests.engines.running import Document, Tesk
+from tests.engines.running import Tesk
 from tests.engines.serving import Server
-from tests.servers.cluster import until
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
 
-TWO = ("executor-0", "executor-1")
 AWAY_S = 15.0
-STEPS = ("inputs", "executor-0", "executor-1", "outputs")
-
-
-def assert_ran_once(doors: Gates, task: Document) -> None:
-    name = task["name"]
-    assert task["state"] == "COMPLETE", task["logs"]
-    assert [(log["exit_code"], log["stdout"]) for log in task["logs"][0]["logs"]] == [(0, "out 0\n"), (0, "out 1\n")]
-    assert {step: doors.reached[f"{name}/{step}"] for step in TWO} == dict.fromkeys(TWO, 1), "an executor ran twice"
-    assert doors.received[f"{name}/outputs"].decode() == f"{name}/executor-0\n{name}/executor-1\n"
-    pushed = {output["url"] for output in task["logs"][0]["outputs"]}
-    assert pushed == {f"{doors.url}/{name}/early", f"{doors.url}/{name}/outputs"}
-
-
-async def reached(doors: Gates, *names: str) -> None:
-    await asyncio.to_thread(until, lambda: all(doors.reached[name] for name in names), what=f"all of {names}")
-
-
-def steps(name: str, before: str = "") -> list[str]:
-    """The gates of a task, up to a step that stays closed."""
-    return [f"{name}/{step}" for step in STEPS[: STEPS.index(before) if before else None]]
 
 
 async def strike(
@@ -117,16 +95,6 @@ async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
         assert task["state"] == "SYSTEM_ERROR"
         assert "deleted by somebody else" in task["logs"][0]["system_logs"][-1]
         assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [0]
-
-
-async def in_every_step(server: Server, doors: Gates) -> dict[str, str]:
-    """Tasks that are held in each of their steps, by name."""
-    ids: dict[str, str] = {}
-    for step in STEPS:
-        ids[f"in-{step}"] = await server.create(gated(doors, f"in-{step}", 0, 0))
-        doors.open(*steps(f"in-{step}", before=step))
-    await reached(doors, *(f"{name}/{name.removeprefix('in-')}" for name in ids))
-    return ids
 
 
 async def test_a_server_that_is_killed_takes_up_every_task_where_it_stands(server: Server, doors: Gates) -> None:

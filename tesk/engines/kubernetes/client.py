@@ -6,6 +6,7 @@ until it does again, so that the server can say why no task can run.
 """
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -19,6 +20,8 @@ from tesk.engines.kubernetes.config import Access, tls
 from tesk.engines.kubernetes.credential import Credential
 from tesk.engines.kubernetes.objects import Status
 from tesk.engines.kubernetes.silence import keep_alive
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
 CONNECTIONS: Final = 32
@@ -50,6 +53,11 @@ class ApiError(EngineError):
     def lacks_right(self) -> bool:
         """True when our own rights are missing, as opposed to what a policy or a quota says of the object."""
         return self.code == 401 or (self.code == 403 and " cannot " in str(self) and " resource " in str(self))
+
+    @property
+    def is_told(self) -> bool:
+        """True for what stands in the log already, once for all tasks."""
+        return self.code == 0 or self.lacks_right
 
     @property
     def is_quota(self) -> bool:
@@ -266,16 +274,23 @@ class Client:
         if code == 401 or (code >= 500 and kind != NODES_OWN):
             self._is_away(words if code == 401 else f"the Kubernetes API fails: {error}")
         elif error.lacks_right:
+            if (verb, kind) not in self.lacking:
+                log.error("a right is missing, %s %s: %s", verb, kind, words)
             self.lacking[verb, kind] = f"a right is missing, {verb} {kind}: {words}"
         else:
             self._away = None
         return error
 
     def _granted(self, verb: str, kind: str) -> None:
-        self._away = None
-        self.lacking.pop((verb, kind), None)
+        if self._away is not None:
+            log.info("the Kubernetes API answers again, after %.0f s", time.monotonic() - self._away[0])
+            self._away = None
+        if self.lacking.pop((verb, kind), None):
+            log.info("our account may %s %s again", verb, kind)
 
     def _is_away(self, words: str) -> None:
+        if self._away is None:
+            log.error("%s; trying again", words)
         self._away = (self._away[0] if self._away else time.monotonic(), words)
 
     def _opened(self) -> aiohttp.ClientSession:

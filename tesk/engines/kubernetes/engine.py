@@ -200,7 +200,7 @@ class KubernetesEngine:
                 if not error.is_passing:
                     known.refused = f"the cluster refused it: {error}"
                     break
-                if str(error) != known.waiting and not error.is_quota:
+                if str(error) != known.waiting and not (error.is_told or error.is_quota):
                     log.error("task %s: %s; trying again", task_id, error)
                 known.waiting = str(error)
                 self._evaluate(task_id)

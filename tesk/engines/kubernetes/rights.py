@@ -67,7 +67,8 @@ class Rights:
             return
         for (verb, kind), is_allowed in zip(due, answers, strict=True):
             if is_allowed:
-                lacking.pop((verb, kind), None)
+                if lacking.pop((verb, kind), None):
+                    log.info("our account may %s %s again", verb, kind)
             elif (verb, kind) not in lacking:
                 words = f"our account may not {verb} {kind} in namespace {self._client.namespace}; see its Role"
                 log.error("%s", words)

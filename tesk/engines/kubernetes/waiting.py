@@ -38,6 +38,7 @@ class Waiting:
         self._client, self._cluster, self._known = client, cluster, known
         self._evaluate, self._make_again = evaluate, make_again
         self._next: dict[TaskId, tuple[float, int]] = {}
+        self._said = ""
 
     async def watch_over(self, unheard: Callable[[float], list[TaskId]]) -> None:
         """For ever. `unheard` gives the tasks whose Job was made so long ago and has not been seen."""
@@ -47,8 +48,11 @@ class Waiting:
                 await self._look()
                 for task_id in unheard(UNHEARD_S)[:MOST_ASKED]:
                     await self._confirm(task_id)
+                self._said = ""
             except ApiError as error:
-                log.warning("why tasks wait cannot be had: %s", error)
+                if str(error) != self._said:
+                    log.warning("why tasks wait cannot be had: %s; trying again", error)
+                self._said = str(error)
 
     async def _look(self) -> None:
         moment = time.monotonic()

@@ -74,7 +74,7 @@ class Cache(Generic[O]):
         changed: Callable[[str, O | None], None], silence_s: float = SILENCE_S,
     ) -> None:  # fmt: skip
         self.objects: dict[str, O] = {}
-        self.trouble: str | None = f"{kind} have not been listed yet"
+        self.trouble: str | None = f"{kind} have not been looked at yet"
         self.synced = asyncio.Event()
         self.lists = 0
         self._client, self._kind, self._decode = client, kind, decode
@@ -131,7 +131,6 @@ class Cache(Generic[O]):
             self._set(name, each)
         self._version = page.metadata.resource_version
         self.lists += 1
-        self.trouble = None
         self.synced.set()
 
     def _set(self, name: str, found: O | None) -> None:

@@ -1,0 +1,268 @@
+"""Parts of the cluster that are away for a while, and what comes between it and the server: every task ends right."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from tesk.engines.kubernetes import rights
+from tesk.engines.kubernetes.client import Client
+from tesk.engines.kubernetes.config import load
+from tesk.engines.kubernetes.objects import ConfigMap
+from tesk.engines.kubernetes.watch import Cache
+from tesk.settings import Settings
+from tests.engines import strikes
+from tests.engines.gates import Gates, assert_ran_once, gated, in_every_step, reached
+from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.running import Document
+from tests.engines.serving import Server, serving
+from tests.servers.cluster import Cluster, account, until
+from tests.servers.proxy import Proxy
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+SHORT_S = 6.0
+ETCD = "http://127.0.0.1:2379/v3/kv"
+
+
+def assert_failed_once(doors: Gates, task: Document) -> None:
+    name = task["name"]
+    assert task["state"] == "EXECUTOR_ERROR", task["logs"]
+    assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [0, 3]
+    assert [doors.reached[f"{name}/executor-{n}"] for n in (0, 1)] == [1, 1], "an executor ran twice"
+
+
+def recover(cluster: Cluster) -> None:
+    """Until the API server serves; others are started anew, since they would wait for a minute before they ask it."""
+    until(lambda: cluster.kubectl("get", "--raw", "/readyz", check=False) == "ok", what="the API server's return")
+    for component in ("kube-scheduler", "kube-controller-manager"):
+        strikes.cut_down(cluster, component)
+        cluster.start(component)
+
+
+async def with_failing_and_cancelled(server: Server, doors: Gates) -> dict[str, str]:
+    """Tasks in every step, one that is going to fail and one that is going to be cancelled, by name."""
+    ids = await in_every_step(server, doors)
+    for name in ("failing", "cancelled"):
+        ids[name] = await server.create(gated(doors, name, 0, 3))
+        doors.open(f"{name}/inputs", f"{name}/executor-0")
+    await reached(doors, "failing/executor-1", "cancelled/executor-1")
+    return ids
+
+
+async def assert_all_end_right(server: Server, doors: Gates, ids: dict[str, str]) -> None:
+    for name, task_id in ids.items():
+        task = await server.ended(task_id)
+        if name == "cancelled":
+            assert (task["state"], task["logs"][0]["system_logs"][-1]) == ("CANCELED", "canceled by the user")
+        elif name == "failing":
+            assert_failed_once(doors, task)
+        else:
+            assert_ran_once(doors, task)
+
+
+async def test_tasks_end_right_after_a_minute_without_the_api_server(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    ids = await with_failing_and_cancelled(server, doors)
+    await asyncio.to_thread(strikes.cut_down, place.cluster, "kube-apiserver")
+    try:
+        await server.cancel(ids["cancelled"])
+        for n in range(3):
+            ids[f"fresh-{n}"] = await server.create(gated(doors, f"fresh-{n}", 0, 0))
+        doors.open("in-inputs/inputs", "in-executor-0/executor-0", "in-executor-1/executor-1", "failing/executor-1")
+        await server.troubled("cannot be reached")
+        assert "cannot be reached" in (await server.task(ids["fresh-0"]))["logs"][0]["system_logs"][-1]
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.to_thread(place.cluster.start, "kube-apiserver")
+    await asyncio.to_thread(recover, place.cluster)
+    await server.ready()
+    doors.open_all()
+    await assert_all_end_right(server, doors, ids)
+
+
+async def test_tasks_end_right_when_parts_of_the_cluster_crash_one_after_the_other(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    ids = await with_failing_and_cancelled(server, doors)
+    await strike(place, "etcd")
+    ids["fresh-0"] = await server.create(gated(doors, "fresh-0", 0, 0))
+    doors.open("in-inputs/inputs", "in-executor-0/executor-0")
+    await strike(place, "kube-controller-manager")
+    ids["fresh-1"] = await server.create(gated(doors, "fresh-1", 0, 0))
+    doors.open("in-executor-1/executor-1", "in-outputs/outputs")
+    await asyncio.to_thread(strikes.cut_down, place.cluster, "kubelet")
+    await server.cancel(ids["cancelled"])
+    ids["fresh-2"] = await server.create(gated(doors, "fresh-2", 0, 0))
+    doors.open("failing/executor-1")
+    assert (await server.task(ids["in-executor-0"]))["state"] == "RUNNING"
+    assert await server.trouble() is None, "a node that cannot give a log is not the API"
+    await asyncio.sleep(SHORT_S)
+    await asyncio.to_thread(place.cluster.start, "kubelet")
+    doors.open_all()
+    await assert_all_end_right(server, doors, ids)
+
+
+async def strike(place: KubernetesPlace, component: str) -> None:
+    """A component crashes and is back after a while."""
+    await asyncio.to_thread(strikes.cut_down, place.cluster, component)
+    await asyncio.sleep(SHORT_S)
+    await asyncio.to_thread(place.cluster.start, component)
+
+
+async def test_connections_that_die_without_a_word_are_noticed(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    ids = await in_every_step(server, doors)
+    with strikes.silenced(place.cluster):
+        doors.open_all()
+        ids["fresh"] = await server.create(gated(doors, "fresh", 0, 0))
+        await assert_all_end_right(server, doors, ids)
+    assert "was cut" in server.log
+
+
+async def test_a_watch_behind_a_proxy_that_went_silent_is_taken_up_again(place: KubernetesPlace) -> None:
+    found = load(str(place.cluster.kubeconfig), {})
+    async with Proxy(found.server.removeprefix("https://")) as proxy:
+        client = Client(msgspec.structs.replace(found, server=proxy.url), place.namespace, 100)
+        await client.open()
+        seen: dict[str, Any] = {}
+        cache: Cache[Any] = Cache(
+            client, "configmaps", msgspec.json.Decoder(ConfigMap).decode, "", seen.__setitem__, silence_s=2.0
+        )
+        following = asyncio.create_task(cache.follow())
+        try:
+            await cache.synced.wait()
+            proxy.go_silent()
+            await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, "create", "configmap", "late")
+            async with asyncio.timeout(30):
+                while "late" not in seen:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        finally:
+            following.cancel()
+            await client.close()
+
+
+async def test_what_happens_while_the_server_sleeps_is_seen_although_its_history_has_expired(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    ids = await in_every_step(server, doors)
+    taken = await server.create(gated(doors, "taken", 0, 0))
+    doors.open("taken/inputs", "in-inputs/inputs", "in-executor-1/executor-1")
+    await reached(doors, "taken/executor-0")
+    server.signal(signal.SIGSTOP)
+    await asyncio.to_thread(strikes.delete, place, "pod", f"tesk-{taken}-executor-0")
+    doors.open("in-executor-0/executor-0", "in-outputs/outputs")
+    await reached(doors, "in-executor-0/executor-1", "in-executor-1/outputs", "in-inputs/executor-0")
+    await asyncio.to_thread(strikes.cut_down, place.cluster, "kube-apiserver")
+    await asyncio.to_thread(place.cluster.start, "kube-apiserver")
+    await asyncio.to_thread(recover, place.cluster)
+    await asyncio.to_thread(compact, place.cluster)
+    server.signal(signal.SIGCONT)
+    doors.open_all()
+    await assert_all_end_right(server, doors, ids)
+    task = await server.ended(taken)
+    assert task["state"] == "SYSTEM_ERROR"
+    assert f"pod tesk-{taken}-executor-0 was deleted by somebody else" in task["logs"][0]["system_logs"][-1]
+    assert "too old resource version" in server.log
+
+
+async def test_a_token_that_is_not_taken_any_more_is_named_and_a_new_one_is_used(
+    settings: Settings, place: KubernetesPlace, doors: Gates, tmp_path: Path
+) -> None:
+    give(place, rights.NEEDED)
+    kubeconfig = account_file(place, tmp_path)
+    hold_token(place, tmp_path, "first")
+    async with serving(msgspec.structs.replace(settings, kubeconfig=str(kubeconfig))) as server:
+        ids = {"running": await server.create(gated(doors, "running", 0, 0))}
+        doors.open("running/inputs", "running/executor-1")
+        await reached(doors, "running/executor-0")
+        strikes.delete(place, "secret", "first")
+        await asyncio.to_thread(until, lambda: not is_known(place, kubeconfig), what="the token's end")
+        ids["late"] = await server.create(gated(doors, "late", 0, 0))
+        await server.troubled("does not take our token (401)")
+        doors.open_all()
+        await server.logged("does not take our token (401)")
+        hold_token(place, tmp_path, "second")
+        await server.ready()
+        await assert_all_end_right(server, doors, ids)
+        assert await place.leftovers(settings) == []
+    strikes.delete(place, "secret", "second")
+
+
+async def test_a_right_that_is_taken_away_is_named_and_used_again_when_it_is_back(
+    settings: Settings, place: KubernetesPlace, doors: Gates, tmp_path: Path
+) -> None:
+    give(place, rights.NEEDED)
+    kubeconfig = account_file(place, tmp_path)
+    hold_token(place, tmp_path, "third")
+    async with serving(msgspec.structs.replace(settings, kubeconfig=str(kubeconfig))) as server:
+        ids = {"running": await server.create(gated(doors, "running", 0, 0))}
+        doors.open("running/inputs")
+        await reached(doors, "running/executor-0")
+        lost = {"jobs": "create", "pods": "watch", "secrets": "delete"}
+        give(
+            place,
+            {kind: tuple(verb for verb in verbs if verb != lost.get(kind)) for kind, verbs in rights.NEEDED.items()},
+        )
+        ids["late"] = await server.create(gated(doors, "late", 0, 0))
+        await server.troubled("create jobs")
+        for kind, verb in lost.items():
+            await server.troubled(f"{verb} {kind}")
+            await server.logged(f"{verb} {kind}")
+        assert "cannot create resource" in (await server.task(ids["late"]))["logs"][0]["system_logs"][-1]
+        doors.open_all()
+        assert_ran_once(doors, await server.ended(ids["running"]))
+        await server.kill()
+        await server.start()
+        await server.troubled("watch pods")
+        await server.logged("pods cannot be watched")
+        give(place, rights.NEEDED)
+        await server.ready()
+        await assert_all_end_right(server, doors, ids)
+        assert await place.leftovers(settings) == []
+    strikes.delete(place, "secret", "third")
+
+
+def give(place: KubernetesPlace, needed: Mapping[str, tuple[str, ...]]) -> None:
+    """Gives the account of a server these rights, and no others."""
+    place.cluster.apply(*account(place.namespace, "tesk-server", needed))
+
+
+def account_file(place: KubernetesPlace, folder: Path) -> Path:
+    """A kubeconfig of that account, whose token is in a file beside it."""
+    found = yaml.safe_load(place.cluster.kubeconfig.read_text())
+    for user in found["users"]:
+        user["user"] = {"tokenFile": "token"}
+    made = folder / "kubeconfig"
+    made.write_text(yaml.safe_dump(found))
+    return made
+
+
+def hold_token(place: KubernetesPlace, folder: Path, name: str) -> None:
+    """Writes a token that is good for as long as the Secret of that name exists."""
+    place.cluster.kubectl("-n", place.namespace, "create", "secret", "generic", name)
+    bound = ("--bound-object-kind=Secret", f"--bound-object-name={name}")
+    token = place.cluster.kubectl("-n", place.namespace, "create", "token", "tesk-server", *bound)
+    (folder / "token").write_text(token)
+
+
+def is_known(place: KubernetesPlace, kubeconfig: Path) -> bool:
+    """True while the API server takes this file's token; it remembers for some seconds that it did."""
+    path = f"/api/v1/namespaces/{place.namespace}/pods"
+    return bool(place.cluster.kubectl("get", f"--raw={path}", f"--kubeconfig={kubeconfig}", check=False))
+
+
+def compact(cluster: Cluster) -> None:
+    """Makes etcd forget all that was before now."""
+    asked = json.dumps({"key": "AA==", "range_end": "AA==", "limit": 1})
+    found = cluster.on_node("curl", "-s", f"{ETCD}/range", "-d", asked)
+    revision = json.loads(found)["header"]["revision"]
+    cluster.on_node("curl", "-sf", f"{ETCD}/compaction", "-d", json.dumps({"revision": revision, "physical": True}))
