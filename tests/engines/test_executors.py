@@ -231,6 +231,33 @@ async def test_limits_hold_and_running_out_of_memory_is_named(tesk: Tesk) -> Non
     assert "out of memory, limit 64 MiB" in "\n".join(task["logs"][0]["system_logs"])
 
 
+async def test_a_process_that_outgrows_the_memory_is_named_and_no_more_is_said_than_is_true(tesk: Tesk) -> None:
+    too_much = "dd if=/dev/zero of=/dev/null bs=200M count=1"
+    resources = {"ram_gb": 0.0625}
+    survived, failed = await asyncio.gather(
+        tesk.run(executors=[sh(f"{too_much}; echo went on")], resources=resources),
+        tesk.run(executors=[sh(f"{too_much} || exit 5"), sh("echo never")], resources=resources),
+    )
+    assert (survived["state"], only(survived)["stdout"]) == ("COMPLETE", "went on\n")
+    assert (failed["state"], only(failed)["exit_code"]) == ("EXECUTOR_ERROR", 5)
+    for task in (survived, failed):
+        (line,) = [line for line in task["logs"][0]["system_logs"] if "memory" in line]
+        assert line.startswith("warning: executor 0 ")
+        assert line.endswith("a process that its program had started was killed: out of memory, limit 64 MiB")
+
+
+async def test_a_failed_executor_is_the_last_to_run_and_outputs_are_pushed(tesk: Tesk, shared: Path) -> None:
+    task = await tesk.run(
+        executors=[sh("echo one > /out/a"), sh("echo two >> /out/a; exit 3"), sh("echo three >> /out/a")],
+        outputs=[{"path": "/out/a", "url": f"{shared}/a"}],
+    )
+    log = task["logs"][0]
+    assert (task["state"], [entry["exit_code"] for entry in log["logs"]]) == ("EXECUTOR_ERROR", [0, 3])
+    assert [line for line in log["system_logs"] if "executor 1" in line and "exit code 3" in line]
+    assert [output["size_bytes"] for output in log["outputs"]] == ["8"]
+    assert (shared / "a").read_text() == "one\ntwo\n"
+
+
 async def test_a_container_that_tampers_with_its_streams_reads_nothing_of_this_machine(tesk: Tesk) -> None:
     script = "cd /.tesk/control; rm stdout stderr; ln -s /etc/hostname stdout; mkfifo stderr"
     log = only(await tesk.run(executors=[sh(script)]))

@@ -22,6 +22,7 @@ from tesk.engines.local import manifest
 from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
 from tesk.engines.local.filers import Filers, events, verdict
 from tesk.engines.local.folder import Folder, is_master_of_files
+from tesk.engines.notes import out_of_memory
 from tesk.engines.tails import tail
 from tesk.filer import scratch
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Pushed, Warned
@@ -245,9 +246,8 @@ class Run:
 
     def _result(self, n: int, executor: Executor, state: ContainerState) -> ExecutorLog:
         if state.out_of_memory or self.folder.ran_out_of_memory(n):
-            limit = (self.job.task.resources or Resources()).ram_gb
-            words = f", limit {limit * 1024:.0f} MiB" if limit else ""
-            self.note(f"executor {n} ({executor.image}): out of memory{words}")
+            limit_mib = ((self.job.task.resources or Resources()).ram_gb or 0) * 1024
+            self.note(out_of_memory(n, executor.image, state.exit_code, limit_mib))
         if state.error:
             self.note(f"executor {n} ({executor.image}): {state.error}")
         finished = stamp(state.finished)

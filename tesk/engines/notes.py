@@ -1,0 +1,14 @@
+"""Lines for the system logs that every engine writes alike."""
+
+from typing import Final
+
+KILLED: Final = 128 + 9
+
+
+def out_of_memory(n: int, image: str, exit_code: int, limit_mib: float) -> str:
+    """The kernel killed a process of executor N for want of memory: its program, or one of those that it had started,
+    which it may have survived. `limit_mib` is 0 when it had no limit of its own."""
+    limit = f", limit {limit_mib:.0f} MiB" if limit_mib else ""
+    if exit_code == KILLED:
+        return f"executor {n} ({image}): out of memory{limit}"
+    return f"warning: executor {n} ({image}): a process that its program had started was killed: out of memory{limit}"
