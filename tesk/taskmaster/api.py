@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from tesk.engines.kubernetes import refusal
 from tesk.engines.kubernetes.silence import SILENCE_S, keep_alive
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,15 @@ class ApiError(Exception):
 
     @property
     def is_passing(self) -> bool:
-        """True where the same request may be granted later without anybody changing it: no quota, no right yet."""
-        return self.code in PASSING or (self.code == 403 and ("exceeded quota" in str(self) or "cannot" in str(self)))
+        """True where the same request may be granted later without anybody changing it."""
+        if self.code == 403:
+            return refusal.lacks_right(str(self))
+        return self.code in PASSING and not refusal.is_lasting(str(self))
+
+    @property
+    def is_quota(self) -> bool:
+        """True when there is no room in a quota just now."""
+        return self.code == 403 and refusal.is_quota(str(self))
 
 
 class Api:
@@ -115,7 +123,7 @@ class Api:
             try:
                 return self._once(method, path, body, kind)
             except ApiError as error:
-                if not error.is_passing or "exceeded quota" in str(error):
+                if not error.is_passing:
                     raise
                 _say_once(said, f"{method} {path}: {error}")
             except (OSError, http.client.HTTPException) as error:

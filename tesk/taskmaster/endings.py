@@ -11,17 +11,18 @@ from msgspec import UNSET, UnsetType
 from tesk.clock import now
 from tesk.engines.kubernetes import names, observe
 from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.manifests import parameters
 from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
 from tesk.engines.kubernetes.output import tails_from_log
 from tesk.engines.kubernetes.told import Ended, Moved, Told
 from tesk.filer.plan import Done, Failed, Progress
 from tesk.filer.plan import Event as FilerEvent
-from tesk.taskmaster.api import ApiError
-from tesk.tes import Resources, Task
+from tesk.tes import Task
 
 LOG_LINES: Final = 100_000
 STOPPED: Final = "the transfer was stopped"
-KILLED: Final = 137
+TERMINATED: Final = 128 + 15
+KILLED: Final = 128 + 9
 
 _event = msgspec.json.Decoder(FilerEvent).decode
 _ended = msgspec.json.Decoder(Ended).decode
@@ -74,9 +75,10 @@ def ended(end: Terminated, reporter: Terminated | None, log: bytes, tail_bytes: 
     )  # fmt: skip
 
 
-def killed(started: str | UnsetType) -> Ended:
-    """The end of an executor whose pod was gone before it could be asked."""
-    return Ended(KILLED, now() if started is UNSET else started, now())
+def killed(started: str | UnsetType, log: bytes, tail_bytes: int) -> Ended:
+    """The end of an executor whose pod was gone before it could be asked; `log` is its output's from before."""
+    stdout, stderr = tails_from_log(log.splitlines(), tail_bytes)
+    return Ended(KILLED, now() if started is UNSET else started, now(), stdout=stdout, stderr=stderr)
 
 
 def broken(pod: Pod, container: str) -> str:
@@ -85,21 +87,20 @@ def broken(pod: Pod, container: str) -> str:
     if end is not None and end.reason == "OOMKilled":
         return f"pod {pod.metadata.name}: {container} ran out of memory"
     if end is not None:
-        words = f": {end.message}" if end.message else ""
+        words = observe.last_words(end)
         return f"pod {pod.metadata.name}: {container} ended with code {end.exit_code} ({end.reason}){words}"
     return observe.failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
 
 
-def warnings(listing: bytes) -> list[Event]:
-    """A list of events, the newest last."""
+def told_by_the_cluster(listing: bytes) -> list[Event]:
+    """A list of the cluster's events, the newest last."""
     return sorted(_events(listing).items, key=lambda event: event.last_timestamp or event.event_time or "")
 
 
 def time_limit(task: Task, cluster: Cluster) -> float:
     """Seconds that each executor may run; 0 for ever."""
-    given = ((task.resources or Resources()).backend_parameters or {}).get("executor_timeout_s")
-    with contextlib.suppress(TypeError, ValueError):
-        return float(given)  # type: ignore[arg-type]
+    with contextlib.suppress(ValueError):
+        return float(parameters(task, cluster).get("executor_timeout_s", ""))
     return cluster.executor_timeout_s
 
 
@@ -108,13 +109,6 @@ def progress(told: Progress) -> str:
     of_bytes = f" of {_size(told.bytes_total)}" if told.bytes_total else ""
     of_files = f" of {told.files_total}" if told.files_total else ""
     return f"{_size(told.bytes_done)}{of_bytes}, {told.files_done}{of_files} files"
-
-
-def advice(error: ApiError) -> str:
-    """What to do about a refusal, where that is known."""
-    if "violates PodSecurity" in str(error):
-        return "; the namespace enforces a Pod Security Standard: set pod_security = restricted and run_as_user"
-    return ""
 
 
 def _size(count: int) -> str:

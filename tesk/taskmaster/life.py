@@ -7,19 +7,20 @@ again; what ran is not run twice; a pod that was taken away is a loss and not an
 
 import logging
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import UNSET
 
 from tesk.clock import now, stamp
-from tesk.engines.kubernetes import manifests, names, observe
+from tesk.engines.kubernetes import manifests, names, observe, refusal
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.manifests import Manifest, Place
-from tesk.engines.kubernetes.objects import Pod
+from tesk.engines.kubernetes.objects import Event, Pod
 from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.engines.kubernetes.told import Ended, Started
+from tesk.engines.notes import out_of_memory
 from tesk.filer.plan import Failed, Progress, Pushed, Warned
 from tesk.layout import layout
 from tesk.taskmaster import endings
@@ -62,6 +63,7 @@ class Life:
         self._api, self._board = api, board
         self._plan = layout(task)
         self._record = Record(State.QUEUED, [])
+        self._so_far = b""
 
     def live(self) -> State:
         """Takes the task to its end, whatever has been done of it before."""
@@ -77,7 +79,7 @@ class Life:
                 else:
                     self._begin_again(str(lost))
             except ApiError as error:
-                self._finish(State.SYSTEM_ERROR, f"the cluster refused it: {error}{endings.advice(error)}")
+                self._finish(State.SYSTEM_ERROR, f"the cluster refused it: {error}{refusal.advice(str(error))}")
             except End as end:
                 self._finish(end.state, end.reason)
         self._remove_claim()
@@ -96,7 +98,7 @@ class Life:
         claim = manifests.claim(self.task_id, self.task, self.cluster, self._owner_uid, attempt)
         self._patient_create("persistentvolumeclaims", claim)
         name = names.pod(self.task_id, names.INPUTS, attempt)
-        failure = self._filer(name, manifests.filer_pod(self._place(), name, names.INPUTS))[1]
+        failure = self._filer(names.INPUTS, name, manifests.filer_pod(self._place(), name, names.INPUTS))[1]
         if failure:
             raise End(State.SYSTEM_ERROR, failure)
         self._record.now.staged = True
@@ -106,7 +108,7 @@ class Life:
         """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
         name = names.pod(self.task_id, names.OUTPUTS, len(self._record.attempts))
         pod = manifests.filer_pod(self._place(), name, names.OUTPUTS, failed=failed)
-        pushed, failure = self._filer(name, pod)
+        pushed, failure = self._filer(names.OUTPUTS, name, pod)
         self._record.now.log.outputs = pushed
         if failure and not failed:
             raise End(State.SYSTEM_ERROR, failure)
@@ -114,7 +116,7 @@ class Life:
             self._note(f"error: {failure}")
         self._record.now.pushed = True
 
-    def _filer(self, name: str, manifest: Manifest) -> tuple[list[OutputFileLog], str | None]:
+    def _filer(self, role: str, name: str, manifest: Manifest) -> tuple[list[OutputFileLog], str | None]:
         """Runs a filer's pod: what it pushed, and why it failed if it did. Its warnings become notes."""
         self._ensure(name, manifest)
         patience = Patience(self.cluster)
@@ -132,7 +134,7 @@ class Life:
             if reason := observe.loss(pod):
                 raise Lost(reason)
             self._progress([event for event in events if isinstance(event, Progress)])
-            self._board.wait(turn, self._look_after(pod, patience, running=State.INITIALIZING))
+            self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
         for event in events:
             if isinstance(event, Warned):
                 self._note(f"warning: {event.message}")
@@ -148,7 +150,7 @@ class Life:
                 entries.append(self._execute(n, executor))
                 self._record.now.started = UNSET
                 if code := entries[n].exit_code:
-                    ignored = ", ignored" if executor.ignore_error else ""
+                    ignored = "" if self._fails(n) else ", ignored"
                     self._note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
                 if not self._fails(n):
                     self._save()
@@ -157,14 +159,16 @@ class Life:
         return False
 
     def _fails(self, n: int) -> bool:
-        code = self._record.now.log.logs[n].exit_code
-        return bool(code) and (n in self._record.now.overdue or not self.task.executors[n].ignore_error)
+        if n in self._record.now.overdue:
+            return True
+        return bool(self._record.now.log.logs[n].exit_code) and not self.task.executors[n].ignore_error
 
     def _execute(self, n: int, executor: Executor) -> ExecutorLog:
         """Runs executor N, or takes up its pod where it stands."""
         homeless = n in self._record.now.homeless
         attempt = len(self._record.attempts)
         name = names.pod(self.task_id, names.EXECUTOR_ROLE, attempt, executor=n, start=1 + homeless)
+        self._so_far = b""
         self._ensure(name, manifests.executor_pod(self._place(), name, n, self._plan, homeless=homeless))
         ended = self._ended(n, name)
         if ended.problem == "workdir" and not homeless:
@@ -174,10 +178,11 @@ class Life:
             return self._execute(n, executor)
         if ended.out_of_memory:
             asked = (self.task.resources or Resources()).ram_gb
-            words = f", limit {manifests.mebibytes(asked)} MiB" if asked else ""
-            self._note(f"executor {n} ({executor.image}): out of memory{words}")
+            limit_mib = manifests.mebibytes(asked) if asked and self.cluster.memory_limit == "request" else 0
+            self._note(out_of_memory(n, executor.image, ended.exit_code, limit_mib))
         ended_at = stamp(ended.ended)
-        return ExecutorLog(ended.exit_code, min(stamp(ended.started), ended_at), ended_at, ended.stdout, ended.stderr)
+        code = ended.exit_code or (endings.TERMINATED if n in self._record.now.overdue else 0)
+        return ExecutorLog(code, min(stamp(ended.started), ended_at), ended_at, ended.stdout, ended.stderr)
 
     def _ended(self, n: int, name: str) -> Ended:
         """Waits for the end of executor N, told or seen."""
@@ -197,7 +202,7 @@ class Life:
             except Lost:
                 if not ours:
                     raise
-                return endings.killed(self._record.now.started)
+                return endings.killed(self._record.now.started, self._so_far, self.cluster.log_tail_bytes)
             if not ours and (reason := observe.loss(pod)):
                 raise Lost(reason)
             if last and observe.is_over(pod):
@@ -206,7 +211,7 @@ class Life:
                 return found
             if patience.is_overdue and not ours:
                 self._overdue(n, name, patience)
-            self._board.wait(turn, self._look_after(pod, patience, running=State.QUEUED))
+            self._board.wait(turn, self._look_after(f"executor {n}", pod, patience, running=State.QUEUED))
 
     def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
         """The end by the pod's status, where the pod's own reporter has not told and will not."""
@@ -224,7 +229,7 @@ class Life:
         reporter = observe.terminated(pod, names.REPORTER_CONTAINER)
         if reporter is None and not patience.since("reporter", REPORTER_GRACE_S):
             return None
-        output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES)
+        output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES) or self._so_far
         return endings.ended(end, reporter, output, self.cluster.log_tail_bytes)
 
     def _overdue(self, n: int, name: str, patience: Patience) -> None:
@@ -233,32 +238,40 @@ class Life:
         )
         self._record.now.overdue.append(n)
         self._save()
+        self._so_far = self._api.logs(name, names.REPORTER_CONTAINER, endings.LOG_LINES)
         self._api.delete("pods", name)
 
-    def _look_after(self, pod: Pod, patience: Patience, *, running: State) -> float | None:
+    def _look_after(self, step: str, pod: Pod, patience: Patience, *, running: State) -> float | None:
         """Notes what a pod that has not started waits for; how long to wait for a change. Raises End."""
         if observe.runs(pod):
             self._reach(State.INITIALIZING if running is State.QUEUED else running)
             self._wait_for("")
             return patience.next_look_s(None)
-        found = patience.judge(pod, lambda: self._warnings(pod))
+        found = patience.judge(pod, self._events)
+        words = f"{step}: {found.words}" if found.words else ""
         if found.hopeless:
-            raise End(State.SYSTEM_ERROR, found.words)
-        self._wait_for(found.words)
+            raise End(State.SYSTEM_ERROR, words)
+        self._wait_for(words)
         if pod.spec.node_name:
             self._reach(State.INITIALIZING)
         return patience.next_look_s(pod)
 
-    def _warnings(self, pod: Pod) -> list[Any]:
-        of = f"type=Warning,involvedObject.name={pod.metadata.name}"
-        return endings.warnings(self._api.find("events", fieldSelector=of))
+    def _events(self, pod: Pod) -> list[Event]:
+        """What the cluster says about a pod; about its claim while the pod has no node."""
+        of = f"involvedObject.kind=Pod,involvedObject.name={pod.metadata.name}"
+        if not pod.spec.node_name:
+            if self._plan.is_empty:
+                return []
+            claim = names.claim(self.task_id, len(self._record.attempts))
+            of = f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim}"
+        return endings.told_by_the_cluster(self._api.find("events", fieldSelector=of))
 
     def _present(self, name: str, pod: Pod | None) -> Pod:
         """The pod as the cluster has it. Raises Lost when it is gone: the watch may be late, so it is asked for."""
         if pod is None:
             found = self._api.get("pods", name)
             if found is None:
-                raise Lost(f"pod {name} was deleted by somebody else")
+                raise Lost(f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node")
             pod = decode_pod(found)
             self._board.change(pod)
         self._place_at(pod)
@@ -287,7 +300,7 @@ class Life:
             try:
                 made = self._api.create(kind, manifest)
             except ApiError as error:
-                if "exceeded quota" not in str(error):
+                if not error.is_quota:
                     raise
                 self._wait_for(str(error))
                 self._board.wait(self._board.look("")[0], QUOTA_PAUSE_S)
@@ -362,8 +375,17 @@ class Life:
             self._create_record()
 
     def _create_record(self) -> None:
-        data = records.pack(self._record)
-        self._api.create("configmaps", manifests.status(self.task_id, self.cluster, self._owner_uid, data))
+        manifest = manifests.status(self.task_id, self.cluster, self._owner_uid, records.pack(self._record))
+        while True:
+            try:
+                self._api.create("configmaps", manifest)
+            except ApiError as error:
+                if not error.is_quota:
+                    raise
+                log.warning("the record waits for room: %s", error)
+                time.sleep(QUOTA_PAUSE_S)
+            else:
+                return
 
     def _place(self) -> Place:
         bound = self.cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty

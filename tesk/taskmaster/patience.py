@@ -11,10 +11,8 @@ from tesk.engines.kubernetes import observe
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import Event, Pod
 
-QUIET_S: Final = 5.0
-"""A pod that is being started for so long without a word may have one in its events."""
 LOOK_S: Final = (5.0, 10.0, 20.0, 60.0)
-SETTING: Final = {"room": "schedule_timeout_s", "image": "image_timeout_s", "start": "start_timeout_s"}
+"""A pod that has not started for so long without a word may have one in its events, or in those of its claim."""
 
 
 class Judged(Struct, frozen=True):
@@ -31,11 +29,12 @@ class Patience:
         self._cluster = cluster
         self.limit_s = limit_s
         self._since: dict[str, float] = {}
-        self._begun = time.monotonic()
         self._ends: float | None = None
         self._looks = 0
+        self._look_at = time.monotonic() + LOOK_S[0]
+        self._had_node = False
+        self._events: list[Event] = []
         self._image_words = ""
-        self._event_words = ""
 
     def started(self, at: str) -> None:
         """The program has started at that time; its limit counts from then."""
@@ -55,40 +54,45 @@ class Patience:
         begun = self._since.setdefault(what, time.monotonic())
         return time.monotonic() - begun >= seconds
 
-    def judge(self, pod: Pod, warnings: Callable[[], list[Event]]) -> Judged:
-        """What a pod that has not started waits for. `warnings` asks for its events, seldom."""
-        trouble = observe.trouble(pod) or self._from_events(pod, warnings)
+    def judge(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> Judged:
+        """What a pod that has not started waits for. `events` asks for those that may tell; that is done seldom."""
+        trouble = observe.trouble(pod)
+        if trouble is None or trouble.kind == "volume":
+            trouble = self._told(pod, events) or trouble
         if trouble is None:
             self._since.clear()
             return Judged("")
         words = trouble.words
         if trouble.kind == "image":
             words = self._image_words = observe.clearer(self._image_words, words)
-        limit_s: float = getattr(self._cluster, SETTING[trouble.kind])
         if trouble.hopeless:
             return Judged(words, hopeless=True)
+        limit_s = self._limit_s(trouble.kind)
         late = self.since(trouble.kind, limit_s) if limit_s else False
-        return Judged(f"{words} (for {limit_s:g} s)" if late else words, hopeless=late)
+        return Judged(words + observe.given_up(trouble.kind, limit_s) if late else words, hopeless=late)
 
     def next_look_s(self, pod: Pod | None) -> float | None:
         """How long nothing may change before it is time to look again; None: for ever. `pod`: one not started yet."""
-        ends = [] if self._ends is None else [self._ends - time.monotonic()]
+        moment = time.monotonic()
+        ends = [] if self._ends is None else [self._ends - moment]
         if "reporter" in self._since:
             ends.append(1.0)
         if pod is not None:
-            ends.append(LOOK_S[min(self._looks, len(LOOK_S) - 1)])
-            for kind, begun in self._since.items():
-                if limit_s := getattr(self._cluster, SETTING.get(kind, ""), 0.0):
-                    ends.append(begun + limit_s - time.monotonic())
+            ends.append(self._look_at - moment if self._look_at > moment else LOOK_S[-1])
+            limits = {kind: self._limit_s(kind) for kind in self._since}
+            ends += [self._since[kind] + limit_s - moment for kind, limit_s in limits.items() if limit_s]
         return max(0.0, min(ends)) if ends else None
 
-    def _from_events(self, pod: Pod, warnings: Callable[[], list[Event]]) -> observe.Trouble | None:
-        """What keeps a pod that has a node from starting is only in its events (mounts, sandboxes)."""
-        waited = time.monotonic() - self._begun
-        if waited < QUIET_S or not pod.spec.node_name:
-            return None
-        if waited >= sum(LOOK_S[: self._looks + 1]) or not self._looks:
-            self._looks += 1
-            found = warnings()
-            self._event_words = f"{found[-1].reason}: {found[-1].message}" if found else ""
-        return observe.Trouble("start", self._event_words) if self._event_words else None
+    def _limit_s(self, kind: str) -> float:
+        return float(getattr(self._cluster, observe.LIMITS.get(kind, ""), 0.0))
+
+    def _told(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> observe.Trouble | None:
+        moment = time.monotonic()
+        if bool(pod.spec.node_name) != self._had_node:
+            self._had_node = bool(pod.spec.node_name)
+            self._looks, self._look_at = 0, moment + LOOK_S[0]
+        if moment >= self._look_at:
+            self._looks = min(self._looks + 1, len(LOOK_S) - 1)
+            self._look_at = moment + LOOK_S[self._looks]
+            self._events = events(pod)
+        return observe.trouble_told(pod, self._events) if self._looks else None

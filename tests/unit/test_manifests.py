@@ -210,3 +210,11 @@ def test_storage_credentials_reach_filers_alone_and_never_as_plain_words() -> No
     for spec in (other["spec"] for other in others):
         assert all("envFrom" not in each for each in spec["containers"])
         assert not [volume for volume in spec["volumes"] if volume["name"].startswith("mount-")]
+
+
+def test_backend_parameters_are_known_in_any_case() -> None:
+    allowed = ("gpu", "node_selector.example.com/Disk", "executor_timeout_s")
+    cluster = msgspec.structs.replace(CLUSTER, allowed_backend_parameters=allowed)
+    given = {"GPU": "2", "Node_Selector.example.com/disk": "fast", "EXECUTOR_TIMEOUT_S": "9"}
+    found = manifests.parameters(task(resources=Resources(backend_parameters={**given})), cluster)
+    assert found == {"gpu": "2", "node_selector.example.com/Disk": "fast", "executor_timeout_s": "9"}

@@ -72,7 +72,7 @@ def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "registry: no such host"}}
     found = observe.trouble(pod(containers(executor=waiting)))
     assert found
-    assert found.words == "image-of-executor: ErrImagePull: registry: no such host"
+    assert found.words == "image image-of-executor cannot be pulled (ErrImagePull): registry: no such host"
 
 
 def test_an_executors_pod_runs_when_the_executor_does_and_not_its_reporter() -> None:
@@ -104,7 +104,20 @@ def test_a_program_that_the_runtime_could_not_start_says_why() -> None:
 
 
 def test_of_two_accounts_of_a_failed_pull_the_clearer_is_kept() -> None:
-    assert observe.clearer("x: ErrImagePull: no such host", "x: ImagePullBackOff: Back-off") == (
-        "x: ErrImagePull: no such host"
+    failed, back_off, both = (
+        "ErrImagePull: no such host",
+        "ImagePullBackOff: Back-off",
+        "ImagePullBackOff: rpc error: x",
     )
-    assert observe.clearer("", "x: ImagePullBackOff: Back-off") == "x: ImagePullBackOff: Back-off"
+    assert observe.clearer(failed, back_off) == failed
+    assert observe.clearer(failed, both) == failed
+    assert observe.clearer("", back_off) == back_off
+    assert observe.clearer(back_off, both) == both
+    assert observe.clearer(both, failed) == failed
+
+
+def test_a_back_off_repeats_the_cause_and_not_the_image() -> None:
+    message = 'Back-off pulling image "x": ErrImagePull: rpc error: not found'
+    found = observe.trouble(pod(containers(executor={"waiting": {"reason": "ImagePullBackOff", "message": message}})))
+    assert found
+    assert found.words == "image image-of-executor cannot be pulled (ImagePullBackOff): rpc error: not found"

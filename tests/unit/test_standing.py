@@ -12,12 +12,10 @@ from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import Event, Job, Pod
 from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.engines.kubernetes.standing import Known, cancelled, hopeless, newest, running, standing
-from tesk.engines.kubernetes.waiting import is_lasting
 from tesk.tes import ExecutorLog, State, TaskLog
 
 CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
 AT = "2026-01-01T00:00:00.000Z"
-QUOTA = 'Error creating: pods "tesk-1" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2'
 
 
 def job(*conditions: dict[str, str]) -> Job:
@@ -68,7 +66,7 @@ NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "me
         (
             seen(waits("ImagePullBackOff", "back-off"), job=job()),
             State.QUEUED,
-            ["waiting: the taskmaster: tesk:1: ImagePullBackOff: back-off"],
+            ["waiting: the taskmaster: image tesk:1 cannot be pulled (ImagePullBackOff): back-off"],
         ),
         (
             seen(waits("CrashLoopBackOff", **CRASHED), job=job()),
@@ -111,8 +109,10 @@ def test_a_pull_that_fails_is_given_up_in_time_and_says_why() -> None:
     assert hopeless(known, CLUSTER, 159) is None
     known.pods = {"p": waits("ImagePullBackOff", "back-off")}
     known.look(130)
-    reason = hopeless(known, CLUSTER, 160)
-    assert reason == "the taskmaster: tesk:1: ErrImagePull: rpc error: not found (for 60 s)"
+    assert hopeless(known, CLUSTER, 160) == (
+        "the taskmaster: image tesk:1 cannot be pulled (ErrImagePull): rpc error: not found "
+        "(given up after 60 s, image_timeout_s)"
+    )
     known.pods = {"p": taskmaster(phase="Running")}
     known.look(161)
     assert hopeless(known, CLUSTER, 999) is None
@@ -157,16 +157,3 @@ def test_the_newest_warning_counts() -> None:
     assert found is not None
     assert found.message == "new"
     assert newest([]) is None
-
-
-@pytest.mark.parametrize(
-    ("words", "lasting"),
-    [
-        (QUOTA, False),
-        ('Error creating: pods "p" is forbidden: violates PodSecurity "restricted:latest": x', True),
-        ('Error creating: pods "p" is forbidden: error looking up service account n/a: not found', True),
-        ("Error creating: Internal error occurred: failed calling webhook", False),
-    ],
-)
-def test_which_refusals_of_a_pod_last(words: str, lasting: bool) -> None:
-    assert is_lasting(words) is lasting

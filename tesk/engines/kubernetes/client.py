@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from tesk.engines.base import EngineError
+from tesk.engines.kubernetes import refusal
 from tesk.engines.kubernetes.config import Access, tls
 from tesk.engines.kubernetes.credential import Credential
 from tesk.engines.kubernetes.objects import Status
@@ -52,7 +53,7 @@ class ApiError(EngineError):
     @property
     def lacks_right(self) -> bool:
         """True when our own rights are missing, as opposed to what a policy or a quota says of the object."""
-        return self.code == 401 or (self.code == 403 and " cannot " in str(self) and " resource " in str(self))
+        return self.code == 401 or (self.code == 403 and refusal.lacks_right(str(self)))
 
     @property
     def is_told(self) -> bool:
@@ -62,18 +63,13 @@ class ApiError(EngineError):
     @property
     def is_quota(self) -> bool:
         """True when the object may be made as soon as there is room."""
-        return self.code == 403 and is_quota(str(self))
+        return self.code == 403 and refusal.is_quota(str(self))
 
     @property
     def is_passing(self) -> bool:
         """True when the same request may be granted later: nothing is wrong with the object."""
         no_namespace = self.code == 404 and str(self).startswith("namespaces ")
         return self.is_away or self.lacks_right or self.is_quota or no_namespace
-
-
-def is_quota(words: str) -> bool:
-    """True for a refusal by a ResourceQuota that has no room, or is not counted yet."""
-    return "exceeded quota" in words or "status unknown for quota" in words
 
 
 class Client:

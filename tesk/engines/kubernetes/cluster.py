@@ -43,6 +43,7 @@ class Cluster(Struct, frozen=True, omit_defaults=True):
     preemptible_tolerations: tuple[dict[str, str], ...] = ()
     zone_label: str = "topology.kubernetes.io/zone"
     gpu_resource: str = "nvidia.com/gpu"
+    allowed_backend_parameters: tuple[str, ...] = ()
     executor_service_account: str = ""
     filer_environment_secret: str = ""
     filer_mounts: tuple[Mount, ...] = ()

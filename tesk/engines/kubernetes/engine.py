@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
-from tesk.engines.kubernetes import config, document, live, manifests, names, objects, removal
+from tesk.engines.kubernetes import config, document, live, manifests, names, objects, refusal, removal
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.choices import cluster
@@ -198,7 +198,7 @@ class KubernetesEngine:
                     await asyncio.shield(following.making)
             except ApiError as error:
                 if not error.is_passing:
-                    known.refused = f"the cluster refused it: {error}"
+                    known.refused = f"the cluster refused it: {error}{refusal.advice(str(error))}"
                     break
                 if str(error) != known.waiting and not (error.is_told or error.is_quota):
                     log.error("task %s: %s; trying again", task_id, error)

@@ -158,7 +158,7 @@ def executor_pod(place: Place, name: str, number: int, plan: Layout, *, homeless
     spec = _own_spec(place.cluster, containers, volumes) | _scheduling(place)
     spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
     spec["terminationGracePeriodSeconds"] = max(1, math.ceil(place.cluster.grace_s))
-    account = _parameters(place.task).get("service_account") or place.cluster.executor_service_account
+    account = parameters(place.task, place.cluster).get("service_account") or place.cluster.executor_service_account
     if account:
         spec["serviceAccountName"] = account
     return _pod(place, name, names.EXECUTOR_ROLE, spec, executor=number)
@@ -237,7 +237,7 @@ def _resources(place: Place) -> Manifest:
         limits["cpu"] = requests["cpu"]
     if place.cluster.memory_limit == "request" and (place.task.resources or Resources()).ram_gb:
         limits["memory"] = requests["memory"]
-    if gpus := _parameters(place.task).get("gpu"):
+    if gpus := parameters(place.task, place.cluster).get("gpu"):
         limits[place.cluster.gpu_resource] = gpus
     return {"requests": requests, "limits": limits}
 
@@ -252,20 +252,20 @@ def _at_least(own: Manifest, asked: dict[str, str]) -> Manifest:
 
 def _scheduling(place: Place) -> Manifest:
     cluster, asked = place.cluster, place.task.resources or Resources()
-    parameters = _parameters(place.task)
+    given = parameters(place.task, cluster)
     chosen = dict(cluster.node_selector)
     tolerations = list(cluster.tolerations)
     if asked.preemptible:
         chosen |= cluster.preemptible_node_selector
         tolerations += cluster.preemptible_tolerations
     prefix = "node_selector."
-    chosen |= {key.removeprefix(prefix): value for key, value in parameters.items() if key.startswith(prefix)}
+    chosen |= {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
     found: Manifest = {"nodeSelector": chosen, "tolerations": tolerations}
     if terms := _node_terms(place, asked):
         required = {"nodeSelectorTerms": [terms]}
         found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
     for parameter, field in (("priority_class", "priorityClassName"), ("runtime_class", "runtimeClassName")):
-        if value := parameters.get(parameter):
+        if value := given.get(parameter):
             found[field] = value
     return found
 
@@ -280,9 +280,11 @@ def _node_terms(place: Place, asked: Resources) -> Manifest:
     return terms
 
 
-def _parameters(task: Task) -> dict[str, str]:
+def parameters(task: Task, cluster: Cluster) -> dict[str, str]:
+    """The task's backend parameters by the names that the operator allows: clients may write them in any case."""
+    known = {name.lower(): name for name in cluster.allowed_backend_parameters}
     given = (task.resources or Resources()).backend_parameters or {}
-    return {key: value for key, value in given.items() if value}
+    return {known.get(key.lower(), key): value for key, value in given.items() if value}
 
 
 def _own_container(
@@ -311,6 +313,7 @@ def _own_container(
             "limits": {"memory": f"{limit}Mi"},
         },
         "securityContext": context,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 

@@ -4,18 +4,22 @@ The taskmaster looks at a pod whenever it changes and asks: is it over, is it lo
 is read from the status as it is now, so it does not matter which changes were seen.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from tesk.engines.kubernetes import names
-from tesk.engines.kubernetes.objects import ContainerStatus, Pod, Terminated
+from tesk.engines.kubernetes.objects import ContainerStatus, Event, Pod, Terminated
 
 NEVER_PULLED: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 PULLING: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"})
 REFUSED: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 NON_ROOT: Final = "set run_as_user, or use an image whose user is a number other than 0"
 ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+VOLUME: Final = re.compile("persistentvolumeclaim|persistent volumes|binding volumes|volume node affinity", re.I)
+NO_NEWS: Final = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "ProvisioningSucceeded"})
 CAUSES: Final = {
     "PreemptionByScheduler": "preempted by a task of higher priority",
     "PreemptionByKubeScheduler": "preempted by a task of higher priority",
@@ -27,14 +31,24 @@ CAUSES: Final = {
 
 
 class Trouble(Struct, frozen=True):
-    """What keeps a pod from starting. `kind`: waits for room, for an image, or for something else of the cluster.
+    """What keeps a pod from starting: too little room, an image that cannot be pulled, a volume that cannot be had,
+    something else on its node, or ("wait") nothing that is wrong.
 
     `hopeless`: waiting longer cannot help.
     """
 
-    kind: Literal["room", "image", "start"]
+    kind: Literal["room", "image", "volume", "start", "wait"]
     words: str
     hopeless: bool = False
+
+
+LIMITS: Final = {
+    "room": "schedule_timeout_s",
+    "image": "image_timeout_s",
+    "volume": "start_timeout_s",
+    "start": "start_timeout_s",
+}
+"""The setting that says how long each kind of trouble may last."""
 
 
 def container(pod: Pod, name: str) -> ContainerStatus | None:
@@ -85,6 +99,9 @@ def loss(pod: Pod, *, deleting_is_loss: bool = True) -> str | None:
         if condition.type == "DisruptionTarget" and condition.status == "True":
             cause = CAUSES.get(condition.reason, condition.reason)
             return _with(f"pod {pod.metadata.name}: {cause}", condition.message)
+    for status in pod.status.container_statuses:
+        if status.state.terminated and status.state.terminated.reason == "ContainerStatusUnknown":
+            return f"pod {pod.metadata.name}: its node does not know how {status.name} ended"
     if pod.metadata.deletion_timestamp and deleting_is_loss:
         return f"pod {pod.metadata.name} was deleted by somebody else"
     return None
@@ -94,21 +111,47 @@ def trouble(pod: Pod) -> Trouble | None:
     """What the pod waits for, if it is not simply being started."""
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.status == "False":
-            return Trouble("room", condition.message or condition.reason)
+            words = condition.message or condition.reason
+            lacks_room = "Insufficient" in words or not VOLUME.search(words)
+            return Trouble("room" if lacks_room else "volume", words)
     for status in pod.status.container_statuses:
         waiting = status.state.waiting
         if waiting is None or waiting.reason in ORDINARY:
             continue
-        words = _with(f"{status.image or status.name}: {waiting.reason}", waiting.message)
-        if waiting.reason in NEVER_PULLED:
-            return Trouble("image", words, hopeless=True)
-        if waiting.reason in PULLING:
-            return Trouble("image", words)
-        if "runAsNonRoot" in waiting.message:
-            return Trouble("start", f"{words}; {NON_ROOT}", hopeless=True)
+        if waiting.reason in NEVER_PULLED | PULLING:
+            cause = waiting.message.rpartition("ErrImagePull: ")[2]
+            words = _with(f"image {status.image} cannot be pulled ({waiting.reason})", cause)
+            return Trouble("image", words, hopeless=waiting.reason in NEVER_PULLED)
         if waiting.reason in REFUSED:
+            words = _with(f"container {status.name} cannot be started ({waiting.reason})", waiting.message)
+            if "runAsNonRoot" in waiting.message:
+                return Trouble("start", f"{words}; {NON_ROOT}", hopeless=True)
             return Trouble("start", words)
     return None
+
+
+def trouble_told(pod: Pod, events: Sequence[Event]) -> Trouble | None:
+    """What the pod waits for by events, the newest last: those of the pod itself when it has a node, else those of its
+    claim. Only there is said what a volume lacks, that it cannot be mounted, or that an image is being pulled."""
+    if not pod.spec.node_name:
+        if events and events[-1].reason not in NO_NEWS:
+            return Trouble("volume", f"its scratch volume: {events[-1].reason}: {events[-1].message}")
+        if any(condition.type == "PodScheduled" for condition in pod.status.conditions):
+            return None
+        return Trouble("wait", f"pod {pod.metadata.name} has not been taken up by the scheduler yet")
+    for event in reversed(events):
+        if event.reason == "Pulling":
+            return Trouble("wait", event.message)
+        if event.type == "Warning" and event.reason != "FailedScheduling":
+            return Trouble("start", f"{event.reason}: {event.message}")
+        if event.type != "Warning":
+            return None
+    return None
+
+
+def given_up(kind: str, limit_s: float) -> str:
+    """What is added to the words of a trouble that has lasted for too long."""
+    return f" (given up after {limit_s:g} s, {LIMITS[kind]})"
 
 
 def failure(pod: Pod) -> str | None:
@@ -130,10 +173,17 @@ def never_ran(end: Terminated) -> str | None:
     return None
 
 
+def last_words(end: Terminated) -> str:
+    """The last line of what a container left to say, which is the end of its log; begins with a colon."""
+    lines = end.message.strip().splitlines()
+    return f": {lines[-1]}" if lines else ""
+
+
 def _with(words: str, message: str | None) -> str:
     return f"{words}: {message}" if message else words
 
 
 def clearer(before: str, words: str) -> str:
     """Of two accounts of a failed pull the one that says why: a back-off by itself does not."""
-    return before if before and "ImagePullBackOff" in words and "rpc error" not in words else words
+    is_dull = "ImagePullBackOff" in words and ("ImagePullBackOff" not in before or "rpc error" not in words)
+    return before if before and is_dull else words

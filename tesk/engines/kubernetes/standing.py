@@ -19,7 +19,6 @@ from tesk.engines.kubernetes.record import Record
 from tesk.tes import ExecutorLog, State, TaskLog
 
 TERMINATED: Final = 128 + 15
-LIMITS: Final = {"room": "schedule_timeout_s", "image": "image_timeout_s", "start": "start_timeout_s"}
 
 
 class Known(Struct):
@@ -90,11 +89,11 @@ def hopeless(known: Known, limits: Cluster, moment: float) -> str | None:
     trouble = known.trouble
     if trouble is None:
         return None
-    limit_s: float = getattr(limits, LIMITS[trouble.kind])
+    limit_s: float = getattr(limits, observe.LIMITS[trouble.kind])
     if trouble.hopeless:
         return f"the taskmaster: {trouble.words}"
     if limit_s and moment - known.trouble_at >= limit_s:
-        return f"the taskmaster: {trouble.words} (for {limit_s:g} s)"
+        return f"the taskmaster: {trouble.words}{observe.given_up(trouble.kind, limit_s)}"
     return None
 
 
@@ -160,5 +159,4 @@ def _crash(pod: Pod | None) -> str:
     end = status and (status.state.terminated or status.last_state.terminated)
     if not status or not end or not end.exit_code:
         return ""
-    words = f": {end.message}" if end.message else ""
-    return f"it ended with code {end.exit_code}, {end.reason or 'no reason given'}{words}"
+    return f"it ended with code {end.exit_code}, {end.reason or 'no reason given'}{observe.last_words(end)}"

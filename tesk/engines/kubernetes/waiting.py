@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from tesk.engines.base import TaskId
-from tesk.engines.kubernetes import names, objects
-from tesk.engines.kubernetes.client import ApiError, Client, is_quota
+from tesk.engines.kubernetes import names, objects, refusal
+from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.standing import Known, hopeless, newest
 
@@ -77,8 +77,8 @@ class Waiting:
         if event is None or known.record is not None:
             return
         known.waiting = f"{event.reason}: {event.message}"
-        if event.reason == "FailedCreate" and pod is None and is_lasting(event.message):
-            known.refused = f"the cluster refused its taskmaster: {event.message}"
+        if event.reason == "FailedCreate" and pod is None and refusal.is_lasting(event.message):
+            known.refused = f"the cluster refused its taskmaster: {event.message}{refusal.advice(event.message)}"
         elif event.reason == "FailedMount":
             await self._make_again(task_id)
         self._evaluate(task_id)
@@ -88,8 +88,3 @@ class Waiting:
         if await self._client.get("jobs", names.task_object(task_id)) is None and (known := self._known.get(task_id)):
             known.job_seen = True
             self._evaluate(task_id)
-
-
-def is_lasting(words: str) -> bool:
-    """True for a refusal of a pod that will be repeated: a policy's, as opposed to a quota without room or a fault."""
-    return " is forbidden: " in words and not is_quota(words)
