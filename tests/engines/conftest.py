@@ -6,6 +6,7 @@ pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="sessi
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tesk.settings import Settings
@@ -22,6 +23,8 @@ from tests.engines.places import (
 )
 from tests.engines.running import Tesk, started
 from tests.engines.serving import Server, serving
+from tests.servers import holding as servers
+from tests.servers.holding import Holding
 from tests.servers.silent import Silent, silent
 
 
@@ -45,9 +48,10 @@ def engine_socket(place: Place) -> Path:
 
 
 @pytest.fixture
-def settings(place: Place, tmp_path: Path) -> Settings:
+def settings(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """Those of the place. Some may be changed: pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)."""
     (tmp_path / "data").mkdir()
-    return place.settings(tmp_path / "data")
+    return msgspec.structs.replace(place.settings(tmp_path / "data"), **getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -71,6 +75,14 @@ def doors(place: Place) -> Iterator[Gates]:
     """Gates that pods of the cluster reach."""
     assert isinstance(place, KubernetesPlace)
     with gates(place.cluster.host) as running:
+        yield running
+
+
+@pytest.fixture
+def holding(place: Place) -> Iterator[Holding]:
+    """A web server for pods of the cluster that holds whoever comes first."""
+    assert isinstance(place, KubernetesPlace)
+    with servers.holding(place.cluster.host) as running:
         yield running
 
 

@@ -15,13 +15,13 @@ Script = Callable[[socket.socket, int, bytes], None]
 class Faulty:
     """Where it listens, and the heads of the requests so far."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, host: str) -> None:
         self.requests: list[bytes] = []
         self.closing = threading.Event()
         self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self._open: set[socket.socket] = set()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http://{host}:{self._listener.getsockname()[1]}"
 
     def serve(self) -> None:
         while True:
@@ -53,8 +53,9 @@ class Faulty:
 
 
 @contextlib.contextmanager
-def faulty(script: Script) -> Iterator[Faulty]:
-    server = Faulty(script)
+def faulty(script: Script, host: str = "127.0.0.1") -> Iterator[Faulty]:
+    """Listens at an address of this machine."""
+    server = Faulty(script, host)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -72,6 +72,12 @@ class Cluster(NamedTuple):
         """Takes images in, as OCI archives or as `docker save` writes them."""
         self._script("import", *map(str, archives))
 
+    def trust(self, registry: str) -> None:
+        """Lets the node pull from a registry (host and port) that speaks plain HTTP."""
+        folder = self.kubeconfig.parent / "certs.d" / registry
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts.toml").write_text(f'[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n')
+
     @property
     def host(self) -> str:
         """The address at which pods reach this machine."""

@@ -118,8 +118,8 @@ def image_archive(name: str, *, user: str = "", entrypoint: Sequence[str] = (), 
     return archive.getvalue()
 
 
-def image_layer(*, shell: bool) -> bytes:
-    """The files of an image as a tar archive."""
+def image_layer(*, shell: bool, ballast: bytes = b"") -> bytes:
+    """The files of an image as a tar archive; `ballast` is one more file of it."""
     busybox = shutil.which("busybox")
     assert busybox, "busybox is missing; scripts/test installs it (package busybox-static)"
     layer = io.BytesIO()
@@ -131,6 +131,8 @@ def image_layer(*, shell: bool) -> bytes:
         _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
         _add(tar, "etc/image-file", b"from the image\n")
         _add(tar, "etc/not-executable", b"#!/bin/sh\n")
+        if ballast:
+            _add(tar, "etc/ballast", ballast)
         if not shell:
             _add(tar, "bin/cat", Path(busybox).read_bytes(), 0o755)
             return layer.getvalue()

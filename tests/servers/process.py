@@ -11,10 +11,10 @@ from pathlib import Path
 START_LIMIT_S = 20.0
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of this machine that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -31,12 +31,14 @@ def program(name: str, *more: Path) -> str:
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str], port: int, log: Path, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    command: Sequence[str], port: int, log: Path, cwd: Path | None = None, host: str = "127.0.0.1"
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs `command` until it accepts on `port`; its output goes to `log`; it is dead afterwards."""
     with log.open("ab") as out:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd)
     try:
-        _await(child, port, log)
+        _await(child, host, port, log)
         yield child
     finally:
         child.terminate()
@@ -47,12 +49,12 @@ def serving(command: Sequence[str], port: int, log: Path, cwd: Path | None = Non
             child.wait()
 
 
-def _await(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _await(child: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
     limit = time.monotonic() + START_LIMIT_S
     while time.monotonic() < limit:
         if child.poll() is not None:
             raise AssertionError(f"{child.args!r} ended with {child.returncode}: {log.read_text(errors='replace')}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
             return
         time.sleep(0.02)
     raise AssertionError(f"{child.args!r} does not accept on {port}: {log.read_text(errors='replace')}")

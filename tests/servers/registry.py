@@ -3,9 +3,11 @@
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from tests.servers.containers import image_layer
 from tests.servers.process import free_port, program, serving
@@ -24,39 +26,50 @@ http {{
   uwsgi_temp_path {scratch}/uwsgi;
   scgi_temp_path {scratch}/scgi;
   server {{
-    listen 127.0.0.1:{port};
+    listen {host}:{port};
     root "{root}";
     default_type application/octet-stream;
     location = /v2/ {{ return 200; }}
+    location ^~ /v2/private/ {{ return 403; }}
+    location ~ /blobs/ {{ {slow} }}
     location ~ /manifests/ {{ default_type application/vnd.docker.distribution.manifest.v2+json; }}
   }}
 }}
 """
 
+BALLAST: Final = 4_000_000
+
 
 @contextlib.contextmanager
-def registry(root: Path, name: str) -> Iterator[str]:
-    """Serves one image, `name:1`; yields its full name as an executor would give it."""
-    port = free_port()
-    _write_image(root / "v2" / name)
+def registry(root: Path, name: str, host: str = "127.0.0.1", slow_s: int = 0) -> Iterator[str]:
+    """Serves one image, `name:1`, in so many seconds; yields its full name as an executor would give it.
+
+    Nobody may read what is called private/ANYTHING.
+    """
+    port = free_port(host)
+    _write_image(root / "v2" / name, ballast=bool(slow_s))
     with tempfile.TemporaryDirectory(prefix="tesk-registry-", dir=root.parent) as scratch:
         configuration = Path(scratch) / "nginx.conf"
-        configuration.write_text(CONFIGURATION.format(scratch=scratch, port=port, root=root))
+        slow = f"limit_rate {BALLAST // slow_s};" if slow_s else ""
+        configuration.write_text(CONFIGURATION.format(scratch=scratch, host=host, port=port, root=root, slow=slow))
         command = [program("nginx"), "-c", str(configuration), "-p", scratch, "-e", "stderr"]
-        with serving(command, port, Path(scratch) / "log"):
-            yield f"127.0.0.1:{port}/{name}:1"
+        with serving(command, port, Path(scratch) / "log", host=host):
+            yield f"{host}:{port}/{name}:1"
 
 
-def _write_image(folder: Path) -> None:
+def _write_image(folder: Path, *, ballast: bool) -> None:
+    """With `ballast`, the image has a layer that nobody has yet."""
     (folder / "blobs").mkdir(parents=True)
     (folder / "manifests").mkdir()
-    layer = image_layer(shell=True)
+    layers = [image_layer(shell=True)]
+    if ballast:
+        layers.append(image_layer(shell=False, ballast=os.urandom(BALLAST)))
     configuration = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "config": {"Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
         }
     ).encode()
     kind = "application/vnd.docker."
@@ -64,7 +77,7 @@ def _write_image(folder: Path) -> None:
         "schemaVersion": 2,
         "mediaType": f"{kind}distribution.manifest.v2+json",
         "config": _blob(folder, f"{kind}container.image.v1+json", configuration),
-        "layers": [_blob(folder, f"{kind}image.rootfs.diff.tar", layer)],
+        "layers": [_blob(folder, f"{kind}image.rootfs.diff.tar", layer) for layer in layers],
     }
     text = json.dumps(manifest).encode()
     for tag in ("1", _digest(text)):

@@ -1,0 +1,85 @@
+"""Images that cannot be pulled, or only slowly, at any executor's position."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.alone import lines, waits_for
+from tests.engines.places import KUBERNETES
+from tests.engines.running import Tesk, content, sh
+from tests.servers.cluster import Cluster
+from tests.servers.process import free_port
+from tests.servers.registry import registry
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+SLOW_S = 8
+
+
+@pytest.fixture(scope="module")
+def image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The full name of an image in a registry that the node may pull from."""
+    with registry(tmp_path_factory.mktemp("images") / "root", "some/tool", cluster.host) as name:
+        cluster.trust(name.partition("/")[0])
+        yield name
+
+
+async def test_an_image_that_cannot_be_pulled_ends_the_task_in_time_and_says_why(
+    tesk: Tesk, cluster: Cluster, image: str
+) -> None:
+    host = image.partition("/")[0]
+    nobody = f"{cluster.host}:{free_port(cluster.host)}"
+    faults = {
+        f"{host}/some/tool:2": f"{host}/some/tool:2: not found",
+        f"{host}/no/such:1": f"{host}/no/such:1: not found",
+        f"{host}/private/tool:1": "403 Forbidden",
+        f"{nobody}/some/tool:1": "connection refused",
+    }
+
+    async def fails(name: str, words: str, before: int) -> None:
+        executors = [sh("echo ran")] * before + [{"image": name, "command": ["true"]}, sh("echo never")]
+        task = await tesk.run(executors=executors)
+        assert task["state"] == "SYSTEM_ERROR"
+        assert f"error: executor {before}: image {name} cannot be pulled" in lines(task)
+        assert words in lines(task)
+        assert "given up after 4 s, image_timeout_s" in lines(task)
+        assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["ran\n"] * before
+
+    cases = [(name, words, before) for before in (0, 1) for name, words in faults.items()]
+    await asyncio.gather(*(fails(*case) for case in cases))
+
+
+async def test_a_name_that_no_image_can_have_ends_the_task_at_once(tesk: Tesk) -> None:
+    async def fails(name: str) -> None:
+        task = await tesk.run(inputs=[content("/in/a")], executors=[sh("true"), {"image": name, "command": ["true"]}])
+        assert task["state"] == "SYSTEM_ERROR"
+        assert f"error: executor 1: image {name} cannot be pulled (InvalidImageName)" in lines(task)
+        assert "given up" not in lines(task)
+
+    await asyncio.gather(*map(fails, ("Some/Tool:1", "some/tool:1:2", "some/tool@sha256:12")))
+
+
+async def test_a_pull_that_takes_longer_than_it_may_fail_is_waited_for_and_shown(
+    tesk: Tesk, cluster: Cluster, tmp_path: Path
+) -> None:
+    assert tesk.settings.image_timeout_s < SLOW_S
+    with registry(tmp_path / "root", "large/tool", cluster.host, slow_s=SLOW_S) as name:
+        cluster.trust(name.partition("/")[0])
+        task_id = await tesk.create(executors=[{"image": name, "command": ["cat", "/etc/image-file"]}])
+        shown = await waits_for(tesk, task_id, f'executor 0: Pulling image "{name}"')
+        assert shown["state"] == "INITIALIZING"
+        task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE"
+    assert not lines(task)
+    cluster.on_node("ctr", "images", "remove", name)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"image": "localhost/no-such-tesk:1", "image_pull_policy": "Never"}], indirect=True
+)
+async def test_an_absent_image_of_ours_is_named_too(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("echo never")])
+    assert task["state"] == "SYSTEM_ERROR"
+    assert "the taskmaster: image localhost/no-such-tesk:1 cannot be pulled (ErrImageNeverPull)" in lines(task)

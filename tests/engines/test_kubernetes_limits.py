@@ -1,0 +1,102 @@
+"""Limits: more than the cluster has, quotas, time, memory."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.engines.alone import alone, lines, waits_for
+from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.running import Tesk, content, sh
+from tests.servers.cluster import Cluster, Object
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+TOO_LARGE = {"executors": [sh("echo never")], "resources": {"ram_gb": 4000}}
+TOO_MANY_CORES = {"executors": [sh("echo never")], "inputs": [content("/in/a")], "resources": {"cpu_cores": 1000}}
+
+
+async def test_a_task_that_is_too_large_for_every_node_waits_with_the_schedulers_words(tesk: Tesk) -> None:
+    ids = [await tesk.create(**TOO_LARGE), await tesk.create(**TOO_MANY_CORES)]
+    words = [
+        "waiting: executor 0: 0/1 nodes are available: 1 Insufficient memory",
+        "waiting: inputs: 0/1 nodes are available: 1 Insufficient cpu",
+    ]
+    for task_id, expected in zip(ids, words, strict=True):
+        assert (await waits_for(tesk, task_id, expected))["state"] == "QUEUED"
+        await tesk.dispatcher.cancel(task_id)
+        assert (await tesk.ended(task_id))["state"] == "CANCELED"
+
+
+@pytest.mark.parametrize("settings", [{"schedule_timeout_s": 2.0}], indirect=True)
+async def test_room_is_waited_for_no_longer_than_configured(tesk: Tesk) -> None:
+    for task in await asyncio.gather(tesk.run(**TOO_LARGE), tesk.run(**TOO_MANY_CORES)):
+        assert task["state"] == "SYSTEM_ERROR"
+        assert "1 Insufficient" in lines(task)
+        assert "given up after 2 s, schedule_timeout_s" in lines(task)
+
+
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 1.5}], indirect=True)
+async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wrote(tesk: Tesk) -> None:
+    scripts = {
+        "echo begun; sleep 60": 143,
+        "trap 'echo cleaned; exit 0' TERM; echo begun; sleep 60 & wait": 143,
+        "trap '' TERM; echo begun; while :; do sleep 1; done": 137,
+    }
+
+    async def overdue(script: str, code: int) -> None:
+        task = await tesk.run(executors=[sh(script, ignore_error=True), sh("echo never")])
+        assert task["state"] == "EXECUTOR_ERROR"
+        assert "ended after its time limit of 1.5 s" in lines(task)
+        assert "ignored" not in lines(task)
+        (log,) = task["logs"][0]["logs"]
+        assert (log["exit_code"], log["stdout"].startswith("begun\n")) == (code, True)
+        assert ("cleaned" in log["stdout"]) == ("cleaned" in script)
+
+    in_time = tesk.run(executors=[sh("sleep 0.8")] * 3)
+    task, _ = await asyncio.gather(in_time, asyncio.gather(*(overdue(*case) for case in scripts.items())))
+    assert task["state"] == "COMPLETE"
+
+
+@pytest.mark.parametrize("settings", [{"allowed_backend_parameters": ("executor_timeout_s",)}], indirect=True)
+async def test_a_task_may_set_its_own_time_limit_where_that_is_allowed(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("sleep 60")], resources={"backend_parameters": {"Executor_Timeout_S": "0.5"}})
+    assert task["state"] == "EXECUTOR_ERROR"
+    assert "ended after its time limit of 0.5 s" in lines(task)
+
+
+def quota(**hard: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": hard}}
+
+
+def grant(cluster: Cluster, namespace: str, **hard: str) -> None:
+    raised = quota(**hard)
+    cluster.apply({**raised, "metadata": {**raised["metadata"], "namespace": namespace}})
+
+
+QUOTAS: list[tuple[dict[str, str], str]] = [
+    ({"pods": "0"}, "pods=1, used: pods=0, limited: pods=0"),
+    ({"pods": "1"}, "pods=1, used: pods=1, limited: pods=1"),
+    ({"persistentvolumeclaims": "1"}, "persistentvolumeclaims=1, used: persistentvolumeclaims=1"),
+    ({"count/secrets": "0"}, "count/secrets=1, used: count/secrets=0"),
+    ({"count/configmaps": "1"}, ""),
+]
+"""What there is room for (a namespace has a configmap and a claim from the start), and how that is said."""
+
+
+async def test_a_task_waits_for_room_in_a_quota_and_runs_when_there_is(place: KubernetesPlace, tmp_path: Path) -> None:
+    async def wait_for_room(number: int, few: dict[str, str], words: str) -> None:
+        async with alone(place, tmp_path / f"{number}", objects=(quota(**few),)) as (tesk, namespace):
+            task_id = await tesk.create(executors=[sh("true")], inputs=[content("/in/a")])
+            if words:
+                words = f"exceeded quota: few, requested: {words}"
+                assert (await waits_for(tesk, task_id, words))["state"] == "QUEUED"
+            else:  # without a record nobody can say it
+                await asyncio.sleep(5)
+                assert (await tesk.task(task_id))["state"] == "QUEUED"
+            grant(place.cluster, namespace, **dict.fromkeys(few, "9"))
+            task = await tesk.ended(task_id)
+            assert task["state"] == "COMPLETE"
+            assert not lines(task)
+
+    await asyncio.gather(*(wait_for_room(number, *case) for number, case in enumerate(QUOTAS)))

@@ -1,0 +1,163 @@
+"""Nodes that are drained, lost, or needed for something more important; disks that are full; retries elsewhere."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.alone import alone, lines, waits_for
+from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.running import Tesk, sh
+from tests.servers.cluster import BUSYBOX, Cluster, Object
+from tests.servers.holding import Holding
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+ONCE = "test.example.com/once"
+
+
+def held(holding: Holding) -> dict[str, Any]:
+    """An executor that runs for ever at first, and not the next time."""
+    return sh(f"wget -q -O /dev/null {holding.url}/held")
+
+
+def node(cluster: Cluster) -> Object:
+    """The node that has a kubelet, which gives it this label."""
+    (found,) = json.loads(cluster.kubectl("get", "nodes", "-l", "kubernetes.io/os", "-o", "json"))["items"]
+    return dict(found)
+
+
+@pytest.fixture
+def important(place: KubernetesPlace) -> Iterator[str]:
+    """A priority class above that of tasks."""
+    name = f"important-{uuid.uuid4().hex[:8]}"
+    priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}}
+    place.cluster.apply({**priority, "value": 1000})
+    yield name
+    place.cluster.kubectl("delete", "priorityclass", name)
+
+
+@pytest.mark.parametrize("settings", [{"retries": 1, "cpu_limit": "none"}], indirect=True)
+async def test_a_preempted_task_says_so_waits_for_room_and_runs_again(
+    tesk: Tesk, place: KubernetesPlace, holding: Holding, important: str
+) -> None:
+    cluster = place.cluster
+    cores = 0.6 * float(node(cluster)["status"]["allocatable"]["cpu"])
+    task_id = await tesk.create(executors=[held(holding)], resources={"cpu_cores": cores})
+    await holding.reached("held")
+    room = {"requests": {"cpu": f"{cores:.2f}"}}
+    container = {"name": "x", "image": BUSYBOX, "command": ["sleep", "600"], "resources": room}
+    cluster.apply(
+        {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": important, "namespace": place.namespace},
+            "spec": {"priorityClassName": important, "containers": [container], "terminationGracePeriodSeconds": 1},
+        }
+    )  # fmt: skip
+    task = await waits_for(tesk, task_id, "1 Insufficient cpu")
+    assert len(task["logs"]) == 2
+    cluster.kubectl("-n", place.namespace, "delete", "pod", important)
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE"
+    first, second = task["logs"]
+    assert f"error: pod tesk-{task_id}-executor-0: preempted by a task of higher priority: " in lines(task)
+    assert (first["logs"], [log["exit_code"] for log in second["logs"]]) == ([], [0])
+
+
+@pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
+async def test_a_task_on_a_drained_node_runs_again_when_there_is_one(
+    tesk: Tesk, place: KubernetesPlace, holding: Holding
+) -> None:
+    cluster, name = place.cluster, node(place.cluster)["metadata"]["name"]
+    task_id = await tesk.create(executors=[held(holding)])
+    await holding.reached("held")
+    pods = f"--pod-selector=app.kubernetes.io/instance={tesk.settings.instance}"
+    try:
+        await asyncio.to_thread(cluster.kubectl, "drain", name, pods, "--delete-emptydir-data", "--force")
+        await waits_for(tesk, task_id, "1 node(s) were unschedulable")
+    finally:
+        cluster.kubectl("uncordon", name)
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE"
+    first, second = task["logs"]
+    assert "drained" in lines(task)
+    assert (first["logs"], [log["exit_code"] for log in second["logs"]]) == ([], [0])
+
+
+async def test_a_pod_that_fills_its_nodes_disk_is_evicted_and_says_so(place: KubernetesPlace, tmp_path: Path) -> None:
+    limits = {"type": "Container", "default": {"ephemeral-storage": "4Mi"}}
+    limit = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "disk"}, "spec": {"limits": [limits]}}
+    fill = "dd if=/dev/zero of={} bs=1M count=50 && sleep 600"
+
+    async with alone(place, tmp_path / "alone", objects=(limit,)) as (tesk, _):
+        in_image, in_workdir = await asyncio.gather(
+            tesk.run(executors=[sh(fill.format("/large"))]),
+            tesk.run(executors=[sh(fill.format("large"), workdir="/made")]),
+        )
+    for task in (in_image, in_workdir):
+        assert task["state"] == "SYSTEM_ERROR"
+        assert f"error: pod tesk-{task['id']}-executor-0: evicted: " in lines(task)
+        assert "ephemeral local storage" in lines(task)
+
+
+def second_node(cluster: Cluster, name: str) -> None:
+    """A node that is there by its own account but runs nothing, for pods that want a node of its name."""
+    room = {"cpu": "4", "memory": "4Gi", "pods": "20"}
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"}
+    cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {ONCE: name}}})
+    status = {"status": {"capacity": room, "allocatable": room, "conditions": [ready]}}
+    cluster.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"retries": 1, "allowed_backend_parameters": (f"node_selector.{ONCE}",)}], indirect=True
+)
+async def test_a_task_whose_node_is_lost_runs_on_another(tesk: Tesk, place: KubernetesPlace) -> None:
+    cluster, other = place.cluster, node(place.cluster)["metadata"]["name"]
+
+    async def lost(strike: Callable[[str], Any], words: str) -> None:
+        name = f"lost-{uuid.uuid4().hex[:8]}"
+        second_node(cluster, name)
+        try:
+            task_id = await tesk.create(
+                executors=[sh("echo ran")], resources={"backend_parameters": {f"node_selector.{ONCE}": name}}
+            )
+            await tesk.until(task_id, lambda task: task["state"] == "INITIALIZING")
+            strike(name)
+            await tesk.until(task_id, lambda task: len(task["logs"]) == 2, 150)
+            async with here:
+                cluster.kubectl("label", "node", other, f"{ONCE}={name}", "--overwrite")
+                task = await tesk.ended(task_id)
+                cluster.kubectl("label", "node", other, f"{ONCE}-")
+        finally:
+            cluster.kubectl("delete", "node", name, "--ignore-not-found")
+        assert task["state"] == "COMPLETE"
+        assert [[log["stdout"] for log in attempt["logs"]] for attempt in task["logs"]] == [[], ["ran\n"]]
+        assert f"error: pod tesk-{task_id}-executor-0: {words}" in task["logs"][0]["system_logs"][-1]
+
+    here = asyncio.Lock()
+    await asyncio.gather(
+        lost(lambda name: cluster.kubectl("taint", "node", name, "lost=yes:NoExecute"), "its node was lost or tainted"),
+        lost(lambda name: cluster.kubectl("delete", "node", name), "its node was lost: PodGC: node no longer exists"),
+    )
+
+
+@pytest.mark.parametrize("settings", [{"start_timeout_s": 4.0}], indirect=True)
+async def test_what_a_task_needs_and_somebody_deleted_is_named(tesk: Tesk, place: KubernetesPlace) -> None:
+    async def without(kind: str, words: str) -> None:
+        task_id = await tesk.create(volumes=["/v"], executors=[sh("sleep 5"), sh("echo never")])
+        await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+        place.cluster.kubectl("-n", place.namespace, "delete", kind, f"tesk-{task_id}", "--wait=false")
+        task = await tesk.ended(task_id)
+        assert task["state"] == "SYSTEM_ERROR"
+        assert words in lines(task)
+        assert "given up after 4 s, start_timeout_s" in lines(task)
+        assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [0]
+
+    await asyncio.gather(
+        without("persistentvolumeclaim", 'error: executor 1: 0/1 nodes are available: persistentvolumeclaim "tesk-'),
+        without("secret", "error: executor 1: FailedMount: "),
+    )

@@ -1,0 +1,44 @@
+"""A web server that keeps the first who comes waiting, so that a test can strike at a step that is surely at work."""
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.filer.faulty import answer, faulty
+
+
+class Holding:
+    """The first GET or PUT of each path is never answered, every other one is. `held` counts them, by path."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.held: Counter[str] = Counter()
+
+    async def reached(self, path: str, seconds: float = 60.0) -> None:
+        """Returns when somebody waits for the path."""
+        async with asyncio.timeout(seconds):
+            while not self.held[path]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def script(self, connection: socket.socket, _: int, head: bytes) -> None:
+        method, path, _rest = head.decode(errors="replace").split(" ", 2)
+        name = path.lstrip("/")
+        if method != "HEAD":
+            self.held[name] += 1
+            if self.held[name] == 1:
+                while connection.recv(65536):
+                    pass
+        if method == "PUT" and head.endswith(b"\r\n\r\n"):
+            connection.recv(65536)
+        connection.sendall(answer("200 OK", b"" if method == "HEAD" else b"ok", length=2))
+
+
+@contextlib.contextmanager
+def holding(host: str) -> Iterator[Holding]:
+    """Listens at an address of this machine."""
+    server = Holding()
+    with faulty(server.script, host) as running:
+        server.url = running.url
+        yield server
