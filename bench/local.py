@@ -12,21 +12,20 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import aiodocker
-import httpx
 
 from bench.api_figures import Figures
+from bench.client import Client, interleaved
 from tesk.engines.local.containers import Containers
 from tests.servers import containers as servers
 from tests.servers.containers import IMAGE
 
 HELLO_LIMIT, STAGED_LIMIT, RATE_LIMIT, P99_LIMIT_MS = 1.6, 2.0, 0.8, 50.0
-LOOK_EVERY_S = 0.004
+LOOK_EVERY_S, PAUSE_S = 0.004, 0.3
 COMMAND = ["echo", "hello"]
 HELLO: dict[str, Any] = {"executors": [{"image": IMAGE, "command": COMMAND}]}
 ENGINES = {"podman": servers.podman_service, "docker": servers.docker_daemon}
@@ -75,53 +74,6 @@ class Baseline:
         return count / (time.perf_counter() - began)
 
 
-class Client:
-    """A client of the running server."""
-
-    def __init__(self, url: str) -> None:
-        self._http = httpx.AsyncClient(base_url=f"{url}/ga4gh/tes/v1", timeout=60)
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    async def create(self, task: dict[str, Any]) -> str:
-        return str((await self._http.post("/tasks", json=task)).raise_for_status().json()["id"])
-
-    async def ended(self, task_id: str, every_s: float = LOOK_EVERY_S) -> None:
-        while True:
-            state = (await self._http.get(f"/tasks/{task_id}")).json()["state"]
-            if state not in ("QUEUED", "INITIALIZING", "RUNNING"):
-                break
-            await asyncio.sleep(every_s)
-        assert state == "COMPLETE", (await self._http.get(f"/tasks/{task_id}?view=FULL")).text
-
-    async def timed(self, task: dict[str, Any]) -> float:
-        began = time.perf_counter()
-        await self.ended(await self.create(task))
-        elapsed = time.perf_counter() - began
-        await asyncio.sleep(0.3)
-        return elapsed
-
-    async def rate(self, count: int) -> tuple[float, float]:
-        """Tasks per second of `count` posted at once, and the p99 of a GET meanwhile, in ms."""
-        took: list[float] = []
-        began = time.perf_counter()
-        ids = await asyncio.gather(*(self.create(HELLO) for _ in range(count)))
-        asking = asyncio.create_task(self._ask(ids[-1], took))
-        for task_id in ids:
-            await self.ended(task_id, every_s=0.25)
-        elapsed = time.perf_counter() - began
-        asking.cancel()
-        return count / elapsed, quantiles(took, n=100)[98] * 1000
-
-    async def _ask(self, task_id: str, took: list[float]) -> None:
-        while True:
-            began = time.perf_counter()
-            await self._http.get(f"/tasks/{task_id}")
-            took.append(time.perf_counter() - began)
-            await asyncio.sleep(0.05)
-
-
 @contextlib.asynccontextmanager
 async def served(socket: Path, folder: Path) -> AsyncIterator[Client]:
     """`tesk serve` on the engine, with its defaults."""
@@ -135,19 +87,13 @@ async def served(socket: Path, folder: Path) -> AsyncIterator[Client]:
     try:
         assert process.stdout
         url = (await process.stdout.readline()).decode().removeprefix("server: ").strip()
-        client = Client(url)
+        client = Client(url, LOOK_EVERY_S, PAUSE_S)
         await client.ended(await client.create(HELLO))
         yield client
         await client.close()
     finally:
         process.terminate()
         await process.wait()
-
-
-async def interleaved(rounds: int, *measures: Callable[[], Awaitable[float]]) -> list[float]:
-    """Medians, taken in turn."""
-    taken = [[await measure() for measure in measures] for _ in range(rounds)]
-    return [median(column) for column in zip(*taken, strict=True)]
 
 
 async def measure(engine: str, figures: Figures, *, rounds: int, count: int, network: str) -> None:
@@ -179,7 +125,7 @@ async def measure(engine: str, figures: Figures, *, rounds: int, count: int, net
             best = max(rates.values())
             shown = ", ".join(f"{rate:.1f} at {at_once}" for at_once, rate in rates.items())
             figures.plain(f"{engine}: {count} containers, per s", shown)
-            rate, p99_ms = await client.rate(count)
+            rate, p99_ms = await client.rate(HELLO, count)
             figures.at_least(f"{engine}: {count} hello tasks at once, per s", f"{rate:.1f}", rate / best, RATE_LIMIT)
             figures.at_most(f"{engine}: p99 of a GET meanwhile", f"{p99_ms:.1f} ms", None, P99_LIMIT_MS, p99_ms)
             await bare.close()

@@ -1,0 +1,75 @@
+"""A client of a running server, as workflow engines are: it posts tasks and asks how they are on a kept connection."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from statistics import median, quantiles
+from typing import Any
+
+import httpx
+
+UNFINISHED = ("QUEUED", "INITIALIZING", "RUNNING")
+
+
+class Client:
+    """`every_s`: how often a task is asked for that is waited for. `pause_s`: for cleaning up after a timed one."""
+
+    def __init__(self, url: str, every_s: float, pause_s: float) -> None:
+        self._http = httpx.AsyncClient(base_url=f"{url}/ga4gh/tes/v1", timeout=60)
+        self._every_s, self._pause_s = every_s, pause_s
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def create(self, task: dict[str, Any]) -> str:
+        return str((await self._http.post("/tasks", json=task)).raise_for_status().json()["id"])
+
+    async def get(self, task_id: str) -> dict[str, Any]:
+        """The FULL view."""
+        found: dict[str, Any] = (await self._http.get(f"/tasks/{task_id}?view=FULL")).json()
+        return found
+
+    async def reached(self, task_id: str, state: str) -> None:
+        while (await self._http.get(f"/tasks/{task_id}")).json()["state"] != state:  # noqa: ASYNC110
+            await asyncio.sleep(self._every_s)
+
+    async def ended(self, task_id: str, every_s: float = 0.0, expected: str = "COMPLETE") -> None:
+        while True:
+            state = (await self._http.get(f"/tasks/{task_id}")).json()["state"]
+            if state not in UNFINISHED:
+                break
+            await asyncio.sleep(every_s or self._every_s)
+        assert state == expected, await self.get(task_id)
+
+    async def timed(self, task: dict[str, Any]) -> float:
+        """Seconds from POST to COMPLETE."""
+        began = time.perf_counter()
+        await self.ended(await self.create(task))
+        elapsed = time.perf_counter() - began
+        await asyncio.sleep(self._pause_s)
+        return elapsed
+
+    async def rate(self, task: dict[str, Any], count: int) -> tuple[float, float]:
+        """Tasks per second of `count` posted at once, and the p99 of a GET meanwhile, in ms."""
+        took: list[float] = []
+        began = time.perf_counter()
+        ids = await asyncio.gather(*(self.create(task) for _ in range(count)))
+        asking = asyncio.create_task(self._ask(ids[-1], took))
+        for task_id in ids:
+            await self.ended(task_id, every_s=0.25)
+        elapsed = time.perf_counter() - began
+        asking.cancel()
+        return count / elapsed, quantiles(took, n=100)[98] * 1000
+
+    async def _ask(self, task_id: str, took: list[float]) -> None:
+        while True:
+            began = time.perf_counter()
+            await self._http.get(f"/tasks/{task_id}")
+            took.append(time.perf_counter() - began)
+            await asyncio.sleep(0.05)
+
+
+async def interleaved(rounds: int, *measures: Callable[[], Awaitable[float]]) -> list[float]:
+    """Medians, taken in turn."""
+    taken = [[await measure() for measure in measures] for _ in range(rounds)]
+    return [median(column) for column in zip(*taken, strict=True)]

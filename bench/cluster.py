@@ -1,0 +1,213 @@
+"""How much tesk adds on a real cluster: `scripts/bench cluster [--quick] [--only PART]...`
+
+The cluster is the one-node Kubernetes of scripts/cluster, or the one that TESK_TEST_CLUSTER names. Every figure is a
+ratio to bare Jobs or pods that are measured in turn with tesk's tasks on it. A task's time is from POST to its end as
+a client sees it that asks every 10 ms. Parts: tasks, line, at-once, simulated, memory.
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from bench import cluster_line
+from bench import cluster_simulated as simulated
+from bench.api_figures import Figures
+from bench.client import interleaved
+from bench.cluster_jobs import Bare, connected
+from bench.cluster_server import PAUSE_S, Server, served
+from bench.cluster_standin import StandIn
+from tesk import tes
+from tesk.engines.kubernetes import choices
+from tesk.engines.kubernetes.client import Client
+from tesk.engines.kubernetes.cluster import Cluster as Choices
+from tests.servers import cluster as clusters
+from tests.servers.cluster import BUSYBOX, Cluster
+
+HELLO_LIMIT, STAGED_LIMIT, THREE_LIMIT = 0.8, 1.5, 1.7
+FAILED_LIMIT_S = 2.0
+RATE_LIMIT, SIMULATED_LIMIT, P99_LIMIT_MS = 0.5, 0.5, 100.0
+COMMAND = ["echo", "hello"]
+HELLO: dict[str, Any] = {"executors": [{"image": BUSYBOX, "command": COMMAND}]}
+SMALL = {**HELLO, "resources": {"cpu_cores": 0.001, "ram_gb": 0.01}}
+"""Asks for as little as bare pods, which ask for nothing: the node is to be full of work, not of requests."""
+FAILING: dict[str, Any] = {"executors": [{"image": BUSYBOX, "command": ["sh", "-c", "cat /proc/uptime; exit 3"]}]}
+THREE: dict[str, Any] = {
+    "volumes": ["/shared"],
+    "executors": [
+        {"image": BUSYBOX, "command": ["sh", "-c", f"echo {n} >> /shared/log && wc -l < /shared/log"]} for n in range(3)
+    ],
+}
+
+
+def staged(shared: Path) -> dict[str, Any]:
+    """A task with one inline input and one output."""
+    return {
+        "inputs": [{"path": "/in/text", "content": "hello\n"}],
+        "outputs": [{"path": "/out/text", "url": f"{shared}/text"}],
+        "executors": [{"image": BUSYBOX, "command": ["cp", "/in/text", "/out/text"]}],
+    }
+
+
+class Bench(NamedTuple):
+    """Where it runs: a namespace whose claim `shared` is a folder of this machine, the API, and the server."""
+
+    figures: Figures
+    quick: bool
+    cluster: Cluster
+    namespace: str
+    shared: Path
+    folder: Path
+    client: Client
+
+    async def tasks(self) -> None:
+        roots, mounts = [str(self.shared)], [f"{self.shared}=claim:shared"]
+        async with (
+            served(self.cluster, self.namespace, self.folder, file_roots=roots, filer_mounts=mounts) as server,
+            Bare(self.client, BUSYBOX, COMMAND) as bare,
+        ):
+            await server.client.timed(HELLO)
+            await bare.job()
+            base, hello, moved, three, failed_s = await interleaved(
+                5 if self.quick else 15,
+                bare.job,
+                lambda: server.client.timed(HELLO),
+                lambda: server.client.timed(staged(self.shared)),
+                lambda: server.client.timed(THREE),
+                lambda: after_end(server),
+            )
+        self.figures.plain("the container as a bare Job", f"{base:.2f} s")
+        for name, seconds, limit in (
+            ("hello task", hello, HELLO_LIMIT),
+            ("with one input and one output, on a fresh claim", moved, STAGED_LIMIT),
+            ("three executors on a shared volume", three, THREE_LIMIT),
+        ):
+            self.figures.at_most(name, f"{seconds:.2f} s", seconds / base, limit, seconds / base)
+        self.figures.at_most(
+            "EXECUTOR_ERROR after the program's end", f"{failed_s:.2f} s", None, FAILED_LIMIT_S, failed_s
+        )
+
+    async def line(self) -> None:
+        async with served(self.cluster, self.namespace, self.folder) as server:
+            await server.client.timed(HELLO)
+            lines = [
+                await cluster_line.line(self.cluster.name, self.client, server, "tesk")
+                for _ in range(3 if self.quick else 15)
+            ]
+        print(cluster_line.show(lines))
+
+    async def at_once(self) -> None:
+        count = 60 if self.quick else 200
+        async with (
+            served(self.cluster, self.namespace, self.folder) as server,
+            Bare(self.client, BUSYBOX, COMMAND) as bare,
+        ):
+            await server.client.timed(HELLO)
+            before = await bare.rate("pods", count)
+            rate, p99_ms = await server.client.rate(SMALL, count)
+            await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, 60.0)
+            after = await bare.rate("pods", count)
+        pods = max(before, after)
+        self.figures.plain(f"{count} bare pods at once, per s", f"{before:.1f}, {after:.1f}")
+        self.figures.at_least(
+            f"{count} hello tasks at once, pods per s", f"{2 * rate:.1f}", 2 * rate / pods, RATE_LIMIT
+        )
+        self.figures.at_most("p99 of a GET meanwhile", f"{p99_ms:.0f} ms", None, P99_LIMIT_MS, p99_ms)
+
+    async def simulated(self) -> None:
+        count = 200 if self.quick else 2000
+        async with (
+            simulated.nodes(self.cluster, self.folder, ending=True),
+            served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS) as server,
+            Bare(self.client, BUSYBOX, COMMAND, simulated.SPEC) as bare,
+            StandIn(self.client, self._choices(server), parsed(HELLO), hold=False),
+        ):
+            await server.client.timed(HELLO)
+            before = await bare.rate("jobs", count)
+            cpu_s = server.cpu_s()
+            rate, p99_ms = await server.client.rate(HELLO, count)
+            cpu_s = server.cpu_s() - cpu_s
+            memory_mib = server.memory_mib()
+            await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, 60.0)
+            after = await bare.rate("jobs", count)
+        jobs = max(before, after)
+        self.figures.plain(f"{count} bare Jobs on simulated nodes, per s", f"{before:.0f}, {after:.0f}")
+        self.figures.at_least(f"{count} tasks there, per s", f"{rate:.0f}", rate / jobs, SIMULATED_LIMIT)
+        self.figures.plain("the server's CPU for each", f"{cpu_s / count * 1000:.1f} ms")
+        self.figures.plain("its memory then", f"{memory_mib:.0f} MiB")
+        self.figures.plain("p99 of a GET meanwhile", f"{p99_ms:.0f} ms")
+
+    async def memory(self) -> None:
+        count = 100 if self.quick else 1000
+        async with (
+            simulated.nodes(self.cluster, self.folder, ending=False),
+            served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS) as server,
+            StandIn(self.client, self._choices(server), parsed(HELLO), hold=True) as taskmasters,
+        ):
+            idle_mib = server.memory_mib()
+            ids = [await server.client.create(HELLO) for _ in range(count)]
+            await taskmasters.all_run(count)
+            for task_id in ids:
+                await server.client.reached(task_id, "RUNNING")
+            memory_mib = server.memory_mib()
+        self.figures.plain("the server's memory without tasks", f"{idle_mib:.0f} MiB")
+        self.figures.plain(f"with {count} tasks in flight", f"{memory_mib:.0f} MiB")
+
+    def _choices(self, server: Server) -> Choices:
+        return choices.cluster(server.settings, self.namespace)
+
+
+def parsed(task: dict[str, Any]) -> tes.Task:
+    return tes.decode(msgspec.json.encode(task))
+
+
+async def after_end(server: Server) -> float:
+    """Seconds from a failing program's end, by its own clock, to EXECUTOR_ERROR as the client sees it."""
+    task_id = await server.client.create(FAILING)
+    await server.client.ended(task_id, expected="EXECUTOR_ERROR")
+    seen = time.time()
+    stdout = (await server.client.get(task_id))["logs"][0]["logs"][0]["stdout"]
+    await asyncio.sleep(PAUSE_S)
+    return seen - cluster_line.own_clock(stdout)
+
+
+PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
+    "tasks": Bench.tasks,
+    "line": Bench.line,
+    "at-once": Bench.at_once,
+    "simulated": Bench.simulated,
+    "memory": Bench.memory,
+}
+
+
+async def measure(figures: Figures, parts: list[str], *, quick: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="tesk-bench-") as name, clusters.cluster(Path(name)) as cluster:
+        for part in parts:
+            with clusters.namespace(cluster) as namespace:
+                folder = Path(name, part)
+                shared = folder / "shared"
+                os.makedirs(shared)
+                clusters.share(cluster, namespace, shared)
+                client = await connected(cluster.kubeconfig, namespace)
+                await PARTS[part](Bench(figures, quick, cluster, namespace, shared, folder, client))
+                await client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench cluster", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*PARTS], help="which part; all by default")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    figures = Figures()
+    asyncio.run(measure(figures, options.only or [*PARTS], quick=options.quick))
+    figures.end()
+
+
+if __name__ == "__main__":
+    main()
