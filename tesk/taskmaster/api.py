@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -50,12 +51,18 @@ class ApiError(Exception):
 
 
 class Api:
-    """One namespace of the cluster that this pod runs in. Not for use by two threads at once, but for `watch`."""
+    """One namespace of the cluster that this pod runs in, by one connection: not for use by two threads at once."""
 
     def __init__(self, host: str, port: int, namespace: str, account: Path = ACCOUNT) -> None:
         self._host, self._port, self.namespace, self._account = host, port, namespace, account
         self._tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
         self._connection: http.client.HTTPSConnection | None = None
+
+    def beside(self) -> "Api":
+        """The same for another thread."""
+        other = copy(self)
+        other._connection = None
+        return other
 
     def close(self) -> None:
         if self._connection is not None:
@@ -95,12 +102,17 @@ class Api:
             return b""
 
     def watch(self, kind: str, selector: str, version: str) -> Iterator[bytes]:
-        """Lines of a watch that begins after `version`, until the server or a silence ends it. Raises ApiError."""
+        """Lines of a watch that begins after `version`, until the server or a silence ends it. Raises ApiError.
+
+        It takes the connection that there is: of a list before it, for one.
+        """
         query = {
             "watch": "1", "labelSelector": selector, "resourceVersion": version,
             "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S),
         }  # fmt: skip
-        with contextlib.closing(self._connect(SILENCE_S)) as connection:
+        connection, self._connection = self._connection or self._connect(TIMEOUT_S), None
+        with contextlib.closing(connection):
+            connection.sock.settimeout(SILENCE_S)
             connection.request("GET", f"{self._path(kind)}?{urlencode(query)}", headers=self._headers())
             answer = connection.getresponse()
             if answer.status != 200:
@@ -163,15 +175,14 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
 
     `change` raises ApiError for an event that ends the watch (410: its version is too old), and ValueError for a line
     that was cut short; then it is listed again.
-    Watched by a connection of its own, so that a silent one holds up nothing else.
+    By a connection of its own, so that a silent one holds up nothing else.
     """
-    lister = Api(api._host, api._port, api.namespace, api._account)
+    own = api.beside()
     while True:
-        version = replace(lister.find(kind, labelSelector=selector))
-        lister.close()
+        version = replace(own.find(kind, labelSelector=selector))
         try:
             while True:
-                for line in api.watch(kind, selector, version):
+                for line in own.watch(kind, selector, version):
                     version = change(line)
         except ApiError as error:
             log.info("watching %s: %s; listing again", kind, error)

@@ -64,6 +64,7 @@ class Life:
         self._plan = layout(task)
         self._record = Record(State.QUEUED, [])
         self._so_far = b""
+        self._is_recorded = False
 
     def live(self) -> State:
         """Takes the task to its end, whatever has been done of it before."""
@@ -152,11 +153,15 @@ class Life:
                 if code := entries[n].exit_code:
                     ignored = "" if self._fails(n) else ", ignored"
                     self._note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
-                if not self._fails(n):
+                if not self._fails(n) and self._goes_on_after(n):
                     self._save()
             if self._fails(n):
                 return True
         return False
+
+    def _goes_on_after(self, n: int) -> bool:
+        """False when the task's end is recorded next."""
+        return n + 1 < len(self.task.executors) or not self._plan.is_empty
 
     def _fails(self, n: int) -> bool:
         if n in self._record.now.overdue:
@@ -189,14 +194,14 @@ class Life:
         patience = Patience(self.cluster, endings.time_limit(self.task, self.cluster))
         while True:
             turn, pod, told = self._board.look(name)
-            for each in told:
-                if isinstance(each, Started):
-                    self._runs(each.at)
-                    patience.started(each.at)
             ours = n in self._record.now.overdue
             last = told[-1] if told and isinstance(told[-1], Ended) else None
             if last and (ours or not last.terminated):
                 return last
+            for each in told:
+                if isinstance(each, Started):
+                    self._runs(each.at)
+                    patience.started(each.at)
             try:
                 pod = self._present(name, pod)
             except Lost:
@@ -359,33 +364,34 @@ class Life:
             self._api.delete("persistentvolumeclaims", names.claim(self.task_id, len(self._record.attempts)))
 
     def _recall(self) -> None:
-        """Takes up the record of an earlier life, or begins one."""
+        """Takes up the record of an earlier life, or begins one, which is made when there is something to record."""
         found = self._api.get("configmaps", names.task_object(self.task_id))
         if found is not None:
             self._record = records.unpack(endings.recorded(found))
+            self._is_recorded = True
             log.info("going on with the record of an earlier life: %s", self._record.state.name)
             return
         self._record.attempts.append(Attempt(TaskLog(start_time=now())))
-        self._create_record()
 
     def _save(self) -> None:
         """Makes the record durable; a ConfigMap that somebody removed is made again."""
-        data = manifests.binary({names.RECORD_KEY: records.pack(self._record)})
-        if self._api.merge("configmaps", names.task_object(self.task_id), {"binaryData": data}) is None:
-            self._create_record()
+        name, data = names.task_object(self.task_id), records.pack(self._record)
+        change = {"binaryData": manifests.binary({names.RECORD_KEY: data})}
+        if self._is_recorded and self._api.merge("configmaps", name, change) is not None:
+            return
+        made = self._create_record(manifests.status(self.task_id, self.cluster, self._owner_uid, data))
+        self._is_recorded = made or self._api.merge("configmaps", name, change) is not None
 
-    def _create_record(self) -> None:
-        manifest = manifests.status(self.task_id, self.cluster, self._owner_uid, records.pack(self._record))
+    def _create_record(self, manifest: Manifest) -> bool:
+        """Makes the ConfigMap, as soon as a quota has room for it; False if there is one."""
         while True:
             try:
-                self._api.create("configmaps", manifest)
+                return self._api.create("configmaps", manifest) is not None
             except ApiError as error:
                 if not error.is_quota:
                     raise
                 log.warning("the record waits for room: %s", error)
                 time.sleep(QUOTA_PAUSE_S)
-            else:
-                return
 
     def _place(self) -> Place:
         bound = self.cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty
