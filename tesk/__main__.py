@@ -22,8 +22,9 @@ def main() -> int:
     """Runs the command line; the exit code. click may end the process itself."""
     words = sys.argv[1:]
     if words and words[0] in LIGHT:
-        # msgspec would import it, though Python has all of it since 3.11: a quarter of a taskmaster's start.
-        sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+        if words[0] != "filer":  # whose storage libraries need it
+            # msgspec would import it, though Python has all of it since 3.11: a quarter of a taskmaster's start.
+            sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
         module = "tesk.pod.filer" if words[0] == "filer" and "--pod" in words else LIGHT[words[0]]
         command: Callable[[Sequence[str]], int] = import_module(module).main
         return command(words[1:])
