@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from tesk.engines.kubernetes import observe
-from tesk.engines.kubernetes.objects import Pod
+from tesk.engines.kubernetes.objects import Event, Pod, PodSpec
 
 EXITED = {"exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
 ROOT = "container has runAsNonRoot and image will run as root"
@@ -43,6 +43,11 @@ def condition(kind: str, status: str, reason: str, message: str) -> dict[str, An
         (condition("DisruptionTarget", "True", "DeletionByTaintManager", ""), {}, "node was lost or tainted"),
         (condition("DisruptionTarget", "True", "NewReason", "x"), {}, "NewReason: x"),
         (condition("DisruptionTarget", "False", "x", "x"), {}, None),
+        (
+            containers(filer={"terminated": {**EXITED, "reason": "ContainerStatusUnknown"}}),
+            {},
+            "not know how filer",
+        ),
     ],
 )
 def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | None) -> None:
@@ -66,6 +71,65 @@ def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | Non
 def test_trouble(status: dict[str, Any], kind: str | None, hopeless: bool) -> None:
     found = observe.trouble(pod(status))
     assert (found and found.kind, bool(found and found.hopeless)) == (kind, hopeless)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("0/1 nodes are available: 1 Insufficient memory.", "room"),
+        ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "volume"),
+        ('0/1 nodes are available: persistentvolumeclaim "tesk-1" is being deleted.', "volume"),
+        ("0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.", "volume"),
+        ('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded', "volume"),
+        ("0/2 nodes are available: 2 node(s) had volume node affinity conflict.", "volume"),
+        ("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had volume node affinity conflict.", "room"),
+    ],
+)
+def test_a_volume_that_cannot_be_had_is_told_from_a_lack_of_room(words: str, kind: str) -> None:
+    found = observe.trouble(pod(condition("PodScheduled", "False", "Unschedulable", words)))
+    assert found
+    assert (found.kind, found.words) == (kind, words)
+
+
+def event(kind: str, reason: str, message: str = "m") -> Event:
+    return msgspec.convert({"metadata": {}, "type": kind, "reason": reason, "message": message}, Event)
+
+
+SCHEDULED, PULLING = event("Normal", "Scheduled"), event("Normal", "Pulling", 'Pulling image "x"')
+LATE, MOUNT = event("Warning", "FailedScheduling"), event("Warning", "FailedMount", "no such secret")
+ASIDE = "pod p has not been taken up by the scheduler yet"
+CONSUMER, NOBODY = event("Normal", "WaitForFirstConsumer"), event("Normal", "ExternalProvisioning", "waits for x")
+
+
+@pytest.mark.parametrize(
+    ("node", "events", "kind", "words"),
+    [
+        ("n", [], None, ""),
+        ("n", [LATE, SCHEDULED], None, ""),
+        ("n", [SCHEDULED, PULLING], "wait", 'Pulling image "x"'),
+        ("n", [SCHEDULED, PULLING, event("Normal", "Pulled")], None, ""),
+        ("n", [SCHEDULED, MOUNT], "start", "FailedMount: no such secret"),
+        ("n", [MOUNT, event("Normal", "Pulled")], None, ""),
+        ("n", [LATE], None, ""),
+        ("", [], "wait", ASIDE),
+        ("", [CONSUMER], "wait", ASIDE),
+        ("", [CONSUMER, NOBODY], "volume", "its scratch volume: ExternalProvisioning: waits for x"),
+        (
+            "",
+            [NOBODY, event("Normal", "ProvisioningSucceeded")],
+            "wait",
+            ASIDE,
+        ),
+    ],
+)
+def test_what_only_events_tell(node: str, events: list[Event], kind: str | None, words: str) -> None:
+    seen = msgspec.structs.replace(pod({}), spec=PodSpec(node))
+    found = observe.trouble_told(seen, events)
+    assert (found and found.kind, found.words if found else "") == (kind, words)
+
+
+def test_the_scheduler_s_words_stand_where_a_claim_has_none() -> None:
+    assert observe.trouble_told(pod(condition("PodScheduled", "False", "Unschedulable", "x")), []) is None
 
 
 def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
