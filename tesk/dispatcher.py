@@ -239,8 +239,10 @@ class Dispatcher:
         await self._store.advance(task_id, State.SYSTEM_ERROR, TaskLog(system_logs=[f"error: {reason}"]))
 
     def _reported(self, task_id: TaskId, status: TaskStatus) -> None:
-        """Takes a report: the newest waits to be recorded, by one recorder per task."""
+        """Takes a report: the newest waits to be recorded, by one recorder per task. It may mean room for another."""
         self._pending[task_id] = status
+        if self._queue:
+            self._wake.set()
         if task_id not in self._recording:
             self._recording.add(task_id)
             self._spawn(self._record(task_id), f"record {task_id}")

@@ -9,9 +9,9 @@ from msgspec import UNSET
 from tesk.engines.base import TaskStatus
 from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.objects import Event, Job, Pod
+from tesk.engines.kubernetes.objects import Event, Job, Pod, PodSpec
 from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.kubernetes.standing import Known, cancelled, hopeless, newest, running, standing
+from tesk.engines.kubernetes.standing import Known, cancelled, has_room, hopeless, newest, running, standing
 from tesk.tes import ExecutorLog, State, TaskLog
 
 CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
@@ -157,3 +157,31 @@ def test_the_newest_warning_counts() -> None:
     assert found is not None
     assert found.message == "new"
     assert newest([]) is None
+
+
+def executor(node: str = "") -> Pod:
+    labels = names.labels("i", "1", names.EXECUTOR_ROLE)
+    return msgspec.convert(
+        {"metadata": {"name": "tesk-1-executor-0", "labels": labels}, "spec": {"nodeName": node}}, Pod
+    )
+
+
+QUOTA = 'pods "tesk-1-executor-1" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2, limited: pods=2'
+PULL = "busybox: ErrImagePull"
+PLACED = msgspec.structs.replace(taskmaster(), spec=PodSpec("node-1"))
+
+
+@pytest.mark.parametrize(
+    ("known", "answer"),
+    [
+        (seen(), False),
+        (seen(PLACED), False),
+        (seen(taskmaster(), executor("node-1")), False),
+        (seen(PLACED, executor()), False),
+        (seen(PLACED, executor("node-1")), True),
+        (seen(PLACED, executor("node-1"), record=record(State.RUNNING, waiting=QUOTA)), False),
+        (seen(PLACED, executor("node-1"), record=record(State.RUNNING, waiting=PULL)), True),
+    ],
+)
+def test_a_task_has_room_once_all_its_pods_have_nodes_and_one_of_them_works(known: Known, answer: bool) -> None:
+    assert has_room(known) is answer

@@ -24,7 +24,7 @@ from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.rights import Rights
-from tesk.engines.kubernetes.standing import Known, cancelled, running, standing
+from tesk.engines.kubernetes.standing import Known, cancelled, has_room, running, standing
 from tesk.engines.kubernetes.waiting import Waiting
 from tesk.engines.kubernetes.watch import Cache
 from tesk.settings import Settings
@@ -74,6 +74,7 @@ class KubernetesEngine:
         self._known: dict[TaskId, Known] = {}
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
+        self._waiting: set[TaskId] = set()
         self._gate = asyncio.Semaphore(MOST_SUBMITTING)
 
     async def open(self, report: Report) -> None:
@@ -120,12 +121,16 @@ class KubernetesEngine:
         self._caches.clear()
         self._known.clear()
         self._following.clear()
+        self._waiting.clear()
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     async def capacity(self) -> Capacity:
-        return Capacity(tasks=self._settings.max_active_tasks or MOST_ACTIVE)
+        """Tasks that wait for room hold some by their taskmasters: without a limit they could hold it all."""
+        most = self._settings.max_active_tasks or MOST_ACTIVE
+        more = max(0, self._settings.max_waiting_tasks - len(self._waiting))
+        return Capacity(tasks=min(most, len(self._following.keys() | self._ending.keys()) + more))
 
     async def submit(self, job: Job) -> None:
         if job.id in self._following:
@@ -140,7 +145,7 @@ class KubernetesEngine:
 
     async def cancel(self, task_id: TaskId) -> None:
         with self._end(task_id) as (known, changed):
-            following = self._following.pop(task_id, None)
+            following = self._unfollow(task_id)
             await self._stop_submitting(following)
             client, chosen = self._opened()
             pod = live.pod(task_id, known.record)
@@ -154,7 +159,7 @@ class KubernetesEngine:
 
     async def forget(self, task_id: TaskId) -> None:
         with self._end(task_id) as (known, changed):
-            following = self._following.pop(task_id, None)
+            following = self._unfollow(task_id)
             await self._stop_submitting(following)
             client, chosen = self._opened()
             parts = following.parts if following else 0
@@ -232,6 +237,10 @@ class KubernetesEngine:
         following = self._following.get(task_id)
         if following is not None and following.made:
             await self._make(following)
+
+    def _unfollow(self, task_id: TaskId) -> Following | None:
+        self._waiting.discard(task_id)
+        return self._following.pop(task_id, None)
 
     async def _stop_submitting(self, following: Following | None) -> None:
         """Nothing of the task is made any more. A request that is under way comes to its end: it may be carried out."""
@@ -317,6 +326,10 @@ class KubernetesEngine:
             if known.is_gone:
                 del self._known[task_id]
             return
+        if has_room(known):
+            self._waiting.discard(task_id)
+        else:
+            self._waiting.add(task_id)
         status = standing(known)
         if status is not None and status != following.reported:
             following.reported = status

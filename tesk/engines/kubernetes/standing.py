@@ -16,6 +16,7 @@ from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import Event, Job, Pod
 from tesk.engines.kubernetes.record import Record
+from tesk.engines.kubernetes.refusal import is_quota
 from tesk.tes import ExecutorLog, State, TaskLog
 
 TERMINATED: Final = 128 + 15
@@ -82,6 +83,13 @@ def standing(known: Known) -> TaskStatus | None:
     if known.job is None and not waiting:
         return None
     return TaskStatus(State.QUEUED, TaskLog(system_logs=[f"waiting: {waiting}"] if waiting else UNSET))
+
+
+def has_room(known: Known) -> bool:
+    """True once the cluster has taken in what runs the task, so that it waits for nothing that others may hold."""
+    works = any(pod.metadata.labels.get(names.ROLE) != names.TASKMASTER for pod in known.pods.values())
+    held = known.record is not None and is_quota(known.record.waiting)
+    return works and not held and all(pod.spec.node_name for pod in known.pods.values())
 
 
 def hopeless(known: Known, limits: Cluster, moment: float) -> str | None:

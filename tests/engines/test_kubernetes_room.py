@@ -1,0 +1,28 @@
+"""Many tasks where there is room for few: none keeps the room that others need to go on."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from tesk.settings import Settings
+from tests.engines import strikes
+from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.running import sh, started
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+
+async def test_taskmasters_do_not_take_all_the_room_that_their_executors_need(
+    place: KubernetesPlace, settings: Settings
+) -> None:
+    settings = msgspec.structs.replace(settings, max_waiting_tasks=1)
+    await asyncio.to_thread(strikes.limit, place, pods=2)
+    try:
+        async with started(settings) as tesk:
+            ids = [await tesk.create(executors=[sh("echo x")]) for _ in range(3)]
+            for task_id in ids:
+                assert (await tesk.ended(task_id, 120))["state"] == "COMPLETE"
+            assert await place.leftovers(settings) == []
+    finally:
+        await asyncio.to_thread(strikes.lift, place)
