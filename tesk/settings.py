@@ -135,7 +135,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     transfer_timeout_s: Annotated[
         float, Meta(description="time without a byte after which a transfer is tried again", gt=0)
     ] = 60.0
-    transfer_concurrency: Annotated[int, Meta(description="files moved at once by one filer", ge=1)] = 8
+    transfer_concurrency: Annotated[
+        int, Meta(description="files, and parts of large ones, moved at once by one filer, at most", ge=1)
+    ] = 8
+    transfer_allow: Annotated[
+        tuple[str, ...], Meta(description="hosts that transfers may reach: names, .domains, networks; none: all")
+    ] = ()
+    transfer_deny: Annotated[
+        tuple[str, ...], Meta(description="hosts that transfers must not reach: names, .domains, networks")
+    ] = ()
 
     service_id: Annotated[str, Meta(description="service-info: id, in reverse domain notation")] = "org.ga4gh.tesk"
     service_name: Annotated[str, Meta(description="service-info: name")] = "tesk"

@@ -18,10 +18,20 @@ class Stopped(Exception):
 
 
 class TransferError(Exception):
-    """A transfer that failed. `passing`: the same call may work later; `tries`: how many were made."""
+    """A transfer that failed. `passing`: the same call may work later; `tries`: how many were made.
+
+    `pushed_back`: the store said, or showed, that it is asked for too much at once.
+    """
 
     def __init__(
-        self, answer: str, advice: str = "", *, passing: bool = False, retry_after_s: float = 0, tries: int = 1
+        self,
+        answer: str,
+        advice: str = "",
+        *,
+        passing: bool = False,
+        retry_after_s: float = 0,
+        tries: int = 1,
+        pushed_back: bool = False,
     ) -> None:
         super().__init__(answer)
         self.answer = answer
@@ -29,10 +39,19 @@ class TransferError(Exception):
         self.passing = passing
         self.retry_after_s = retry_after_s
         self.tries = tries
+        self.pushed_back = pushed_back
 
 
 class NotFound(TransferError):
     """Nothing is there."""
+
+
+class Changed(TransferError):
+    """The store has other bytes now than those that were begun with."""
+
+
+class Damaged(TransferError):
+    """What arrived is not what was sent."""
 
 
 def redact(url: str) -> str:

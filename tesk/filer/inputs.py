@@ -1,22 +1,23 @@
 """Brings a task's inputs into its scratch volume.
 
 First every input is looked up (all at once): a file is one arrival, a directory as many as it holds. Then the list
-is merged, later inputs winning, so that no file is fetched in vain. Then files are fetched under hidden names and
-renamed into place, as private copies that any user of the image can run and change (0777).
+is merged, later inputs winning, so that no file is fetched in vain. Then files are fetched under hidden names, each
+URL once, and renamed into place, as private copies that any user of the image can run and change (0777).
 """
 
+import contextlib
 import os
 import posixpath
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from tesk.filer.copies import copy
+from tesk.filer.download import Download
 from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import DIRECTORY, Scratch, open_beneath
-from tesk.filer.plan import FilerSettings, InputsPlan
-from tesk.filer.retry import persist
-from tesk.filer.schemes import Kind, Scheme
+from tesk.filer.plan import InputsPlan
+from tesk.filer.schemes import Kind
 from tesk.filer.scratch import prepare, staging
 from tesk.filer.step import Step
 from tesk.filer.streams import Sink
@@ -46,7 +47,7 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     found: list[list[Arrival]] = [[] for _ in plan.inputs]
 
     def look_up(n: int, given: Input) -> None:
-        found[n] = _arrivals(given, plan.settings, step)
+        found[n] = _arrivals(given, step)
 
     step.run([partial(look_up, n, given) for n, given in enumerate(plan.inputs)])
     directories, files = merge(found)
@@ -57,10 +58,10 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     for path in directories:
         _make_directory(scratch, path)
     with staging(scratch.root) as folder:
-        step.run([partial(_fetch, arrival, scratch, folder, plan.settings, step) for arrival in files])
+        step.run([_Arriving(same, scratch, folder, step).begin for same in twins(files)])
 
 
-def _arrivals(given: Input, settings: FilerSettings, step: Step) -> list[Arrival]:
+def _arrivals(given: Input, step: Step) -> list[Arrival]:
     path = posixpath.normpath("/" + given.path.lstrip("/"))
     if given.content or not given.url:
         content = given.content or ""
@@ -69,10 +70,10 @@ def _arrivals(given: Input, settings: FilerSettings, step: Step) -> list[Arrival
     url = given.url
     try:
         scheme = step.schemes.of(url)
-        kind, size = persist(lambda: scheme.find(url, declared), settings.retries, step.halt)
+        kind, size = step.persist(lambda: scheme.find(url, declared))
         if kind is Kind.FILE:
             return [Arrival(path, False, url, None, size)]
-        entries = persist(lambda: list(scheme.entries(url)), settings.retries, step.halt)
+        entries = step.persist(lambda: list(scheme.entries(url)))
     except TransferError as error:
         raise _failed(given.url, error) from error
     below = [Arrival(path, True, url)]
@@ -122,38 +123,77 @@ def _make_directory(scratch: Scratch, path: str) -> None:
         ) from error
 
 
-def _fetch(arrival: Arrival, scratch: Scratch, folder: str, settings: FilerSettings, step: Step) -> None:
-    temporary = os.path.join(folder, os.urandom(8).hex())
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        sink = Sink(fd, step.meter)
-        if arrival.content is not None:
-            sink.write(arrival.content.encode())
-        else:
-            _download(arrival, step.schemes.of(arrival.url), sink, settings, step.halt)
+class _Arriving:
+    """Arrivals of the same bytes: fetched once under a hidden name, copied for each further path."""
+
+    def __init__(self, twins: Sequence[Arrival], scratch: Scratch, folder: str, step: Step) -> None:
+        self.first, *self.others = twins
+        self._scratch = scratch
+        self._folder = folder
+        self._step = step
+        self._temporary = ""
+        self._fd = -1
+
+    def begin(self) -> None:
+        """The job that fetches it, or begins to. Raises TransferError (a whole sentence), Stopped."""
+        with _told(self.first):
+            self._temporary, self._fd = self._new()
+        if self.first.content is None:
+            url, size = self.first.url, self.first.size
+            job = Download(url, size, self._fd, self._step, self.done, self.ended, partial(_told, self.first)).run
+            job()
+            return
+        try:
+            with _told(self.first):
+                Sink(self._fd, self._step.meter).write(self.first.content.encode())
+            self.done()
+        finally:
+            self.ended()
+
+    def _new(self) -> tuple[str, int]:
+        temporary = os.path.join(self._folder, os.urandom(8).hex())
+        return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def done(self) -> None:
+        for arrival in self.others:
+            with _told(arrival):
+                temporary, fd = self._new()
+                try:
+                    copy(self._fd, Sink(fd, self._step.meter))
+                    self._place(arrival, temporary, fd)
+                finally:
+                    os.close(fd)
+        with _told(self.first):
+            self._place(self.first, self._temporary, self._fd)
+
+    def _place(self, arrival: Arrival, temporary: str, fd: int) -> None:
         os.fchmod(fd, 0o777)
-        _place(scratch, temporary, arrival)
+        parent, name = self._scratch.open_parent(arrival.path)
+        try:
+            os.rename(temporary, name, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
+        self._step.meter.add(0, files=1)
+
+    def ended(self) -> None:
+        os.close(self._fd)
+
+
+@contextlib.contextmanager
+def _told(arrival: Arrival) -> Iterator[None]:
+    """Makes what goes wrong with an arrival a whole sentence."""
+    try:
+        yield
     except TransferError as error:
         raise _failed(arrival.url or arrival.path, error) from error
     except OSError as error:
         failure = from_file(error, f"writing {printable(arrival.path)}")
         raise _failed(arrival.url or arrival.path, failure) from error
-    finally:
-        os.close(fd)
-    step.meter.add(0, files=1)
 
 
-def _download(arrival: Arrival, scheme: Scheme, sink: Sink, settings: FilerSettings, halt: threading.Event) -> None:
-    def attempt() -> None:
-        sink.restart()
-        scheme.fetch(arrival.url, sink)
-
-    persist(attempt, settings.retries, halt)
-
-
-def _place(scratch: Scratch, temporary: str, arrival: Arrival) -> None:
-    parent, name = scratch.open_parent(arrival.path)
-    try:
-        os.rename(temporary, name, dst_dir_fd=parent)
-    finally:
-        os.close(parent)
+def twins(files: Sequence[Arrival]) -> list[list[Arrival]]:
+    """The files in order, those of one URL together."""
+    together: dict[str, list[Arrival]] = {}
+    for n, arrival in enumerate(files):
+        together.setdefault(arrival.url or f"content {n}", []).append(arrival)
+    return list(together.values())

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 from tesk.filer.errors import NotFound, TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import READ, Scratch, kind, look, walk
 from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Warned
-from tesk.filer.retry import persist
 from tesk.filer.step import Step
 from tesk.filer.streams import Source
 from tesk.filer.wildcards import expand
@@ -55,7 +54,7 @@ def push_outputs(plan: OutputsPlan, step: Step) -> None:
             failures.append(error.answer)
         return isinstance(error, TransferError)
 
-    step.run([partial(_push, departure, scratch, plan.settings, step) for departure in wanted], failed)
+    step.run([partial(_push, departure, scratch, step) for departure in wanted], failed)
     if failures:
         raise TransferError(_told(failures))
 
@@ -125,11 +124,11 @@ def _leads_out(scratch: Scratch, path: str) -> str:
     return f"; it is a link to {printable(target)}, which is not among the task's files"
 
 
-def _push(departure: Departure, scratch: Scratch, settings: FilerSettings, step: Step) -> None:
+def _push(departure: Departure, scratch: Scratch, step: Step) -> None:
     try:
         scheme = step.schemes.of(departure.url)
         if departure.is_directory:
-            persist(lambda: scheme.make_directory(departure.url), settings.retries, step.halt)
+            step.persist(lambda: scheme.make_directory(departure.url))
             return
         fd = scratch.open(departure.canonical, READ)
         try:
@@ -139,7 +138,7 @@ def _push(departure: Departure, scratch: Scratch, settings: FilerSettings, step:
                 source.restart()
                 scheme.push(source, departure.url)
 
-            persist(attempt, settings.retries, step.halt)
+            step.persist(attempt)
         finally:
             os.close(fd)
     except TransferError as error:

@@ -12,13 +12,18 @@ from tesk.tes import Input, Output
 
 
 class FilerSettings(Struct, frozen=True, omit_defaults=True):
-    """How transfers behave. `file_roots`: folders that file: URLs and bare paths may use; none by default."""
+    """How transfers behave. `file_roots`: folders that file: URLs and bare paths may use; none by default.
+
+    `allow` and `deny` are names, addresses and networks: see tesk.filer.reach.
+    """
 
     file_roots: tuple[str, ...] = ()
     missing_outputs: Literal["warning", "error"] = "warning"
     retries: int = 5
     timeout_s: float = 60.0
     concurrency: int = 8
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
 
 
 class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_field="step"):

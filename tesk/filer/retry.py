@@ -1,6 +1,7 @@
 """Tries again what may pass: exponential back-off with jitter, or the wait that the server asked for.
 
-Only the errors that a scheme marks as passing are tried again; a lasting one ends at once.
+Only the errors that a scheme marks as passing are tried again; a lasting one ends at once. A wait never counts against
+a transfer that makes headway.
 """
 
 import os
@@ -13,6 +14,7 @@ from tesk.filer.errors import Stopped, TransferError
 FIRST_DELAY_S: Final = 0.25
 LONGEST_DELAY_S: Final = 30.0
 LONGEST_ASKED_S: Final = 300.0
+WORTH_BYTES: Final = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -24,19 +26,33 @@ def delay_s(tries: int, asked_s: float, chance: float) -> float:
     return float(min(FIRST_DELAY_S * 2 ** (tries - 1), LONGEST_DELAY_S) * (0.5 + chance / 2))
 
 
-def persist(call: Callable[[], T], retries: int, stop: threading.Event) -> T:
-    """The result of `call`, tried 1 + `retries` times. Raises TransferError with its tries, or Stopped."""
+def persist(
+    call: Callable[[], T],
+    retries: int,
+    stop: threading.Event,
+    moved: Callable[[], int] = lambda: 0,
+    heed: Callable[[TransferError], None] = lambda _: None,
+) -> T:
+    """The result of `call`, tried 1 + `retries` times. Raises TransferError with its tries, or Stopped.
+
+    `moved` says how many bytes a call that goes on where it was has behind it: one that came along counts as a first
+    try again, so that a large file survives any number of cuts. `heed` hears of each passing error.
+    """
     tries = 0
+    behind = moved()
     while True:
         if stop.is_set():
             raise Stopped
         try:
             return call()
         except TransferError as error:
+            if moved() - behind >= WORTH_BYTES:
+                tries, behind = 0, moved()
             tries += 1
             error.tries = max(error.tries, tries)
             if not error.passing or tries > retries:
                 raise
+            heed(error)
             wait = delay_s(tries, error.retry_after_s, os.urandom(1)[0] / 256)
         if stop.wait(wait):
             raise Stopped

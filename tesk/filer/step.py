@@ -7,10 +7,14 @@ time, in whatever thread they arise.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
+from tesk.filer import retry
+from tesk.filer.errors import TransferError
+from tesk.filer.pace import Pace
 from tesk.filer.plan import Event, FilerSettings, Progress, Warned
-from tesk.filer.pool import Job, run_all
+from tesk.filer.pool import Job, Pool
+from tesk.filer.reach import Reach
 from tesk.filer.schemes import Context, Schemes
 from tesk.filer.streams import Meter
 
@@ -18,16 +22,19 @@ PROGRESS_INTERVAL_S: Final = 2.0
 MAX_WARNINGS: Final = 100
 
 Emit = Callable[[Event], None]
+T = TypeVar("T")
 
 
 class Step:
     """Closed by whoever made it."""
 
     def __init__(self, settings: FilerSettings, emit: Emit, stop: threading.Event) -> None:
+        self.settings = settings
         self.halt = threading.Event()
         self.meter = Meter(self.halt)
-        self.schemes = Schemes(Context(settings, self.meter, self.warn))
-        self._concurrency = settings.concurrency
+        self.schemes = Schemes(Context(settings, self.meter, self.warn, Reach(settings.allow, settings.deny)))
+        self._pace = Pace(settings.concurrency, time.monotonic())
+        self._pool: Pool | None = None
         self._emit = emit
         self._stop = stop
         self._lock = threading.Lock()
@@ -47,16 +54,46 @@ class Step:
             self.emit(Warned("further warnings are left out"))
 
     def run(self, jobs: Sequence[Job], failed: Callable[[Exception], bool] = lambda _: False) -> None:
-        """Runs all jobs; see pool.run_all."""
-        if jobs:
-            run_all(jobs, self._concurrency, self._stop, self.halt, failed, self._tell, self.schemes.close)
+        """Runs all jobs and those that they add. `failed` hears of each exception and says whether to go on.
 
-    def _tell(self) -> None:
+        Raises Stopped, or what `failed` would not go on from. Then `halt` is set and every connection is ended, which
+        ends the waits of the other jobs.
+        """
+        if not jobs:
+            return
+        self._pool = Pool(self._pace.limit, self.halt)
+        self._pool.add(jobs)
+        try:
+            self._pool.run(self._stop, failed, self._tick)
+        except BaseException:
+            self.halt.set()
+            self.schemes.close()
+            raise
+        finally:
+            self._pool.close()
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """More jobs, from within one; they go before those that wait."""
+        assert self._pool is not None
+        self._pool.add(jobs, first=True)
+
+    def persist(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
+        """The result of `call`, tried again as the settings say; see retry.persist."""
+        return retry.persist(call, self.settings.retries, self.halt, moved, self._heed)
+
+    def _heed(self, error: TransferError) -> None:
+        if error.pushed_back:
+            self._pace.pushed_back(time.monotonic())
+
+    def _tick(self) -> None:
         now = time.monotonic()
+        meter = self.meter
+        if self._pool is not None:
+            self._pace.look(now, meter.bytes_done, meter.files_done)
+            self._pool.allow(self._pace.limit)
         if now - self._told_at < PROGRESS_INTERVAL_S:
             return
         self._told_at = now
-        meter = self.meter
         self.emit(Progress(meter.bytes_done, meter.files_done, meter.bytes_total, meter.files_total))
 
     def close(self) -> None:

@@ -1,13 +1,15 @@
 """The local end of each transfer: a Sink that is written, a Source that is read, a Meter that counts both.
 
 Every byte passes a Meter, which is where a step that was told to stop notices it, and where a retry gives back what
-its broken try had counted.
+its broken try had counted. A large file may have several sinks, one for each part that is on its way.
 """
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Final
 
+from tesk.filer.checksums import Checksum
 from tesk.filer.errors import Stopped, TransferError
 
 BLOCK: Final = 1024 * 1024
@@ -36,17 +38,55 @@ class Meter:
 
 
 class Sink:
-    """A new file that a scheme fills from its start; `fd` may be written directly where `advance` is told."""
+    """A stretch of a new file, from `begin` up to `end`, that a scheme fills in order.
 
-    def __init__(self, fd: int, meter: Meter) -> None:
+    `end` is None until the size is known. `expected` is the size that a listing told, `total` what the store says
+    when it is asked for the file itself; `version` is what the store calls these very bytes (an ETag, say).
+    """
+
+    def __init__(
+        self, fd: int, meter: Meter, begin: int = 0, end: int | None = None, *, expected: int | None = None
+    ) -> None:
         self.fd = fd
+        self.begin = begin
+        self.end = end
+        self.expected = expected
+        self.total: int | None = None
+        self.version = ""
+        self.checksums: list[Checksum] = []
+        self.share: Callable[[Sink], int] | None = None
         self.size = 0
         self._meter = meter
 
+    @property
+    def position(self) -> int:
+        """Where in the file the next byte belongs."""
+        return self.begin + self.size
+
+    @property
+    def is_full(self) -> bool:
+        return self.end is not None and self.position >= self.end
+
+    def room(self, most: int) -> int:
+        """How many of `most` bytes still belong to this stretch."""
+        return most if self.end is None else min(most, self.end - self.position)
+
+    def offer(self, size: int, version: str) -> None:
+        """Tells, before the first byte, that the file has `size` bytes and can be fetched by `fetch_part`.
+
+        From then on `end` is set, and may be less than `size`: others fetch what lies behind it. A later try goes on
+        where this one ended.
+        """
+        self.total, self.version = size, version
+        self.end = self.share(self) if self.share else size
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         rest = memoryview(data)
+        position = self.position
         while rest:
-            rest = rest[os.write(self.fd, rest) :]
+            written = os.pwrite(self.fd, rest, position)
+            rest = rest[written:]
+            position += written
         self.advance(len(data))
 
     def advance(self, n_bytes: int) -> None:
@@ -56,11 +96,12 @@ class Sink:
         self._meter.check()
 
     def restart(self) -> None:
-        """Empty again, for the next try."""
-        os.ftruncate(self.fd, 0)
-        os.lseek(self.fd, 0, os.SEEK_SET)
+        """Empty again, for a try from the start."""
+        if not self.begin:
+            os.ftruncate(self.fd, 0)
         self._meter.add(-self.size)
         self.size = 0
+        self.checksums = []
 
 
 class Source:

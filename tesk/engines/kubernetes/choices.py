@@ -33,6 +33,8 @@ def cluster(settings: Settings, namespace: str) -> Cluster:
         retries=settings.transfer_retries,
         timeout_s=settings.transfer_timeout_s,
         concurrency=settings.transfer_concurrency,
+        allow=settings.transfer_allow,
+        deny=settings.transfer_deny,
     )
     return Cluster(namespace=namespace, **{key: value for key, value in chosen.items() if key != "namespace"})
 

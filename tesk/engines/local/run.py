@@ -296,6 +296,8 @@ class Run:
             retries=settings.transfer_retries,
             timeout_s=settings.transfer_timeout_s,
             concurrency=settings.transfer_concurrency,
+            allow=settings.transfer_allow,
+            deny=settings.transfer_deny,
         )
 
 

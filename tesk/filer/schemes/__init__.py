@@ -9,10 +9,11 @@ import importlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from tesk.filer.errors import TransferError
 from tesk.filer.plan import FilerSettings
+from tesk.filer.reach import Reach
 from tesk.filer.streams import Meter, Sink, Source
 
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
@@ -46,12 +47,14 @@ class Context(NamedTuple):
     settings: FilerSettings
     meter: Meter
     warn: Callable[[str], None]
+    reach: Reach = Reach()
 
 
 class Scheme(Protocol):
     """One kind of storage. Threads call it at once; each method raises TransferError or Stopped.
 
     A call makes one try: the caller repeats what failed with a passing error, on a restarted Sink or Source.
+    Connections are made by `Context.reach`, which knows where tasks may not go.
     """
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
@@ -64,7 +67,11 @@ class Scheme(Protocol):
         """The URL of what lies at `relative` below the directory `url`, escaped as the scheme wants it."""
 
     def fetch(self, url: str, sink: Sink) -> None:
-        """Writes the whole file to `sink`."""
+        """Writes the whole file to `sink`.
+
+        What the store says of the bytes goes to `sink.checksums`; they are compared once the file is whole. A scheme
+        that also has `fetch_part` calls `sink.offer` before it writes, and writes no further than `sink.end`.
+        """
 
     def push(self, source: Source, url: str) -> None:
         """Makes `url` a file with what `source` holds; makes its parents where the store has such."""
@@ -74,6 +81,14 @@ class Scheme(Protocol):
 
     def close(self) -> None:
         """Ends every connection, also those in use."""
+
+
+@runtime_checkable
+class Ranged(Scheme, Protocol):
+    """A scheme whose store gives parts of a file: large ones come in parallel, cut ones go on where they were."""
+
+    def fetch_part(self, url: str, sink: Sink) -> None:
+        """Writes the bytes from `sink.position` up to `sink.end`. Raises Changed unless they are `sink.version`."""
 
 
 class Schemes:

@@ -4,21 +4,17 @@ A `file:` URL is percent-decoded, a bare path is taken as it is. Copies are made
 which shares blocks where the file system can) and are never links.
 """
 
-import errno
 import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from typing import Final
 from urllib.parse import quote, unquote
 
+from tesk.filer.copies import copy, copy_out
 from tesk.filer.errors import NotFound, TransferError, from_file, printable
 from tesk.filer.jail import DIRECTORY, READ, Shared, kind, look, open_beneath, walk
 from tesk.filer.schemes import Context, Entry, Kind
-from tesk.filer.streams import BLOCK, Sink, Source
-
-_COPY_STEP: Final = 16 * BLOCK
-_NOT_HERE: Final = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY, errno.EBADF}
+from tesk.filer.streams import Sink, Source
 
 
 def path_of(url: str) -> str:
@@ -83,7 +79,7 @@ class FileScheme:
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise NotFound(f"{printable(path)} is no regular file")
-            _copy(fd, sink)
+            copy(fd, sink)
         except OSError as error:
             raise from_file(error, printable(path)) from error
         finally:
@@ -104,7 +100,7 @@ class FileScheme:
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
             try:
-                _copy_out(source, fd)
+                copy_out(source, fd)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
                 os.unlink(temporary, dir_fd=parent)
@@ -125,38 +121,6 @@ class FileScheme:
 
     def close(self) -> None:
         """Nothing is kept open."""
-
-
-def _copy(fd: int, sink: Sink) -> None:
-    while True:
-        try:
-            copied = os.copy_file_range(fd, sink.fd, _COPY_STEP)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            break
-        if not copied:
-            break
-        sink.advance(copied)
-    while data := os.read(fd, BLOCK):
-        sink.write(data)
-
-
-def _copy_out(source: Source, fd: int) -> None:
-    while source.position < source.size:
-        try:
-            copied = os.copy_file_range(source.fd, fd, min(_COPY_STEP, source.size - source.position))
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            break
-        if not copied:
-            break
-        source.advance(copied)
-    while data := source.read(BLOCK):
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
 
 
 def open_scheme(context: Context) -> FileScheme:

@@ -1,0 +1,122 @@
+"""Where transfers may connect to: URLs come from users, and the filer stands inside the operator's network.
+
+Names are judged by the addresses that they resolve to, and the connection is made to an address that was judged, so
+that a name cannot mean one thing now and another later. What is denied is denied. Addresses where clouds hand out
+credentials are denied unless `allow` names them by address or network. Where `allow` has entries, a host has to
+match one, by name or by address. A redirect of a public server leads to private addresses only if `allow` has them.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from tesk.filer.errors import TransferError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+METADATA: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "169.254.169.254/32",  # AWS, Azure, Google, OpenStack and others
+        "169.254.170.2/32",  # AWS: credentials of containers
+        "169.254.170.23/32",  # AWS: credentials of pods
+        "100.100.100.200/32",  # Alibaba
+        "192.0.0.192/32",  # Oracle
+        "fd00:ec2::254/128",
+        "fd00:ec2::23/128",
+        "fd20:ce::254/128",  # Google
+    )
+)
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+class Places:
+    """Hosts as settings name them: `data.org`, `.data.org` for all below it, `10.0.0.0/8`, `fd00::1`."""
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self.names: set[str] = set()
+        self.networks: list[Network] = []
+        for entry in entries:
+            text = entry.strip().lower().removeprefix("*").rstrip(".")
+            try:
+                self.networks.append(ipaddress.ip_network(text.strip("[]"), strict=False))
+            except ValueError:
+                self.names.add(text)
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.networks)
+
+    def has(self, host: str, address: Address) -> bool:
+        return self.has_name(host) or self.has_address(address)
+
+    def has_name(self, host: str) -> bool:
+        name = host.lower().rstrip(".")
+        parts = name.split(".")
+        return name in self.names or any("." + ".".join(parts[n:]) in self.names for n in range(1, len(parts)))
+
+    def has_address(self, address: Address) -> bool:
+        return any(address in network for network in self.networks)
+
+
+class Reach:
+    """What may be reached; open to all but the metadata addresses by default."""
+
+    def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
+        self._allow = Places(allow)
+        self._deny = Places(deny)
+
+    def refusal(self, host: str, address: Address, *, from_public: bool = False) -> str:
+        """Why `host` at `address` is not reached, in words; empty where it may be."""
+        here = plain(address)
+        if self._deny.has(host, here):
+            return "is among the hosts that transfers must not reach (transfer_deny)"
+        if any(here in network for network in METADATA) and not self._allow.has_address(here):
+            return "is where a cloud hands out credentials, which tasks must not reach"
+        if self._allow and not self._allow.has(host, here):
+            return "is not among the hosts that transfers may reach (transfer_allow)"
+        if from_public and not here.is_global and not self._allow.has(host, here):
+            return "is a private address, to which a public server must not redirect"
+        return ""
+
+    def resolve(self, host: str, port: int, *, from_public: bool = False) -> list[str]:
+        """The addresses of `host` that may be connected to. Raises TransferError when none may, OSError."""
+        refused = ""
+        allowed: list[str] = []
+        for *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            text = str(where[0])
+            refusal = self.refusal(host, ipaddress.ip_address(text.partition("%")[0]), from_public=from_public)
+            if not refusal:
+                allowed.append(text)
+            else:
+                shown = host if host == text else f"{host} ({text})"
+                refused = refused or f"{shown} {refusal}"
+        if not allowed:
+            raise TransferError(refused, "use another URL, or ask the operator", tries=0)
+        return allowed
+
+    def connect(self, host: str, port: int, timeout_s: float, *, from_public: bool = False) -> socket.socket:
+        """A connection to the first of the allowed addresses that answers. Raises TransferError, OSError."""
+        failure: OSError | None = None
+        for address in self.resolve(host, port, from_public=from_public):
+            try:
+                return socket.create_connection((address, port), timeout_s)
+            except OSError as error:
+                failure = failure or error
+        raise failure or OSError(f"{host} has no address")
+
+
+def plain(address: Address) -> Address:
+    """An IPv4 address that is written as an IPv6 one (mapped, or through NAT64) as itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def is_public(sock: socket.socket) -> bool:
+    """Whether the other end of a connection is on the public Internet."""
+    return plain(ipaddress.ip_address(str(sock.getpeername()[0]).partition("%")[0])).is_global
