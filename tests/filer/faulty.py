@@ -70,3 +70,28 @@ def answer(status: str, body: bytes = b"", *headers: str, length: int | None = N
     claimed = len(body) if length is None else length
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {claimed}", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+class Versioned:
+    """A script that serves `content` with ranges and an ETag, as a good server does; `spans` are the parts asked for.
+
+    `spoil` gets the number of the request and its whole answer, and says what is sent of it.
+    """
+
+    def __init__(self, content: bytes, spoil: Callable[[int, bytes], bytes] = lambda _, whole: whole) -> None:
+        self.content = content
+        self.etag = '"1"'
+        self.headers: tuple[str, ...] = ()
+        self.spans: list[tuple[int, int]] = []
+        self._spoil = spoil
+
+    def __call__(self, connection: socket.socket, number: int, head: bytes) -> None:
+        fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line)
+        content, etag = self.content, self.etag
+        begin, end, status, more = 0, len(content), "200 OK", [f"ETag: {etag}", "Accept-Ranges: bytes", *self.headers]
+        if "Range" in fields and fields.get("If-Range", etag) == etag:
+            first, last = fields["Range"].removeprefix("bytes=").split("-")
+            begin, end, status = int(first), int(last) + 1, "206 Partial Content"
+            more.append(f"Content-Range: bytes {begin}-{end - 1}/{len(content)}")
+        self.spans.append((begin, end))
+        connection.sendall(self._spoil(number, answer(status, content[begin:end], *more)))

@@ -13,6 +13,7 @@ from tesk.filer.inputs import Arrival, merge
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, Progress
 from tesk.filer.schemes.s3 import check_names
 from tesk.tes import Input
+from tests.filer.faulty import answer, faulty
 from tests.filer.stores import DIRECTORY, Places, carry_out, fetch, tree, write
 
 
@@ -158,9 +159,15 @@ def test_what_is_no_usable_url_is_refused(tmp_path: Path, url: str, reason: str)
     assert reason in fetch(tmp_path, Input("/f", url=url), file_roots=("/srv",)).failure
 
 
-def test_a_directory_over_http_is_a_clear_error(tmp_path: Path) -> None:
-    failure = fetch(tmp_path, Input("/d", url="http://127.0.0.1:1/d", type=DIRECTORY)).failure
-    assert "a directory cannot be listed over http" in failure
+def test_what_several_inputs_name_is_fetched_once_and_copied(tmp_path: Path) -> None:
+    with faulty(lambda connection, _n, _h: connection.sendall(answer("200 OK", b"bytes"))) as server:
+        report = fetch(tmp_path, *(Input(f"/in/{name}", url=f"{server.url}/f") for name in "abc"))
+        assert report.ok, report.failure
+        assert len(server.requests) == 1
+    assert tree(tmp_path / "in") == {"a": b"bytes", "b": b"bytes", "c": b"bytes"}
+    (tmp_path / "in/a").write_bytes(b"changed")
+    assert (tmp_path / "in/b").read_bytes() == b"bytes"
+    assert (tmp_path / "in/b").stat().st_mode & 0o777 == 0o777
 
 
 def test_an_input_onto_a_directory_of_the_task_names_the_reason(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A real HTTP server over a folder: nginx with WebDAV's PUT, MKCOL and DELETE, and Basic authentication if asked."""
+"""A real HTTP server over a folder: nginx with WebDAV's PUT, MKCOL and DELETE, and Basic authentication if asked.
+
+With `listing` it also says what a directory holds: "dav" by PROPFIND, "index" by its index pages.
+"""
 
 import base64
 import contextlib
@@ -9,7 +12,10 @@ from pathlib import Path
 
 from tests.servers.process import free_port, program, serving
 
+MODULE = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
+LISTING = {"": "", "dav": "dav_ext_methods PROPFIND OPTIONS;", "index": "autoindex on;"}
 CONFIGURATION = """\
+{modules}
 daemon off;
 master_process off;
 pid {scratch}/pid;
@@ -47,6 +53,7 @@ def nginx(
     make_parents: bool = True,
     certificate: Path | None = None,
     also: str = "",
+    listing: str = "",
 ) -> Iterator[str]:
     """Yields the URL of `root`. Without `make_parents` a PUT into a missing folder is answered with 409.
 
@@ -56,7 +63,8 @@ def nginx(
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-nginx-", dir=root.parent) as scratch:
-        more = "create_full_put_path on;" if make_parents else ""
+        more = LISTING[listing] + ("create_full_put_path on;" if make_parents else "")
+        modules = f"load_module {program('the WebDAV module of nginx', MODULE)};" if listing == "dav" else ""
         if user:
             digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
             (Path(scratch) / "users").write_text(f"{user}:{{SHA}}{digest}\n")
@@ -65,7 +73,9 @@ def nginx(
         listen = f"listen {also}:{port}{tls};" if also else ""
         configuration = Path(scratch) / "nginx.conf"
         configuration.write_text(
-            CONFIGURATION.format(scratch=scratch, port=port, root=root, more=more, tls=tls, also=listen)
+            CONFIGURATION.format(
+                modules=modules, scratch=scratch, port=port, root=root, more=more, tls=tls, also=listen
+            )
         )
         command = [program("nginx"), "-c", str(configuration), "-p", scratch, "-e", "stderr"]
         with serving(command, port, Path(scratch) / "log"):

@@ -1,0 +1,106 @@
+"""What an HTTP server says is in a directory: a WebDAV answer (RFC 4918), or the index page of a web server.
+
+An index page is an HTML page whose title or first heading begins with "Index of" (nginx, Apache, lighttpd) or with
+"Directory listing for" (Python). Its entries are its links to exactly one name below the page, a last slash meaning a
+directory. Links with a query (Apache sorts by them), to the page itself, to what is above it and to other hosts are no
+entries. Any other link leads outside of what was asked for, and the page is refused.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from typing import Final
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from xml.etree import ElementTree
+
+from tesk.filer.errors import TransferError
+from tesk.filer.schemes import Entry
+
+_INDEX: Final = re.compile(r"\s*(index of|directory listing for)\b", re.IGNORECASE)
+_DAV: Final = "{DAV:}"
+
+
+def from_index(page: str, url: str) -> list[Entry]:
+    """The entries of the index page at `url`, which ends with a slash. Raises TransferError."""
+    reader = _Page()
+    reader.feed(page)
+    reader.close()
+    if not any(_INDEX.match(heading) for heading in reader.headings):
+        raise TransferError("the server answers with a page that is no index of a directory", "name the files")
+    here = urlsplit(url)
+    base = _steps(here.path)
+    found: dict[str, Entry] = {}
+    for link in reader.links:
+        whole = urlsplit(urljoin(url, link))
+        if whole.query or whole.netloc != here.netloc:
+            continue
+        steps = _steps(whole.path)
+        if steps == base[: len(steps)]:
+            continue
+        if steps[:-1] != base:
+            raise TransferError(f"the index lists {link!r}, which is not directly in it", "name the files")
+        found[steps[-1]] = Entry(steps[-1], whole.path.endswith("/"))
+    return list(found.values())
+
+
+def from_dav(body: bytes, url: str) -> tuple[Entry, list[Entry]]:
+    """What a PROPFIND of `url` found: the resource itself (under the name ""), and what is in it.
+
+    Raises TransferError.
+    """
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise TransferError("the server's WebDAV answer defines entities", "check the server")
+    try:
+        answer = ElementTree.fromstring(body)  # noqa: S314 - without a DTD there is nothing to expand
+    except ElementTree.ParseError as error:
+        raise TransferError(f"the server's WebDAV answer is no XML ({error})", "check the server") from None
+    base = _steps(urlsplit(url).path)
+    itself = Entry("", False)
+    found = []
+    for response in answer.iter(f"{_DAV}response"):
+        path = urlsplit(urljoin(url, (response.findtext(f"{_DAV}href") or "").strip())).path
+        steps = _steps(path)
+        is_directory = response.find(f".//{_DAV}resourcetype/{_DAV}collection") is not None
+        size = (response.findtext(f".//{_DAV}getcontentlength") or "").strip()
+        known = int(size) if size.isascii() and size.isdigit() and not is_directory else None
+        if steps == base:
+            itself = Entry("", is_directory, known)
+        elif steps[:-1] == base:
+            found.append(Entry(steps[-1], is_directory, known))
+        else:
+            raise TransferError(f"the server lists {path!r}, which is not directly in it", "check the server")
+    return itself, found
+
+
+def _steps(path: str) -> Sequence[str]:
+    return [_name(part) for part in path.split("/") if part]
+
+
+def _name(escaped: str) -> str:
+    name = os.fsdecode(unquote_to_bytes(escaped))
+    if "/" in name or "\0" in name or name in ("", ".", ".."):
+        raise TransferError(f"the server lists {name!r}, which is no file name", "check the server")
+    return name
+
+
+class _Page(HTMLParser):
+    """The links of a page, and the texts of its title and headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.headings: list[str] = []
+        self._heading = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._heading = tag in ("title", "h1")
+        if tag == "a":
+            self.links += [value.strip() for name, value in attrs if name == "href" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._heading = False
+
+    def handle_data(self, data: str) -> None:
+        if self._heading:
+            self.headings.append(data)

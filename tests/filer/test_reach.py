@@ -1,0 +1,97 @@
+"""Where transfers may go: a table of addresses, and the ways that lead there."""
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import pytest
+
+from tesk.filer.errors import TransferError
+from tesk.filer.reach import Reach
+from tesk.tes import Input, Output
+from tests.filer.faulty import answer, faulty
+from tests.filer.stores import fetch, push, tree, write
+
+PUBLIC, PRIVATE, METADATA = "8.8.8.8", "10.1.2.3", "169.254.169.254"
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "host", "address", "from_public", "refused"),
+    [
+        ((), (), "a.org", PUBLIC, False, ""),
+        ((), (), "a.org", PRIVATE, False, ""),
+        ((), (), "a.org", PUBLIC, True, ""),
+        ((), (), "a.org", PRIVATE, True, "private address"),
+        ((), (), "a.org", "127.0.0.1", True, "private address"),
+        ((), (), "a.org", "::1", True, "private address"),
+        ((), (), "a.org", "169.254.7.7", True, "private address"),
+        ((), (), "a.org", "fe80::1", True, "private address"),
+        ((), (), "a.org", METADATA, False, "credentials"),
+        ((), (), "a.org", f"::ffff:{METADATA}", False, "credentials"),
+        ((), (), "a.org", "64:ff9b::a9fe:a9fe", False, "credentials"),
+        ((), (), "a.org", "fd00:ec2::254", False, "credentials"),
+        (("a.org",), (), "a.org", METADATA, False, "credentials"),
+        ((METADATA,), (), "a.org", METADATA, False, ""),
+        (("a.org",), (), "A.org.", PUBLIC, False, ""),
+        (("a.org",), (), "b.a.org", PUBLIC, False, "not among"),
+        ((".a.org",), (), "c.b.a.org", PUBLIC, False, ""),
+        (("*.a.org",), (), "b.a.org", PUBLIC, False, ""),
+        ((".a.org",), (), "a.org", PUBLIC, False, "not among"),
+        (("8.8.0.0/16",), (), "a.org", PUBLIC, False, ""),
+        (("10.0.0.0/8", "a.org"), (), "b.org", PRIVATE, True, ""),
+        ((), ("10.0.0.0/8",), "a.org", PRIVATE, False, "must not reach"),
+        ((), ("10.0.0.0/8",), "a.org", f"::ffff:{PRIVATE}", False, "must not reach"),
+        ((), ("[fd00::]/8",), "a.org", "fd00::7", False, ""),  # not a network: taken as a name
+        ((), ("fd00::/8",), "a.org", "fd00::7", False, "must not reach"),
+        (("a.org",), ("a.org",), "a.org", PUBLIC, False, "must not reach"),
+    ],
+)
+def test_hosts_are_judged_by_name_and_address(
+    allow: tuple[str, ...], deny: tuple[str, ...], host: str, address: str, from_public: bool, refused: str
+) -> None:
+    refusal = Reach(allow, deny).refusal(host, ipaddress.ip_address(address), from_public=from_public)
+    assert refused in refusal
+    assert bool(refused) == bool(refusal)
+
+
+def test_a_name_is_connected_to_by_an_address_that_may_be_reached() -> None:
+    assert set(Reach(deny=("::1",)).resolve("localhost", 80)) == {"127.0.0.1"}
+    with pytest.raises(TransferError, match=r"localhost \(.*\) is among the hosts"):
+        Reach(deny=("127.0.0.0/8", "::1")).resolve("localhost", 80)
+
+
+@pytest.mark.parametrize("url", [f"http://{METADATA}/latest", "http://[fd00:ec2::254]/x"])
+def test_the_cloud_s_credentials_are_out_of_reach(tmp_path: Path, url: str) -> None:
+    write(tmp_path, {"f": b""})
+    for report in (fetch(tmp_path, Input("/in", url=url)), push(tmp_path, Output("/f", url))):
+        assert "is where a cloud hands out credentials, which tasks must not reach" in report.failure
+
+
+def test_denied_hosts_are_refused_also_behind_a_redirect(tmp_path: Path) -> None:
+    with faulty(lambda c, _n, _h: c.sendall(answer("200 OK", b"bytes"))) as inner:
+        elsewhere = inner.url.replace("127.0.0.1", "localhost")
+        redirect = answer("302 Found", b"", f"Location: {elsewhere}/x")
+        with faulty(lambda c, _n, _h: c.sendall(redirect)) as outer:
+            assert fetch(tmp_path, Input("/f", url=f"{outer.url}/f")).ok
+            for rule in ({"deny": ("localhost",)}, {"allow": ("10.0.0.0/8",)}):
+                failure = fetch(tmp_path, Input("/g", url=f"{outer.url}/f"), **rule).failure
+                assert "transfer_deny" in failure or "transfer_allow" in failure
+            assert fetch(tmp_path, Input("/h", url=f"{outer.url}/f"), allow=("127.0.0.0/8",)).ok
+        assert len(inner.requests) == 2
+    assert set(tree(tmp_path)) == {"f", "h"}
+
+
+def test_a_public_server_does_not_lead_to_a_private_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first server is on a loopback address here, and only called public."""
+    monkeypatch.setattr("tesk.filer.schemes.http_wire.is_public", lambda _: True)
+    with faulty(lambda c, _n, _h: c.sendall(answer("200 OK", b"x"))) as inner:
+        for status in ("302 Found", "307 Temporary Redirect"):
+            redirect = answer(status, b"", f"Location: {inner.url}/secret")
+
+            def script(connection: socket.socket, _n: int, _h: bytes, redirect: bytes = redirect) -> None:
+                connection.sendall(redirect)
+
+            with faulty(script) as outer:
+                failure = fetch(tmp_path, Input("/f", url=f"{outer.url}/f")).failure
+            assert "is a private address, to which a public server must not redirect" in failure
+        assert inner.requests == []
