@@ -58,7 +58,7 @@ class Download:
 
     def _share(self, sink: Sink) -> int:
         """Hands what lies behind the first part of a file to further jobs; where the first part ends."""
-        bounds = [] if self._in_one else cut(sink.total or 0, self._step.settings.concurrency)
+        bounds = [] if self._in_one else cut(sink.total or 0, self._step.settings.concurrency, sink.least_part)
         if len(bounds) < 2 or not isinstance(self._step.schemes.of(self._url), Ranged):
             return sink.total or 0
         rest = []
@@ -153,9 +153,10 @@ class Download:
         self._step.add([self.run])
 
 
-def cut(size: int, workers: int) -> list[tuple[int, int]]:
+def cut(size: int, workers: int, least: int = 0) -> list[tuple[int, int]]:
     """The parts of a file, as (begin, end): none too small to be worth a request, several for each worker."""
-    part = min(MOST_PART, max(LEAST_PART, math.ceil(size / (workers * PARTS_PER_WORKER))))
-    if workers < 2 or size < 2 * LEAST_PART:
+    least = max(least, LEAST_PART)
+    part = max(least, min(MOST_PART, math.ceil(size / (workers * PARTS_PER_WORKER))))
+    if workers < 2 or size < 2 * least:
         return [(0, size)]
     return [(begin, min(begin + part, size)) for begin in range(0, size, part)]

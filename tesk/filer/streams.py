@@ -53,6 +53,7 @@ class Sink:
         self.expected = expected
         self.total: int | None = None
         self.version = ""
+        self.least_part = 0
         self.checksums: list[Checksum] = []
         self.share: Callable[[Sink], int] | None = None
         self.size = 0
@@ -71,13 +72,13 @@ class Sink:
         """How many of `most` bytes still belong to this stretch."""
         return most if self.end is None else min(most, self.end - self.position)
 
-    def offer(self, size: int, version: str) -> None:
+    def offer(self, size: int, version: str, least_part: int = 0) -> None:
         """Tells, before the first byte, that the file has `size` bytes and can be fetched by `fetch_part`.
 
-        From then on `end` is set, and may be less than `size`: others fetch what lies behind it. A later try goes on
-        where this one ended.
+        Parts have at least `least_part` bytes, where a small one costs too much. From then on `end` is set, and may be
+        less than `size`: others fetch what lies behind it. A later try goes on where this one ended.
         """
-        self.total, self.version = size, version
+        self.total, self.version, self.least_part = size, version, least_part
         self.end = self.share(self) if self.share else size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

@@ -1,15 +1,14 @@
 """HTTP against a real server: credentials, WebDAV's parents, TLS."""
 
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tesk.tes import Input, Output
 from tests.filer.stores import DIRECTORY, fetch, push, tree, write
+from tests.servers.certificates import certificate
 from tests.servers.nginx import nginx
-from tests.servers.process import program
 
 
 @pytest.fixture
@@ -62,16 +61,12 @@ def test_a_query_stays_behind_the_name(folders: tuple[Path, Path]) -> None:
 
 def test_tls_is_verified(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     web, root = folders
-    pem = tmp_path / "server.pem"
-    make = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt")]
-    subprocess.run(make, check=True, capture_output=True)
-    pem.write_bytes((tmp_path / "crt").read_bytes() + (tmp_path / "key").read_bytes())
+    pem = certificate(tmp_path)
     content = bytes(range(256)) * 20_000
     write(root, {"f": content})
     with nginx(web, certificate=pem) as url:
         assert f"the certificate of {url} is not trusted" in push(root, Output("/f", f"{url}/f")).failure
-        monkeypatch.setenv(ssl.get_default_verify_paths().openssl_cafile_env, str(tmp_path / "crt"))
+        monkeypatch.setenv(ssl.get_default_verify_paths().openssl_cafile_env, str(pem))
         report = push(root, Output("/f", f"{url}/f"))
         assert report.ok, report.failure
         assert fetch(root, Input("/g", url=f"{url}/f")).ok

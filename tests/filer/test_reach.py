@@ -60,7 +60,7 @@ def test_a_name_is_connected_to_by_an_address_that_may_be_reached() -> None:
         Reach(deny=("127.0.0.0/8", "::1")).resolve("localhost", 80)
 
 
-@pytest.mark.parametrize("url", [f"http://{METADATA}/latest", "http://[fd00:ec2::254]/x"])
+@pytest.mark.parametrize("url", [f"http://{METADATA}/latest", f"ftp://{METADATA}/latest", "http://[fd00:ec2::254]/x"])
 def test_the_cloud_s_credentials_are_out_of_reach(tmp_path: Path, url: str) -> None:
     write(tmp_path, {"f": b""})
     for report in (fetch(tmp_path, Input("/in", url=url)), push(tmp_path, Output("/f", url))):

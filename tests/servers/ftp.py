@@ -1,24 +1,30 @@
-"""A real FTP server over a folder: pyftpdlib in a process of its own (`python -m tests.servers.ftp` runs it)."""
+"""Real FTP servers over a folder: pyftpdlib in a process of its own (`python -m tests.servers.ftp` runs it), vsftpd."""
 
 import contextlib
+import os
+import pwd
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.servers.process import free_port, serving
+from tests.servers.process import free_port, program, serving
 
 
 @contextlib.contextmanager
-def ftp_server(root: Path, *, user: str = "", password: str = "", mlsd: bool = True) -> Iterator[str]:
+def ftp_server(
+    root: Path, *, user: str = "", password: str = "", mlsd: bool = True, logins: int = 0, cut: int = 0
+) -> Iterator[str]:
     """Yields the URL of `root`, with the credentials in it; anonymous may read and write where there is no user.
 
-    Without `mlsd` it knows LIST only, as old servers do.
+    Without `mlsd` it knows LIST only, as old servers do. `logins` bounds the connections of one client, `cut` the
+    bytes that it sends of a file before it breaks off.
     """
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.servers.ftp", str(port), str(root), user, password, "mlsd" if mlsd else ""]
+    command = [sys.executable, "-m", "tests.servers.ftp", str(port), str(root), user, password]
+    command += ["mlsd" if mlsd else "", str(logins), str(cut)]
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
     with (
         tempfile.TemporaryDirectory(prefix="tesk-ftp-") as scratch,
@@ -27,9 +33,53 @@ def ftp_server(root: Path, *, user: str = "", password: str = "", mlsd: bool = T
         yield f"ftp://{login}127.0.0.1:{port}"
 
 
-def _serve(port: str, root: str, user: str, password: str, mlsd: str) -> None:
+VSFTPD = """\
+listen=YES
+listen_port={port}
+listen_address=127.0.0.1
+background=NO
+anonymous_enable=YES
+anon_root={root}
+anon_upload_enable=YES
+anon_mkdir_write_enable=YES
+anon_other_write_enable=YES
+anon_world_readable_only=NO
+anon_umask=022
+no_anon_password=YES
+ftp_username={user}
+write_enable=YES
+run_as_launching_user=YES
+pasv_enable=YES
+secure_chroot_dir={scratch}/empty
+ssl_enable=YES
+allow_anon_ssl=YES
+force_anon_data_ssl=YES
+force_anon_logins_ssl=YES
+rsa_cert_file={certificate}
+seccomp_sandbox=NO
+{more}
+"""
+
+
+@contextlib.contextmanager
+def ftps_server(root: Path, certificate: Path, *, implicit: bool) -> Iterator[str]:
+    """vsftpd with TLS for anonymous users, from the first byte or by AUTH. `certificate` is a PEM file with its key."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="tesk-ftps-", dir=root.parent) as scratch:
+        (Path(scratch) / "empty").mkdir()
+        configuration = Path(scratch) / "vsftpd.conf"
+        more = "implicit_ssl=YES" if implicit else ""
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        configuration.write_text(
+            VSFTPD.format(port=port, root=root, scratch=scratch, certificate=certificate, user=user, more=more)
+        )
+        with serving([program("vsftpd"), str(configuration)], port, Path(scratch) / "log"):
+            yield f"ftps://127.0.0.1:{port}"
+
+
+def _serve(port: str, root: str, user: str, password: str, mlsd: str, logins: str, cut: str) -> None:
     from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
-    from pyftpdlib.handlers import FTPHandler  # type: ignore[import-untyped]
+    from pyftpdlib.handlers import DTPHandler, FTPHandler  # type: ignore[import-untyped]
     from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped]
 
     authorizer = DummyAuthorizer()
@@ -41,7 +91,21 @@ def _serve(port: str, root: str, user: str, password: str, mlsd: str) -> None:
     FTPHandler.unicode_errors = "surrogateescape"  # names as bytes, as servers in C have them
     if not mlsd:
         FTPHandler.proto_cmds = {k: v for k, v in FTPHandler.proto_cmds.items() if k not in ("MLSD", "MLST")}
-    FTPServer(("127.0.0.1", int(port)), FTPHandler).serve_forever()
+    if int(cut):
+
+        class Cutting(DTPHandler):  # type: ignore[misc]
+            def send(self, data: bytes) -> int:
+                if self.tot_bytes_sent >= int(cut):
+                    self._resp = ("426 The transfer was cut.", None)
+                    self.close()
+                    return 0
+                return int(super().send(data))
+
+        FTPHandler.dtp_handler = Cutting
+        FTPHandler.use_sendfile = False
+    server = FTPServer(("127.0.0.1", int(port)), FTPHandler)
+    server.max_cons_per_ip = int(logins)
+    server.serve_forever()
 
 
 if __name__ == "__main__":

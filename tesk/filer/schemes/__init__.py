@@ -22,6 +22,7 @@ MODULES: Final = {
     "": "tesk.filer.schemes.file",
     "file": "tesk.filer.schemes.file",
     "ftp": "tesk.filer.schemes.ftp",
+    "ftps": "tesk.filer.schemes.ftp",
     "http": "tesk.filer.schemes.http",
     "https": "tesk.filer.schemes.http",
     "s3": "tesk.filer.schemes.s3",
