@@ -143,7 +143,11 @@ class Download:
         size = os.fstat(self._fd).st_size
         if told.total is not None and size != told.total:
             raise Damaged(f"{size} bytes arrived, not {told.total}", "check the store")
-        verify(self._fd, size, told.checksums, "the bytes that arrived")
+        try:
+            verify(self._fd, size, told.checksums, "the bytes that arrived")
+        except Damaged:
+            if not told.doubt():
+                raise
 
     def _again(self) -> None:
         """The whole file once more, in one piece."""

@@ -40,7 +40,8 @@ class Meter:
 class Sink:
     """A stretch of a new file, from `begin` up to `end`, that a scheme fills in order.
 
-    `end` is None until the size is known. `expected` is the size that a listing told, `total` what the store says
+    `end` is None until the size is known. `doubt` is asked when the checksums differ from the bytes: whether they may
+    be no checksums of these bytes at all. `expected` is the size that a listing told, `total` what the store says
     when it is asked for the file itself; `version` is what the store calls these very bytes (an ETag, say).
     """
 
@@ -55,6 +56,7 @@ class Sink:
         self.version = ""
         self.least_part = 0
         self.checksums: list[Checksum] = []
+        self.doubt: Callable[[], bool] = lambda: False
         self.share: Callable[[Sink], int] | None = None
         self.size = 0
         self._meter = meter

@@ -89,9 +89,16 @@ class Versioned:
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line)
         content, etag = self.content, self.etag
         begin, end, status, more = 0, len(content), "200 OK", [f"ETag: {etag}", "Accept-Ranges: bytes", *self.headers]
-        if "Range" in fields and fields.get("If-Range", etag) == etag:
-            first, last = fields["Range"].removeprefix("bytes=").split("-")
+        fields = {name.lower(): value for name, value in fields.items()}
+        if fields.get("if-match", etag) != etag:
+            connection.sendall(answer("412 Precondition Failed"))
+            return
+        if "range" in fields and fields.get("if-range", etag) == etag:
+            first, last = fields["range"].removeprefix("bytes=").split("-")
             begin, end, status = int(first), int(last) + 1, "206 Partial Content"
             more.append(f"Content-Range: bytes {begin}-{end - 1}/{len(content)}")
         self.spans.append((begin, end))
-        connection.sendall(self._spoil(number, answer(status, content[begin:end], *more)))
+        whole = answer(status, content[begin:end], *more)
+        if head.startswith(b"HEAD"):
+            whole = whole[: whole.index(b"\r\n\r\n") + 4]
+        connection.sendall(self._spoil(number, whole))

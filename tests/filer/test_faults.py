@@ -1,5 +1,6 @@
 """Servers that stall, cut, lie, refuse and send in circles: each transfer ends right, in bounded time."""
 
+import hashlib
 import os
 import socket
 import threading
@@ -11,7 +12,7 @@ import pytest
 from tesk.filer.plan import FilerSettings, InputsPlan
 from tesk.filer.streams import Source
 from tesk.tes import Input, Output
-from tests.filer.faulty import Script, answer, faulty
+from tests.filer.faulty import Script, Versioned, answer, faulty
 from tests.filer.stores import DIRECTORY, Places, carry_out, fetch, push, tree, write
 
 GOOD = answer("200 OK", b"the bytes")
@@ -321,3 +322,51 @@ def test_an_s3_upload_that_is_broken_off_leaves_nothing(places: Places, monkeypa
     failure = places.push(Output("/big", places["s3"].url("big"))).failure
     assert "the file became shorter while it was read" in failure
     assert tree(places["s3"].folder) == {}
+
+
+CONTENT = bytes(range(256)) * 40_000
+META = ("Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT",)
+
+
+def test_an_s3_object_comes_in_parts_and_changes_meanwhile(
+    tmp_path: Path, s3_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tesk.filer.download.LEAST_PART", 1_000_000)
+
+    def spoil(number: int, whole: bytes) -> bytes:
+        if number == 3:
+            script.content, script.etag = CONTENT[::-1], '"other"'
+        return whole
+
+    script = Versioned(CONTENT, spoil)
+    script.headers = META
+    with faulty(script) as server:
+        s3_at(server.url)
+        report = fetch(tmp_path, Input("/f", url="s3://lab/f"))
+        assert report.ok, report.failure
+    assert (tmp_path / "f").read_bytes() == CONTENT[::-1]
+    assert len(script.spans) > 3
+
+
+@pytest.mark.parametrize(
+    ("encryption", "etag", "ok"),
+    [
+        ("", hashlib.md5(CONTENT).hexdigest(), True),
+        ("", "0" * 32, False),
+        ("", f"{'0' * 32}-3", True),  # of parts
+        ("x-amz-server-side-encryption: AES256", "0" * 32, False),
+        ("x-amz-server-side-encryption: aws:kms", "0" * 32, True),
+        ("x-amz-server-side-encryption-customer-algorithm: AES256", "0" * 32, True),
+    ],
+)
+def test_an_s3_object_is_compared_with_its_etag_where_that_is_an_md5(
+    tmp_path: Path, s3_at: Callable[[str], None], encryption: str, etag: str, ok: bool
+) -> None:
+    script = Versioned(CONTENT)
+    script.etag, script.headers = f'"{etag}"', (*META, *filter(None, [encryption]))
+    with faulty(script) as server:
+        s3_at(server.url)
+        report = fetch(tmp_path, Input("/f", url="s3://lab/f"))
+        assert report.ok == ok, report.events
+    if not ok:
+        assert f"md5 {hashlib.md5(CONTENT).hexdigest()}, the store says {'0' * 32}" in report.failure

@@ -54,6 +54,7 @@ def nginx(
     certificate: Path | None = None,
     also: str = "",
     listing: str = "",
+    ranges: bool = True,
 ) -> Iterator[str]:
     """Yields the URL of `root`. Without `make_parents` a PUT into a missing folder is answered with 409.
 
@@ -64,6 +65,7 @@ def nginx(
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-nginx-", dir=root.parent) as scratch:
         more = LISTING[listing] + ("create_full_put_path on;" if make_parents else "")
+        more += "" if ranges else "max_ranges 0;"
         modules = f"load_module {program('the WebDAV module of nginx', MODULE)};" if listing == "dav" else ""
         if user:
             digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()

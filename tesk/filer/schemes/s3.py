@@ -1,31 +1,39 @@
 """`s3:` by obstore: custom endpoints with path style, credentials from the standard places, else anonymous.
 
 What follows the bucket is the key, as it is: nothing is percent-decoded. A directory is the keys below its name and
-a slash. obstore repeats failed requests itself, part by part, so errors come with the tries already made. It carries
-no key with a line break, an empty component or a last slash, so an empty directory leaves no trace in a bucket.
+a slash. obstore repeats failed requests itself, part by part, so errors come with the tries already made. What it sends
+is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5. It
+carries no key with a line break, an empty component or a last slash, so an empty directory leaves no trace in a bucket.
 """
 
+import contextlib
+import http.client
 import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import obstore
+from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
-from tesk.filer.errors import NotFound, Stopped, TransferError, redact
+from tesk.filer.checksums import Checksum
+from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.aws import Location, location_of
 from tesk.filer.streams import Sink, Source
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import GetResult, ObjectMeta
 
 PART: Final = 8 * 1024 * 1024
 WHOLE: Final = 4 * 1024 * 1024
 MAX_PARTS: Final = 9_000
+CHUNK: Final = 256 * 1024
 PARTS_AT_ONCE: Final = 3
 LARGE_AT_ONCE: Final = 2
 _STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
@@ -33,6 +41,7 @@ _CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
 _HOST: Final = re.compile(r"performing \w+ (https?://[^/\s?]+)")
 _RETRIES: Final = re.compile(r"\bretries: (\d+),")
 _REASON: Final = re.compile(r'message: "([^"]+)"')
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 _BARE: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -123,15 +132,40 @@ class S3Scheme:
         store, location = self._store(bucket)
         try:
             answer = obstore.get(store, key)
-            expected = answer.meta["size"]
-            for chunk in answer.stream(min_chunk_size=256 * 1024):
-                sink.write(memoryview(chunk))
+            meta = answer.meta
+            sink.total = size = meta["size"]
+            etag = meta["e_tag"] or ""
+            sink.checksums, sink.doubt = md5(etag), partial(_is_encrypted, store, key)
+            if size >= 2 * WHOLE and etag:
+                sink.offer(size, etag)
+            _receive(answer, sink, size if sink.end is None else sink.end)
         except (Stopped, TransferError):
             raise
         except Exception as error:
             raise _translate(error, location, bucket) from error
-        if sink.size != expected:
-            answered = f"{location.shown} sent {sink.size} of {expected} bytes"
+        if sink.position != (size if sink.end is None else sink.end):
+            answered = f"{location.shown} sent {sink.size} of {size} bytes"
+            raise TransferError(answered, "check the server", passing=True)
+
+    def fetch_part(self, url: str, sink: Sink) -> None:
+        bucket, key = split(url)
+        store, location = self._store(bucket)
+        if sink.is_full or sink.end is None:
+            return
+        try:
+            answer = obstore.get(store, key, options={"range": (sink.position, sink.end), "if_match": sink.version})
+            if answer.meta["size"] != sink.total or (answer.meta["e_tag"] or "") != sink.version:
+                raise Changed(f"{location.shown} has another version of the object than at first", "see that it rests")
+            _receive(answer, sink, sink.end)
+        except (Stopped, TransferError):
+            raise
+        except Exception as error:
+            failure = _translate(error, location, bucket)
+            if isinstance(error, PreconditionError):
+                raise Changed(failure.answer, "see that the object rests") from error
+            raise failure from error
+        if not sink.is_full:
+            answered = f"{location.shown} sent {sink.position - sink.begin} of {sink.end - sink.begin} bytes"
             raise TransferError(answered, "check the server", passing=True)
 
     def push(self, source: Source, url: str) -> None:
@@ -163,6 +197,34 @@ class S3Scheme:
 
     def close(self) -> None:
         self._stores.clear()
+
+
+def _receive(answer: "GetResult", sink: Sink, end: int) -> None:
+    """Writes what belongs to the sink; what is left of the answer is given up."""
+    for chunk in answer.stream(min_chunk_size=CHUNK):
+        sink.write(memoryview(chunk)[: end - sink.position])
+        if sink.position >= end:
+            break
+
+
+def md5(etag: str) -> list[Checksum]:
+    """The MD5 that an ETag is, unless the object came in parts, or its encryption makes the ETag something else."""
+    text = etag.strip('"')
+    return [Checksum("md5", bytes.fromhex(text))] if _MD5.fullmatch(text) else []
+
+
+def _is_encrypted(store: S3Store, key: str) -> bool:
+    """Whether the ETag of an object is no MD5; also where that cannot be found out."""
+    try:
+        parts = urlsplit(obstore.sign(store, "HEAD", key, timedelta(minutes=5)))
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        with contextlib.closing(kind(parts.netloc, timeout=30)) as connection:
+            connection.request("HEAD", f"{parts.path}?{parts.query}")
+            answer = connection.getresponse()
+    except Exception:  # noqa: BLE001 - obstore raises what it likes; whatever it is, nothing is known
+        return True
+    by_key = answer.getheader("x-amz-server-side-encryption-customer-algorithm")
+    return answer.status != 200 or bool(by_key) or "kms" in (answer.getheader("x-amz-server-side-encryption") or "")
 
 
 def _parts(source: Source, size: int) -> Iterator[bytes]:

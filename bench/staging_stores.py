@@ -1,0 +1,139 @@
+"""The stores of `scripts/bench staging`: a real server over a folder, and the tool that each is compared with."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from tests.servers.ftp import ftp_server
+from tests.servers.nginx import nginx
+from tests.servers.process import program
+from tests.servers.s3 import s3_server
+
+S5CMD_VERSION = "v2.3.0"
+
+
+class Case(NamedTuple):
+    name: str
+    is_large: bool
+    is_down: bool
+
+
+LARGE_DOWN = Case("1 GB down", True, True)
+LARGE_UP = Case("1 GB up", True, False)
+SMALL_DOWN = Case("2,000 of 100 kB down", False, True)
+SMALL_UP = Case("2,000 of 100 kB up", False, False)
+CASES = (LARGE_DOWN, LARGE_UP, SMALL_DOWN, SMALL_UP)
+
+
+class Command(Protocol):
+    """Moves `data/large` or `data/small` to the URL, or what is there to `here`, with another tool."""
+
+    def __call__(self, url: str, data: Path, here: Path) -> list[str]: ...
+
+
+Serve = Callable[[Path], AbstractContextManager[tuple[str, dict[str, str]]]]
+
+
+class Store(NamedTuple):
+    """`lists`: a directory is one input; else each of its files is."""
+
+    name: str
+    tool: str
+    serve: Serve
+    commands: Mapping[Case, Command]
+    limits: Mapping[Case, float]
+    lists: bool = True
+
+
+def cached(*parts: str) -> Path:
+    """A folder below the cache that scripts/ensure fills."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(cache, "tesk", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _s3(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    with s3_server(folder) as server:
+        yield "s3://bench", {**server.environment(), "S3_ENDPOINT_URL": server.url}
+
+
+@contextlib.contextmanager
+def _web(folder: Path, *, ranges: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
+    with nginx(folder, listing="dav", ranges=ranges) as url:
+        yield f"{url}/bench", {}
+
+
+@contextlib.contextmanager
+def _plain_web(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    with _web(folder, ranges=False) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def _ftp(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    with ftp_server(folder) as url:
+        yield f"{url}/bench", {}
+
+
+@contextlib.contextmanager
+def _file(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    yield str(folder / "bench"), {}
+
+
+def _s5cmd(*words: str) -> list[str]:
+    tool = cached(f"s5cmd-{S5CMD_VERSION}") / "s5cmd"
+    return [program("s5cmd", tool), "--log", "error", *words]
+
+
+def _curl_each(url: str, data: Path, here: Path, *, up: bool = False) -> list[str]:
+    """One process of curl for all files, on kept connections, in parallel."""
+    words = ["curl", "-sSf", "--parallel", "--parallel-max", "8", "--ftp-create-dirs"]
+    for name in sorted(os.listdir(data / "small")):
+        there = f"{url}/small/{name}"
+        words += ["-T", str(data / "small" / name), there] if up else ["-o", str(here / "small" / name), there]
+    return words
+
+
+CURL: Mapping[Case, Command] = {
+    LARGE_DOWN: lambda url, data, here: ["curl", "-sSf", "-o", str(here / "large"), f"{url}/large"],
+    LARGE_UP: lambda url, data, here: ["curl", "-sSf", "-T", str(data / "large"), f"{url}/large"],
+    SMALL_DOWN: _curl_each,
+    SMALL_UP: lambda url, data, here: _curl_each(url, data, here, up=True),
+}
+
+STORES = {
+    "s3": Store(
+        "s3",
+        "s5cmd",
+        _s3,
+        {
+            LARGE_DOWN: lambda url, data, here: _s5cmd("cp", f"{url}/large", str(here / "large")),
+            LARGE_UP: lambda url, data, here: _s5cmd("cp", str(data / "large"), f"{url}/large"),
+            SMALL_DOWN: lambda url, data, here: _s5cmd("cp", f"{url}/small/*", f"{here}/small/"),
+            SMALL_UP: lambda url, data, here: _s5cmd("cp", f"{data}/small/", f"{url}/small/"),
+        },
+        {LARGE_DOWN: 1.2, LARGE_UP: 1.05, SMALL_DOWN: 1.1, SMALL_UP: 1.1},
+    ),
+    "http": Store("http", "curl", _web, CURL, {LARGE_DOWN: 0.6, LARGE_UP: 0.9}),
+    "http-no-ranges": Store(
+        "http without ranges", "curl", _plain_web, {LARGE_DOWN: CURL[LARGE_DOWN]}, {LARGE_DOWN: 0.9}
+    ),
+    "ftp": Store("ftp", "curl", _ftp, CURL, {LARGE_DOWN: 0.6, LARGE_UP: 0.9}),
+    "file": Store(
+        "file",
+        "cp",
+        _file,
+        {
+            LARGE_DOWN: lambda url, data, here: ["cp", f"{url}/large", str(here)],
+            LARGE_UP: lambda url, data, here: ["cp", str(data / "large"), url],
+            SMALL_DOWN: lambda url, data, here: ["cp", "-r", f"{url}/small", str(here)],
+            SMALL_UP: lambda url, data, here: ["cp", "-r", str(data / "small"), url],
+        },
+        {LARGE_DOWN: 1.1, LARGE_UP: 1.1},
+    ),
+}
