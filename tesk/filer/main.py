@@ -17,7 +17,7 @@ import msgspec
 from tesk.filer.errors import Stopped, TransferError, from_file
 from tesk.filer.inputs import fetch_inputs
 from tesk.filer.outputs import push_outputs
-from tesk.filer.plan import Done, Event, Failed, InputsPlan, Plan
+from tesk.filer.plan import Event, Failed, InputsPlan, Plan
 from tesk.filer.step import Step
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(plan: Plan, emit: Callable[[Event], None], stop: threading.Event) -> boo
         sys.excepthook(type(error), error, error.__traceback__)
         reason = f"the filer failed ({type(error).__name__}); this is a defect of tesk, its log has more"
     else:
-        step.emit(Done())
+        step.end()
         return True
     finally:
         step.close()

@@ -73,6 +73,20 @@ class Progress(Struct, tag="progress", tag_field="event"):
     bytes_total: int | None = None
     files_total: int | None = None
 
+    def words(self) -> str:
+        """As in "40 GB of 120 GB, 3 of 7 files"."""
+        of_bytes = f" of {_size(self.bytes_total)}" if self.bytes_total else ""
+        of_files = f" of {self.files_total}" if self.files_total else ""
+        return f"{_size(self.bytes_done)}{of_bytes}, {self.files_done}{of_files} files"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
+
 
 class Done(Struct, tag="done", tag_field="event"):
     """The last line of a step that went well."""

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from tesk.filer import retry
 from tesk.filer.errors import TransferError
 from tesk.filer.pace import Pace
-from tesk.filer.plan import Event, FilerSettings, Progress, Warned
+from tesk.filer.plan import Done, Event, FilerSettings, Progress, Warned
 from tesk.filer.pool import Job, Pool
 from tesk.filer.reach import Reach
 from tesk.filer.schemes import Context, Schemes
@@ -40,6 +40,7 @@ class Step:
         self._lock = threading.Lock()
         self._warnings = 0
         self._told_at = time.monotonic()
+        self._has_told = False
 
     def emit(self, event: Event) -> None:
         with self._lock:
@@ -94,7 +95,18 @@ class Step:
         if now - self._told_at < PROGRESS_INTERVAL_S:
             return
         self._told_at = now
+        self._tell()
+
+    def _tell(self) -> None:
+        meter = self.meter
+        self._has_told = True
         self.emit(Progress(meter.bytes_done, meter.files_done, meter.bytes_total, meter.files_total))
+
+    def end(self) -> None:
+        """The last word of a step that went well; what was told of its progress is made complete before."""
+        if self._has_told:
+            self._tell()
+        self.emit(Done())
 
     def close(self) -> None:
         self.halt.set()

@@ -15,7 +15,7 @@ from tesk.engines.kubernetes.manifests import parameters
 from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
 from tesk.engines.kubernetes.output import tails_from_log
 from tesk.engines.kubernetes.told import Ended, Moved, Told
-from tesk.filer.plan import Done, Failed, Progress
+from tesk.filer.plan import Done, Failed
 from tesk.filer.plan import Event as FilerEvent
 from tesk.tes import Task
 
@@ -102,18 +102,3 @@ def time_limit(task: Task, cluster: Cluster) -> float:
     with contextlib.suppress(ValueError):
         return float(parameters(task, cluster).get("executor_timeout_s", ""))
     return cluster.executor_timeout_s
-
-
-def progress(told: Progress) -> str:
-    """How far a filer is, in words."""
-    of_bytes = f" of {_size(told.bytes_total)}" if told.bytes_total else ""
-    of_files = f" of {told.files_total}" if told.files_total else ""
-    return f"{_size(told.bytes_done)}{of_bytes}, {told.files_done}{of_files} files"
-
-
-def _size(count: int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.4g} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.4g} TB"

@@ -333,7 +333,7 @@ class Life:
 
     def _progress(self, told: list[Progress]) -> None:
         if told:
-            words = endings.progress(told[-1])
+            words = told[-1].words()
             if self._record.now.log.metadata != (shown := {"progress": words}):
                 self._record.now.log.metadata = shown
                 self._save()

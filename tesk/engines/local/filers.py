@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import socket
 import sys
 from asyncio.subprocess import Process
@@ -13,11 +14,12 @@ from typing import Final
 import msgspec
 
 from tesk.engines.base import EngineError
-from tesk.filer.plan import Done, Event, Failed, Plan
+from tesk.filer.plan import Done, Event, Failed, Plan, Progress
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 30.0
 RETRY_S: Final = (0.2, 1.0)
+TAIL_BYTES: Final = 1_000_000
 
 
 class Filers:
@@ -123,6 +125,21 @@ def events(report: Path) -> list[Event]:
     except FileNotFoundError:
         return []
     return [msgspec.json.decode(line, type=Event) for line in lines]
+
+
+def last_progress(report: Path) -> Progress | None:
+    """How far a step is, by the end of its report."""
+    try:
+        with report.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with contextlib.suppress(msgspec.DecodeError):
+            if isinstance(event := msgspec.json.decode(line, type=Event), Progress):
+                return event
+    return None
 
 
 def verdict(told: list[Event]) -> str | None:

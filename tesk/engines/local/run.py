@@ -20,12 +20,12 @@ from tesk.clock import now, stamp
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
 from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
-from tesk.engines.local.filers import Filers, events, verdict
+from tesk.engines.local.filers import Filers, events, last_progress, verdict
 from tesk.engines.local.folder import Folder, is_master_of_files
 from tesk.engines.notes import out_of_memory
 from tesk.engines.tails import tail
 from tesk.filer import scratch
-from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Pushed, Warned
+from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Progress, Pushed, Warned
 from tesk.layout import layout
 from tesk.settings import Settings
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, TaskLog
@@ -33,6 +33,7 @@ from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, Tas
 log = logging.getLogger(__name__)
 TERMINATED: Final = 128 + 15
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+LOOK_EVERY_S: Final = 2.0
 
 
 class Machine(Struct, frozen=True):
@@ -176,12 +177,31 @@ class Run:
     async def _step(self, name: str, plan: Plan) -> tuple[list[Event], str | None]:
         """Runs the filer; its warnings become notes. What it told, and why it failed if it did."""
         report = self.folder.path / f"{name}.jsonl"
-        await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
+        watching = asyncio.create_task(self._watch(report), name=f"progress of {self.job.id}")
+        try:
+            await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
+        finally:
+            watching.cancel()
+            self._moved(last_progress(report))
         told = events(report)
         for event in told:
             if isinstance(event, Warned):
                 self.note(f"warning: {event.message}")
         return told, verdict(told)
+
+    async def _watch(self, report: Path) -> None:
+        """Tells how far a filer is, as often as it says so."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._moved(await asyncio.to_thread(last_progress, report)):
+                self.tell(self.state)
+
+    def _moved(self, told: Progress | None) -> bool:
+        """Notes how far the filer is in the log; whether that is news."""
+        known = self.log.metadata
+        if told is not None:
+            self.log.metadata = {"progress": told.words()}
+        return self.log.metadata != known
 
     async def _execute_all(self) -> bool:
         """Runs the executors in order; True when one failed and its error was not to be ignored."""

@@ -23,6 +23,7 @@ from tesk.filer.schemes.http_wire import Response, Target, Wire, target_of
 from tesk.filer.streams import BLOCK, Sink, Source
 
 MAX_REDIRECTS: Final = 10
+READ: Final = BLOCK // 4
 MAX_LISTING_BYTES: Final = 256 * BLOCK
 MAX_DEPTH: Final = 200
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
@@ -134,7 +135,7 @@ class HttpScheme:
         before = sink.size
         buffer = self._buffer()
         with self._wire.reading(target):
-            while (room := sink.room(BLOCK)) and (n := response.readinto(buffer[:room])):
+            while (room := sink.room(READ)) and (n := response.readinto(buffer[:room])):
                 sink.write(buffer[:n])
         received = sink.size - before
         if sink.is_full and expected is not None and received < expected:
@@ -148,7 +149,7 @@ class HttpScheme:
     def _buffer(self) -> memoryview:
         known: memoryview | None = getattr(self._buffers, "block", None)
         if known is None:
-            known = self._buffers.block = memoryview(bytearray(BLOCK))
+            known = self._buffers.block = memoryview(bytearray(READ))
         return known
 
     def _follow(
