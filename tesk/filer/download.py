@@ -153,7 +153,8 @@ class Download:
         """The whole file once more, in one piece."""
         for sink in self._sinks:
             sink.restart()
-        self._changed, self._in_one, self._left, self._size = False, True, 1, None
+        self._size = self._sinks[0].total
+        self._changed, self._in_one, self._left = False, True, 1
         self._step.add([self.run])
 
 

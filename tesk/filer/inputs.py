@@ -51,9 +51,7 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
 
     step.run([partial(look_up, n, given) for n, given in enumerate(plan.inputs)])
     directories, files = merge(found)
-    sizes = [arrival.size for arrival in files]
-    step.meter.files_total = len(files)
-    step.meter.bytes_total = sum(size or 0 for size in sizes) if None not in sizes else None
+    step.meter.expect([arrival.size for arrival in files])
     scratch = Scratch(plan.root)
     for path in directories:
         _make_directory(scratch, path)
@@ -145,7 +143,7 @@ class _Arriving:
             return
         try:
             with _told(self.first):
-                Sink(self._fd, self._step.meter).write(self.first.content.encode())
+                Sink(self._fd, self._step.meter, expected=self.first.size).write(self.first.content.encode())
             self.done()
         finally:
             self.ended()
@@ -159,7 +157,9 @@ class _Arriving:
             with _told(arrival):
                 temporary, fd = self._new()
                 try:
-                    copy(self._fd, Sink(fd, self._step.meter))
+                    sink = Sink(fd, self._step.meter, expected=arrival.size)
+                    sink.total = os.fstat(self._fd).st_size
+                    copy(self._fd, sink)
                     self._place(arrival, temporary, fd)
                 finally:
                     os.close(fd)

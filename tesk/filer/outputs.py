@@ -46,8 +46,7 @@ def push_outputs(plan: OutputsPlan, step: Step) -> None:
                     found = _below(path, url, output, scratch, step)
                     departures.update(((departure.path, departure.url), departure) for departure in found)
     wanted = list(departures.values())
-    step.meter.files_total = sum(not departure.is_directory for departure in wanted)
-    step.meter.bytes_total = sum(departure.size for departure in wanted)
+    step.meter.expect([departure.size for departure in wanted if not departure.is_directory])
 
     def failed(error: Exception) -> bool:
         if isinstance(error, TransferError):

@@ -6,7 +6,7 @@ its broken try had counted. A large file may have several sinks, one for each pa
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tesk.filer.checksums import Checksum
@@ -25,6 +25,23 @@ class Meter:
         self.files_done = 0
         self.bytes_total: int | None = None
         self.files_total: int | None = None
+        self._known = 0
+        self._unknown = 0
+
+    def expect(self, sizes: Sequence[int | None]) -> None:
+        """Hears what is to be moved; where a size is not known yet, the total is not."""
+        self.files_total = len(sizes)
+        self._known = sum(size or 0 for size in sizes)
+        self._unknown = sizes.count(None)
+        self.bytes_total = None if self._unknown else self._known
+
+    def learn(self, size: int) -> None:
+        """Hears a size that was not known."""
+        with self._lock:
+            self._known += size
+            self._unknown -= 1
+            if not self._unknown:
+                self.bytes_total = self._known
 
     def check(self) -> None:
         """Raises Stopped once the step was told to stop."""
@@ -52,7 +69,7 @@ class Sink:
         self.begin = begin
         self.end = end
         self.expected = expected
-        self.total: int | None = None
+        self._total: int | None = None
         self.version = ""
         self.least_part = 0
         self.checksums: list[Checksum] = []
@@ -60,6 +77,16 @@ class Sink:
         self.share: Callable[[Sink], int] | None = None
         self.size = 0
         self._meter = meter
+
+    @property
+    def total(self) -> int | None:
+        return self._total
+
+    @total.setter
+    def total(self, size: int | None) -> None:
+        if size is not None and self._total is None and self.expected is None and not self.begin:
+            self._meter.learn(size)
+        self._total = size
 
     @property
     def position(self) -> int:

@@ -35,7 +35,7 @@ async def test_a_task_shows_how_far_its_inputs_are(tesk: Tesk, place: Place) -> 
         finally:
             seen.set()
         assert task["state"] == "INITIALIZING"
-        assert progress(task).endswith("kB, 0 of 1 files")
+        assert progress(task).endswith("kB of 2 MB, 0 of 1 files")
         ended = await tesk.ended(task_id)
     assert ended["state"] == "COMPLETE", ended
-    assert progress(ended) == "2 MB, 1 of 1 files"
+    assert progress(ended) == "2 MB of 2 MB, 1 of 1 files"

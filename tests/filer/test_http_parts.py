@@ -10,6 +10,7 @@ import pytest
 
 from tesk.filer.checksums import Checksum
 from tesk.filer.download import LEAST_PART, MOST_PART, cut
+from tesk.filer.plan import Progress
 from tesk.filer.schemes import http_headers
 from tesk.tes import Input, Output
 from tests.filer.faulty import Versioned, answer, faulty
@@ -98,10 +99,11 @@ def test_progress_counts_each_byte_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("tesk.filer.step.PROGRESS_INTERVAL_S", 0)
     script = Versioned(CONTENT, lambda n, whole: whole if n % 2 else whole[:50_000])
     with faulty(script) as server:
-        report = fetch(tmp_path, Input("/f", url=f"{server.url}/f"))
+        report = fetch(tmp_path, Input("/f", url=f"{server.url}/f"), Input("/g", url=f"{server.url}/f"))
         assert report.ok, report.failure
-    done = [event.bytes_done for event in report.events if hasattr(event, "bytes_done")]
-    assert max(done) == done[-1] == len(CONTENT)
+    told = [event for event in report.events if isinstance(event, Progress)]
+    assert told[-1] == Progress(2 * len(CONTENT), 2, 2 * len(CONTENT), 2)
+    assert max(event.bytes_done for event in told) == 2 * len(CONTENT)
 
 
 MD5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
