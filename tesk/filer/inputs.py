@@ -1,8 +1,8 @@
 """Brings a task's inputs into its scratch volume.
 
 First every input is looked up (all at once): a file is one arrival, a directory as many as it holds. Then the list
-is merged, later inputs winning, so that no file is fetched in vain. Then files are fetched under hidden names, each
-URL once, and renamed into place, as private copies that any user of the image can run and change (0777).
+is merged, later inputs winning, so that no file is fetched in vain. Then files are fetched, each URL once, and put
+into place when they are whole, as private copies that any user of the image can run and change (0777).
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from tesk.filer.copies import copy
 from tesk.filer.download import Download
 from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import DIRECTORY, Scratch, open_beneath
+from tesk.filer.landing import Landing
 from tesk.filer.plan import InputsPlan
 from tesk.filer.schemes import Kind
 from tesk.filer.scratch import prepare, staging
@@ -55,8 +56,8 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     scratch = Scratch(plan.root)
     for path in directories:
         _make_directory(scratch, path)
-    with staging(scratch.root) as folder:
-        step.run([_Arriving(same, scratch, folder, step).begin for same in twins(files)])
+    with staging(scratch.root) as folder, contextlib.closing(Landing(scratch, folder)) as landing:
+        step.run([_Arriving(same, landing, step).begin for same in twins(files)])
 
 
 def _arrivals(given: Input, step: Step) -> list[Arrival]:
@@ -122,20 +123,19 @@ def _make_directory(scratch: Scratch, path: str) -> None:
 
 
 class _Arriving:
-    """Arrivals of the same bytes: fetched once under a hidden name, copied for each further path."""
+    """Arrivals of the same bytes: fetched once, copied for each further path."""
 
-    def __init__(self, twins: Sequence[Arrival], scratch: Scratch, folder: str, step: Step) -> None:
+    def __init__(self, twins: Sequence[Arrival], landing: Landing, step: Step) -> None:
         self.first, *self.others = twins
-        self._scratch = scratch
-        self._folder = folder
+        self._landing = landing
         self._step = step
-        self._temporary = ""
+        self._hidden = ""
         self._fd = -1
 
     def begin(self) -> None:
         """The job that fetches it, or begins to. Raises TransferError (a whole sentence), Stopped."""
         with _told(self.first):
-            self._temporary, self._fd = self._new()
+            self._fd, self._hidden = self._landing.new()
         if self.first.content is None:
             url, size = self.first.url, self.first.size
             job = Download(url, size, self._fd, self._step, self.done, self.ended, partial(_told, self.first)).run
@@ -148,31 +148,22 @@ class _Arriving:
         finally:
             self.ended()
 
-    def _new(self) -> tuple[str, int]:
-        temporary = os.path.join(self._folder, os.urandom(8).hex())
-        return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
     def done(self) -> None:
         for arrival in self.others:
             with _told(arrival):
-                temporary, fd = self._new()
+                fd, hidden = self._landing.new()
                 try:
                     sink = Sink(fd, self._step.meter, expected=arrival.size)
                     sink.total = os.fstat(self._fd).st_size
                     copy(self._fd, sink)
-                    self._place(arrival, temporary, fd)
+                    self._place(arrival, fd, hidden)
                 finally:
                     os.close(fd)
         with _told(self.first):
-            self._place(self.first, self._temporary, self._fd)
+            self._place(self.first, self._fd, self._hidden)
 
-    def _place(self, arrival: Arrival, temporary: str, fd: int) -> None:
-        os.fchmod(fd, 0o777)
-        parent, name = self._scratch.open_parent(arrival.path)
-        try:
-            os.rename(temporary, name, dst_dir_fd=parent)
-        finally:
-            os.close(parent)
+    def _place(self, arrival: Arrival, fd: int, hidden: str) -> None:
+        self._landing.place(fd, hidden, arrival.path)
         self._step.meter.add(0, files=1)
 
     def ended(self) -> None:

@@ -127,7 +127,7 @@ class Sink:
 
     def restart(self) -> None:
         """Empty again, for a try from the start."""
-        if not self.begin:
+        if self.size and not self.begin:
             os.ftruncate(self.fd, 0)
         self._meter.add(-self.size)
         self.size = 0

@@ -170,6 +170,23 @@ def test_what_several_inputs_name_is_fetched_once_and_copied(tmp_path: Path) -> 
     assert (tmp_path / "in/b").stat().st_mode & 0o777 == 0o777
 
 
+@pytest.mark.parametrize("nameless", [True, False])
+def test_files_land_whole_in_place_of_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    """With and without files that have no name, which not every file system gives."""
+    if not nameless:
+        monkeypatch.setattr("os.O_TMPFILE", os.O_DIRECTORY)
+    write(tmp_path, {"in/a": b"older", "in/deep/b": b"older"})
+    other = os.open(tmp_path / "in/a", os.O_RDONLY)
+    report = fetch(tmp_path, Input("/in/a", content="new"), Input("/in/deep/b", content=""), Input("/c", content="c"))
+    assert report.ok, report.failure
+    assert tree(tmp_path) == {"in": None, "in/a": b"new", "in/deep": None, "in/deep/b": b"", "c": b"c"}
+    assert os.read(other, 10) == b"older"
+    assert (tmp_path / "in/a").stat().st_mode & 0o777 == 0o777
+    os.close(other)
+
+
 def test_an_input_onto_a_directory_of_the_task_names_the_reason(tmp_path: Path) -> None:
     plan = InputsPlan(str(tmp_path), [Input("/data", content="x")], directories=["/data"])
     assert carry_out(plan).failure == "input /data: writing /data: is a directory after 1 try"
