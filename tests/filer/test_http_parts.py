@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import random
+import socket
 from email.message import Message
 from pathlib import Path
 
@@ -58,6 +59,23 @@ def test_a_cut_file_goes_on_where_it_was(tmp_path: Path, concurrency: int) -> No
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert len(script.spans) > len(CONTENT) // 30_000
     assert len({begin for begin, _ in script.spans}) >= len(script.spans) - 1
+
+
+def test_a_stalled_file_goes_on_where_it_was(tmp_path: Path) -> None:
+    served = Versioned(CONTENT, lambda number, whole: whole if number else whole[:600_000])
+
+    def script(connection: socket.socket, number: int, head: bytes) -> None:
+        served(connection, number, head)
+        if not number:
+            connection.recv(1)
+
+    with faulty(script) as server:
+        report = fetch(tmp_path, Input("/f", url=f"{server.url}/f"), concurrency=1, timeout_s=0.3)
+        assert report.ok, report.failure
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    (_, whole), (begin, end) = served.spans
+    assert 0 < begin < 600_000
+    assert end == whole == len(CONTENT)
 
 
 def test_a_file_that_changes_meanwhile_is_fetched_anew(tmp_path: Path) -> None:
