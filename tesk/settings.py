@@ -144,6 +144,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     transfer_deny: Annotated[
         tuple[str, ...], Meta(description="hosts that transfers must not reach: names, .domains, networks")
     ] = ()
+    credentials: Annotated[
+        tuple[str, ...], Meta(description="TOML files, or folders of them, with the stores' credentials by URL prefix")
+    ] = ()
 
     service_id: Annotated[str, Meta(description="service-info: id, in reverse domain notation")] = "org.ga4gh.tesk"
     service_name: Annotated[str, Meta(description="service-info: name")] = "tesk"

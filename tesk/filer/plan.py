@@ -24,6 +24,7 @@ class FilerSettings(Struct, frozen=True, omit_defaults=True):
     concurrency: int = 8
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
 
 
 class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_field="step"):

@@ -10,6 +10,7 @@ from tests.filer.stores import Place, Places
 from tests.servers.ftp import ftp_server
 from tests.servers.nginx import nginx
 from tests.servers.s3 import S3, s3_server
+from tests.servers.sshd import Sshd, sshd
 
 numbers = itertools.count()
 
@@ -19,7 +20,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
     for above in (folder, *folder.parents[:3]):
         above.chmod(0o755)
-    for name in ("s3", "ftp", "web", "share"):
+    for name in ("s3", "ftp", "web", "share", "sftp"):
         (folder / name).mkdir()
     return folder
 
@@ -42,14 +43,23 @@ def web_url(served: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def ssh() -> Iterator[Sshd]:
+    with sshd() as server:
+        yield server
+
+
 @pytest.fixture
-def places(served: Path, s3: S3, ftp_url: str, web_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Places:
+def places(
+    served: Path, s3: S3, ftp_url: str, web_url: str, ssh: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Places:
     """An empty folder in each store, by scheme."""
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
+    ssh.settle(tmp_path)
     name = f"test-{next(numbers)}"
-    folders = {kind: served / kind / name for kind in ("s3", "ftp", "web", "share")}
+    folders = {kind: served / kind / name for kind in ("s3", "ftp", "web", "share", "sftp")}
     for folder in folders.values():
         folder.mkdir()
     (tmp_path / "root").mkdir()
@@ -59,6 +69,7 @@ def places(served: Path, s3: S3, ftp_url: str, web_url: str, monkeypatch: pytest
             "s3": Place(folders["s3"], f"s3://{name}", quoted=False),
             "ftp": Place(folders["ftp"], f"{ftp_url}/{name}", quoted=True),
             "http": Place(folders["web"], f"{web_url}/{name}", quoted=True),
+            "sftp": Place(folders["sftp"], f"{ssh.url}{folders['sftp']}", quoted=True),
             "file": Place(folders["share"], f"file://{folders['share']}", quoted=True),
             "path": Place(folders["share"], str(folders["share"]), quoted=False),
         },

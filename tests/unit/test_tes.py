@@ -232,6 +232,7 @@ SAME: list[dict[str, Any]] = [
     an_input(url="file://localhost/a"),
     an_input(url="http://user:pass@host:8080/x?y=z&a=%20#f"),
     an_input(url="ftp://user:p%40ss@host:2121/x"),
+    an_input(url="sftp://me@host:2222/~/x"),
     an_input(url="HTTPS://host"),
     an_input(url="http://[::1]:80/x"),
     an_input(url="s3://bucket"),

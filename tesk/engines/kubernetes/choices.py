@@ -35,6 +35,7 @@ def cluster(settings: Settings, namespace: str) -> Cluster:
         concurrency=settings.transfer_concurrency,
         allow=settings.transfer_allow,
         deny=settings.transfer_deny,
+        credentials=settings.credentials,
     )
     return Cluster(namespace=namespace, **{key: value for key, value in chosen.items() if key != "namespace"})
 

@@ -318,6 +318,7 @@ class Run:
             concurrency=settings.transfer_concurrency,
             allow=settings.transfer_allow,
             deny=settings.transfer_deny,
+            credentials=settings.credentials,
         )
 
 

@@ -26,6 +26,7 @@ MODULES: Final = {
     "http": "tesk.filer.schemes.http",
     "https": "tesk.filer.schemes.http",
     "s3": "tesk.filer.schemes.s3",
+    "sftp": "tesk.filer.schemes.sftp",
 }
 
 

@@ -1,0 +1,118 @@
+"""Credentials by longest matching URL prefix, from files that the settings name.
+
+A file is TOML: one table for each URL prefix, with the words of its kind of store (docs/storage.md has them). A folder
+stands for every `.toml` file in it, which is how a Kubernetes Secret is mounted. Files are read by the filer alone,
+at the first URL that needs them, so an executor never sees one and a changed file counts from the next task on.
+"""
+
+import os
+import threading
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from tesk.filer.errors import TransferError, redact
+
+_ENDS: Final = ("", "/", "?", "#")
+
+
+class Entry(NamedTuple):
+    """One table: the prefix as it was written, the file it stands in, its words and their values."""
+
+    prefix: str
+    file: Path
+    values: Mapping[str, str]
+
+    def read(self, name: str) -> str:
+        """The value of `name`, or what is in the file that `name_file` names; "" for neither."""
+        if where := self.values.get(f"{name}_file", ""):
+            try:
+                return (self.file.parent / where).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise TransferError(
+                    f'{name}_file of "{redact(self.prefix)}" in {self.file} cannot be read', str(error)
+                ) from None
+        return self.values.get(name, "")
+
+
+NOTHING: Final = Entry("", Path(), {})
+
+
+class Credentials:
+    """The tables of all files, read once."""
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self._places = places
+        self._entries: list[tuple[str, Entry]] | None = None
+        self._lock = threading.Lock()
+
+    def of(self, url: str, known: Collection[str]) -> Entry:
+        """What is configured for `url`; NOTHING without a match. Raises TransferError, also for words not `known`."""
+        with self._lock:
+            if self._entries is None:
+                entries = [entry for place in self._places for entry in _entries(Path(place))]
+                self._entries = sorted(
+                    ((plain(entry.prefix), entry) for entry in entries), key=lambda pair: len(pair[0]), reverse=True
+                )
+        wanted = plain(url)
+        for prefix, entry in self._entries:
+            if matches(prefix, wanted):
+                _check(entry, known)
+                return entry
+        return NOTHING
+
+
+def matches(prefix: str, url: str) -> bool:
+    """Whether a plain URL lies at or below a plain prefix: whole path segments only, so no other host or folder."""
+    if not url.startswith(prefix):
+        return False
+    return prefix.endswith("/") or url[len(prefix) : len(prefix) + 1] in _ENDS
+
+
+def plain(url: str) -> str:
+    """The URL as it is compared: scheme and host in small letters, without user and password."""
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        return url
+    end = min((at for at in (rest.find(c) for c in "/?#") if at >= 0), default=len(rest))
+    host = rest[:end].rpartition("@")[2].lower()
+    return f"{scheme.lower()}://{host}{rest[end:]}"
+
+
+def _check(entry: Entry, known: Collection[str]) -> None:
+    for name in entry.values:
+        if name not in known and name.removesuffix("_file") not in known:
+            words = ", ".join(sorted(known))
+            raise TransferError(
+                f'{entry.file}: {name!r} of "{redact(entry.prefix)}" is no word of this kind of store', f"use {words}"
+            )
+
+
+def _entries(place: Path) -> list[Entry]:
+    place = place.expanduser()
+    files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+    return [entry for file in files for entry in _read(file)]
+
+
+def _read(file: Path) -> list[Entry]:
+    try:
+        tables = tomllib.loads(file.read_text())
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise TransferError(
+            f"the credentials {file} cannot be read ({reason})", "check `credentials`", tries=0
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise TransferError(f"the credentials {file} are not TOML", "check the file", tries=0) from None
+    entries = []
+    for prefix, values in tables.items():
+        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+            raise TransferError(
+                f'{file}: "{redact(prefix)}" is no table of texts', 'write ["PREFIX"] NAME = "…"', tries=0
+            )
+        if not urlsplit(prefix).netloc:
+            raise TransferError(f'{file}: "{redact(prefix)}" is no URL prefix', "write scheme://host/path", tries=0)
+        entries.append(Entry(prefix, file, values))
+    return entries
