@@ -16,7 +16,7 @@ BLOCK: Final = 1024 * 1024
 
 
 class Checksum(NamedTuple):
-    """`algorithm` is md5, sha1, sha256, sha512 or crc32; the digest of a CRC has its most significant byte first."""
+    """`algorithm` is a name of HASHES, or unknown here; the digest of a CRC has its most significant byte first."""
 
     algorithm: str
     digest: bytes
@@ -33,7 +33,22 @@ class _Crc32:
         return self._value.to_bytes(4, "big")
 
 
-HASHES: Final[dict[str, Callable[[], "_Crc32 | hashlib._Hash"]]] = {
+class _Crc32c:
+    def __init__(self) -> None:
+        import google_crc32c  # only what comes from Google Cloud Storage needs it
+
+        self._extend: Callable[[int, bytes], int] = google_crc32c.extend
+        self._value = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self._value = self._extend(self._value, bytes(data))
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+HASHES: Final[dict[str, Callable[[], "_Crc32 | _Crc32c | hashlib._Hash"]]] = {
+    "crc32c": _Crc32c,
     "crc32": _Crc32,
     "md5": lambda: hashlib.md5(usedforsecurity=False),
     "sha1": lambda: hashlib.sha1(usedforsecurity=False),

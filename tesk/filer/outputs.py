@@ -45,7 +45,8 @@ def push_outputs(plan: OutputsPlan, step: Step) -> None:
                 with _collected(url, path, plan.settings, step, failures):
                     found = _below(path, url, output, scratch, step)
                     departures.update(((departure.path, departure.url), departure) for departure in found)
-    wanted = list(departures.values())
+    full = {posixpath.dirname(departure.path) for departure in departures.values()}
+    wanted = [departure for departure in departures.values() if not (departure.is_directory and departure.path in full)]
     step.meter.expect([departure.size for departure in wanted if not departure.is_directory])
 
     def failed(error: Exception) -> bool:

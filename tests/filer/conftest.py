@@ -8,6 +8,7 @@ import pytest
 
 from tests.filer.stores import Place, Places
 from tests.servers.ftp import ftp_server
+from tests.servers.gcs import Gcs, gcs_server
 from tests.servers.nginx import nginx
 from tests.servers.s3 import S3, s3_server
 from tests.servers.sshd import Sshd, sshd
@@ -49,12 +50,25 @@ def ssh() -> Iterator[Sshd]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Gcs]:
+    with gcs_server() as server:
+        yield server
+
+
 @pytest.fixture
 def places(
-    served: Path, s3: S3, ftp_url: str, web_url: str, ssh: Sshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    served: Path,
+    s3: S3,
+    gcs: Gcs,
+    ftp_url: str,
+    web_url: str,
+    ssh: Sshd,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Places:
     """An empty folder in each store, by scheme."""
-    for name, value in s3.environment().items():
+    for name, value in {**s3.environment(), **gcs.environment()}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
     ssh.settle(tmp_path)
@@ -69,6 +83,7 @@ def places(
             "s3": Place(folders["s3"], f"s3://{name}", quoted=False),
             "ftp": Place(folders["ftp"], f"{ftp_url}/{name}", quoted=True),
             "http": Place(folders["web"], f"{web_url}/{name}", quoted=True),
+            "gs": Place(gcs.make(name), f"gs://{name}", quoted=False),
             "sftp": Place(folders["sftp"], f"{ssh.url}{folders['sftp']}", quoted=True),
             "file": Place(folders["share"], f"file://{folders['share']}", quoted=True),
             "path": Place(folders["share"], str(folders["share"]), quoted=False),

@@ -2,9 +2,10 @@
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote
 
 from tesk.filer.main import run
@@ -61,10 +62,23 @@ def push(root: Path, *outputs: Output, **settings: Any) -> Report:
     return carry_out(OutputsPlan(str(root), list(outputs), settings=FilerSettings(**settings)))
 
 
-class Place(NamedTuple):
-    """A folder that a server serves: its path here and its URL."""
+@runtime_checkable
+class Shelf(Protocol):
+    """What a store without a folder of this system holds below a place, by a client of the test's own."""
 
-    folder: Path
+    def __truediv__(self, name: str, /) -> "Shelf": ...
+
+    def read_bytes(self) -> bytes: ...
+
+    def put(self, files: Mapping[str, bytes | None]) -> None: ...
+
+    def tree(self) -> dict[str, bytes | None]: ...
+
+
+class Place(NamedTuple):
+    """A folder that a server serves, a Path or a Shelf, and its URL."""
+
+    folder: Any
     base: str
     quoted: bool
 
@@ -90,8 +104,10 @@ class Places:
         return push(self.root, *outputs, file_roots=self.file_roots, **settings)
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
+def tree(folder: Path | Shelf) -> dict[str, bytes | None]:
     """What lies below a folder: relative path → bytes, None for a directory."""
+    if isinstance(folder, Shelf):
+        return folder.tree()
     found: dict[str, bytes | None] = {}
     for here, directories, files in os.walk(folder):
         relative = os.path.relpath(here, folder)
@@ -104,8 +120,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return {path: found[path] for path in found if not path.startswith(".sgwtmp")}
 
 
-def write(folder: Path, files: dict[str, bytes | None]) -> None:
+def write(folder: Path | Shelf, files: Mapping[str, bytes | None]) -> None:
     """Makes what `tree` would find."""
+    if isinstance(folder, Shelf):
+        folder.put(files)
+        return
     for name, content in files.items():
         path = folder / name
         if content is None:

@@ -23,6 +23,7 @@ MODULES: Final = {
     "file": "tesk.filer.schemes.file",
     "ftp": "tesk.filer.schemes.ftp",
     "ftps": "tesk.filer.schemes.ftp",
+    "gs": "tesk.filer.schemes.gs",
     "http": "tesk.filer.schemes.http",
     "https": "tesk.filer.schemes.http",
     "s3": "tesk.filer.schemes.s3",

@@ -1,0 +1,178 @@
+"""`gs:`, Google Cloud Storage, by its JSON API over the HTTP scheme's own connections.
+
+So downloads come in parts, go on after a cut and are compared with the CRC-32C that the store tells; uploads are
+compared with what it says that it got. The key is what follows the bucket, with nothing decoded. An empty directory is
+an empty object whose key ends with a slash.
+"""
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from tesk.filer.checksums import Checksum, verify
+from tesk.filer.credentials import Credentials
+from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
+from tesk.filer.schemes.http import HttpScheme
+from tesk.filer.schemes.objects import checked_key, entries_of
+from tesk.filer.streams import Sink, Source
+
+PAGE: Final = 1000
+WHOLE: Final = 8 * 1024 * 1024
+
+
+def split(url: str) -> tuple[str, str]:
+    """The bucket and the key of a `gs:` URL. Raises TransferError."""
+    bucket, _, key = url.partition("://")[2].partition("/")
+    if not bucket or "@" in bucket:
+        raise TransferError("not a Google Cloud Storage URL", "such a URL is gs://bucket/key")
+    return bucket, checked_key(key, "Google Cloud Storage")
+
+
+class GsScheme(HttpScheme):
+    """The HTTP scheme, asked for the API's own URLs."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, self._sign)
+        self._credentials = Credentials(context.settings.credentials)
+        self._identity = Identity()
+        self._accesses: dict[str, Access] = {}
+        self._asking = threading.local()
+
+    def _access(self, url: str) -> Access:
+        """How to ask for `url`; looked up once for each bucket and each table of the credentials."""
+        entry = self._credentials.of(url, WORDS)
+        bucket = url.partition("://")[2].partition("/")[0]
+        key = f"{entry.prefix} {bucket}"
+        if key not in self._accesses:
+            self._accesses[key] = access_of(entry)
+        return self._accesses[key]
+
+    def _sign(self, _: str) -> dict[str, str]:
+        """Objects are wanted as they are stored, which the second Accept-Encoding says (the first is `identity`)."""
+        return {"Accept-Encoding": "gzip", **self._identity.headers(self._asking.access)}
+
+    @contextlib.contextmanager
+    def _asked_for(self, url: str) -> Iterator[None]:
+        """Requests of this thread are made for `url`: with its credentials, and with its advice in their errors."""
+        self._asking.access = access = self._access(url)
+        try:
+            yield
+        except NotFound as error:
+            error.advice = "check bucket and key"
+            raise
+        except TransferError as error:
+            if "access denied" in error.answer:
+                bucket = f"gs://{split(url)[0]}"
+                error.advice = f'check the credentials configured for "{bucket}"'
+                if access.source is None:
+                    error.advice = f'no credentials are configured for "{bucket}"; set GOOGLE_APPLICATION_CREDENTIALS'
+            raise
+
+    def _api(self, url: str, path: str, **parameters: str) -> str:
+        return f"{self._access(url).endpoint}{path}" + (f"?{urlencode(parameters)}" if parameters else "")
+
+    def _object(self, url: str, *, media: bool = False) -> str:
+        bucket, key = split(url)
+        path = f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}"
+        return self._api(url, f"/download{path}", alt="media") if media else self._api(url, path, fields="name,size")
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        _, key = split(url)
+        if not key or (declared is Kind.DIRECTORY and self._holds(url)):
+            return Kind.DIRECTORY, None
+        try:
+            return Kind.FILE, int(self._json(url, "GET", self._object(url))["size"])
+        except NotFound:
+            if declared is not Kind.DIRECTORY and self._holds(url):
+                return Kind.DIRECTORY, None
+            raise
+
+    def _holds(self, url: str) -> bool:
+        return bool(next(self._pages(url, 1)))
+
+    def _pages(self, url: str, size: int) -> Iterator[list[dict[str, Any]]]:
+        bucket, key = split(url)
+        page = ""
+        while True:
+            more = {"pageToken": page} if page else {}
+            asked = {"prefix": f"{key}/" if key else "", "maxResults": str(size), **more}
+            fields = "items(name,size),nextPageToken"
+            answer = self._json(url, "GET", self._api(url, f"/storage/v1/b/{bucket}/o", fields=fields, **asked))
+            yield answer.get("items", [])
+            page = answer.get("nextPageToken", "")
+            if not page:
+                return
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        _, key = split(url)
+        found = ((item["name"], int(item["size"])) for page in self._pages(url, PAGE) for item in page)
+        yield from entries_of(found, f"{key}/" if key else "")
+
+    def child(self, url: str, relative: str) -> str:
+        return f"{url.rstrip('/')}/{relative}"
+
+    def fetch(self, url: str, sink: Sink) -> None:
+        with self._asked_for(url):
+            super().fetch(self._object(url, media=True), sink)
+
+    def fetch_part(self, url: str, sink: Sink) -> None:
+        with self._asked_for(url):
+            super().fetch_part(self._object(url, media=True), sink)
+
+    def push(self, source: Source, url: str) -> None:
+        bucket, key = split(url)
+        if not key or url.endswith("/"):
+            raise TransferError("names a bucket or a directory, not a key", "such a URL of a file is gs://bucket/key")
+        self._upload(source, url, bucket, key)
+
+    def make_directory(self, url: str) -> None:
+        bucket, key = split(url)
+        if key:
+            self._json(
+                url, "POST", self._api(url, f"/upload/storage/v1/b/{bucket}/o", uploadType="media", name=f"{key}/")
+            )
+
+    def _upload(self, source: Source, url: str, bucket: str, key: str) -> None:
+        path = f"/upload/storage/v1/b/{bucket}/o"
+        if source.size <= WHOLE:
+            told = self._json(url, "POST", self._api(url, path, uploadType="media", name=key), source)
+        else:
+            start = self._api(url, path, uploadType="resumable", name=key)
+            headers = {"X-Upload-Content-Length": str(source.size)}
+            with self._asked_for(url):
+                target, response = self._follow("POST", start, headers)
+                where = response.getheader("Location") or ""
+                if response.status not in (200, 201) or not where:
+                    raise self._refused(target, response)
+                self._wire.settle(target, response)
+            told = self._json(url, "PUT", where, source)
+        if int(told.get("size", -1)) != source.size:
+            raise TransferError(
+                f"{told.get('size', 'no')} of {source.size} bytes arrived", "check the store", passing=True
+            )
+        known = {"crc32c": told.get("crc32c", ""), "md5": told.get("md5Hash", "")}
+        checksums = [Checksum(name, base64.b64decode(text)) for name, text in known.items() if text]
+        verify(source.fd, source.size, checksums, "the bytes that went out")
+
+    def _json(self, url: str, method: str, api_url: str, body: Source | None = None) -> dict[str, Any]:
+        with self._asked_for(url):
+            target, response = self._follow(method, api_url, {}, body)
+            if response.status != 200:
+                raise self._refused(target, response)
+            try:
+                found = json.loads(self._text(target, response))
+            except ValueError:
+                raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint") from None
+        if not isinstance(found, dict):
+            raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint")
+        return found
+
+
+def open_scheme(context: Context) -> GsScheme:
+    return GsScheme(context)

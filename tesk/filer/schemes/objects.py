@@ -1,0 +1,147 @@
+"""What object stores have in common: keys that stand for paths, and tokens that last for a while.
+
+Such a store knows no directories. One is the keys below its name and a slash; an empty one is kept as an empty object
+whose key ends with the slash, as the stores' own consoles make them.
+"""
+
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from tesk.filer.errors import TransferError
+from tesk.filer.schemes import Entry
+
+TOKEN_TIMEOUT_S: Final = 30.0
+PROBE_TIMEOUT_S: Final = 1.0
+RENEW_BEFORE_S: Final = 300.0
+
+
+def checked_key(key: str, store: str) -> str:
+    """The key of a file or directory, without a last slash. Raises TransferError for what is no path."""
+    key = key.rstrip("/")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise TransferError(f"a name in {store} is UTF-8 text, this is not", "rename the file") from None
+    if size > 1024:
+        raise TransferError(f"a name in {store} has at most 1,024 bytes", "rename the file")
+    if any(c < " " or c == "\x7f" for c in key):
+        raise TransferError("the name holds a control character, such as a line break", "rename the file")
+    if key and any(part in ("", ".", "..") for part in key.split("/")):
+        raise TransferError("the name holds an empty component, '.' or '..'", "rename the object")
+    return key
+
+
+def entries_of(objects: Iterable[tuple[str, int]], prefix: str) -> list[Entry]:
+    """The tree that keys make below `prefix`, each with its size. Raises TransferError where they make none."""
+    files: dict[str, int] = {}
+    directories: set[str] = set()
+    for key, size in objects:
+        relative = key.removeprefix(prefix)
+        path = relative.rstrip("/")
+        if not path and not relative.strip("/"):
+            continue
+        if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path or len(relative) - len(path) > 1:
+            raise TransferError(f"the store lists the key {key!r}, which is no path", "rename the object")
+        if relative.endswith("/"):
+            directories.add(path)
+        else:
+            files[path] = size
+    for path in (*files, *directories):
+        above = os.path.dirname(path)
+        if path in files and path in directories:
+            raise _collision(path, path + "/")
+        while above:
+            if above in files:
+                raise _collision(above, path)
+            above = os.path.dirname(above)
+    found = [Entry(path, True) for path in sorted(directories)]
+    return found + [Entry(path, False, size) for path, size in files.items()]
+
+
+def _collision(one: str, other: str) -> TransferError:
+    return TransferError(
+        f"the keys {one!r} and {other!r} collide: one name cannot be both a file and a directory",
+        "rename one of them or stage them one by one",
+    )
+
+
+class Token(NamedTuple):
+    """A bearer token, and the monotonic second up to which it may be used."""
+
+    value: str
+    until_s: float
+
+
+class Tokens:
+    """Tokens by what they are for, asked for once and again before they end."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Token] = {}
+        self._lock = threading.Lock()
+
+    def of(self, purpose: str, ask: Callable[[], Mapping[str, Any]]) -> str:
+        """`ask` gives the answer of a token endpoint. Raises TransferError."""
+        with self._lock:
+            known = self._known.get(purpose)
+            if known is None or time.monotonic() > known.until_s:
+                answer = ask()
+                lasts_s = float(answer.get("expires_in") or 3600)
+                known = Token(str(answer["access_token"]), time.monotonic() + max(lasts_s - RENEW_BEFORE_S, 30))
+                self._known[purpose] = known
+            return known.value
+
+
+def ask_json(
+    url: str, *, form: Mapping[str, str] | None = None, body: Any = None, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The JSON that a token endpoint answers. Raises TransferError, which never shows what was sent."""
+    data = urllib.parse.urlencode(form).encode() if form is not None else None
+    more = dict(headers or {})
+    if body is not None:
+        data, more["Content-Type"] = json.dumps(body).encode(), "application/json"
+    place = urllib.parse.urlsplit(url)
+    peer = f"{place.scheme}://{place.hostname}"
+    request = urllib.request.Request(url, data, more)  # noqa: S310 - an operator's URL
+    try:
+        with urllib.request.urlopen(request, timeout=TOKEN_TIMEOUT_S) as answer:  # noqa: S310
+            found = json.load(answer)
+    except urllib.error.HTTPError as error:
+        passing = error.code in (408, 429) or error.code >= 500
+        said = _said(error)
+        raise TransferError(
+            f"no token from {peer} ({error.code}{said})", "check the configured identity", passing=passing
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise TransferError(f"no token from {peer} ({reason})", "check that it can be reached", passing=True) from None
+    if not isinstance(found, dict):
+        raise TransferError(f"no token from {peer} (no JSON object)", "check the configured identity")
+    return found
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """The error's short name in the answer, which is all of it that is sure to hold no secret."""
+    try:
+        name = json.loads(error.read(65536)).get("error")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    if isinstance(name, dict):
+        name = name.get("status")
+    return f" {name}" if isinstance(name, str) and name.replace("_", "").isalnum() and len(name) < 60 else ""
+
+
+def answers(url: str, headers: Mapping[str, str]) -> bool:
+    """Whether a metadata service answers here within a moment."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, headers=dict(headers)), timeout=PROBE_TIMEOUT_S) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
