@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.filer.stores import Place, Places
+from tests.servers.azure import Azure, azure_server
 from tests.servers.ftp import ftp_server
 from tests.servers.gcs import Gcs, gcs_server
 from tests.servers.nginx import nginx
@@ -56,11 +57,18 @@ def gcs() -> Iterator[Gcs]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def azure() -> Iterator[Azure]:
+    with azure_server() as server:
+        yield server
+
+
 @pytest.fixture
 def places(
     served: Path,
     s3: S3,
     gcs: Gcs,
+    azure: Azure,
     ftp_url: str,
     web_url: str,
     ssh: Sshd,
@@ -68,7 +76,7 @@ def places(
     tmp_path: Path,
 ) -> Places:
     """An empty folder in each store, by scheme."""
-    for name, value in {**s3.environment(), **gcs.environment()}.items():
+    for name, value in {**s3.environment(), **gcs.environment(), **azure.environment()}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
     ssh.settle(tmp_path)
@@ -83,6 +91,7 @@ def places(
             "s3": Place(folders["s3"], f"s3://{name}", quoted=False),
             "ftp": Place(folders["ftp"], f"{ftp_url}/{name}", quoted=True),
             "http": Place(folders["web"], f"{web_url}/{name}", quoted=True),
+            "az": Place(azure.make(name), f"az://{name}", quoted=False),
             "gs": Place(gcs.make(name), f"gs://{name}", quoted=False),
             "sftp": Place(folders["sftp"], f"{ssh.url}{folders['sftp']}", quoted=True),
             "file": Place(folders["share"], f"file://{folders['share']}", quoted=True),

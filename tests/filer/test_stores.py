@@ -9,8 +9,8 @@ from tesk.filer.errors import redact
 from tesk.tes import Input, Output
 from tests.filer.stores import DIRECTORY, FILE, Places, tree, write
 
-ALL = ["file", "path", "s3", "gs", "ftp", "sftp", "http"]
-LISTING = ["file", "path", "s3", "gs", "ftp", "sftp"]
+ALL = ["file", "path", "s3", "gs", "az", "ftp", "sftp", "http"]
+LISTING = ["file", "path", "s3", "gs", "az", "ftp", "sftp"]
 BINARY = bytes(range(256)) * 4099
 NAMES = [
     "plain",
@@ -119,7 +119,7 @@ def test_a_directory_goes_out_whatever_it_was_declared_as(
     assert report.pushed["/out/d/sub/b c"].url == shown
 
 
-@pytest.mark.parametrize("scheme", ["file", "path", "gs", "ftp", "sftp"])
+@pytest.mark.parametrize("scheme", ["file", "path", "gs", "az", "ftp", "sftp"])
 def test_empty_directories_are_kept_where_the_store_can_say_so(places: Places, scheme: str) -> None:
     write(places.root / "out/d", {"empty": None, "full": None, "full/f": b""})
     assert places.push(Output("/out/d", places[scheme].url("d"))).ok
@@ -170,6 +170,8 @@ def test_names_of_any_bytes_pass_over_ftp(places: Places) -> None:
         ("s3", "line\nbreak", "control character"),
         ("s3", os.fsdecode(b"\xff"), "UTF-8"),
         ("gs", "line\nbreak", "control character"),
+        ("az", "line\nbreak", "control character"),
+        ("az", os.fsdecode(b"\xff"), "UTF-8"),
         ("gs", os.fsdecode(b"\xff"), "UTF-8"),
         ("ftp", "line\nbreak", "line break"),
     ],

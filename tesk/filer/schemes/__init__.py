@@ -18,8 +18,14 @@ from tesk.filer.streams import Meter, Sink, Source
 
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 
+_AZURE_HOST: Final = re.compile(
+    r"^https://[a-z0-9]{3,24}\.(z\d\d\.)?blob\.(core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)|storage\.azure\.net)/",
+    re.IGNORECASE,
+)
+
 MODULES: Final = {
     "": "tesk.filer.schemes.file",
+    "az": "tesk.filer.schemes.az",
     "file": "tesk.filer.schemes.file",
     "ftp": "tesk.filer.schemes.ftp",
     "ftps": "tesk.filer.schemes.ftp",
@@ -109,7 +115,7 @@ class Schemes:
         if name not in MODULES or (not match and not url.startswith("/")):
             known = ", ".join(sorted(filter(None, MODULES)))
             raise TransferError(f"unsupported URL scheme {name!r}", f"use one of {known}, or an absolute path", tries=0)
-        module = MODULES[name]
+        module = MODULES["az" if _AZURE_HOST.match(url) else name]
         with self._lock:
             if module not in self._open:
                 self._open[module] = importlib.import_module(module).open_scheme(self._context)

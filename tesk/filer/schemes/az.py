@@ -1,0 +1,240 @@
+"""`az:` and the https URLs of Azure's blobs, by the REST API over the HTTP scheme's own connections.
+
+So downloads come in parts, go on after a cut and are compared with the Content-MD5 that the store keeps; every block
+that goes up carries its MD5, which the store checks, and the whole one's is kept with the blob. In `az://container/key`
+the key is as it is, in an https URL it is percent-encoded. An empty directory is an empty blob marked hdi_isfolder, as
+AzCopy and Hadoop make them.
+"""
+
+import base64
+import contextlib
+import hashlib
+import math
+import os
+import threading
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote, urlencode
+from xml.etree import ElementTree
+
+from tesk.filer.credentials import Credentials
+from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.azure import WORDS, Access, Identity, access_of, account_in, query
+from tesk.filer.schemes.http import HttpScheme
+from tesk.filer.schemes.http_wire import Response, Target
+from tesk.filer.schemes.objects import checked_key, entries_of
+from tesk.filer.streams import Sink, Source
+
+PAGE: Final = 5000
+WHOLE: Final = 8 * 1024 * 1024
+MAX_BLOCKS: Final = 50_000
+_FOLDER: Final = "x-ms-meta-hdi_isfolder"
+
+
+class Blob(NamedTuple):
+    """Where a URL points; `account` is "" for the configured one, `query` what the URL itself carries."""
+
+    account: str
+    host: str
+    container: str
+    key: str
+    query: str
+
+    @property
+    def shown(self) -> str:
+        return f"https://{self.host}/{self.container}" if self.host else f"az://{self.container}"
+
+
+def split(url: str) -> Blob:
+    """Raises TransferError for what is no URL of a blob or a container."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "az":
+        container, _, key = rest.partition("/")
+        account, host, asked = "", "", ""
+    else:
+        rest, _, asked = rest.partition("#")[0].partition("?")
+        container, _, key = (unquote(part, errors="surrogateescape") for part in rest.partition("/")[2].partition("/"))
+        account, host = account_in(url)
+    if not container or "@" in container or "/" in container:
+        raise TransferError("not a URL of a blob", "such a URL is az://container/key")
+    return Blob(account, host, container, checked_key(key, "Azure's blob store"), asked)
+
+
+class AzScheme(HttpScheme):
+    """The HTTP scheme, asked for the API's own URLs."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, lambda _: self._identity.headers(self._asking.access))
+        self._credentials = Credentials(context.settings.credentials)
+        self._identity = Identity()
+        self._accesses: dict[str, Access] = {}
+        self._asking = threading.local()
+
+    def _access(self, url: str, blob: Blob) -> Access:
+        """How to ask for `url`; looked up once for each account and each table of the credentials."""
+        entry = self._credentials.of(url, WORDS)
+        key = f"{entry.prefix} {blob.account}"
+        if key not in self._accesses:
+            self._accesses[key] = access_of(blob.account, blob.host, entry)
+        return self._accesses[key]
+
+    @contextlib.contextmanager
+    def _asked_for(self, url: str) -> Iterator[Blob]:
+        """Requests of this thread are made for `url`: with its credentials, and with its advice in their errors."""
+        blob = split(url)
+        access = self._access(url, blob)
+        if "sig=" in blob.query:
+            access = access._replace(key=b"", sas=blob.query, way="")
+        self._asking.access = access
+        try:
+            yield blob
+        except NotFound as error:
+            error.advice = "check account, container and key"
+            raise
+        except TransferError as error:
+            if "access denied" in error.answer:
+                error.advice = f'check the credentials configured for "{blob.shown}"'
+                if access.is_anonymous:
+                    error.advice = f'no credentials are configured for "{blob.shown}"; set AZURE_STORAGE_ACCOUNT_KEY'
+            raise
+
+    def _api(self, blob: Blob, key: str, **parameters: str) -> str:
+        """The URL of a request; the query that the user gave without a signature chooses a snapshot or version."""
+        access: Access = self._asking.access
+        more = [blob.query] if blob.query and "sig=" not in blob.query else []
+        asked = "&".join(filter(None, [urlencode(parameters), query(access, blob.container), *more]))
+        path = f"/{blob.container}/{quote(key)}" if key else f"/{blob.container}"
+        return f"{access.endpoint}{path}" + (f"?{asked}" if asked else "")
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        blob = split(url)
+        if not blob.key or (declared is Kind.DIRECTORY and self._holds(url)):
+            return Kind.DIRECTORY, None
+        with self._asked_for(url):
+            target, response = self._follow("HEAD", self._api(blob, blob.key))
+            if response.status == 200:
+                self._wire.settle(target, response)
+                if response.getheader(_FOLDER) == "true":
+                    return Kind.DIRECTORY, None
+                return Kind.FILE, int(response.getheader("Content-Length") or 0)
+            failure = self._refused(target, response)
+            if isinstance(failure, NotFound) and declared is not Kind.DIRECTORY and self._holds(url):
+                return Kind.DIRECTORY, None
+            raise failure
+
+    def _holds(self, url: str) -> bool:
+        return bool(next(self._pages(url, 1)))
+
+    def _pages(self, url: str, size: int) -> Iterator[list[tuple[str, int]]]:
+        """Names and sizes of all below `url`; the name of a directory ends with a slash."""
+        marker = ""
+        while True:
+            with self._asked_for(url) as blob:
+                asked = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(size)}
+                asked["prefix"] = f"{blob.key}/" if blob.key else ""
+                target, response = self._follow("GET", self._api(blob, "", **asked, marker=marker))
+                if response.status != 200:
+                    raise self._refused(target, response)
+                found, marker = read_page(self._text(target, response))
+            yield found
+            if not marker:
+                return
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        key = split(url).key
+        found = (item for page in self._pages(url, PAGE) for item in page)
+        yield from entries_of(found, f"{key}/" if key else "")
+
+    def child(self, url: str, relative: str) -> str:
+        if not url.startswith("https:"):
+            return f"{url.rstrip('/')}/{relative}"
+        return super().child(url, relative)
+
+    def fetch(self, url: str, sink: Sink) -> None:
+        with self._asked_for(url) as blob:
+            super().fetch(self._api(blob, blob.key), sink)
+
+    def fetch_part(self, url: str, sink: Sink) -> None:
+        with self._asked_for(url) as blob:
+            super().fetch_part(self._api(blob, blob.key), sink)
+
+    def push(self, source: Source, url: str) -> None:
+        with self._asked_for(url) as blob:
+            if not blob.key or url.partition("?")[0].endswith("/"):
+                raise TransferError("names a container or a directory, not a blob", "such a URL is az://container/key")
+            if source.size <= WHOLE:
+                data = source.read()
+                self._put(self._api(blob, blob.key), data, {"x-ms-blob-type": "BlockBlob"})
+                return
+            self._put_blocks(source, blob)
+
+    def _put_blocks(self, source: Source, blob: Blob) -> None:
+        whole = hashlib.md5(usedforsecurity=False)
+        size = max(WHOLE, math.ceil(source.size / MAX_BLOCKS))
+        upload = os.urandom(8).hex()
+        names: list[str] = []
+        while source.position < source.size:
+            data = _block(source, size)
+            whole.update(data)
+            names.append(base64.b64encode(f"{upload}-{len(names):06}".encode()).decode())
+            self._put(self._api(blob, blob.key, comp="block", blockid=names[-1]), data, {})
+        listed = "".join(f"<Latest>{name}</Latest>" for name in names)
+        body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
+        kept = {"x-ms-blob-content-md5": base64.b64encode(whole.digest()).decode()}
+        self._put(self._api(blob, blob.key, comp="blocklist"), body, kept)
+
+    def _put(self, api_url: str, data: bytes, headers: dict[str, str]) -> None:
+        """One request whose body the store compares with its MD5."""
+        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        target, response = self._follow("PUT", api_url, {**headers, "Content-MD5": digest}, data)
+        if response.status not in (200, 201):
+            raise self._refused(target, response)
+        self._wire.settle(target, response)
+
+    def make_directory(self, url: str) -> None:
+        with self._asked_for(url) as blob:
+            if blob.key:
+                self._put(self._api(blob, blob.key), b"", {"x-ms-blob-type": "BlockBlob", _FOLDER: "true"})
+
+    def _refused(self, target: Target, response: Response) -> TransferError:
+        """With Azure's own word for it, such as AuthorizationFailure."""
+        failure = super()._refused(target, response)
+        code = response.getheader("x-ms-error-code") or ""
+        if code.isalnum():
+            failure.answer = failure.answer.replace(f"({response.status})", f"({response.status} {code})")
+        if code == "PublicAccessNotPermitted":
+            failure.answer = f"access denied ({response.status} {code}) by {target.peer}"
+        return failure
+
+
+def _block(source: Source, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size and (more := source.read(size - len(data))):
+        data += more
+    return bytes(data)
+
+
+def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
+    """One page of a listing, and the marker of the next. Raises TransferError."""
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise TransferError("the store's listing defines entities", "check the endpoint")
+    try:
+        page = ElementTree.fromstring(text.removeprefix(b"\xef\xbb\xbf"))  # noqa: S314 - there is nothing to expand
+    except ElementTree.ParseError as error:
+        raise TransferError(f"the store's listing is no XML ({error})", "check the endpoint") from None
+    found = []
+    for blob in page.iter("Blob"):
+        name = blob.find("Name")
+        if name is None:
+            continue
+        key = unquote(name.text or "") if name.get("Encoded") == "true" else name.text or ""
+        marked = (blob.findtext("Metadata/hdi_isfolder") or "").lower() == "true"
+        is_directory = marked or blob.findtext("Properties/ResourceType") == "directory"
+        size = int(blob.findtext("Properties/Content-Length") or 0)
+        found.append((key.rstrip("/") + "/" if is_directory else key, size))
+    return found, page.findtext("NextMarker") or ""
+
+
+def open_scheme(context: Context) -> AzScheme:
+    return AzScheme(context)

@@ -1,0 +1,194 @@
+"""Azure's blobs: https URLs, signatures in them, who asks, what is compared, what is refused."""
+
+import base64
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tesk.filer.credentials import NOTHING
+from tesk.filer.errors import TransferError
+from tesk.filer.schemes.az import Blob, read_page, split
+from tesk.filer.schemes.azure import access_of, sign
+from tesk.tes import Input, Output
+from tests.filer.faulty import Script, answer, faulty
+from tests.filer.stores import DIRECTORY, fetch, push, tree, write
+from tests.servers.azure import ACCOUNT, KEY, Azure
+
+MD5 = "q0jocDd+XZ++EWY5SeIpsA=="
+BLOBS = f"https://{ACCOUNT}.blob.core.windows.net"
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The scratch of a machine that has no credentials anywhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def settle(root: Path, prefix: str, **words: str) -> tuple[str, ...]:
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in words.items())
+    (root.parent / "stores.toml").write_text(f'["{prefix}"]\n{lines}')
+    return (str(root.parent / "stores.toml"),)
+
+
+@pytest.mark.parametrize(
+    ("url", "blob"),
+    [
+        ("az://lab/a b/%41", Blob("", "", "lab", "a b/%41", "")),
+        ("az://lab", Blob("", "", "lab", "", "")),
+        (f"{BLOBS}/lab/a%20b/%2541/", Blob(ACCOUNT, f"{ACCOUNT}.blob.core.windows.net", "lab", "a b/%41", "")),
+        (
+            f"{BLOBS}/lab/f?sv=1&sig=x%3D",
+            Blob(ACCOUNT, f"{ACCOUNT}.blob.core.windows.net", "lab", "f", "sv=1&sig=x%3D"),
+        ),
+    ],
+)
+def test_urls_name_account_container_and_key(url: str, blob: Blob) -> None:
+    assert split(url) == blob
+
+
+TREE: dict[str, bytes | None] = {"a b": b"1", "é": None, "é/%41": b"22", "empty": None}
+
+
+def test_https_urls_of_blobs_both_ways_with_the_key_of_their_prefix(root: Path, azure: Azure) -> None:
+    held = azure.make("https-urls")
+    told = settle(root, f"{BLOBS}/https-urls/", endpoint=azure.endpoint, account_key=KEY)
+    write(root / "out", TREE)
+    report = push(root, Output("/out", f"{BLOBS}/https-urls/d", type=DIRECTORY), credentials=told)
+    assert report.ok, report.failure
+    assert tree(held / "d") == TREE
+    assert report.pushed["/out/é/%41"].url == f"{BLOBS}/https-urls/d/%C3%A9/%2541"
+    report = fetch(root, Input("/in", url=f"{BLOBS}/https-urls/d"), credentials=told)
+    assert report.ok, report.failure
+    assert tree(root / "in") == TREE
+
+
+def test_a_signature_in_the_url_is_enough_and_never_shown(root: Path, azure: Azure) -> None:
+    azure.make("signed")
+    told = settle(root, BLOBS, endpoint=azure.endpoint)
+    query = sign(ACCOUNT, base64.b64decode(KEY), "signed", time.time())
+    write(root / "out", {"d/f": b"x", "big": b"y" * 20_000_000})
+    report = push(root, Output("/out", f"{BLOBS}/signed?{query}"), credentials=told)
+    assert report.ok, report.failure
+    assert "sig=" not in repr(report.events)
+    report = fetch(root, Input("/in", url=f"{BLOBS}/signed?{query}", type=DIRECTORY), credentials=told)
+    assert report.ok, report.failure
+    assert tree(root / "in") == tree(root / "out")
+    wrong = query[:-8] + "AAAAA%3D"
+    failure = fetch(root, Input("/f", url=f"{BLOBS}/signed/big?{wrong}"), credentials=told, retries=5).failure
+    assert failure.startswith(f"input {BLOBS}/signed/big?…: access denied (403 AuthorizationFailure) by http://127.0")
+    assert f'after 1 try; check the credentials configured for "{BLOBS}/signed"' in failure
+
+
+def test_a_wrong_key_and_a_missing_container_are_told_at_once(root: Path, azure: Azure) -> None:
+    told = settle(
+        root, "az://lab", endpoint=azure.endpoint, account=ACCOUNT, account_key=base64.b64encode(b"x").decode()
+    )
+    failure = fetch(root, Input("/f", url="az://lab/f"), credentials=told, retries=5).failure
+    assert "access denied (403 AuthorizationFailure)" in failure
+    assert 'after 1 try; check the credentials configured for "az://lab"' in failure
+    told = settle(root, "az://none", endpoint=azure.endpoint, account=ACCOUNT, account_key=KEY)
+    failure = fetch(root, Input("/f", url="az://none/f"), credentials=told, retries=5).failure
+    assert "not found (404 ContainerNotFound)" in failure
+    assert "after 1 try; check account, container and key" in failure
+
+
+def test_without_an_account_the_way_to_name_one_is_told(root: Path) -> None:
+    failure = fetch(root, Input("/f", url="az://lab/f")).failure
+    assert "no storage account is configured for it" in failure
+    assert "set AZURE_STORAGE_ACCOUNT_NAME, or write its https URL" in failure
+
+
+def test_the_environment_is_for_its_own_account_only() -> None:
+    text = f"DefaultEndpointsProtocol=https;AccountName={ACCOUNT};AccountKey={KEY};EndpointSuffix=core.windows.net"
+    env = {"AZURE_STORAGE_CONNECTION_STRING": text, "AZURE_STORAGE_ENDPOINT": "http://h"}
+    own = access_of("", "", NOTHING, env)
+    assert (own.account, own.endpoint, own.key) == (ACCOUNT, "http://h", base64.b64decode(KEY))
+    other = access_of("other", "other.blob.example", NOTHING, env)
+    assert (other.endpoint, other.key, other.sas) == ("https://other.blob.example", b"", "")
+
+
+Seen = list[tuple[bytes, bytes]]
+
+
+def cloud(seen: Seen, md5: str = MD5) -> Script:
+    """A store whose blob has `the bytes`, with a token endpoint; `seen` gets head and body of each request."""
+
+    def script(connection: socket.socket, _: int, request: bytes) -> None:
+        head, _blank, body = request.partition(b"\r\n\r\n")
+        length = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length")]
+        while len(body) < sum(length):
+            body += connection.recv(65536)
+        seen.append((head, body))
+        if b"oauth2" in head or b"/msi?" in head:
+            connection.sendall(answer("200 OK", b'{"access_token": "tok-1", "expires_in": "3600"}'))
+        elif head.startswith(b"PUT"):
+            connection.sendall(answer("400 Bad Request", b"", "x-ms-error-code: Md5Mismatch"))
+        elif head.startswith(b"HEAD"):
+            connection.sendall(answer("200 OK", b"", length=9))
+        else:
+            connection.sendall(answer("200 OK", b"the bytes", f"Content-MD5: {md5}"))
+
+    return script
+
+
+WAYS: list[tuple[dict[str, str], bytes, bytes]] = [
+    ({"AZURE_CLIENT_SECRET": "very-secret"}, b"POST /tenant/oauth2/v2.0/token", b"client_secret=very-secret"),
+    ({"AZURE_FEDERATED_TOKEN_FILE": "TOKEN"}, b"POST /tenant/oauth2/v2.0/token", b"client_assertion=from-the-cluster"),
+    ({"IDENTITY_ENDPOINT": "URL/msi", "IDENTITY_HEADER": "h"}, b"GET /msi?api-version=2019-08-01", b""),
+]
+
+
+@pytest.mark.parametrize(("env", "asked", "sent"), WAYS, ids=["secret", "workload-identity", "app-service"])
+def test_identities_of_applications_get_a_token(
+    root: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], asked: bytes, sent: bytes
+) -> None:
+    seen: Seen = []
+    (root.parent / "token").write_text("from-the-cluster\n")
+    with faulty(cloud(seen)) as server:
+        base = {"AZURE_TENANT_ID": "tenant", "AZURE_CLIENT_ID": "me", "AZURE_AUTHORITY_HOST": server.url}
+        for name, value in {**base, **env}.items():
+            text = value.replace("TOKEN", str(root.parent / "token")).replace("URL", server.url)
+            monkeypatch.setenv(name, text)
+        report = fetch(root, Input("/f", url=f"{BLOBS}/lab/f"), credentials=settle(root, BLOBS, endpoint=server.url))
+        assert report.ok, report.failure
+    tokens = [(head, body) for head, body in seen if head.startswith(asked)]
+    assert len(tokens) == 1
+    assert sent in tokens[0][1]
+    assert all(b"Authorization: Bearer tok-1" in head for head, _ in seen if b"/lab/f" in head)
+    assert tree(root) == {"f": b"the bytes"}
+
+
+def test_bytes_that_are_not_what_the_store_says_are_no_input(root: Path) -> None:
+    with faulty(cloud([], "AAAAAAAAAAAAAAAAAAAAAA==")) as server:
+        told = settle(root, BLOBS, endpoint=server.url, anonymous="true")
+        report = fetch(root, Input("/f", url=f"{BLOBS}/lab/f"), credentials=told, retries=1)
+    assert "the bytes that arrived have the md5 ab48e870377e5d9fbe11663949e229b0" in report.failure
+    assert tree(root) == {}
+
+
+def test_an_upload_that_arrived_damaged_is_no_output(root: Path) -> None:
+    write(root, {"f": b"the bytes"})
+    seen: Seen = []
+    with faulty(cloud(seen)) as server:
+        told = settle(root, BLOBS, endpoint=server.url, sas_token="?sig=very-secret")
+        report = push(root, Output("/f", f"{BLOBS}/lab/f"), credentials=told, retries=1)
+    assert "bad request (400 Md5Mismatch)" in report.failure
+    assert f"Content-MD5: {MD5}".encode() in seen[0][0]
+    assert "very-secret" not in repr(report.events)
+
+
+def test_a_listing_tells_directories_and_names_that_xml_cannot_hold() -> None:
+    page = b"""\xef\xbb\xbf<?xml version="1.0"?><EnumerationResults><Blobs>
+    <Blob><Name>d/a b</Name><Properties><Content-Length>3</Content-Length></Properties><Metadata/></Blob>
+    <Blob><Name>d/e</Name><Properties/><Metadata><hdi_isfolder>true</hdi_isfolder></Metadata></Blob>
+    <Blob><Name>d/g</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>
+    <Blob><Name Encoded="true">d/%EF%BF%BF</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>
+    </Blobs><NextMarker>more</NextMarker></EnumerationResults>"""
+    assert read_page(page) == ([("d/a b", 3), ("d/e/", 0), ("d/g/", 0), ("d/\uffff", 1)], "more")
+    with pytest.raises(TransferError, match="entities"):
+        read_page(b"<!DOCTYPE x [<!ENTITY a 'b'>]><x/>")
