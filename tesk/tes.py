@@ -24,8 +24,8 @@ WILDCARDS: Final = re.compile(r"[*?\[]")
 _PLAIN_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
 """Paths without any problem, recognised at once; most are such."""
 _NO_IMAGE: Final = re.compile(r"[\s\0]")
-_PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp)://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_.,+=@/ -]*)?")
-KEPT_SCHEMES: Final = frozenset({"file", "http", "https", "s3", "gs", "az", "ftp", "sftp"})
+_PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp|ftps)://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_.,+=@/ -]*)?")
+KEPT_SCHEMES: Final = frozenset({"file", "http", "https", "s3", "gs", "az", "ftp", "ftps", "sftp"})
 
 
 class State(enum.IntEnum):

@@ -5,6 +5,7 @@ stands for every `.toml` file in it, which is how a Kubernetes Secret is mounted
 at the first URL that needs them, so an executor never sees one and a changed file counts from the next task on.
 """
 
+import netrc
 import os
 import threading
 import tomllib
@@ -38,6 +39,23 @@ class Entry(NamedTuple):
 
 
 NOTHING: Final = Entry("", Path(), {})
+
+
+def login(entry: Entry, host: str) -> tuple[str, str]:
+    """User and password of a table, else of the host's own entry in ~/.netrc (or NETRC); "" and "" without."""
+    if user := entry.read("user").strip():
+        return user, entry.read("password").rstrip("\r\n")
+    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        user, _, password = netrc.netrc(str(file)).hosts.get(host, ("", "", ""))
+    except (FileNotFoundError, RuntimeError):
+        return "", ""
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
+        where = f" in line {error.lineno}" if isinstance(error, netrc.NetrcParseError) else ""
+        raise TransferError(
+            f"{file} cannot be read ({type(error).__name__}{where})", "check the file", tries=0
+        ) from None
+    return user or "", password or ""
 
 
 class Credentials:

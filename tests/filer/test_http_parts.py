@@ -135,7 +135,7 @@ WRONG = base64.b64encode(bytes(16)).decode()
         (f"Content-MD5: {MD5}", f"Content-MD5: {WRONG}"),
         (f"Digest: adler32=1, MD5={MD5}", f"Digest: md5={WRONG}"),
         (f"Repr-Digest: sha-256=:{SHA256}:", f"Repr-Digest: sha-256=:{WRONG}:"),
-        (f"x-goog-hash: crc32c=AAAAAA==,md5={MD5}", f"x-goog-hash: md5={WRONG}"),
+        (f"x-goog-hash: crc64=AAAAAA==,md5={MD5}", f"x-goog-hash: md5={WRONG}"),
         (f"x-amz-checksum-sha256: {SHA256}", "x-amz-checksum-crc32: AAAAAA=="),
     ],
 )

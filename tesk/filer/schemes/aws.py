@@ -8,10 +8,13 @@ to it when something answers there within a second; else requests go out unsigne
 import configparser
 import http.client
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from tesk.filer.credentials import NOTHING, Entry
+
+WORDS: Final = ("access_key_id", "secret_access_key", "session_token", "profile", "region", "endpoint", "anonymous")
 METADATA_HOST: Final = "169.254.169.254"
 METADATA_TIMEOUT_S: Final = 1.0
 _BY_ENVIRONMENT: Final = (
@@ -27,29 +30,37 @@ class Location(NamedTuple):
 
     endpoint: str
     anonymous: bool
-    options: dict[str, str | bool]
+    options: dict[str, Any]
 
     @property
     def shown(self) -> str:
         return self.endpoint or "https://s3.amazonaws.com"
 
 
-def location_of(environment: Mapping[str, str] | None = None) -> Location:
-    """Endpoint, region and credentials as the environment and the profile files have them."""
+def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOTHING) -> Location:
+    """Endpoint, region and credentials as a table has them, then the environment, then the profile files."""
     env = os.environ if environment is None else environment
+    if name := entry.values.get("profile", ""):
+        env = {key: value for key, value in env.items() if key not in _BY_ENVIRONMENT} | {"AWS_PROFILE": name}
     profile = read_profile(env)
-    options: dict[str, str | bool] = {}
+    options: dict[str, Any] = {}
     endpoint = (
-        env.get("AWS_ENDPOINT_URL_S3")
+        entry.values.get("endpoint", "")
+        or env.get("AWS_ENDPOINT_URL_S3")
         or env.get("AWS_ENDPOINT_URL")
         or env.get("AWS_ENDPOINT")
         or profile.get("endpoint_url", "")
     ).rstrip("/")
     if endpoint:
         options["endpoint"] = endpoint
-    options["region"] = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or profile.get("region") or "us-east-1"
+    region = entry.values.get("region", "") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    options["region"] = region or profile.get("region") or "us-east-1"
     anonymous = False
-    if env.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+    if key := entry.read("access_key_id").strip():
+        options["credential_provider"] = _given(
+            key, entry.read("secret_access_key").strip(), entry.read("session_token").strip()
+        )
+    elif entry.values.get("anonymous", "") == "true" or env.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         anonymous = True
     elif not any(env.get(name) for name in _BY_ENVIRONMENT):
         if "aws_access_key_id" in profile:
@@ -62,6 +73,12 @@ def location_of(environment: Mapping[str, str] | None = None) -> Location:
     if anonymous:
         options["skip_signature"] = True
     return Location(endpoint, anonymous, options)
+
+
+def _given(key: str, secret: str, token: str) -> Callable[[], dict[str, Any]]:
+    """Credentials that the environment's own do not mix with."""
+    credential = {"access_key_id": key, "secret_access_key": secret, "token": token or None, "expires_at": None}
+    return lambda: credential
 
 
 def read_profile(env: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`ftp:` and `ftps:`: passive, binary, port and credentials in the URL, anonymous without.
+"""`ftp:` and `ftps:`: passive, binary, port and credentials in the URL or configured, anonymous without.
 
 The path is relative to the login directory, as RFC 1738 and curl have it; `%2F` at its start makes it absolute.
 Names travel as the very bytes of the file system: the wire is Latin-1 here, names are encoded before and after.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 from urllib.parse import quote
 
+from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
@@ -24,6 +25,7 @@ from tesk.filer.streams import Sink, Source
 BLOCK: Final = 256 * 1024
 LEAST_PART: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 200
+WORDS: Final = ("user", "password")
 
 T = TypeVar("T")
 
@@ -32,15 +34,28 @@ class FtpScheme:
     """Each call borrows a connection."""
 
     def __init__(self, context: Context) -> None:
+        self._credentials = Credentials(context.settings.credentials)
         self._sessions = Sessions(context.reach, context.settings.timeout_s, context.meter.stop)
         self._warn = context.warn
         self._gives_parts: dict[Target, bool] = {}
 
+    def _target(self, url: str) -> Target:
+        """Where the URL points; without a user in it, with that of the credentials or of netrc."""
+        target = target_of(url)
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            return target
+        user, password = (
+            text.encode().decode("latin-1") for text in login(self._credentials.of(url, WORDS), target.host)
+        )
+        if any(c in user + password for c in "\r\n\0"):
+            raise TransferError("the configured user or password holds a line break", "check the credentials")
+        return target._replace(user=user, password=password) if user else target
+
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
-        return self._do(target_of(url), lambda ftp, path: _find(ftp, path, declared))
+        return self._do(self._target(url), lambda ftp, path: _find(ftp, path, declared))
 
     def entries(self, url: str) -> Iterator[Entry]:
-        yield from self._do(target_of(url), self._tree)
+        yield from self._do(self._target(url), self._tree)
 
     def _tree(self, ftp: ftplib.FTP, top: str) -> list[Entry]:
         entries: list[Entry] = []
@@ -70,7 +85,7 @@ class FtpScheme:
         return f"{url.rstrip('/')}/{quote(os.fsencode(relative))}"
 
     def fetch(self, url: str, sink: Sink) -> None:
-        target = target_of(url)
+        target = self._target(url)
 
         def fetch(ftp: ftplib.FTP, path: str) -> None:
             sink.total = _size(ftp, path)
@@ -81,7 +96,7 @@ class FtpScheme:
         self._do(target, fetch)
 
     def fetch_part(self, url: str, sink: Sink) -> None:
-        target = target_of(url)
+        target = self._target(url)
 
         def fetch(ftp: ftplib.FTP, path: str) -> None:
             if not sink.is_full:
@@ -117,7 +132,7 @@ class FtpScheme:
         return self._gives_parts[login]
 
     def push(self, source: Source, url: str) -> None:
-        target = target_of(url)
+        target = self._target(url)
 
         def push(ftp: ftplib.FTP, path: str) -> None:
             folder, name = posixpath.split(path)
@@ -140,7 +155,7 @@ class FtpScheme:
         self._do(target, push)
 
     def make_directory(self, url: str) -> None:
-        self._do(target_of(url), _make_folders)
+        self._do(self._target(url), _make_folders)
 
     def close(self) -> None:
         self._sessions.close()

@@ -244,7 +244,7 @@ def refused(error: ftplib.Error, target: Target) -> TransferError:
     if target.password:
         phrase = phrase.replace(target.password, "…")
     if code in ("530", "532", "331", "332"):
-        return TransferError(f"access denied ({code} {phrase}) by {target.peer}", "check user and password in the URL")
+        return TransferError(f"access denied ({code} {phrase}) by {target.peer}", "check user and password")
     if code == "550":
         return NotFound(f"not there or not allowed ({code} {phrase}) by {target.peer}", "check the path and its rights")
     answer = (

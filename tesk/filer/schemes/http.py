@@ -16,9 +16,11 @@ from typing import Final
 from urllib.parse import quote, urljoin
 
 from tesk.filer.checksums import verify
+from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind, http_headers
 from tesk.filer.schemes.http_listing import from_dav, from_index
+from tesk.filer.schemes.http_login import headers_from
 from tesk.filer.schemes.http_wire import Response, Target, Wire, target_of
 from tesk.filer.streams import BLOCK, Sink, Source
 
@@ -230,4 +232,4 @@ def _url(target: Target) -> str:
 
 
 def open_scheme(context: Context) -> HttpScheme:
-    return HttpScheme(context)
+    return HttpScheme(context, headers_from(Credentials(context.settings.credentials)))

@@ -22,9 +22,10 @@ from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
 from tesk.filer.checksums import Checksum
+from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.schemes import Context, Entry, Kind
-from tesk.filer.schemes.aws import Location, location_of
+from tesk.filer.schemes.aws import WORDS, Location, location_of
 from tesk.filer.streams import Sink, Source
 
 if TYPE_CHECKING:
@@ -84,23 +85,27 @@ class S3Scheme:
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings
+        self._credentials = Credentials(context.settings.credentials)
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
         self._large = threading.Semaphore(LARGE_AT_ONCE)
 
-    def _store(self, bucket: str) -> tuple[S3Store, Location]:
+    def _store(self, url: str, bucket: str) -> tuple[S3Store, Location]:
+        """One for each bucket and each table of the credentials."""
+        entry = self._credentials.of(url, WORDS)
+        key = f"{entry.prefix} {bucket}"
         with self._lock:
-            if bucket not in self._stores:
-                location = location_of()
-                self._stores[bucket] = (
+            if key not in self._stores:
+                location = location_of(entry=entry)
+                self._stores[key] = (
                     _open(bucket, location, self._settings.retries, self._settings.timeout_s),
                     location,
                 )
-            return self._stores[bucket]
+            return self._stores[key]
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
         bucket, key = split(url)
-        store, location = self._store(bucket)
+        store, location = self._store(url, bucket)
         if not key or (declared is Kind.DIRECTORY and _holds(store, location, key, bucket)):
             return Kind.DIRECTORY, None
         try:
@@ -113,7 +118,7 @@ class S3Scheme:
 
     def entries(self, url: str) -> Iterator[Entry]:
         bucket, key = split(url)
-        store, location = self._store(bucket)
+        store, location = self._store(url, bucket)
         skip = len(key) + 1 if key else 0
         found: list[Entry] = []
         try:
@@ -129,7 +134,7 @@ class S3Scheme:
 
     def fetch(self, url: str, sink: Sink) -> None:
         bucket, key = split(url)
-        store, location = self._store(bucket)
+        store, location = self._store(url, bucket)
         try:
             answer = obstore.get(store, key)
             meta = answer.meta
@@ -149,7 +154,7 @@ class S3Scheme:
 
     def fetch_part(self, url: str, sink: Sink) -> None:
         bucket, key = split(url)
-        store, location = self._store(bucket)
+        store, location = self._store(url, bucket)
         if sink.is_full or sink.end is None:
             return
         try:
@@ -172,7 +177,7 @@ class S3Scheme:
         bucket, key = split(url)
         if not key:
             raise TransferError("names a bucket, not a key", "an S3 URL of a file is s3://bucket/key")
-        store, location = self._store(bucket)
+        store, location = self._store(url, bucket)
         try:
             if source.size <= WHOLE:
                 obstore.put(store, key, source.read() if source.size else b"", use_multipart=False)

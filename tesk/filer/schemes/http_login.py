@@ -1,0 +1,34 @@
+"""What a request over HTTP carries to be let in: a login or token of the credentials, else a login of netrc.
+
+A user in the URL goes before either. It is all for the URL's own host: a redirect to another takes nothing along.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from tesk.filer.credentials import Credentials, login
+from tesk.filer.errors import TransferError
+
+WORDS: Final = ("user", "password", "token")
+
+
+def headers_from(credentials: Credentials) -> Callable[[str], Mapping[str, str]]:
+    """The function that gives the headers for a URL. It raises TransferError."""
+
+    def headers(url: str) -> Mapping[str, str]:
+        parts = urlsplit(url)
+        if parts.username is not None:
+            return {}
+        entry = credentials.of(url, WORDS)
+        if token := entry.read("token").strip():
+            if not token.isascii() or not token.isprintable():
+                raise TransferError(f"the token in {entry.file} cannot be sent", "check the credentials")
+            return {"Authorization": f"Bearer {token}"}
+        user, password = login(entry, parts.hostname or "")
+        if not user:
+            return {}
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+    return headers
