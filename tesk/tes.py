@@ -25,7 +25,9 @@ _PLAIN_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})
 """Paths without any problem, recognised at once; most are such."""
 _NO_IMAGE: Final = re.compile(r"[\s\0]")
 _PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp|ftps)://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_.,+=@/ -]*)?")
-KEPT_SCHEMES: Final = frozenset({"file", "http", "https", "s3", "gs", "az", "ftp", "ftps", "sftp"})
+READ_SCHEMES: Final = frozenset({"drs"})
+"""Those that only inputs may have."""
+KEPT_SCHEMES: Final = READ_SCHEMES | {"file", "http", "https", "s3", "gs", "az", "ftp", "ftps", "sftp"}
 
 
 class State(enum.IntEnum):
@@ -319,7 +321,7 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
     if not output.url:
         yield f"{field}.url", "an output needs a url"
     elif not _is_plain_url(output.url, schemes):
-        yield from _url_problems(f"{field}.url", output.url, schemes)
+        yield from _url_problems(f"{field}.url", output.url, [s for s in schemes if s not in READ_SCHEMES])
     if _PLAIN_PATH.fullmatch(output.path):
         return
     yield from _mounted_problems(f"{field}.path", output.path)

@@ -26,6 +26,7 @@ _AZURE_HOST: Final = re.compile(
 MODULES: Final = {
     "": "tesk.filer.schemes.file",
     "az": "tesk.filer.schemes.az",
+    "drs": "tesk.filer.schemes.drs",
     "file": "tesk.filer.schemes.file",
     "ftp": "tesk.filer.schemes.ftp",
     "ftps": "tesk.filer.schemes.ftp",

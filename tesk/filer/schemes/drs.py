@@ -1,0 +1,243 @@
+"""`drs:`, GA4GH's Data Repository Service 1.x: an object is fetched by the first of its access methods that works.
+
+A URL is `drs://host/id`, asked for at `https://host/ga4gh/drs/v1/objects/id`. What the server says of an object's size
+and checksums is compared with what arrives, whichever store it comes from. A bundle is a directory.
+"""
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from tesk.filer.checksums import Checksum
+from tesk.filer.credentials import Credentials, login
+from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
+from tesk.filer.schemes import Context, Entry, Kind, Ranged, Scheme, Schemes
+from tesk.filer.schemes.http import HttpScheme
+from tesk.filer.streams import Sink, Source
+
+WORDS: Final = ("user", "password", "token", "endpoint")
+METHODS: Final = ("https", "http", "s3", "gs", "ftp", "sftp")
+ASKED_AT_ONCE: Final = 8
+MAX_DEPTH: Final = 100
+_HASHES: Final = {"sha": "sha1", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
+
+Document = Mapping[str, Any]
+
+
+def split(url: str) -> tuple[str, str]:
+    """The server and the object of a DRS URL. Raises TransferError."""
+    server, slash, name = url.partition("://")[2].partition("/")
+    host, colon, port = server.partition(":")
+    if colon and (not slash or not port.isdigit()):
+        raise TransferError("compact DRS identifiers are not resolved", "write drs://HOST/ID")
+    if not host or not name or "@" in server:
+        raise TransferError("not a DRS URL", "a DRS URL is drs://HOST/ID")
+    return server, unquote(name)
+
+
+class DrsScheme(HttpScheme):
+    """The HTTP scheme asks the DRS servers, and fetches what they want asked with headers of their own."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, lambda _: self._asking.headers)
+        self._asking = threading.local()
+        self._reach = context.reach
+        self._credentials = Credentials(context.settings.credentials)
+        self._stores = Schemes(context)
+        self._public: set[str] = set()
+        self._documents: dict[str, Document] = {}
+        self._chosen: dict[str, tuple[Scheme, str, dict[str, str]]] = {}
+        self._below: dict[tuple[str, str], str] = {}
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        document = self._document(url)
+        return (Kind.DIRECTORY, None) if is_bundle(document) else (Kind.FILE, document.get("size"))
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        found: list[Entry] = []
+        self._walk(url, "", self._document(url), found, 0)
+        yield from found
+
+    def _walk(self, top: str, above: str, bundle: Document, found: list[Entry], depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise TransferError(f"bundles are nested deeper than {MAX_DEPTH}", "check for one that holds itself")
+        items = [item for item in bundle.get("contents") or [] if isinstance(item, dict)]
+        urls = [self._item_url(top, item) for item in items]
+        with ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads:
+            asked = [url if "contents" not in item else "" for item, url in zip(items, urls, strict=True)]
+            documents = list(threads.map(lambda url: self._document(url) if url else None, asked))
+        for item, url, known in zip(items, urls, documents, strict=True):
+            name = str(item.get("name") or "")
+            if name in ("", ".", "..") or "/" in name or "\0" in name:
+                raise TransferError(f"the bundle lists {name!r}, which is no name of a file", "check the bundle")
+            path = f"{above}/{name}".lstrip("/")
+            document = item if known is None else known
+            if is_bundle(document):
+                found.append(Entry(path, True))
+                self._walk(top, path, document, found, depth + 1)
+            else:
+                found.append(Entry(path, False, document.get("size")))
+                self._below[top, path] = url
+
+    def _item_url(self, top: str, item: Document) -> str:
+        """The object of the same server where it has an id, else its first DRS URL."""
+        if name := item.get("id"):
+            return f"drs://{split(top)[0]}/{quote(str(name), safe='')}"
+        uris = item.get("drs_uri")
+        first = uris[0] if isinstance(uris, list) and uris else uris
+        if not isinstance(first, str) or not first.startswith("drs://"):
+            raise TransferError(f"the bundle's {item.get('name')!r} has no id", "check the bundle")
+        return first
+
+    def child(self, url: str, relative: str) -> str:
+        return self._below.get((url, relative)) or f"{url.rstrip('/')}/{quote(relative)}"
+
+    def _ask(self, url: str, path: str) -> Document:
+        """What the DRS server of `url` answers. Raises TransferError, also where it wants to be asked later."""
+        server, name = split(url)
+        entry = self._credentials.of(url, WORDS)
+        base = entry.values.get("endpoint", "").rstrip("/") or f"https://{server}"
+        self._asking.headers = self._let_in(url)
+        target, response = self._follow("GET", f"{base}/ga4gh/drs/v1/objects/{quote(name, safe='')}{path}")
+        if target.from_public or self._wire.is_public(target):
+            self._public.add(server)
+        if response.status != 200:
+            failure = self._refused(target, response)
+            if response.status == 202:
+                failure = TransferError(
+                    f"{target.peer} is still preparing it (202)",
+                    "try later",
+                    passing=True,
+                    retry_after_s=failure.retry_after_s,
+                )
+            raise failure
+        try:
+            document = json.loads(self._text(target, response))
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise TransferError(f"{target.peer} does not answer as a DRS server", "check the URL")
+        return document
+
+    def _let_in(self, url: str) -> dict[str, str]:
+        entry = self._credentials.of(url, WORDS)
+        if token := entry.read("token").strip():
+            return {"Authorization": f"Bearer {token}"}
+        user, password = login(entry, split(url)[0].partition(":")[0])
+        pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return {"Authorization": f"Basic {pair}"} if user else {}
+
+    def _document(self, url: str) -> Document:
+        if url not in self._documents:
+            self._documents[url] = self._ask(url, "?expand=true")
+        return self._documents[url]
+
+    def _accesses(self, url: str, document: Document) -> Iterator[tuple[Scheme, str, dict[str, str]]]:
+        """Scheme, URL and headers of each access method that can be used, in the server's order."""
+        for method in document.get("access_methods") or []:
+            found = method.get("access_url")
+            if not found and method.get("type") in METHODS and method.get("access_id"):
+                found = self._ask(url, f"/access/{quote(str(method['access_id']), safe='')}")
+            where = str((found or {}).get("url") or "")
+            if where.partition("://")[0].lower() not in METHODS:
+                continue
+            self._check_host(url, where)
+            headers = dict(_headers(found.get("headers") or []))
+            yield (self if headers else self._stores.of(where)), where, headers
+
+    def _check_host(self, url: str, where: str) -> None:
+        """A public server's objects are not on private addresses, as with redirects."""
+        parts = urlsplit(where)
+        if parts.scheme in ("http", "https", "ftp", "sftp") and split(url)[0] in self._public:
+            with contextlib.suppress(OSError):
+                self._reach.resolve(parts.hostname or "", parts.port or 443, from_public=True)
+
+    def fetch(self, url: str, sink: Sink) -> None:
+        document = self._document(url)
+        if is_bundle(document):
+            raise TransferError("is a bundle, not an object", "declare it as a DIRECTORY")
+        failure: TransferError = NotFound(
+            "the DRS server offers no access method that tesk has", f"one of {', '.join(METHODS)} is needed"
+        )
+        for access in self._accesses(url, document):
+            try:
+                self._fetch(access, sink, document)
+                self._chosen[url] = access
+                return
+            except (Stopped, Changed):
+                raise
+            except TransferError as error:
+                self._chosen[url] = access
+                if error.passing:
+                    raise
+                failure = error
+                sink.restart()
+                sink.end, sink.total, sink.version = None, None, ""
+        raise failure
+
+    def _fetch(self, access: tuple[Scheme, str, dict[str, str]], sink: Sink, document: Document) -> None:
+        scheme, where, headers = access
+        self._asking.headers = headers
+        try:
+            if scheme is self:
+                super().fetch(where, sink)
+            else:
+                scheme.fetch(where, sink)
+        finally:
+            sink.checksums = [*checksums(document)] or sink.checksums
+        size = document.get("size")
+        told = sink.total if sink.total is not None else sink.size
+        if isinstance(size, int) and told != size:
+            raise TransferError(f"the store has {told} bytes, the DRS server says {size}", "check the object")
+
+    def fetch_part(self, url: str, sink: Sink) -> None:
+        if url not in self._chosen:
+            raise Changed("it is not known any more where its first part came from", "try again")
+        scheme, where, headers = self._chosen[url]
+        self._asking.headers = headers
+        if scheme is self:
+            super().fetch_part(where, sink)
+        elif isinstance(scheme, Ranged):
+            scheme.fetch_part(where, sink)
+
+    def push(self, source: Source, url: str) -> None:
+        raise TransferError("DRS is for reading only", "use the URL of a store")
+
+    def make_directory(self, url: str) -> None:
+        raise TransferError("DRS is for reading only", "use the URL of a store")
+
+    def close(self) -> None:
+        super().close()
+        self._stores.close()
+
+
+def is_bundle(document: Document) -> bool:
+    return bool(document.get("contents")) or ("contents" in document and not document.get("access_methods"))
+
+
+def _headers(lines: object) -> Iterator[tuple[str, str]]:
+    """The headers of an access URL, written as `Name: value`. Raises TransferError for what would be two."""
+    for line in lines if isinstance(lines, list) else []:
+        name, colon, value = str(line).partition(":")
+        if not colon or any(c in str(line) for c in "\r\n\0"):
+            raise TransferError("the DRS server wants a header that is none", "check the object")
+        yield name.strip(), value.strip()
+
+
+def checksums(document: Document) -> Iterator[Checksum]:
+    """What the server says of the bytes: hexadecimal, or Base64 as clouds write a CRC-32C."""
+    for told in document.get("checksums") or []:
+        kind, text = str(told.get("type", "")).lower(), str(told.get("checksum", ""))
+        with contextlib.suppress(ValueError):
+            is_base64 = kind == "crc32c" and len(text) == 8 and text.endswith("==")
+            digest = base64.b64decode(text, validate=True) if is_base64 else bytes.fromhex(text)
+            yield Checksum(_HASHES.get(kind, kind), digest)
+
+
+def open_scheme(context: Context) -> DrsScheme:
+    return DrsScheme(context)
