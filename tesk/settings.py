@@ -197,8 +197,8 @@ TABLE: Final = tuple(
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
     """The settings in force: flags (by setting name), then TESK_NAME, then the TOML file, then the defaults.
 
-    `config` is the file of --config; without it, TESK_CONFIG names one. An empty variable counts as unset. `data`
-    and `file_roots` come out as absolute paths. Raises SettingsError.
+    `config` is the file of --config; without it, TESK_CONFIG names one. An empty variable counts as unset. `data`,
+    `file_roots` and `credentials` come out as absolute paths. Raises SettingsError.
     """
     if config is None and environ.get("TESK_CONFIG"):
         config = Path(environ["TESK_CONFIG"])
@@ -210,7 +210,10 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | No
             break
     settings = Settings(**values)
     return msgspec.structs.replace(
-        settings, data=_absolute(settings.data), file_roots=tuple(map(_absolute, settings.file_roots))
+        settings,
+        data=_absolute(settings.data),
+        file_roots=tuple(map(_absolute, settings.file_roots)),
+        credentials=tuple(map(_absolute, settings.credentials)),
     )
 
 

@@ -5,6 +5,7 @@ stands for every `.toml` file in it, which is how a Kubernetes Secret is mounted
 at the first URL that needs them, so an executor never sees one and a changed file counts from the next task on.
 """
 
+import contextlib
 import netrc
 import os
 import threading
@@ -97,6 +98,15 @@ def plain(url: str) -> str:
     end = min((at for at in (rest.find(c) for c in "/?#") if at >= 0), default=len(rest))
     host = rest[:end].rpartition("@")[2].lower()
     return f"{scheme.lower()}://{host}{rest[end:]}"
+
+
+def prefixes(places: Sequence[str]) -> list[str]:
+    """The URL prefixes that have credentials, as far as the files can be read here: filers may see others."""
+    found: list[str] = []
+    for place in places:
+        with contextlib.suppress(TransferError):
+            found += [redact(entry.prefix) for entry in _entries(Path(place))]
+    return found
 
 
 def _check(entry: Entry, known: Collection[str]) -> None:

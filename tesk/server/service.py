@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tesk import __version__
 from tesk.dispatcher import Dispatcher
+from tesk.filer.credentials import prefixes
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
@@ -20,9 +21,10 @@ READY_LIMIT_S: Final = 5.0
 
 
 def storage(settings: Settings) -> list[str]:
-    """The storage locations that are listed: every file root as a file: URL, then the configured ones."""
+    """The storage locations that are listed: file roots as file: URLs, prefixes that have credentials, `storage`."""
     roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
-    return [*roots, *settings.storage]
+    listed = dict.fromkeys([*roots, *prefixes(settings.credentials), *settings.storage])
+    return list(listed)
 
 
 def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, Any]:

@@ -45,14 +45,19 @@ def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
         "organization_name": "the lab",
         "organization_url": "https://lab.example.org",
         "file_roots": (str(tmp_path / "a b"), "/data/"),
-        "storage": ("s3://bucket",),
+        "storage": ("s3://bucket", "sftp://lab/data/"),
+        "credentials": (str(tmp_path / "stores.toml"), "/only/where/filers/run.toml"),
     }
+    (tmp_path / "stores.toml").write_text(
+        '["sftp://lab/data/"]\npassword = "very-secret"\n["https://me:very-secret@data.org"]\ntoken = "very-secret"\n'
+    )
     with running(tmp_path, **settings) as server:
         info = server.client.get("/v1/service-info").json()
         old = server.client.get("/v1/tasks/service-info").json()
     assert (info["id"], info["name"], info["description"]) == ("org.example.tes", "our TES", "of the lab")
     assert info["organization"] == {"name": "the lab", "url": "https://lab.example.org"}
-    assert info["storage"] == [f"file://{tmp_path}/a%20b", "file:///data", "s3://bucket"]
+    told = ["sftp://lab/data/", "https://data.org"]
+    assert info["storage"] == [f"file://{tmp_path}/a%20b", "file:///data", *told, "s3://bucket"]
     assert old == {"name": "our TES", "doc": "of the lab", "storage": info["storage"]}
 
 
