@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from tests.servers.ftp import ftp_server
 from tests.servers.nginx import nginx
 from tests.servers.process import program
 from tests.servers.s3 import s3_server
+from tests.servers.sshd import sshd
 
 S5CMD_VERSION = "v2.3.0"
 
@@ -81,6 +83,40 @@ def _ftp(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 @contextlib.contextmanager
+def _sftp(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """With a home beside the folder that has the key and knows the host."""
+    with sshd() as server:
+        home = folder.parent / "home"
+        server.settle(home)
+        yield f"{server.url}{folder}/bench", {"HOME": str(home)}
+
+
+def _scp(url: str, home: Path, *words: str) -> list[str]:
+    """OpenSSH's client, which speaks SFTP since 9.0; `URL` among the words stands for the other side."""
+    parts = urlsplit(url)
+    there = f"{parts.username}@{parts.hostname}:{parts.path}"
+    ssh = home / ".ssh"
+    options = [f"-oUserKnownHostsFile={ssh}/known_hosts", "-oIdentitiesOnly=yes", "-F", "none", "-s", "-q"]
+    return [
+        "scp",
+        "-i",
+        f"{ssh}/id_ed25519",
+        "-P",
+        str(parts.port),
+        *options,
+        *(w.replace("URL", there) for w in words),
+    ]
+
+
+SCP: Mapping[Case, Command] = {
+    LARGE_DOWN: lambda url, data, here: _scp(url, data.parent / "home", "URL/large", str(here)),
+    LARGE_UP: lambda url, data, here: _scp(url, data.parent / "home", str(data / "large"), "URL/large"),
+    SMALL_DOWN: lambda url, data, here: _scp(url, data.parent / "home", "-r", "URL/small", str(here)),
+    SMALL_UP: lambda url, data, here: _scp(url, data.parent / "home", "-r", str(data / "small"), "URL"),
+}
+
+
+@contextlib.contextmanager
 def _file(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     yield str(folder / "bench"), {}
 
@@ -124,6 +160,7 @@ STORES = {
         "http without ranges", "curl", _plain_web, {LARGE_DOWN: CURL[LARGE_DOWN]}, {LARGE_DOWN: 0.9}
     ),
     "ftp": Store("ftp", "curl", _ftp, CURL, {LARGE_DOWN: 0.6, LARGE_UP: 0.9}),
+    "sftp": Store("sftp", "scp", _sftp, SCP, {LARGE_DOWN: 1.2, LARGE_UP: 1.2}),
     "file": Store(
         "file",
         "cp",

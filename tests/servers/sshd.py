@@ -40,7 +40,7 @@ class Sshd(NamedTuple):
     def settle(self, home: Path) -> None:
         """Makes the key and the host known to whose home it is."""
         folder = home / ".ssh"
-        folder.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "id_ed25519").write_text(self.key)
         (folder / "id_ed25519").chmod(0o600)
         (folder / "known_hosts").write_text(self.known_hosts)

@@ -123,7 +123,14 @@ def _kind(attrs: SFTPAttrs) -> Kind | None:
 
 
 async def _fetch(sftp: SFTPClient, path: bytes, sink: Sink, *, begins: bool) -> None:
-    async with sftp.open(path, "rb") as file:
+    """Asks for the first block together with the size, which saves small files a way there and back."""
+    file = await sftp.open(path, "rb")
+    pending: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+    try:
+        asked = sink.position
+        size = BLOCK if sink.end is None else min(BLOCK, sink.end - asked)
+        pending.append((size, _asked(_read(file, size, asked))))
+        asked += size
         attrs = await file.stat()
         if attrs.size is None or _kind(attrs) is Kind.DIRECTORY:
             raise NotFound("is no file of known size", "check the path")
@@ -132,28 +139,28 @@ async def _fetch(sftp: SFTPClient, path: bytes, sink: Sink, *, begins: bool) -> 
             sink.offer(attrs.size, version, least_part=attrs.size)
         elif version != sink.version:
             raise Changed("the file changed while it was fetched", "check what writes to it", passing=True)
-        pending: deque[tuple[int, asyncio.Task[bytes]]] = deque()
-        asked = sink.position
-        try:
-            while sink.end is not None and not sink.is_full:
-                while asked < sink.end and len(pending) < REQUESTS:
-                    size = min(BLOCK, sink.end - asked)
-                    pending.append((size, _asked(_read(file, size, asked))))
-                    asked += size
-                size, task = pending.popleft()
-                data = await task
-                while len(data) < size:
-                    more = await _read(file, size - len(data), sink.position + len(data))
-                    if not more:
-                        sink.write(data)
-                        raise TransferError(
-                            f"the server sent {sink.position} of {attrs.size} bytes", "check the server", passing=True
-                        )
-                    data += more
-                sink.write(data)
-        finally:
-            for _, task in pending:
-                task.cancel()
+        end = attrs.size if sink.end is None else sink.end
+        while sink.position < end:
+            while asked < end and len(pending) < REQUESTS:
+                size = min(BLOCK, end - asked)
+                pending.append((size, _asked(_read(file, size, asked))))
+                asked += size
+            size, task = pending.popleft()
+            sink.write(await _whole(file, sink.position, min(size, end - sink.position), await task))
+    finally:
+        for _, task in pending:
+            task.cancel()
+        _asked(file.close())
+
+
+async def _whole(file: asyncssh.SFTPClientFile, offset: int, size: int, data: bytes) -> bytes:
+    """The bytes that were asked for, where the server gave less at once. Raises TransferError."""
+    while len(data) < size:
+        more = await _read(file, size - len(data), offset + len(data))
+        if not more:
+            raise TransferError(f"the server ends the file after {offset + len(data)} bytes", "try again", passing=True)
+        data += more
+    return data[:size]
 
 
 def _asked(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -170,14 +177,21 @@ async def _read(file: asyncssh.SFTPClientFile, size: int, offset: int) -> bytes:
 async def _push(sftp: SFTPClient, path: bytes, source: Source) -> None:
     folder, name = posixpath.split(path)
     temporary = posixpath.join(folder, f".tesk-{os.urandom(8).hex()}".encode())
-    await _make_folders(sftp, folder)
     try:
-        async with sftp.open(temporary, "wb") as file:
+        try:
+            file = await sftp.open(temporary, "wb")
+        except asyncssh.SFTPError:
+            await _make_folders(sftp, folder)
+            file = await sftp.open(temporary, "wb")
+        try:
             await _write(file, source)
-        written = (await sftp.stat(temporary)).size
-        if written is not None and written != source.size:
+        except BaseException:
+            _asked(file.close())
+            raise
+        attrs, _ = await asyncio.gather(file.stat(), file.close())
+        if attrs.size is not None and attrs.size != source.size:
             raise TransferError(
-                f"{written} of {source.size} bytes arrived at the server", "check its space and quota", passing=True
+                f"{attrs.size} of {source.size} bytes arrived at the server", "check its space and quota", passing=True
             )
         await _rename(sftp, temporary, posixpath.join(folder, name))
     except BaseException:
