@@ -1,4 +1,4 @@
-"""A way to a server that breaks: a TCP relay that cuts its first connections once so many bytes went through."""
+"""A way to a server that breaks: a TCP relay that cuts or stalls its first connections once some bytes went through."""
 
 import contextlib
 import socket
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 class Relay:
     """`cuts`: how many connections were cut so far."""
 
-    def __init__(self, to_port: int, after_bytes: int, times: int) -> None:
+    def __init__(self, to_port: int, after_bytes: int, times: int, stalls: bool) -> None:
         self.cuts = 0
+        self._stalls = stalls
+        self._closing = threading.Event()
         self._to = ("127.0.0.1", to_port)
         self._after = after_bytes
         self._times = times
@@ -32,6 +34,8 @@ class Relay:
                 left = budget[0]
                 if left is not None and left < len(data):
                     self.cuts += 1
+                    if self._stalls:
+                        self._closing.wait()
                     break
                 budget[0] = None if left is None else left - len(data)
                 target.sendall(data)
@@ -40,15 +44,16 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
 @contextlib.contextmanager
-def relay(to_port: int, *, after_bytes: int, times: int) -> Iterator[Relay]:
-    """Connections through it are cut after `after_bytes` both ways together, the first `times` of them."""
-    way = Relay(to_port, after_bytes, times)
+def relay(to_port: int, *, after_bytes: int, times: int, stalls: bool = False) -> Iterator[Relay]:
+    """The first `times` connections are cut, or say no more, after `after_bytes` both ways together."""
+    way = Relay(to_port, after_bytes, times, stalls)
     thread = threading.Thread(target=way.serve, daemon=True)
     thread.start()
     try:

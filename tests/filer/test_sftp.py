@@ -120,6 +120,18 @@ def test_a_connection_that_is_cut_twice_gives_the_same_bytes(root: Path, ssh: Ss
     assert (root / "f").read_bytes() == (root.parent / "g").read_bytes() == content
 
 
+def test_a_connection_that_stalls_is_given_up_and_made_anew(root: Path, ssh: Sshd) -> None:
+    write(root.parent, {"f": bytes(3_000_000)})
+    with relay(ssh.port, after_bytes=1_000_000, times=1, stalls=True) as way:
+        known = ssh.known_hosts.replace(str(ssh.port), str(way.port))
+        ssh._replace(known_hosts=known).settle(root.parent / "home")
+        url = f"sftp://{ssh.user}@127.0.0.1:{way.port}{root.parent}/f"
+        report = fetch(root, Input("/f", url=url), timeout_s=2.0)
+        assert report.ok, report.failure
+        assert way.cuts == 1
+    assert (root / "f").read_bytes() == bytes(3_000_000)
+
+
 def test_what_is_not_allowed_is_told_at_once(places: Places) -> None:
     write(places.root, {"f": b"x"})
     write(places["sftp"].folder, {"is-a-file": b""})

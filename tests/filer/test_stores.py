@@ -2,11 +2,13 @@
 
 import os
 import random
+import re
 
 import pytest
 
 from tesk.filer.errors import redact
 from tesk.tes import Input, Output
+from tests.filer.cutting import relay
 from tests.filer.stores import DIRECTORY, FILE, Places, tree, write
 
 ALL = ["file", "path", "s3", "gs", "az", "ftp", "sftp", "http"]
@@ -135,6 +137,27 @@ def test_a_directory_of_more_files_than_one_page_lists(places: Places, scheme: s
     report = places.fetch(Input("/in", url=places[scheme].url("d"), type=DIRECTORY))
     assert report.ok, report.failure
     assert tree(places.root / "in") == files
+
+
+@pytest.mark.parametrize(("scheme", "endpoint"), [("gs", "STORAGE_EMULATOR_HOST"), ("az", "AZURE_STORAGE_ENDPOINT")])
+def test_connections_that_are_cut_give_the_same_bytes(
+    places: Places, monkeypatch: pytest.MonkeyPatch, scheme: str, endpoint: str
+) -> None:
+    content = BINARY * 20
+    port = re.search(r":(\d+)", os.environ[endpoint])
+    assert port is not None
+    for way_out in (True, False):
+        with relay(int(port[1]), after_bytes=len(content) // 3, times=2) as way:
+            monkeypatch.setenv(endpoint, os.environ[endpoint].replace(port[1], str(way.port)))
+            if way_out:
+                scratch_file(places, "/out/f", content)
+                report = places.push(Output("/out/f", places[scheme].url("f")))
+            else:
+                report = places.fetch(Input("/in/f", url=places[scheme].url("f")))
+            monkeypatch.setenv(endpoint, os.environ[endpoint].replace(str(way.port), port[1]))
+            assert report.ok, report.failure
+            assert way.cuts == 2
+    assert (places.root / "in/f").read_bytes() == content
 
 
 @pytest.mark.parametrize("scheme", ALL)
