@@ -152,6 +152,10 @@ def test_a_bundle_that_leads_outside_is_refused(places: Places, drs: Drs, told: 
     [
         (None, "not found (404) by http://127.0.0.1"),
         (thing(DATA, "htsget://h/f"), "the DRS server offers no access method that tesk has after 1 try; one of https"),
+        (
+            {"size": "1", "access_methods": ["x", {"access_url": "s3://b/k"}], "checksums": "y"},
+            "offers no access method",
+        ),
         (thing(DATA, "file:///etc/passwd"), "the DRS server offers no access method"),
         (thing(DATA, "s3://none/f"), "the bucket is not there"),
     ],

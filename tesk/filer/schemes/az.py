@@ -147,7 +147,7 @@ class AzScheme(HttpScheme):
         yield from entries_of(found, f"{key}/" if key else "")
 
     def child(self, url: str, relative: str) -> str:
-        if not url.startswith("https:"):
+        if url[:3].lower() == "az:":
             return f"{url.rstrip('/')}/{relative}"
         return super().child(url, relative)
 

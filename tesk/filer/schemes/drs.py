@@ -56,7 +56,7 @@ class DrsScheme(HttpScheme):
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
         document = self._document(url)
-        return (Kind.DIRECTORY, None) if is_bundle(document) else (Kind.FILE, document.get("size"))
+        return (Kind.DIRECTORY, None) if is_bundle(document) else (Kind.FILE, _size(document))
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
@@ -66,7 +66,7 @@ class DrsScheme(HttpScheme):
     def _walk(self, top: str, above: str, bundle: Document, found: list[Entry], depth: int) -> None:
         if depth > MAX_DEPTH:
             raise TransferError(f"bundles are nested deeper than {MAX_DEPTH}", "check for one that holds itself")
-        items = [item for item in bundle.get("contents") or [] if isinstance(item, dict)]
+        items = _dicts(bundle.get("contents"))
         urls = [self._item_url(top, item) for item in items]
         with ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads:
             asked = [url if "contents" not in item else "" for item, url in zip(items, urls, strict=True)]
@@ -81,7 +81,7 @@ class DrsScheme(HttpScheme):
                 found.append(Entry(path, True))
                 self._walk(top, path, document, found, depth + 1)
             else:
-                found.append(Entry(path, False, document.get("size")))
+                found.append(Entry(path, False, _size(document)))
                 self._below[top, path] = url
 
     def _item_url(self, top: str, item: Document) -> str:
@@ -139,11 +139,13 @@ class DrsScheme(HttpScheme):
 
     def _accesses(self, url: str, document: Document) -> Iterator[tuple[Scheme, str, dict[str, str]]]:
         """Scheme, URL and headers of each access method that can be used, in the server's order."""
-        for method in document.get("access_methods") or []:
-            found = method.get("access_url")
+        for method in _dicts(document.get("access_methods")):
+            found: object = method.get("access_url")
             if not found and method.get("type") in METHODS and method.get("access_id"):
                 found = self._ask(url, f"/access/{quote(str(method['access_id']), safe='')}")
-            where = str((found or {}).get("url") or "")
+            if not isinstance(found, dict):
+                continue
+            where = str(found.get("url") or "")
             if where.partition("://")[0].lower() not in METHODS:
                 continue
             self._check_host(url, where)
@@ -190,9 +192,9 @@ class DrsScheme(HttpScheme):
                 scheme.fetch(where, sink)
         finally:
             sink.checksums = [*checksums(document)] or sink.checksums
-        size = document.get("size")
+        size = _size(document)
         told = sink.total if sink.total is not None else sink.size
-        if isinstance(size, int) and told != size:
+        if size is not None and told != size:
             raise TransferError(f"the store has {told} bytes, the DRS server says {size}", "check the object")
 
     def fetch_part(self, url: str, sink: Sink) -> None:
@@ -220,6 +222,15 @@ def is_bundle(document: Document) -> bool:
     return bool(document.get("contents")) or ("contents" in document and not document.get("access_methods"))
 
 
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _size(document: Document) -> int | None:
+    size = document.get("size")
+    return size if isinstance(size, int) and size >= 0 else None
+
+
 def _headers(lines: object) -> Iterator[tuple[str, str]]:
     """The headers of an access URL, written as `Name: value`. Raises TransferError for what would be two."""
     for line in lines if isinstance(lines, list) else []:
@@ -231,7 +242,7 @@ def _headers(lines: object) -> Iterator[tuple[str, str]]:
 
 def checksums(document: Document) -> Iterator[Checksum]:
     """What the server says of the bytes: hexadecimal, or Base64 as clouds write a CRC-32C."""
-    for told in document.get("checksums") or []:
+    for told in _dicts(document.get("checksums")):
         kind, text = str(told.get("type", "")).lower(), str(told.get("checksum", ""))
         with contextlib.suppress(ValueError):
             is_base64 = kind == "crc32c" and len(text) == 8 and text.endswith("==")
