@@ -218,7 +218,8 @@ def test_every_setting_that_concerns_a_cluster_has_a_value() -> None:
     (config,) = of_kind(rendered({"tasks.runAsUser": 1}), "ConfigMap").values()
     local = {"cpu_cores", "ram_gb", "engine_socket", "network", "pull_timeout_s", "engine_patience_s"}
     outside = {"kubeconfig", "kube_context"}
-    extra = {"database_url", "max_body_bytes", "kubernetes_qps"}
+    extra = {"database_url", "max_body_bytes", "kubernetes_qps", "max_waiting_tasks"}
+    extra |= {"credentials", "transfer_allow", "transfer_deny"}
     known = {field.name for field in msgspec.structs.fields(Settings)}
     assert known - tomllib.loads(config["data"]["tesk.toml"]).keys() == local | outside | extra
 
