@@ -1,8 +1,9 @@
 """A client of a running server, as workflow engines are: it posts tasks and asks how they are on a kept connection."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from statistics import median, quantiles
 from typing import Any
 
@@ -51,22 +52,33 @@ class Client:
 
     async def rate(self, task: dict[str, Any], count: int) -> tuple[float, float]:
         """Tasks per second of `count` posted at once, and the p99 of a GET meanwhile, in ms."""
-        took: list[float] = []
         began = time.perf_counter()
         ids = await asyncio.gather(*(self.create(task) for _ in range(count)))
-        asking = asyncio.create_task(self._ask(ids[-1], took))
-        for task_id in ids:
-            await self.ended(task_id, every_s=0.25)
-        elapsed = time.perf_counter() - began
-        asking.cancel()
-        return count / elapsed, quantiles(took, n=100)[98] * 1000
+        async with asking(lambda: self._http.get(f"/tasks/{ids[-1]}")) as took:
+            for task_id in ids:
+                await self.ended(task_id, every_s=0.25)
+        return count / (time.perf_counter() - began), p99_ms(took)
 
-    async def _ask(self, task_id: str, took: list[float]) -> None:
+
+@contextlib.asynccontextmanager
+async def asking(ask: Callable[[], Awaitable[object]]) -> AsyncIterator[list[float]]:
+    """Asks something again and again meanwhile; how many seconds each took."""
+    took: list[float] = []
+
+    async def repeat() -> None:
         while True:
             began = time.perf_counter()
-            await self._http.get(f"/tasks/{task_id}")
+            await ask()
             took.append(time.perf_counter() - began)
             await asyncio.sleep(0.05)
+
+    repeating = asyncio.create_task(repeat())
+    yield took
+    repeating.cancel()
+
+
+def p99_ms(took: list[float]) -> float:
+    return quantiles(took, n=100)[98] * 1000
 
 
 async def interleaved(rounds: int, *measures: Callable[[], Awaitable[float]]) -> list[float]:
