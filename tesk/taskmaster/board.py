@@ -29,6 +29,7 @@ class Board:
         self._own = own
         self._changed = threading.Condition()
         self._pods: dict[str, Pod] = {}
+        self._gone: dict[str, Pod] = {}
         self._told: dict[str, list[Told]] = {}
         self._turn = 0
 
@@ -44,11 +45,14 @@ class Board:
             self._changed.notify_all()
 
     def change(self, pod: Pod, *, gone: bool = False) -> None:
+        """A pod as it is now, or was when it went; one that went does not come back with a late answer."""
+        name = pod.metadata.name
         with self._changed:
             if gone:
-                self._pods.pop(pod.metadata.name, None)
-            else:
-                self._pods[pod.metadata.name] = pod
+                self._pods.pop(name, None)
+                self._gone[name] = pod
+            elif name not in self._gone or self._gone[name].metadata.uid != pod.metadata.uid:
+                self._pods[name] = pod
             self._turn += 1
             self._changed.notify_all()
 
@@ -74,6 +78,11 @@ class Board:
         with self._changed:
             own = self._pods.get(self._own)
         return own is not None and own.metadata.deletion_timestamp is not None
+
+    def last(self, pod: str) -> Pod | None:
+        """How a pod was when it went; None if nobody saw it go."""
+        with self._changed:
+            return self._gone.get(pod)
 
     def wait(self, turn: int, timeout_s: float | None) -> None:
         """Until something has changed since `turn`, or for so long."""

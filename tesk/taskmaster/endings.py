@@ -81,6 +81,12 @@ def killed(started: str | UnsetType, log: bytes, tail_bytes: int) -> Ended:
     return Ended(KILLED, now() if started is UNSET else started, now(), stdout=stdout, stderr=stderr)
 
 
+def gone(name: str, last: Pod | None) -> str:
+    """Why a pod is not there any more, if that shows in how it was at last."""
+    why = observe.loss(last) if last is not None else None
+    return why or f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node"
+
+
 def broken(pod: Pod, container: str) -> str:
     """Why a pod is over whose container did not come to its own end."""
     end = observe.terminated(pod, container)

@@ -276,7 +276,7 @@ class Life:
         if pod is None:
             found = self._api.get("pods", name)
             if found is None:
-                raise Lost(f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node")
+                raise Lost(endings.gone(name, self._board.last(name)))
             pod = decode_pod(found)
             self._board.change(pod)
         self._place_at(pod)
@@ -321,8 +321,7 @@ class Life:
 
     def _reach(self, state: State, *, save: bool = False) -> None:
         if state > self._record.state:
-            self._record.state = state
-            save = True
+            self._record.state, save = state, True
         if save:
             self._save()
 
@@ -332,11 +331,9 @@ class Life:
             self._save()
 
     def _progress(self, told: list[Progress]) -> None:
-        if told:
-            words = told[-1].words()
-            if self._record.now.log.metadata != (shown := {"progress": words}):
-                self._record.now.log.metadata = shown
-                self._save()
+        if told and self._record.now.log.metadata != (shown := {"progress": told[-1].words()}):
+            self._record.now.log.metadata = shown
+            self._save()
 
     def _note(self, line: str) -> None:
         known = self._record.now.log.system_logs

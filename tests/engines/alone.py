@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tests.engines.places import KubernetesPlace
-from tests.engines.running import Tesk, started
+from tests.engines.running import SHORT_S, Tesk, started
 from tests.servers import cluster as clusters
 from tests.servers.cluster import Object
 
@@ -45,7 +45,7 @@ def lines(task: dict[str, Any]) -> str:
     return "\n".join(line for log in task["logs"] for line in log.get("system_logs") or [])
 
 
-async def waits_for(tesk: Tesk, task_id: str, words: str, seconds: float = 60.0) -> dict[str, Any]:
+async def waits_for(tesk: Tesk, task_id: str, words: str, seconds: float = SHORT_S) -> dict[str, Any]:
     """The task once its system logs say that it waits for this."""
     found = await tesk.until(task_id, lambda task: task["state"].endswith("ERROR") or words in lines(task), seconds)
     assert "waiting: " in lines(found), found["logs"]

@@ -71,7 +71,8 @@ async def test_a_pod_that_a_policy_refuses_ends_the_task_with_the_policys_words(
             async with alone(place, tmp_path / name) as (tesk, namespace):
                 cluster.kubectl("label", "namespace", namespace, f"test/policy={name}")
                 await asyncio.to_thread(is_in_force, cluster, namespace, role, message)
-                task = await tesk.run(executors=[sh("echo ran")], inputs=[content("/in/a")])
+                output = {"path": "/in/a", "url": f"{tesk.settings.file_roots[0]}/a"}
+                task = await tesk.run(executors=[sh("echo ran")], inputs=[content("/in/a")], outputs=[output])
         finally:
             for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
                 cluster.kubectl("delete", kind, name)

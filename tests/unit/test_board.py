@@ -1,10 +1,11 @@
-"""Where a taskmaster listens: on addresses of both kinds, and to nobody who lacks its word."""
+"""What a taskmaster knows of its pods, in whatever order it comes, and to whom it listens."""
 
 import http.client
 import socket
 
 import pytest
 
+from tesk.engines.kubernetes.objects import Metadata, Pod
 from tesk.engines.kubernetes.told import Started
 from tesk.taskmaster.board import Board, listen
 
@@ -36,3 +37,25 @@ def test_what_a_pod_tells_is_taken(
         server.shutdown()
         server.server_close()
     assert board.look("pod")[2] == told
+
+
+def called_p(uid: str, deleted: str | None = None) -> Pod:
+    return Pod(Metadata(name="p", uid=uid, deletion_timestamp=deleted))
+
+
+def test_a_pod_that_went_does_not_come_back_with_a_late_answer_but_another_of_its_name_may() -> None:
+    board = Board()
+    board.change(called_p("1"))
+    board.change(called_p("1", "now"), gone=True)
+    board.change(called_p("1"))
+    assert board.look("p")[1] is None
+    assert board.last("p") == called_p("1", "now")
+    board.change(called_p("2"))
+    assert board.look("p")[1] == called_p("2")
+
+
+def test_how_a_pod_went_is_not_known_when_nobody_saw_it_go() -> None:
+    board = Board()
+    board.change(called_p("1"))
+    board.replace({})
+    assert (board.look("p")[1], board.last("p")) == (None, None)
