@@ -40,14 +40,10 @@ class ApiError(Exception):
     @property
     def is_passing(self) -> bool:
         """True where the same request may be granted later without anybody changing it."""
+        words = str(self)
         if self.code == 403:
-            return refusal.lacks_right(str(self))
-        return self.code in PASSING and not refusal.is_lasting(str(self))
-
-    @property
-    def is_quota(self) -> bool:
-        """True when there is no room in a quota just now."""
-        return self.code == 403 and refusal.is_quota(str(self))
+            return refusal.lacks_right(words) or refusal.is_quota(words) or refusal.is_early(words)
+        return self.code in PASSING and not refusal.is_lasting(words)
 
 
 class Api:
@@ -129,13 +125,16 @@ class Api:
             raise
 
     def _patiently(self, method: str, path: str, body: Any = None, kind: str = "") -> bytes:
-        """Repeats a request while what is in its way may pass. Creation is safe to repeat: names are given."""
+        """Repeats a request while what is in its way may pass. Creation is safe to repeat: names are given.
+
+        A creation that is forbidden for now is the caller's to repeat, who can tell what it waits for.
+        """
         said: list[str] = []
         for turn in range(1_000_000_000):
             try:
                 return self._once(method, path, body, kind)
             except ApiError as error:
-                if not error.is_passing:
+                if not error.is_passing or (error.code == 403 and method == "POST"):
                     raise
                 _say_once(said, f"{method} {path}: {error}")
             except (OSError, http.client.HTTPException) as error:

@@ -18,7 +18,7 @@ from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.manifests import Manifest, Place
 from tesk.engines.kubernetes.objects import Event, Pod
-from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.engines.kubernetes.record import Attempt
 from tesk.engines.kubernetes.told import Ended, Started
 from tesk.engines.notes import out_of_memory
 from tesk.filer.plan import Failed, Progress, Pushed, Warned
@@ -26,13 +26,15 @@ from tesk.layout import layout
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
 from tesk.taskmaster.board import Board
+from tesk.taskmaster.kept import Kept
 from tesk.taskmaster.patience import Patience
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, Task, TaskLog
 
 log = logging.getLogger(__name__)
 
-QUOTA_PAUSE_S: Final = 5.0
+PAUSE_S: Final = 5.0
 REPORTER_GRACE_S: Final = 4.0
+MOST_UNBORN: Final = 3
 ENDING_S: Final = 60.0
 """A taskmaster that is deleted with its pods, as when its task is cancelled, is ended before it blames them."""
 decode_pod: Final = msgspec.json.Decoder(Pod).decode
@@ -51,6 +53,10 @@ class Lost(Exception):
     """The attempt's end by a fault of the cluster, after which another may be made."""
 
 
+class Unborn(Exception):
+    """A pod whose program was never begun: another is to take its place."""
+
+
 class Life:
     """The life of one task, on one thread. `address`: where its pods reach the taskmaster."""
 
@@ -62,13 +68,13 @@ class Life:
         self._owner_uid, self._parts, self._address = owner_uid, parts, address
         self._api, self._board = api, board
         self._plan = layout(task)
-        self._record = Record(State.QUEUED, [])
+        self._kept = Kept(api, task_id, cluster, owner_uid)
+        self._record = self._kept.record
         self._so_far = b""
-        self._is_recorded = False
 
     def live(self) -> State:
         """Takes the task to its end, whatever has been done of it before."""
-        self._recall()
+        self._record = self._kept.recall()
         while not self._record.state.is_terminal:
             try:
                 self._attempt()
@@ -98,28 +104,25 @@ class Life:
         attempt = len(self._record.attempts)
         claim = manifests.claim(self.task_id, self.task, self.cluster, self._owner_uid, attempt)
         self._patient_create("persistentvolumeclaims", claim)
-        name = names.pod(self.task_id, names.INPUTS, attempt)
-        failure = self._filer(names.INPUTS, name, manifests.filer_pod(self._place(), name, names.INPUTS))[1]
-        if failure:
+        if failure := self._filer(names.INPUTS)[1]:
             raise End(State.SYSTEM_ERROR, failure)
         self._record.now.staged = True
-        self._save()
+        self._kept.save()
 
     def _push(self, *, failed: bool) -> None:
         """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
-        name = names.pod(self.task_id, names.OUTPUTS, len(self._record.attempts))
-        pod = manifests.filer_pod(self._place(), name, names.OUTPUTS, failed=failed)
-        pushed, failure = self._filer(names.OUTPUTS, name, pod)
+        pushed, failure = self._filer(names.OUTPUTS, failed=failed)
         self._record.now.log.outputs = pushed
         if failure and not failed:
             raise End(State.SYSTEM_ERROR, failure)
         if failure:
-            self._note(f"error: {failure}")
+            self._kept.note(f"error: {failure}")
         self._record.now.pushed = True
 
-    def _filer(self, role: str, name: str, manifest: Manifest) -> tuple[list[OutputFileLog], str | None]:
+    def _filer(self, role: str, *, failed: bool = False) -> tuple[list[OutputFileLog], str | None]:
         """Runs a filer's pod: what it pushed, and why it failed if it did. Its warnings become notes."""
-        self._ensure(name, manifest)
+        name = records.pod(self._record, self.task_id, role)
+        self._ensure(name, manifests.filer_pod(self._place(), name, role, failed=failed))
         patience = Patience(self.cluster)
         while True:
             turn, pod, told = self._board.look(name)
@@ -131,14 +134,16 @@ class Life:
                 events = endings.events(self._api.logs(name, names.FILER_CONTAINER, endings.LOG_LINES))
                 if endings.is_last(events):
                     break
+                if self._is_replaced(role, pod, names.FILER_CONTAINER):
+                    return self._filer(role, failed=failed)
                 raise Lost(observe.loss(pod) or endings.broken(pod, names.FILER_CONTAINER))
             if reason := observe.loss(pod):
                 raise Lost(reason)
-            self._progress([event for event in events if isinstance(event, Progress)])
+            self._kept.progress([event for event in events if isinstance(event, Progress)])
             self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
         for event in events:
             if isinstance(event, Warned):
-                self._note(f"warning: {event.message}")
+                self._kept.note(f"warning: {event.message}")
         last = events[-1]
         pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in events if isinstance(e, Pushed)]
         return pushed, last.message if isinstance(last, Failed) else None
@@ -152,9 +157,9 @@ class Life:
                 self._record.now.started = UNSET
                 if code := entries[n].exit_code:
                     ignored = "" if self._fails(n) else ", ignored"
-                    self._note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
+                    self._kept.note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
                 if not self._fails(n) and self._goes_on_after(n):
-                    self._save()
+                    self._kept.save()
             if self._fails(n):
                 return True
         return False
@@ -171,20 +176,22 @@ class Life:
     def _execute(self, n: int, executor: Executor) -> ExecutorLog:
         """Runs executor N, or takes up its pod where it stands."""
         homeless = n in self._record.now.homeless
-        attempt = len(self._record.attempts)
-        name = names.pod(self.task_id, names.EXECUTOR_ROLE, attempt, executor=n, start=1 + homeless)
+        name = records.pod(self._record, self.task_id, names.EXECUTOR_ROLE, n)
         self._so_far = b""
         self._ensure(name, manifests.executor_pod(self._place(), name, n, self._plan, homeless=homeless))
-        ended = self._ended(n, name)
+        try:
+            ended = self._ended(n, name)
+        except Unborn:
+            return self._execute(n, executor)
         if ended.problem == "workdir" and not homeless:
             self._record.now.homeless.append(n)
-            self._save()
+            self._kept.save()
             self._api.delete("pods", name)
             return self._execute(n, executor)
         if ended.out_of_memory:
             asked = (self.task.resources or Resources()).ram_gb
             limit_mib = manifests.mebibytes(asked) if asked and self.cluster.memory_limit == "request" else 0
-            self._note(out_of_memory(n, executor.image, ended.exit_code, limit_mib))
+            self._kept.note(out_of_memory(n, executor.image, ended.exit_code, limit_mib))
         ended_at = stamp(ended.ended)
         code = ended.exit_code or (endings.TERMINATED if n in self._record.now.overdue else 0)
         return ExecutorLog(code, min(stamp(ended.started), ended_at), ended_at, ended.stdout, ended.stderr)
@@ -200,7 +207,7 @@ class Life:
                 return last
             for each in told:
                 if isinstance(each, Started):
-                    self._runs(each.at)
+                    self._kept.runs(each.at)
                     patience.started(each.at)
             try:
                 pod = self._present(name, pod)
@@ -214,22 +221,26 @@ class Life:
                 return last
             if found := self._seen(n, pod, patience):
                 return found
-            if patience.is_overdue and not ours:
-                self._overdue(n, name, patience)
+            if ours or patience.is_overdue:
+                self._end_overdue(n, pod, patience)
             self._board.wait(turn, self._look_after(f"executor {n}", pod, patience, running=State.QUEUED))
 
     def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
         """The end by the pod's status, where the pod's own reporter has not told and will not."""
-        at = observe.started(pod, names.EXECUTOR_CONTAINER)
-        if at:
-            self._runs(at)
-            patience.started(at)
         end = observe.exit_of(pod)
+        why = observe.never_ran(end) if end else None
+        at = observe.started(pod, names.EXECUTOR_CONTAINER)
+        if at and not why:
+            self._kept.runs(at)
+            patience.started(at)
         if end is None:
             if observe.is_over(pod):
                 raise Lost(endings.broken(pod, names.EXECUTOR_CONTAINER))
             return None
-        if why := observe.never_ran(end):
+        if why:
+            step = records.step(names.EXECUTOR_ROLE, n)
+            if self._record.now.started is UNSET and self._is_replaced(step, pod, names.EXECUTOR_CONTAINER):
+                raise Unborn
             raise End(State.SYSTEM_ERROR, f"executor {n} ({self.task.executors[n].image}): it cannot be started: {why}")
         reporter = observe.terminated(pod, names.REPORTER_CONTAINER)
         if reporter is None and not patience.since("reporter", REPORTER_GRACE_S):
@@ -237,28 +248,43 @@ class Life:
         output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES) or self._so_far
         return endings.ended(end, reporter, output, self.cluster.log_tail_bytes)
 
-    def _overdue(self, n: int, name: str, patience: Patience) -> None:
-        self._note(
-            f"executor {n} ({self.task.executors[n].image}): ended after its time limit of {patience.limit_s:g} s"
-        )
-        self._record.now.overdue.append(n)
-        self._save()
-        self._so_far = self._api.logs(name, names.REPORTER_CONTAINER, endings.LOG_LINES)
-        self._api.delete("pods", name)
+    def _is_replaced(self, step: str, pod: Pod, container: str) -> bool:
+        """True when the pod's program was never begun for a fault of its node, and another pod may take its place."""
+        unborn = self._record.now.unborn
+        why = observe.unborn(pod, container)
+        if why is None or unborn.get(step, 0) == MOST_UNBORN:
+            return False
+        self._kept.note(f"warning: {step}: it could not be started: {why}; trying again")
+        unborn[step] = unborn.get(step, 0) + 1
+        self._kept.save()
+        self._api.delete("pods", pod.metadata.name)
+        return True
+
+    def _end_overdue(self, n: int, pod: Pod, patience: Patience) -> None:
+        """Ends an executor for its time limit, also where an earlier life had only come to say so."""
+        overdue = self._record.now.overdue
+        if n not in overdue:
+            image = self.task.executors[n].image
+            self._kept.note(f"executor {n} ({image}): ended after its time limit of {patience.limit_s:g} s")
+            overdue.append(n)
+            self._kept.save()
+        if not pod.metadata.deletion_timestamp:
+            self._so_far = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES)
+            self._api.delete("pods", pod.metadata.name)
 
     def _look_after(self, step: str, pod: Pod, patience: Patience, *, running: State) -> float | None:
         """Notes what a pod that has not started waits for; how long to wait for a change. Raises End."""
         if observe.runs(pod):
-            self._reach(State.INITIALIZING if running is State.QUEUED else running)
-            self._wait_for("")
+            self._kept.reach(State.INITIALIZING if running is State.QUEUED else running)
+            self._kept.wait_for("")
             return patience.next_look_s(None)
         found = patience.judge(pod, self._events)
         words = f"{step}: {found.words}" if found.words else ""
         if found.hopeless:
             raise End(State.SYSTEM_ERROR, words)
-        self._wait_for(words)
+        self._kept.wait_for(words)
         if pod.spec.node_name:
-            self._reach(State.INITIALIZING)
+            self._kept.reach(State.INITIALIZING)
         return patience.next_look_s(pod)
 
     def _events(self, pod: Pod) -> list[Event]:
@@ -297,98 +323,42 @@ class Life:
         pod = decode_pod(made)
         self._record.now.pods[name] = pod.metadata.uid
         self._board.change(pod)
-        self._save()
+        self._kept.save()
 
     def _patient_create(self, kind: str, manifest: Manifest) -> bytes | None:
-        """Creates; waits while a quota leaves no room. Raises ApiError for any other refusal."""
+        """Creates; waits while there is no room in a quota or no right. Raises ApiError for a refusal that lasts."""
         while True:
             try:
                 made = self._api.create(kind, manifest)
             except ApiError as error:
-                if not error.is_quota:
+                if not error.is_passing:
                     raise
-                self._wait_for(str(error))
-                self._board.wait(self._board.look("")[0], QUOTA_PAUSE_S)
+                self._kept.wait_for(str(error))
+                self._board.wait(self._board.look("")[0], PAUSE_S)
             else:
-                self._wait_for("")
+                self._kept.wait_for("")
                 return made
 
-    def _runs(self, at: str) -> None:
-        if self._record.now.started is UNSET:
-            self._record.now.started = stamp(at)
-            self._record.waiting = ""
-            self._reach(State.RUNNING, save=True)
-
-    def _reach(self, state: State, *, save: bool = False) -> None:
-        if state > self._record.state:
-            self._record.state, save = state, True
-        if save:
-            self._save()
-
-    def _wait_for(self, words: str) -> None:
-        if words != self._record.waiting:
-            self._record.waiting = words
-            self._save()
-
-    def _progress(self, told: list[Progress]) -> None:
-        if told and self._record.now.log.metadata != (shown := {"progress": told[-1].words()}):
-            self._record.now.log.metadata = shown
-            self._save()
-
-    def _note(self, line: str) -> None:
-        known = self._record.now.log.system_logs
-        self._record.now.log.system_logs = [*([] if known is UNSET else known), line.replace("\n", " ")]
-
     def _begin_again(self, reason: str) -> None:
-        self._note(f"error: {reason}; trying again")
+        self._kept.note(f"error: {reason}; trying again")
         self._record.now.log.end_time = now()
         for pod in self._record.now.pods:
             self._api.delete("pods", pod, 0)
         self._remove_claim()
         self._record.attempts.append(Attempt(TaskLog(start_time=now())))
-        self._save()
+        self._kept.save()
 
     def _finish(self, state: State, reason: str) -> None:
         if reason:
-            self._note(f"error: {reason}")
+            self._kept.note(f"error: {reason}")
         self._record.now.log.end_time = now()
         self._record.now.log.metadata = UNSET
         self._record.state, self._record.waiting = state, ""
-        self._save()
+        self._kept.save()
 
     def _remove_claim(self) -> None:
         if not self._plan.is_empty:
             self._api.delete("persistentvolumeclaims", names.claim(self.task_id, len(self._record.attempts)))
-
-    def _recall(self) -> None:
-        """Takes up the record of an earlier life, or begins one, which is made when there is something to record."""
-        found = self._api.get("configmaps", names.task_object(self.task_id))
-        if found is not None:
-            self._record = records.unpack(endings.recorded(found))
-            self._is_recorded = True
-            log.info("going on with the record of an earlier life: %s", self._record.state.name)
-            return
-        self._record.attempts.append(Attempt(TaskLog(start_time=now())))
-
-    def _save(self) -> None:
-        """Makes the record durable; a ConfigMap that somebody removed is made again."""
-        name, data = names.task_object(self.task_id), records.pack(self._record)
-        change = {"binaryData": manifests.binary({names.RECORD_KEY: data})}
-        if self._is_recorded and self._api.merge("configmaps", name, change) is not None:
-            return
-        made = self._create_record(manifests.status(self.task_id, self.cluster, self._owner_uid, data))
-        self._is_recorded = made or self._api.merge("configmaps", name, change) is not None
-
-    def _create_record(self, manifest: Manifest) -> bool:
-        """Makes the ConfigMap, as soon as a quota has room for it; False if there is one."""
-        while True:
-            try:
-                return self._api.create("configmaps", manifest) is not None
-            except ApiError as error:
-                if not error.is_quota:
-                    raise
-                log.warning("the record waits for room: %s", error)
-                time.sleep(QUOTA_PAUSE_S)
 
     def _place(self) -> Place:
         bound = self.cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty

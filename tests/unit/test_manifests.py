@@ -90,6 +90,17 @@ def test_names_say_attempt_step_and_start() -> None:
     assert (names.claim(ID, 1), names.claim(ID, 2)) == (f"tesk-{ID}", f"tesk-{ID}-2")
 
 
+def test_a_steps_pod_is_the_first_or_one_made_in_its_place() -> None:
+    record = Record(State.RUNNING, [Attempt(TaskLog())])
+    assert records.pod(record, ID, names.EXECUTOR_ROLE, 1) == f"tesk-{ID}-executor-1"
+    record.now.unborn["executor 1"] = 1
+    record.now.homeless.append(1)
+    assert records.pod(record, ID, names.EXECUTOR_ROLE, 1) == f"tesk-{ID}-executor-1-again3"
+    assert records.pod(record, ID, names.EXECUTOR_ROLE, 0) == f"tesk-{ID}-executor-0"
+    record.attempts.append(Attempt(TaskLog(), unborn={"inputs": 2}))
+    assert records.pod(record, ID, names.INPUTS) == f"tesk-{ID}-2-inputs-again3"
+
+
 def test_a_record_comes_back_as_it_was() -> None:
     record = Record(State.RUNNING, [Attempt(TaskLog(start_time="x"), {"p": "u"}, homeless=[1])], "room")
     assert records.unpack(records.pack(record)) == record

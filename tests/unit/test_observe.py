@@ -167,6 +167,31 @@ def test_a_program_that_the_runtime_could_not_start_says_why() -> None:
     assert observe.never_ran(end) == "exec failed: no such file"
 
 
+STOPPED = "failed to create containerd task: failed to create shim task: context canceled"
+MISSING = "failed to create containerd task: failed to create shim task: OCI runtime create failed: no such file"
+BEGUN = "failed to start containerd task: context canceled"
+
+
+@pytest.mark.parametrize(
+    ("executor", "reporter", "words"),
+    [
+        (STOPPED, None, STOPPED),
+        (MISSING, STOPPED, STOPPED),  # it found no shim, which its reporter would have brought
+        (MISSING, None, None),
+        (BEGUN, None, None),
+        (None, STOPPED, None),
+    ],
+)
+def test_a_program_that_was_never_begun_is_told_from_one_that_cannot_be(
+    executor: str | None, reporter: str | None, words: str | None
+) -> None:
+    states: dict[str, Any] = {
+        name: {"terminated": {**EXITED, "reason": "StartError", "message": message}} if message else {"running": {}}
+        for name, message in (("executor", executor), ("reporter", reporter))
+    }
+    assert observe.unborn(pod(containers(**states)), "executor") == words
+
+
 def test_of_two_accounts_of_a_failed_pull_the_clearer_is_kept() -> None:
     failed, back_off, both = (
         "ErrImagePull: no such host",

@@ -69,7 +69,8 @@ class ApiError(EngineError):
     def is_passing(self) -> bool:
         """True when the same request may be granted later: nothing is wrong with the object."""
         no_namespace = self.code == 404 and str(self).startswith("namespaces ")
-        return self.is_away or self.lacks_right or self.is_quota or no_namespace
+        is_early = self.code == 403 and refusal.is_early(str(self))
+        return self.is_away or self.lacks_right or self.is_quota or is_early or no_namespace
 
 
 class Client:

@@ -12,6 +12,7 @@ from typing import Final
 
 from tesk.engines.base import TaskId
 from tesk.engines.kubernetes import names
+from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.output import tails_from_log
 from tesk.engines.kubernetes.record import Record
@@ -33,9 +34,7 @@ def pod(task_id: TaskId, record: Record | None) -> str:
     """The pod of the executor that runs now; empty when none does."""
     if record is None or not record.now.started or record.state.is_terminal:
         return ""
-    n = len(record.now.log.logs)
-    start = 1 + (n in record.now.homeless)
-    return names.pod(task_id, names.EXECUTOR_ROLE, len(record.attempts), executor=n, start=start)
+    return records.pod(record, task_id, names.EXECUTOR_ROLE, len(record.now.log.logs))
 
 
 async def so_far(client: Client, name: str, tail_bytes: int) -> Output:

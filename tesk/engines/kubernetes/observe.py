@@ -20,6 +20,7 @@ NON_ROOT: Final = "set run_as_user, or use an image whose user is a number other
 ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 VOLUME: Final = re.compile("persistentvolumeclaim|persistent volumes|binding volumes|volume node affinity", re.I)
 NO_NEWS: Final = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "ProvisioningSucceeded"})
+INTERRUPTED: Final = ("context canceled", "context deadline exceeded", "ttrpc: closed", "transport is closing")
 CAUSES: Final = {
     "PreemptionByScheduler": "preempted by a task of higher priority",
     "PreemptionByKubeScheduler": "preempted by a task of higher priority",
@@ -170,6 +171,21 @@ def never_ran(end: Terminated) -> str | None:
     """Why the container's program could not be started at all, by the runtime's account."""
     if end.reason in ("StartError", "ContainerCannotRun"):
         return end.message or end.reason
+    return None
+
+
+def unborn(pod: Pod, name: str) -> str | None:
+    """Why a container was never begun, where that was its node's fault and passes, as when its kubelet has crashed.
+
+    Only a failure to create it counts: what failed later may have begun.
+    """
+    end = terminated(pod, name)
+    if end is None or not never_ran(end):
+        return None
+    for status in pod.status.container_statuses:
+        words = status.state.terminated and never_ran(status.state.terminated)
+        if words and "failed to create" in words and any(each in words for each in INTERRUPTED):
+            return words
     return None
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from tesk.engines.base import TaskStatus
+from tesk.engines.base import TaskId, TaskStatus
+from tesk.engines.kubernetes import names
 from tesk.tes import State, TaskLog
 
 FULL: int = 900_000
@@ -21,6 +22,7 @@ class Attempt(Struct):
     """One attempt at running the task. `pods` maps the names of the pods that were made to their uids.
 
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
+    `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
     `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
     volume of its own. `overdue`: those that were ended for their time limit. `started`: the start of the executor
     that runs now.
@@ -31,6 +33,7 @@ class Attempt(Struct):
     node: str = ""
     staged: bool = False
     pushed: bool = False
+    unborn: dict[str, int] = {}
     homeless: list[int] = []
     overdue: list[int] = []
     started: str | UnsetType = UNSET
@@ -46,6 +49,18 @@ class Record(Struct):
     @property
     def now(self) -> Attempt:
         return self.attempts[-1]
+
+
+def pod(record: Record, task_id: TaskId, role: str, executor: int | None = None) -> str:
+    """The name of the pod in which a step of the present attempt runs: the first, or one that took its place."""
+    now = record.now
+    start = 1 + (executor in now.homeless) + now.unborn.get(step(role, executor), 0)
+    return names.pod(task_id, role, len(record.attempts), executor=executor, start=start)
+
+
+def step(role: str, executor: int | None = None) -> str:
+    """What a step is called: inputs, executor 0, outputs."""
+    return role if executor is None else f"{role} {executor}"
 
 
 _encode = msgspec.json.Encoder().encode

@@ -20,10 +20,15 @@ def is_quota(words: str) -> bool:
     return "exceeded quota" in words or "status unknown for quota" in words
 
 
+def is_early(words: str) -> bool:
+    """True for the refusal of an API server that has just started and does not know its own rules yet."""
+    return "not yet ready to handle request" in words
+
+
 def is_lasting(words: str) -> bool:
     """True for a refusal of an object that will be repeated: a policy's, as opposed to a quota's or a fault."""
     denied = any(sign in words for sign in (" is forbidden: ", " denied the request", " is invalid: "))
-    return denied and not is_quota(words)
+    return denied and not (is_quota(words) or is_early(words))
 
 
 def lacks_right(words: str) -> bool:

@@ -90,6 +90,8 @@ async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Kn
                     if known.pods:
                         await changed.wait()
                 return
+        if not known.pods:
+            return
         asked.clear()
         log.warning("task %s: these pods take too long to end: %s", task_id, ", ".join(known.pods))
     raise EngineError(f"task {task_id}: pods {', '.join(known.pods)} do not go away; see their finalizers")

@@ -1,0 +1,100 @@
+"""The task's record as its taskmaster keeps it: changed here, and made durable in the task's ConfigMap.
+
+What happens next is built on what is durable, so most changes are saved at once; those that another follows at once
+are left to it.
+"""
+
+import logging
+import time
+from typing import Final
+
+from msgspec import UNSET
+
+from tesk.clock import now, stamp
+from tesk.engines.kubernetes import manifests, names
+from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.manifests import Manifest
+from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.filer.plan import Progress
+from tesk.taskmaster import endings
+from tesk.taskmaster.api import Api, ApiError
+from tesk.tes import State, TaskLog
+
+log = logging.getLogger(__name__)
+
+PAUSE_S: Final = 5.0
+
+
+class Kept:
+    """The record of one task, and all that is ever done with it."""
+
+    def __init__(self, api: Api, task_id: str, cluster: Cluster, owner_uid: str) -> None:
+        self._api, self._task_id, self._cluster, self._owner_uid = api, task_id, cluster, owner_uid
+        self._is_there = False
+        self.record = Record(State.QUEUED, [])
+
+    def recall(self) -> Record:
+        """Takes up the record of an earlier life, or begins one, which is made when there is something to record."""
+        found = self._api.get("configmaps", names.task_object(self._task_id))
+        if found is not None:
+            self.record = records.unpack(endings.recorded(found))
+            self._is_there = True
+            log.info("going on with the record of an earlier life: %s", self.record.state.name)
+        else:
+            self.record.attempts.append(Attempt(TaskLog(start_time=now())))
+        return self.record
+
+    def save(self) -> None:
+        """Makes the record durable; a ConfigMap that somebody removed is made again."""
+        name, data = names.task_object(self._task_id), records.pack(self.record)
+        change = {"binaryData": manifests.binary({names.RECORD_KEY: data})}
+        if self._is_there and self._api.merge("configmaps", name, change) is not None:
+            return
+        made = self._create(manifests.status(self._task_id, self._cluster, self._owner_uid, data))
+        self._is_there = made or self._api.merge("configmaps", name, change) is not None
+
+    def note(self, line: str) -> None:
+        """Adds a line for the user; it is saved with what it is about."""
+        known = self.record.now.log.system_logs
+        self.record.now.log.system_logs = [*([] if known is UNSET else known), line.replace("\n", " ")]
+
+    def reach(self, state: State, *, save: bool = False) -> None:
+        """Goes on to a state, never back."""
+        if state > self.record.state:
+            self.record.state = state
+            save = True
+        if save:
+            self.save()
+
+    def wait_for(self, words: str) -> None:
+        """What the task waits for now; nothing, with no words."""
+        if words != self.record.waiting:
+            self.record.waiting = words
+            self.save()
+
+    def runs(self, at: str) -> None:
+        """The executor whose turn it is runs, since that time."""
+        if self.record.now.started is UNSET:
+            self.record.now.started = stamp(at)
+            self.record.waiting = ""
+            self.reach(State.RUNNING, save=True)
+
+    def progress(self, told: list[Progress]) -> None:
+        """How far a filer is, by the last that it has told."""
+        if told:
+            shown = {"progress": told[-1].words()}
+            if self.record.now.log.metadata != shown:
+                self.record.now.log.metadata = shown
+                self.save()
+
+    def _create(self, manifest: Manifest) -> bool:
+        """Makes the ConfigMap, as soon as it may be made; False if there is one."""
+        while True:
+            try:
+                return self._api.create("configmaps", manifest) is not None
+            except ApiError as error:
+                if not error.is_passing:
+                    raise
+                log.warning("the record cannot be made yet: %s", error)
+                time.sleep(PAUSE_S)
