@@ -80,6 +80,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 1000
+    daemon_threads = True
+
+
 @contextlib.contextmanager
 def gates(host: str) -> Iterator[Gates]:
     """Closed gates on `host`, an address of this machine."""
@@ -87,8 +92,7 @@ def gates(host: str) -> Iterator[Gates]:
     class Handler(_Handler):
         pass
 
-    server = http.server.ThreadingHTTPServer((host, 0), Handler)
-    server.request_queue_size = 200
+    server = _Server((host, 0), Handler)
     Handler.gates = Gates(f"http://{host}:{server.server_address[1]}")
     threading.Thread(target=server.serve_forever, name="gates", daemon=True).start()
     try:
