@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LATE_S: Final = 3.0
 """A pod that is there so long after its grace period is removed by force: its node is lost, or its kubelet."""
+IDLE_S: Final = 10.0
+"""The same for pods whose task is over: they have no more to do, and a busy node may be slow to say that they ended."""
 FORCED_S: Final = 20.0
 
 _pods = msgspec.json.Decoder(PodList).decode
@@ -37,10 +39,10 @@ async def stop(client: Client, cluster: Cluster, task_id: TaskId, known: Known, 
     suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
     if suspended is None and not known.pods:
         return
-    await _end_pods(client, cluster, task_id, known, changed)
+    await _end_pods(client, cluster, task_id, known, changed, LATE_S)
     while found := await _listed(client, cluster, task_id):
         known.pods.update({pod.metadata.name: pod for pod in found})
-        await _end_pods(client, cluster, task_id, known, changed)
+        await _end_pods(client, cluster, task_id, known, changed, LATE_S)
 
 
 async def remove(
@@ -54,7 +56,7 @@ async def remove(
     await asyncio.gather(*(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)))
     if not parts:
         await _delete_secrets(client, task_id)
-    await _end_pods(client, cluster, task_id, known, changed)
+    await _end_pods(client, cluster, task_id, known, changed, IDLE_S)
 
 
 def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str]]:
@@ -74,11 +76,13 @@ async def _delete_secrets(client: Client, task_id: TaskId) -> None:
             return
 
 
-async def _end_pods(client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
+async def _end_pods(
+    client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event, late_s: float
+) -> None:
     """Deletes the task's pods, those that are still being made too, and waits until there are none."""
     asked: set[str] = set()
     grace_s = max(1, math.ceil(cluster.grace_s))
-    for limit_s, forced in ((grace_s + LATE_S, False), (FORCED_S, True)):
+    for limit_s, forced in ((grace_s + late_s, False), (FORCED_S, True)):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while known.pods:
