@@ -208,10 +208,7 @@ async def test_a_right_that_is_taken_away_is_named_and_used_again_when_it_is_bac
         doors.open("running/inputs")
         await reached(doors, "running/executor-0")
         lost = {"jobs": "create", "pods": "watch", "secrets": "delete"}
-        give(
-            place,
-            {kind: tuple(verb for verb in verbs if verb != lost.get(kind)) for kind, verbs in rights.NEEDED.items()},
-        )
+        give(place, without(rights.NEEDED, lost))
         ids["late"] = await server.create(gated(doors, "late", 0, 0))
         await server.troubled("create jobs")
         for kind, verb in lost.items():
@@ -231,9 +228,27 @@ async def test_a_right_that_is_taken_away_is_named_and_used_again_when_it_is_bac
     strikes.delete(place, "secret", "third")
 
 
-def give(place: KubernetesPlace, needed: Mapping[str, tuple[str, ...]]) -> None:
-    """Gives the account of a server these rights, and no others."""
-    place.cluster.apply(*account(place.namespace, "tesk-server", needed))
+async def test_a_right_that_taskmasters_lack_is_what_their_tasks_wait_for(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    give(place, without(rights.TASKMASTER, {"pods": "create"}), "tesk-taskmaster")
+    try:
+        task_id = await server.create(gated(doors, "poor", 0, 0))
+        await server.until(task_id, lambda task: 'cannot create resource "pods"' in str(task.get("logs")))
+    finally:
+        give(place, rights.TASKMASTER, "tesk-taskmaster")
+    doors.open_all()
+    assert_ran_once(doors, await server.ended(task_id))
+
+
+def give(place: KubernetesPlace, needed: Mapping[str, tuple[str, ...]], name: str = "tesk-server") -> None:
+    """Gives an account these rights, and no others."""
+    place.cluster.apply(*account(place.namespace, name, needed))
+
+
+def without(needed: Mapping[str, tuple[str, ...]], lost: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Rights, by kind, but for a verb of some kinds."""
+    return {kind: tuple(verb for verb in verbs if verb != lost.get(kind)) for kind, verbs in needed.items()}
 
 
 def account_file(place: KubernetesPlace, folder: Path) -> Path:
