@@ -53,6 +53,8 @@ class Waiting:
                 if str(error) != self._said:
                     log.warning("why tasks wait cannot be had: %s; trying again", error)
                 self._said = str(error)
+            except Exception:
+                log.exception("looking after waiting tasks failed; trying again")
 
     async def _look(self) -> None:
         moment = time.monotonic()
