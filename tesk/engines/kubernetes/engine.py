@@ -99,7 +99,9 @@ class KubernetesEngine:
         try:
             async with asyncio.timeout(SYNC_S):
                 for cache in self._caches:
-                    await cache.synced.wait()
+                    await cache.tried.wait()
+            if not all(cache.synced.is_set() for cache in self._caches):
+                raise TimeoutError
         except BaseException as error:
             trouble = self._trouble() or "no answer"
             await self.close()

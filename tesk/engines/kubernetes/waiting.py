@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from tesk.engines.base import TaskId
-from tesk.engines.kubernetes import names, objects, refusal
+from tesk.engines.kubernetes import names, objects, observe, refusal
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.standing import Known, hopeless, newest
@@ -74,6 +74,10 @@ class Waiting:
         """Asks for the newest warning about the task's pod, or about its Job while there is none."""
         pod = known.taskmaster
         about = pod.metadata.name if pod else names.task_object(task_id)
+        if pod and observe.runs(pod):
+            known.waiting = f"the taskmaster, pod {about}, has told nothing yet; see its log"
+            self._evaluate(task_id)
+            return
         selector = f"type=Warning,involvedObject.name={about}"
         event = newest(_events(await self._client.find("events", fieldSelector=selector)).items)
         if event is None or known.record is not None:

@@ -67,7 +67,10 @@ def change(line: bytes, decode: Callable[[Any], Any]) -> Change:
 
 
 class Cache(Generic[O]):
-    """The objects of a kind by name. `changed(name, object or None)` is called for each change, in order."""
+    """The objects of a kind by name. `changed(name, object or None)` is called for each change, in order.
+
+    `synced` is set when they have been listed, `tried` also when we have no right to.
+    """
 
     def __init__(
         self, client: Client, kind: str, decode: Callable[[Any], O], selector: str,
@@ -75,7 +78,7 @@ class Cache(Generic[O]):
     ) -> None:  # fmt: skip
         self.objects: dict[str, O] = {}
         self.trouble: str | None = f"{kind} have not been looked at yet"
-        self.synced = asyncio.Event()
+        self.synced, self.tried = asyncio.Event(), asyncio.Event()
         self.lists = 0
         self._client, self._kind, self._decode = client, kind, decode
         self._selector, self._changed, self._silence_s = selector, changed, silence_s
@@ -132,6 +135,7 @@ class Cache(Generic[O]):
         self._version = page.metadata.resource_version
         self.lists += 1
         self.synced.set()
+        self.tried.set()
 
     def _set(self, name: str, found: O | None) -> None:
         if found is None:
@@ -151,3 +155,5 @@ class Cache(Generic[O]):
         if words != self.trouble:
             log.error("%s; trying again", words)
         self.trouble = words
+        if error.lacks_right:
+            self.tried.set()
