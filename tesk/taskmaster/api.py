@@ -25,6 +25,8 @@ ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_S: Final = 30.0
 WATCH_S: Final = 300
 PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
+STEADY_S: Final = 5.0
+"""A watch that held for so long is not what the next failure is about."""
 PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
 MOST_LOG_BYTES: Final = 12 * 1024 * 1024
 
@@ -177,7 +179,9 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
     By a connection of its own, so that a silent one holds up nothing else.
     """
     own = api.beside()
+    turn = 0
     while True:
+        begun = time.monotonic()
         version = replace(own.find(kind, labelSelector=selector))
         try:
             while True:
@@ -187,7 +191,8 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
             log.info("watching %s: %s; listing again", kind, error)
         except (OSError, http.client.HTTPException, ValueError) as error:
             log.info("watching %s was cut: %s; listing again", kind, error)
-        time.sleep(PAUSES_S[0])
+        turn = 0 if time.monotonic() - begun > STEADY_S else turn + 1
+        time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
 
 
 def _refusal(code: int, content: bytes) -> ApiError:
