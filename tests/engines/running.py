@@ -32,6 +32,13 @@ class Tesk:
         self.engine = open_engine(settings)
         self.dispatcher = Dispatcher(self.store, self.engine, settings)
 
+    async def restart(self) -> None:
+        """What a server that was killed would do at its next start."""
+        await self.dispatcher.stop()
+        self.engine = open_engine(self.settings)
+        self.dispatcher = Dispatcher(self.store, self.engine, self.settings)
+        await self.dispatcher.start()
+
     async def create(self, **document: Any) -> str:
         task, warnings = tes.parse(json.dumps(document).encode(), parameters=self.engine.backend_parameters)
         task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings))

@@ -167,6 +167,7 @@ def rules(needed: Mapping[str, tuple[str, ...]]) -> list[Object]:
     return [
         {"apiGroups": [GROUPS.get(kind, "")], "resources": [kind], "verbs": list(verbs)}
         for kind, verbs in needed.items()
+        if verbs
     ]
 
 

@@ -1,0 +1,252 @@
+"""The rights of the server and of its taskmasters: with them everything works, and each is used.
+
+For each verb there is an account that lacks it. Something is done that needs it, which the API refuses and somebody
+says; with the verb given back it ends as it should. All of that at once, for a test that is over soon.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import pytest
+import yaml
+
+from tesk.engines.kubernetes import rights
+from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.running import Document, Tesk, content, running, sh, started
+from tests.servers.cluster import account
+
+pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+Right = tuple[str, str]
+SERVER: Final = [(kind, verb) for kind, verbs in rights.NEEDED.items() for verb in verbs]
+TASKMASTER: Final = [(kind, verb) for kind, verbs in rights.TASKMASTER.items() for verb in verbs]
+SECONDS: Final = 120.0
+
+
+def without(right: Right, needed: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    kind, verb = right
+    return {**needed, kind: tuple(each for each in needed[kind] if each != verb)}
+
+
+def name_of(role: str, right: Right) -> str:
+    """An account's name, by the right that it lacks."""
+    return "-".join([role, right[1], *right[0].split("/")])
+
+
+class Accounts:
+    """Accounts in the place's namespace, with Roles of their own."""
+
+    def __init__(self, place: KubernetesPlace, folder: Path) -> None:
+        self._place, self._folder = place, folder
+
+    async def grant(self, **needed: Mapping[str, tuple[str, ...]]) -> None:
+        """Makes accounts, or changes their rights."""
+        made = [account(self._place.namespace, name, of) for name, of in needed.items()]
+        await asyncio.to_thread(self._place.cluster.apply, *(each for objects in made for each in objects))
+
+    async def kubeconfig(self, name: str) -> str:
+        """A kubeconfig file of an account."""
+        command = ("-n", self._place.namespace, "create", "token", name)
+        token = (await asyncio.to_thread(self._place.cluster.kubectl, *command)).strip()
+        config = yaml.safe_load(self._place.cluster.kubeconfig.read_text())
+        for user in config["users"]:
+            user["user"] = {"token": token}
+        path = self._folder / f"{name}.conf"
+        path.write_text(yaml.safe_dump(config))
+        return str(path)
+
+
+@pytest.fixture
+def accounts(place: KubernetesPlace, tmp_path: Path) -> Accounts:
+    return Accounts(place, tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def apart(place: KubernetesPlace, folder: Path, **changes: Any) -> AsyncIterator[Tesk]:
+    """A tesk that shares nothing with the others; nothing is left of it."""
+    folder.mkdir(exist_ok=True)
+    settings = msgspec.structs.replace(place.settings(folder), **changes)
+    async with started(settings) as tesk:
+        yield tesk
+        assert await place.leftovers(settings) == []
+
+
+async def until_said(said: Callable[[], Awaitable[str]], *words: str) -> None:
+    """Returns when any of these words are in what `said` gives."""
+    async with asyncio.timeout(SECONDS):
+        while not any(each in text for text in [await said()] for each in words):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+async def readyz(tesk: Tesk) -> str:
+    return await tesk.dispatcher.ready() or "it is ready"
+
+
+def refusal(right: Right) -> str:
+    """The API's own words."""
+    kind, verb = right
+    return f'cannot {verb} resource "{kind}"'
+
+
+async def listen(tesk: Tesk, granted: asyncio.Event) -> str:
+    """No task: the server looks at what there is, and waits for changes."""
+    await granted.wait()
+    return ""
+
+
+async def run(tesk: Tesk, granted: asyncio.Event) -> str:
+    return str((await tesk.run(executors=[sh("true")]))["state"])
+
+
+async def run_with_volume(tesk: Tesk, granted: asyncio.Event) -> str:
+    return str((await tesk.run(executors=[sh("cat /in/a")], inputs=[content("/in/a")]))["state"])
+
+
+async def look_and_cancel(tesk: Tesk, granted: asyncio.Event) -> str:
+    task_id = await tesk.create(executors=[sh("echo so far; sleep 90")])
+    await tesk.until(task_id, running, SECONDS)
+    await tesk.dispatcher.live_log(task_id)
+    await tesk.dispatcher.cancel(task_id)
+    return str((await tesk.ended(task_id, SECONDS))["state"])
+
+
+async def get_no_pod(tesk: Tesk, granted: asyncio.Event) -> str:
+    """A task whose Job gets no pod, as only the cluster's events tell."""
+    task = await tesk.run(executors=[sh("true")])
+    assert "error looking up service account" in task["logs"][0]["system_logs"][-1]
+    return str(task["state"])
+
+
+async def begin_again(tesk: Tesk, granted: asyncio.Event) -> str:
+    """A task of which a server that was killed had made the objects, and heard nothing."""
+    task_id = await tesk.create(executors=[sh("true")])
+    await tesk.until(task_id, lambda task: "nodes are available" in json.dumps(task["logs"]), SECONDS)
+    await tesk.restart()
+    await granted.wait()
+    await tesk.dispatcher.cancel(task_id)
+    return str((await tesk.ended(task_id, SECONDS))["state"])
+
+
+class Use(NamedTuple):
+    """What needs a right of the server, the state that it ends in, and settings that it takes."""
+
+    action: Callable[[Tesk, asyncio.Event], Awaitable[str]]
+    end: str
+    settings: dict[str, Any] = {}  # noqa: RUF012
+
+
+USES: Final[dict[Right, Use]] = {
+    **{(kind, verb): Use(listen, "") for kind in ("jobs", "configmaps", "pods") for verb in ("list", "watch")},
+    **{(kind, "create"): Use(run, "COMPLETE") for kind in ("jobs", "secrets")},
+    **{(kind, "delete"): Use(run, "COMPLETE") for kind in ("jobs", "secrets", "configmaps")},
+    **{
+        right: Use(look_and_cancel, "CANCELED")
+        for right in (("jobs", "patch"), ("pods", "delete"), ("pods/log", "get"))
+    },
+    ("persistentvolumeclaims", "delete"): Use(run_with_volume, "COMPLETE"),
+    ("events", "list"): Use(get_no_pod, "SYSTEM_ERROR", {"taskmaster_service_account": "nobody"}),
+    ("jobs", "get"): Use(begin_again, "CANCELED", {"node_selector": ("no-such=node",)}),
+}
+
+
+@pytest.mark.timeout(400)
+async def test_the_server_uses_each_of_its_rights_and_needs_no_other(
+    place: KubernetesPlace, accounts: Accounts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    names = {right: name_of("server", right) for right in SERVER}
+    await accounts.grant(full=rights.NEEDED, **{name: without(right, rights.NEEDED) for right, name in names.items()})
+
+    async def said(tesk: Tesk) -> str:
+        return f"{caplog.text} {await readyz(tesk)}"
+
+    async def lacking(right: Right) -> None:
+        name, granted = names[right], asyncio.Event()
+        action, end, changes = USES[right]
+        async with apart(place, tmp_path / name, kubeconfig=await accounts.kubeconfig(name), **changes) as tesk:
+            work = asyncio.ensure_future(action(tesk, granted))
+            await until_said(lambda: said(tesk), f':{name}" {refusal(right)}')
+            await until_said(lambda: readyz(tesk), f"{right[1]} {right[0]}", refusal(right))
+            await accounts.grant(**{name: rights.NEEDED})
+            granted.set()
+            assert await work == end
+            await until_said(lambda: readyz(tesk), "it is ready")
+
+    async def complete() -> None:
+        async with apart(place, tmp_path / "full", kubeconfig=await accounts.kubeconfig("full")) as tesk:
+            assert await run_with_volume(tesk, asyncio.Event()) == "COMPLETE"
+            assert await look_and_cancel(tesk, asyncio.Event()) == "CANCELED"
+            assert await readyz(tesk) == "it is ready"
+
+    await asyncio.gather(complete(), *map(lacking, SERVER))
+    assert caplog.text.count(':full"') == 0
+
+
+class Step(NamedTuple):
+    """What needs a right of the taskmaster: a task and settings; and the state that it ends in.
+
+    `loses`: a pod of it is deleted by hand while it runs. `until`: it is cancelled when this is in its logs.
+    """
+
+    document: Document = {"executors": [sh("echo words")], "volumes": ["/v"]}  # noqa: RUF012
+    end: str = "COMPLETE"
+    settings: dict[str, Any] = {}  # noqa: RUF012
+    loses: str = ""
+    until: str = ""
+
+
+LONG: Final = {"executors": [sh("sleep 90")], "volumes": ["/v"]}
+STEPS: Final = {
+    ("pods", "get"): Step(LONG, "SYSTEM_ERROR", loses="executor-0"),
+    ("pods", "delete"): Step({"executors": [sh("sleep 90")]}, "EXECUTOR_ERROR", {"executor_timeout_s": 1.0}),
+    ("pods/log", "get"): Step({"executors": [sh("echo words; mkdir /.tesk/control/ended")]}),
+    ("persistentvolumeclaims", "delete"): Step(
+        LONG, "CANCELED", {"retries": 1}, loses="executor-0", until="trying again"
+    ),
+    ("events", "list"): Step(end="CANCELED", settings={"filer_mounts": ("/k=secret:absent",)}, until="MountVolume"),
+}
+
+
+@pytest.mark.timeout(400)
+async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
+    place: KubernetesPlace, accounts: Accounts, tmp_path: Path
+) -> None:
+    names = {right: name_of("taskmaster", right) for right in TASKMASTER}
+    reduced = {name: without(right, rights.TASKMASTER) for right, name in names.items()}
+    await accounts.grant(complete=rights.TASKMASTER, **reduced)
+
+    async def lacking(right: Right) -> None:
+        await live(names[right], STEPS.get(right, Step()), refusal(right))
+
+    async def live(name: str, step: Step, refused: str = "") -> None:
+        changes = {"taskmaster_service_account": name, **step.settings}
+        async with apart(place, Path(mkdtemp(dir=tmp_path)), **changes) as tesk:
+            task_id = await tesk.create(**step.document)
+            if step.loses:
+                await tesk.until(task_id, running, SECONDS)
+                await kubectl(place, "delete", "pod", f"tesk-{task_id}-{step.loses}", "--force", "--grace-period=0")
+            if refused:
+                await until_said(lambda: taskmaster_log(place, task_id), refused)
+                await accounts.grant(**{name: rights.TASKMASTER})
+            if step.until:
+                await tesk.until(task_id, lambda task: step.until in json.dumps(task["logs"]), SECONDS)
+                await tesk.dispatcher.cancel(task_id)
+            task = await tesk.ended(task_id, SECONDS)
+            assert task["state"] == step.end, task["logs"]
+
+    steps = [Step(), *STEPS.values()]
+    await asyncio.gather(*map(lacking, TASKMASTER), *(live("complete", step) for step in steps))
+
+
+async def kubectl(place: KubernetesPlace, *arguments: str) -> str:
+    return await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, *arguments, check=False)
+
+
+async def taskmaster_log(place: KubernetesPlace, task_id: str) -> str:
+    return await kubectl(place, "logs", "--tail=-1", "-l", f"tesk/task={task_id},tesk/role=taskmaster")
