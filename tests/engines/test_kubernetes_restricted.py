@@ -9,7 +9,7 @@ import pytest
 from tesk.settings import Settings
 from tests.engines.places import RESTRICTED, Place
 from tests.engines.running import Document, Tesk, content, sh, started
-from tests.engines.test_client_tasks import test_cromwell, test_galaxy_and_pulsar, test_nextflow  # noqa: F401
+from tests.engines.test_client_tasks import test_cromwell, test_nextflow  # noqa: F401
 from tests.engines.test_executors import (  # noqa: F401
     test_a_working_directory_is_made_and_can_be_written,
     test_arguments_arrive_verbatim,
