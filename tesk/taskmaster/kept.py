@@ -6,6 +6,7 @@ are left to it.
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import UNSET
@@ -16,7 +17,7 @@ from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.manifests import Manifest
 from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.filer.plan import Progress
+from tesk.filer.plan import Event, Progress
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
 from tesk.tes import State, TaskLog
@@ -80,12 +81,12 @@ class Kept:
             self.record.waiting = ""
             self.reach(State.RUNNING, save=True)
 
-    def progress(self, told: list[Progress]) -> None:
-        """How far a filer is, by the last that it has told."""
-        if told:
-            shown = {"progress": told[-1].words()}
-            if self.record.now.log.metadata != shown:
-                self.record.now.log.metadata = shown
+    def progress(self, told: Sequence[Event], *, save: bool = True) -> None:
+        """How far a filer is, by the last that it has told of that."""
+        last = next((event for event in reversed(told) if isinstance(event, Progress)), None)
+        if last is not None and self.record.now.log.metadata != (shown := {"progress": last.words()}):
+            self.record.now.log.metadata = shown
+            if save:
                 self.save()
 
     def _create(self, manifest: Manifest) -> bool:

@@ -21,7 +21,7 @@ from tesk.engines.kubernetes.objects import Event, Pod
 from tesk.engines.kubernetes.record import Attempt
 from tesk.engines.kubernetes.told import Ended, Started
 from tesk.engines.notes import out_of_memory
-from tesk.filer.plan import Failed, Progress, Pushed, Warned
+from tesk.filer.plan import Failed, Pushed, Warned
 from tesk.layout import layout
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
@@ -139,8 +139,9 @@ class Life:
                 raise Lost(observe.loss(pod) or endings.broken(pod, names.FILER_CONTAINER))
             if reason := observe.loss(pod):
                 raise Lost(reason)
-            self._kept.progress([event for event in events if isinstance(event, Progress)])
+            self._kept.progress(events)
             self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
+        self._kept.progress(events, save=False)
         for event in events:
             if isinstance(event, Warned):
                 self._kept.note(f"warning: {event.message}")
@@ -352,7 +353,6 @@ class Life:
         if reason:
             self._kept.note(f"error: {reason}")
         self._record.now.log.end_time = now()
-        self._record.now.log.metadata = UNSET
         self._record.state, self._record.waiting = state, ""
         self._kept.save()
 

@@ -115,7 +115,7 @@ def failed(record: Record | None, reason: str) -> TaskStatus:
     if record is None:
         return TaskStatus(State.SYSTEM_ERROR, TaskLog(end_time=now(), system_logs=[f"error: {reason}"]))
     status = records.status(msgspec.structs.replace(record, waiting=""))
-    log = msgspec.structs.replace(status.log, end_time=now(), metadata=UNSET)
+    log = msgspec.structs.replace(status.log, end_time=now())
     return TaskStatus(State.SYSTEM_ERROR, _noted(log, f"error: {reason}"), status.earlier)
 
 
@@ -131,7 +131,7 @@ def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> Task
         msgspec.structs.replace(entry, exit_code=TERMINATED, end_time=end) if entry.exit_code == -1 else entry
         for entry in status.log.logs
     ]
-    log = msgspec.structs.replace(status.log, logs=logs, end_time=end, metadata=UNSET)
+    log = msgspec.structs.replace(status.log, logs=logs, end_time=end)
     return TaskStatus(State.CANCELED, _noted(log, "canceled by the user"), status.earlier)
 
 
