@@ -69,8 +69,10 @@ class Kept:
             self.save()
 
     def wait_for(self, words: str) -> None:
-        """What the task waits for now; nothing, with no words."""
+        """What the task waits for now, for the user and for the log; nothing, with no words."""
         if words != self.record.waiting:
+            if words:
+                log.warning("waiting: %s", words)
             self.record.waiting = words
             self.save()
 
