@@ -2,8 +2,8 @@
 
 On simulated nodes no container runs, so nothing would ever end a task. For each taskmaster's pod that a simulated node
 has started, the stand-in makes the requests of tesk/taskmaster/life.py for one executor without files, in the same
-order and with the same objects: it asks for the record and makes it, makes the executor's pod, and writes the record
-when that pod was made, has a node, runs, and has ended. So the server, the API and its store have the load of real
+order and with the same objects: it asks for the record, makes the executor's pod and then the record, and writes it
+when that pod has a node, runs, and has ended. So the server, the API and its store have the load of real
 tasks; what is missing is the nodes' own work, which is measured on a real one.
 """
 
@@ -79,7 +79,6 @@ class StandIn:
         record = Record(State.QUEUED, [Attempt(TaskLog(start_time=now()))])
         try:
             await self._client.get("configmaps", name)
-            await self._client.create("configmaps", manifests.status(task_id, self._cluster, uid, records.pack(record)))
             place = manifests.Place(task_id, self._task, self._cluster, uid, f"10.0.0.1:{names.TOLD_PORT}", 1)
             pod = names.pod(task_id, names.EXECUTOR_ROLE, executor=0)
             self._changed[pod] = asyncio.Event()
@@ -87,7 +86,7 @@ class StandIn:
             made = await self._client.create("pods", manifest)
             assert made is not None
             record.now.pods[pod] = _pod(made).metadata.uid
-            await self._save(name, record)
+            await self._client.create("configmaps", manifests.status(task_id, self._cluster, uid, records.pack(record)))
             await self._until(pod, lambda seen: bool(seen.spec.node_name))
             record.state = State.INITIALIZING
             await self._save(name, record)

@@ -95,3 +95,18 @@ def test_a_public_server_does_not_lead_to_a_private_one(tmp_path: Path, monkeypa
                 failure = fetch(tmp_path, Input("/f", url=f"{outer.url}/f")).failure
             assert "is a private address, to which a public server must not redirect" in failure
         assert inner.requests == []
+
+
+def test_the_endpoint_of_s3_is_judged_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"f": b"x"})
+    with faulty(lambda c, _n, _h: c.sendall(answer("404 Not Found", b""))) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        assert "not found" in fetch(tmp_path, Input("/in", url="s3://bucket/key")).failure
+        asked = len(store.requests)
+        for report in (
+            fetch(tmp_path, Input("/in", url="s3://bucket/key"), deny=("127.0.0.0/8",)),
+            push(tmp_path, Output("/f", "s3://bucket/key"), deny=("127.0.0.0/8",)),
+        ):
+            assert "transfer_deny" in report.failure
+        assert len(store.requests) == asked

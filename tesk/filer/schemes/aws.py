@@ -34,7 +34,7 @@ class Location(NamedTuple):
 
     @property
     def shown(self) -> str:
-        return self.endpoint or "https://s3.amazonaws.com"
+        return self.endpoint or f"https://s3.{self.options['region']}.amazonaws.com"
 
 
 def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOTHING) -> Location:

@@ -11,10 +11,13 @@ import contextlib
 import ftplib
 import os
 import posixpath
+import ssl
+import sys
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 from urllib.parse import quote
 
+from tesk.filer import splices
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
@@ -34,6 +37,7 @@ class FtpScheme:
     """Each call borrows a connection."""
 
     def __init__(self, context: Context) -> None:
+        self._timeout_s = context.settings.timeout_s
         self._credentials = Credentials(context.settings.credentials)
         self._sessions = Sessions(context.reach, context.settings.timeout_s, context.meter.stop)
         self._warn = context.warn
@@ -110,6 +114,8 @@ class FtpScheme:
         """Fills the sink from where it is. A part ends by hanging up, which servers answer as they like."""
         buffer = memoryview(bytearray(BLOCK))
         with self._sessions.transfer(ftp, f"RETR {path}", sink.position or None) as data:
+            if not isinstance(data, ssl.SSLSocket):
+                splices.fill(data.fileno(), sink, sink.room(sys.maxsize), self._timeout_s)
             while (room := sink.room(BLOCK)) and (n := data.recv_into(buffer[:room])):
                 sink.write(buffer[:n])
         try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, urljoin
 
+from tesk.filer import splices
 from tesk.filer.checksums import verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, TransferError
@@ -26,6 +27,8 @@ from tesk.filer.streams import BLOCK, Sink, Source
 
 MAX_REDIRECTS: Final = 10
 READ: Final = BLOCK // 4
+SPLICED: Final = 2 * BLOCK
+"""Bodies larger than this are worth a pipe."""
 MAX_LISTING_BYTES: Final = 256 * BLOCK
 MAX_DEPTH: Final = 200
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
@@ -46,6 +49,7 @@ class HttpScheme:
 
     def __init__(self, context: Context, headers: Callable[[str], Headers] = lambda _: {}) -> None:
         self._wire = Wire(context.reach, context.settings.timeout_s)
+        self._timeout_s = context.settings.timeout_s
         self._headers = headers
         self._buffers = threading.local()
         self._no_dav: set[str] = set()
@@ -137,6 +141,8 @@ class HttpScheme:
         before = sink.size
         buffer = self._buffer()
         with self._wire.reading(target):
+            if not target.secure and response.length is not None and response.length > SPLICED:
+                self._splice(response, sink)
             while (room := sink.room(READ)) and (n := response.readinto(buffer[:room])):
                 sink.write(buffer[:n])
         received = sink.size - before
@@ -147,6 +153,13 @@ class HttpScheme:
             raise TransferError(f"{target.peer} sent {received} of {expected} bytes", "check the server", passing=True)
         else:
             self._wire.settle(target, response)
+
+    def _splice(self, response: Response, sink: Sink) -> None:
+        """Most of a body past this process; its rest, and whatever ends it early, is left to be read."""
+        held = response.peek(1)
+        sink.write(response.read(min(len(held), sink.room(len(held)))))
+        left = response.length or 0
+        response.length = left - splices.fill(response.fileno(), sink, sink.room(left) - READ, self._timeout_s)
 
     def _buffer(self) -> memoryview:
         known: memoryview | None = getattr(self._buffers, "block", None)

@@ -85,6 +85,7 @@ class S3Scheme:
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings
+        self._reach = context.reach
         self._credentials = Credentials(context.settings.credentials)
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
@@ -97,11 +98,18 @@ class S3Scheme:
         with self._lock:
             if key not in self._stores:
                 location = location_of(entry=entry)
+                self._check_reach(location)
                 self._stores[key] = (
                     _open(bucket, location, self._settings.retries, self._settings.timeout_s),
                     location,
                 )
             return self._stores[key]
+
+    def _check_reach(self, location: Location) -> None:
+        """Whether transfers may go to the endpoint, before obstore connects to it. Raises TransferError."""
+        parts = urlsplit(location.shown)
+        with contextlib.suppress(OSError, ValueError):  # no such name: obstore says so
+            self._reach.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
         bucket, key = split(url)
