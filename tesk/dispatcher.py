@@ -7,7 +7,6 @@ only when its end is on record.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -28,6 +27,8 @@ PAGE: Final = 200
 LATE_S: Final = 10.0
 LOOK_BEHIND_S: Final = 0.5
 RESCAN_S: Final = 30.0
+AGAIN_S: Final = 2.0
+"""So long after the last news the engine may have room that it had not, without anything having happened."""
 SWEEP_S: Final = 600.0
 PRUNE_S: Final = 60.0
 CLEANUP_S: Final = 5.0
@@ -124,11 +125,12 @@ class Dispatcher:
         while True:
             self._wake.clear()
             await self._patiently("serving the queue", self._serve)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RESCAN_S):
+            try:
+                async with asyncio.timeout(AGAIN_S if self._queue else RESCAN_S):
                     await self._wake.wait()
-                    continue
-            self._cursor = None
+            except TimeoutError:
+                if not self._queue:
+                    self._cursor = None
 
     async def _patiently(self, what: str, step: Any) -> None:
         """Repeats a step until it goes well; what keeps it from it shows in the log and in `ready`."""

@@ -24,9 +24,19 @@ from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.rights import Rights
-from tesk.engines.kubernetes.standing import Known, cancelled, has_room, running, standing
+from tesk.engines.kubernetes.standing import (
+    Known,
+    cancelled,
+    has_begun,
+    has_room,
+    has_taskmaster,
+    running,
+    standing,
+    waits_for,
+)
 from tesk.engines.kubernetes.waiting import Waiting
 from tesk.engines.kubernetes.watch import Cache
+from tesk.engines.kubernetes.window import Window
 from tesk.settings import Settings
 from tesk.tes import TaskLog
 
@@ -75,6 +85,7 @@ class KubernetesEngine:
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
         self._waiting: set[TaskId] = set()
+        self._window = Window()
         self._gate = asyncio.Semaphore(MOST_SUBMITTING)
 
     async def open(self, report: Report) -> None:
@@ -131,7 +142,7 @@ class KubernetesEngine:
     async def capacity(self) -> Capacity:
         """Tasks that wait for room hold some by their taskmasters: without a limit they could hold it all."""
         most = self._settings.max_active_tasks or MOST_ACTIVE
-        more = max(0, self._settings.max_waiting_tasks - len(self._waiting))
+        more = max(0, min(self._settings.max_waiting_tasks - len(self._waiting), self._window.room(time.monotonic())))
         return Capacity(tasks=min(most, len(self._following.keys() | self._ending.keys()) + more))
 
     async def submit(self, job: Job) -> None:
@@ -142,6 +153,7 @@ class KubernetesEngine:
         if known.record is not None or job.begun:
             known.job_seen = True
         else:
+            self._window.starts(job.id, time.monotonic())
             following.work = asyncio.create_task(self._submit(following, known), name=f"submit {job.id}")
         self._evaluate(job.id)
 
@@ -242,6 +254,7 @@ class KubernetesEngine:
 
     def _unfollow(self, task_id: TaskId) -> Following | None:
         self._waiting.discard(task_id)
+        self._window.leaves(task_id)
         return self._following.pop(task_id, None)
 
     async def _stop_submitting(self, following: Following | None) -> None:
@@ -332,11 +345,21 @@ class KubernetesEngine:
             self._waiting.discard(task_id)
         else:
             self._waiting.add(task_id)
+        self._tell_window(task_id, known)
         status = standing(known)
         if status is not None and status != following.reported:
             following.reported = status
             assert self._report is not None
             self._report(task_id, status)
+
+    def _tell_window(self, task_id: TaskId, known: Known) -> None:
+        moment = time.monotonic()
+        if has_taskmaster(known):
+            self._window.has_taskmaster(task_id, moment)
+        if has_begun(known):
+            self._window.begins(task_id, moment)
+        elif waits_for(known):
+            self._window.leaves(task_id)
 
     def _opened(self) -> tuple[Client, Cluster]:
         if self._client is None or self._cluster is None:

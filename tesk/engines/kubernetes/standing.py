@@ -77,9 +77,9 @@ def standing(known: Known) -> TaskStatus | None:
                 return failed(record, f"its taskmaster failed: {condition.message or condition.reason}{last}")
     elif known.job_seen:
         return failed(record, "its Job was deleted by somebody else")
-    waiting = _waits(known)
+    waiting = waits_for(known)
     if record is not None:
-        return records.status(msgspec.structs.replace(record, waiting=record.waiting or waiting))
+        return records.status(msgspec.structs.replace(record, waiting=waiting))
     if known.job is None and not waiting:
         return None
     return TaskStatus(State.QUEUED, TaskLog(system_logs=[f"waiting: {waiting}"] if waiting else UNSET))
@@ -90,6 +90,32 @@ def has_room(known: Known) -> bool:
     works = any(pod.metadata.labels.get(names.ROLE) != names.TASKMASTER for pod in known.pods.values())
     held = known.record is not None and is_quota(known.record.waiting)
     return works and not held and all(pod.spec.node_name for pod in known.pods.values())
+
+
+def has_taskmaster(known: Known) -> bool:
+    """True once its taskmaster runs, or has run."""
+    return known.record is not None or ((pod := known.taskmaster) is not None and observe.runs(pod))
+
+
+def has_begun(known: Known) -> bool:
+    """True once a filer or an executor runs, or has run."""
+    works = [pod for pod in known.pods.values() if pod.metadata.labels.get(names.ROLE) != names.TASKMASTER]
+    is_over = known.record is not None and known.record.state.is_terminal
+    return is_over or any(observe.runs(pod) or observe.is_over(pod) for pod in works)
+
+
+def waits_for(known: Known) -> str:
+    """What a task waits for, by its record or, where no taskmaster is at work, by what the cluster says; empty for
+    nothing."""
+    if known.record is not None and known.record.waiting:
+        return known.record.waiting
+    if known.trouble is not None:
+        return f"the taskmaster: {known.trouble.words}"
+    pod = known.taskmaster
+    status = observe.container(pod, names.TASKMASTER_CONTAINER) if pod else None
+    if known.crash and status is not None and status.state.running is None:
+        return f"the taskmaster is started again ({known.crash})"
+    return known.waiting if known.record is None else ""
 
 
 def hopeless(known: Known, limits: Cluster, moment: float) -> str | None:
@@ -148,17 +174,6 @@ def running(record: Record, output: tuple[str, str]) -> TaskStatus:
 def _noted(log: TaskLog, line: str) -> TaskLog:
     lines = [] if log.system_logs is UNSET else log.system_logs
     return msgspec.structs.replace(log, system_logs=[*lines, line.replace("\n", " ")])
-
-
-def _waits(known: Known) -> str:
-    """What a task waits for that has no taskmaster at work."""
-    if known.trouble is not None:
-        return f"the taskmaster: {known.trouble.words}"
-    pod = known.taskmaster
-    status = observe.container(pod, names.TASKMASTER_CONTAINER) if pod else None
-    if known.crash and status is not None and status.state.running is None:
-        return f"the taskmaster is started again ({known.crash})"
-    return known.waiting if known.record is None else ""
 
 
 def _crash(pod: Pod | None) -> str:
