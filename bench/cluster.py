@@ -21,7 +21,7 @@ from bench import cluster_line, cluster_roles
 from bench import cluster_simulated as simulated
 from bench.api_figures import Figures
 from bench.client import asking, interleaved, p99_ms
-from bench.cluster_jobs import Bare, connected
+from bench.cluster_jobs import Bare, connected, settled
 from bench.cluster_server import PAUSE_S, Server, served
 from bench.cluster_standin import StandIn
 from tesk import tes
@@ -109,10 +109,13 @@ class Bench(NamedTuple):
             Bare(self.client, BUSYBOX, COMMAND) as bare,
         ):
             await server.client.timed(HELLO)
+            await settled(self.cluster)
             before = await bare.rate("pods", count)
+            await settled(self.cluster)
             async with asking(lambda: self.client.get("configmaps", "kube-root-ca.crt")) as took:
                 rate, get_ms = await server.client.rate(SMALL, count)
             await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, 60.0)
+            await settled(self.cluster)
             after = await bare.rate("pods", count)
         pods = max(before, after)
         self.figures.plain(f"{count} bare pods at once, per s", f"{before:.1f}, {after:.1f}")

@@ -13,10 +13,12 @@ import msgspec
 from tesk.engines.kubernetes import config, objects
 from tesk.engines.kubernetes.client import Client
 from tesk.engines.kubernetes.watch import Cache
+from tests.servers.cluster import Cluster
 
 LABEL = "bench=bare"
 AT_ONCE = 32
 PAUSE_S = 2.0
+SETTLED_S = 180
 UNLIMITED = 1e9
 
 Spec = dict[str, Any]
@@ -27,6 +29,14 @@ async def connected(kubeconfig: Path, namespace: str) -> Client:
     client = Client(config.load(str(kubeconfig), {}), namespace, UNLIMITED)
     await client.open()
     return client
+
+
+async def settled(cluster: Cluster) -> None:
+    """Returns once the node runs no containers: it still ends those of pods that the API has forgotten."""
+    async with asyncio.timeout(SETTLED_S):
+        while len((await asyncio.to_thread(cluster.on_node, "ctr", "tasks", "ls", "-q")).split()):  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+    await asyncio.sleep(PAUSE_S)
 
 
 class Bare:

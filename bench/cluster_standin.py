@@ -3,7 +3,7 @@
 On simulated nodes no container runs, so nothing would ever end a task. For each taskmaster's pod that a simulated node
 has started, the stand-in makes the requests of tesk/taskmaster/life.py for one executor without files, in the same
 order and with the same objects: it asks for the record, makes the executor's pod and then the record, and writes it
-when that pod has a node, runs, and has ended. So the server, the API and its store have the load of real
+when that pod runs, and has ended. So the server, the API and its store have the load of real
 tasks; what is missing is the nodes' own work, which is measured on a real one.
 """
 
@@ -87,9 +87,6 @@ class StandIn:
             assert made is not None
             record.now.pods[pod] = _pod(made).metadata.uid
             await self._client.create("configmaps", manifests.status(task_id, self._cluster, uid, records.pack(record)))
-            await self._until(pod, lambda seen: bool(seen.spec.node_name))
-            record.state = State.INITIALIZING
-            await self._save(name, record)
             await self._until(pod, lambda seen: bool(seen.status.container_statuses))
             record.state, record.now.started = State.RUNNING, now()
             await self._save(name, record)

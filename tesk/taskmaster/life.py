@@ -284,8 +284,6 @@ class Life:
         if found.hopeless:
             raise End(State.SYSTEM_ERROR, words)
         self._kept.wait_for(words)
-        if pod.spec.node_name:
-            self._kept.reach(State.INITIALIZING)
         return patience.next_look_s(pod)
 
     def _events(self, pod: Pod) -> list[Event]:

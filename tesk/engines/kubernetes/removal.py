@@ -2,7 +2,8 @@
 
 Everything is owned by the task's Job, so the cluster's garbage collector would remove it all by itself; but that may
 take minutes when a thousand tasks end together, since it is held to some twenty requests a second. So what is known
-by name is deleted here, and the collector is left with what we could not know.
+by name is deleted here, and the collector is left with what we could not know. What the Job owns goes before it,
+since what the collector finds to be owned by nobody it asks for and deletes once more.
 """
 
 import asyncio
@@ -39,10 +40,10 @@ async def stop(client: Client, cluster: Cluster, task_id: TaskId, known: Known, 
     suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
     if suspended is None and not known.pods:
         return
-    await _end_pods(client, cluster, task_id, known, changed, LATE_S)
+    await _end_pods(client, cluster, task_id, known, changed, LATE_S, set())
     while found := await _listed(client, cluster, task_id):
         known.pods.update({pod.metadata.name: pod for pod in found})
-        await _end_pods(client, cluster, task_id, known, changed, LATE_S)
+        await _end_pods(client, cluster, task_id, known, changed, LATE_S, set())
 
 
 async def remove(
@@ -52,11 +53,17 @@ async def remove(
 
     `parts`: Secrets with its document; 0: nobody knows.
     """
-    await client.delete("jobs", names.task_object(task_id))
-    await asyncio.gather(*(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)))
+    asked: set[str] = set()
+    makes_no_more = known.record is not None and known.record.state.is_terminal
+    first = [pod for pod in known.pods.values() if makes_no_more and _is_not_taskmaster(pod)]
+    await asyncio.gather(
+        *(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)),
+        *(_end_pod(client, cluster, pod, known, asked) for pod in first),
+    )
     if not parts:
         await _delete_secrets(client, task_id)
-    await _end_pods(client, cluster, task_id, known, changed, IDLE_S)
+    await client.delete("jobs", names.task_object(task_id))
+    await _end_pods(client, cluster, task_id, known, changed, IDLE_S, asked)
 
 
 def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str]]:
@@ -77,20 +84,20 @@ async def _delete_secrets(client: Client, task_id: TaskId) -> None:
 
 
 async def _end_pods(
-    client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event, late_s: float
-) -> None:
-    """Deletes the task's pods, those that are still being made too, and waits until there are none."""
-    asked: set[str] = set()
-    grace_s = max(1, math.ceil(cluster.grace_s))
-    for limit_s, forced in ((grace_s + late_s, False), (FORCED_S, True)):
+    client: Client, cluster: Cluster, task_id: TaskId, known: Known, changed: asyncio.Event, late_s: float,
+    asked: set[str],
+) -> None:  # fmt: skip
+    """Deletes the task's pods, those that are still being made too, and waits until there are none.
+
+    `asked`: the uids of those that have been asked to end.
+    """
+    for limit_s, forced in ((_grace_s(cluster) + late_s, False), (FORCED_S, True)):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while known.pods:
                     changed.clear()
                     for pod in sorted(known.pods.values(), key=_is_not_taskmaster):
-                        if pod.metadata.uid not in asked:
-                            asked.add(pod.metadata.uid)
-                            await _end_pod(client, pod, known, grace_s, forced=forced)
+                        await _end_pod(client, cluster, pod, known, asked, forced=forced)
                     if known.pods:
                         await changed.wait()
                 return
@@ -101,16 +108,26 @@ async def _end_pods(
     raise EngineError(f"task {task_id}: pods {', '.join(known.pods)} do not go away; see their finalizers")
 
 
-async def _end_pod(client: Client, pod: Pod, known: Known, grace_s: int, *, forced: bool) -> None:
-    """One whose containers have ended needs nobody's consent to go."""
+async def _end_pod(
+    client: Client, cluster: Cluster, pod: Pod, known: Known, asked: set[str], *, forced: bool = False
+) -> None:
+    """Once each. One whose containers have ended needs nobody's consent to go."""
+    if pod.metadata.uid in asked:
+        return
+    asked.add(pod.metadata.uid)
     if pod.metadata.deletion_timestamp and not forced:
         return
+    grace_s = _grace_s(cluster)
     if pod.metadata.labels.get(names.ROLE) != names.EXECUTOR_ROLE:
         grace_s = min(grace_s, OWN_GRACE_S)
     if forced or observe.is_over(pod):
         grace_s = 0
     if not await client.delete("pods", pod.metadata.name, grace_s=grace_s):
         known.pods.pop(pod.metadata.name, None)
+
+
+def _grace_s(cluster: Cluster) -> int:
+    return max(1, math.ceil(cluster.grace_s))
 
 
 def _is_not_taskmaster(pod: Pod) -> bool:

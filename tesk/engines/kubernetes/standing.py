@@ -79,7 +79,8 @@ def standing(known: Known) -> TaskStatus | None:
         return failed(record, "its Job was deleted by somebody else")
     waiting = waits_for(known)
     if record is not None:
-        return records.status(msgspec.structs.replace(record, waiting=waiting))
+        state = State.INITIALIZING if record.state is State.QUEUED and _has_node(known) else record.state
+        return records.status(msgspec.structs.replace(record, state=state, waiting=waiting))
     if known.job is None and not waiting:
         return None
     return TaskStatus(State.QUEUED, TaskLog(system_logs=[f"waiting: {waiting}"] if waiting else UNSET))
@@ -87,9 +88,17 @@ def standing(known: Known) -> TaskStatus | None:
 
 def has_room(known: Known) -> bool:
     """True once the cluster has taken in what runs the task, so that it waits for nothing that others may hold."""
-    works = any(pod.metadata.labels.get(names.ROLE) != names.TASKMASTER for pod in known.pods.values())
     held = known.record is not None and is_quota(known.record.waiting)
-    return works and not held and all(pod.spec.node_name for pod in known.pods.values())
+    return bool(_works(known)) and not held and all(pod.spec.node_name for pod in known.pods.values())
+
+
+def _has_node(known: Known) -> bool:
+    """True when a pod beside the taskmaster's has been given a node: its image, or its inputs, are being fetched."""
+    return any(pod.spec.node_name for pod in _works(known))
+
+
+def _works(known: Known) -> list[Pod]:
+    return [pod for pod in known.pods.values() if pod.metadata.labels.get(names.ROLE) != names.TASKMASTER]
 
 
 def has_taskmaster(known: Known) -> bool:
@@ -99,9 +108,8 @@ def has_taskmaster(known: Known) -> bool:
 
 def has_begun(known: Known) -> bool:
     """True once a filer or an executor runs, or has run."""
-    works = [pod for pod in known.pods.values() if pod.metadata.labels.get(names.ROLE) != names.TASKMASTER]
     is_over = known.record is not None and known.record.state.is_terminal
-    return is_over or any(observe.runs(pod) or observe.is_over(pod) for pod in works)
+    return is_over or any(observe.runs(pod) or observe.is_over(pod) for pod in _works(known))
 
 
 def waits_for(known: Known) -> str:
