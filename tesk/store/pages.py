@@ -39,13 +39,18 @@ FIRST_SPANS: Final = 16
 ALL_SPANS: Final = 1 << 30
 LEAST_LOOKED_UP: Final = 64
 """Candidates that are looked up at once, even for a shorter page: some may have another state by now."""
-MISSES: Final = 128
+DOUBTED: Final = 32
+"""Candidates that are looked up at first where all that is known of their names is how they start."""
+MISSES: Final = 24
 """Candidates that turn out to have another name before names are searched for themselves."""
 
 
-def batched(ordinals: Iterator[int], size: int) -> Iterator[list[int]]:
-    while batch := list(islice(ordinals, size)):
+def batched(ordinals: Iterator[int], first: int, size: int) -> Iterator[list[int]]:
+    """Groups of `size`, the first one of its own size."""
+    wanted = first
+    while batch := list(islice(ordinals, wanted)):
         yield batch
+        wanted = size
 
 
 async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | list[Brief]:
@@ -100,16 +105,19 @@ async def _among_spans(
     """Rows of tasks in spans; `begin` is the number of the newest and how many of its places count."""
     (number, held), rows = begin, list[Any]()
     narrower, some, missed = None, FIRST_SPANS, 0
+    doubted = name_range(filters.name_prefix or "")
     while len(rows) < query.limit and number >= 0:
         ordinals, following = await _candidates(filters, number, held, some, narrower, dialect, run)
         held, some = spans.SIZE, ALL_SPANS
-        for group in batched(ordinals, max(query.limit - len(rows), LEAST_LOOKED_UP)):
+        size = max(query.limit - len(rows), LEAST_LOOKED_UP)
+        for group in batched(ordinals, DOUBTED if doubted and narrower is None and not rows else size, size):
             tasks = await run(found(filters, group, query.view, query.limit - len(rows), dialect))
             rows += sorted(tasks, key=lambda row: -row[0])
             missed += len(group) - len(tasks)
             if len(rows) >= query.limit:
                 break
-            if missed > MISSES and narrower is None and (narrower := name_range(filters.name_prefix or "")) is not None:
+            if missed > MISSES and doubted and narrower is None:
+                narrower = doubted
                 following, held = divmod(group[-1], spans.SIZE)
                 break
         number = following
@@ -127,8 +135,8 @@ async def _candidates(
 ) -> tuple[Iterator[int], int]:
     """Ordinals, greatest first, in `limit` spans up to `number`, of which the first `held` places count; the number of
     the span from which to go on, or -1."""
-    terms = terms_of(filters.state, filters.name_prefix, filters.tags)
-    rows = await run(summaries(filters.owner, terms, number, limit, dialect))
+    terms = terms_of(filters.state, filters.name_prefix if narrower is None else None, filters.tags)
+    rows = await run(summaries(filters.owner, terms, number, limit, dialect)) if terms else []
     bitmaps = {row[0]: common(row[1:], terms) for row in rows}
     following = rows[-1][0] - 1 if len(rows) == limit else -1
     if narrower is not None:
@@ -138,7 +146,8 @@ async def _candidates(
         some: dict[int, int] = {}
         for span, has in named:
             some[span] = some.get(span, 0) | unpack(has)
-        bitmaps = {span: bits & some.get(span, 0) for span, bits in bitmaps.items() if span > following}
+        wanted = {span: bits & some.get(span, 0) for span, bits in bitmaps.items()} if terms else some
+        bitmaps = {span: bits for span, bits in wanted.items() if span > following}
     if number in bitmaps:
         bitmaps[number] &= (1 << held) - 1
     ordinals = (span * spans.SIZE + position for span, bits in bitmaps.items() for position in positions(bits))
