@@ -68,6 +68,10 @@ class Kept:
         if save:
             self.save()
 
+    def goes_on(self, state: State) -> None:
+        """Comes to a state that the server sees by itself: it is saved with what follows."""
+        self.record.state = max(self.record.state, state)
+
     def wait_for(self, words: str) -> None:
         """What the task waits for now, for the user and for the log; nothing, with no words."""
         if words != self.record.waiting:

@@ -283,6 +283,8 @@ class Life:
         words = f"{step}: {found.words}" if found.words else ""
         if found.hopeless:
             raise End(State.SYSTEM_ERROR, words)
+        if pod.spec.node_name:
+            self._kept.goes_on(State.INITIALIZING)
         self._kept.wait_for(words)
         return patience.next_look_s(pod)
 
@@ -340,6 +342,7 @@ class Life:
 
     def _begin_again(self, reason: str) -> None:
         self._kept.note(f"error: {reason}; trying again")
+        self._kept.goes_on(State.INITIALIZING)
         self._record.now.log.end_time = now()
         for pod in self._record.now.pods:
             self._api.delete("pods", pod, 0)

@@ -11,7 +11,17 @@ from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import Event, Job, Pod, PodSpec
 from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.kubernetes.standing import Known, cancelled, has_room, hopeless, newest, running, standing
+from tesk.engines.kubernetes.standing import (
+    Known,
+    cancelled,
+    has_begun,
+    has_room,
+    has_taskmaster,
+    hopeless,
+    newest,
+    running,
+    standing,
+)
 from tesk.tes import ExecutorLog, State, TaskLog
 
 CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
@@ -185,3 +195,34 @@ PLACED = msgspec.structs.replace(taskmaster(), spec=PodSpec("node-1"))
 )
 def test_a_task_has_room_once_all_its_pods_have_nodes_and_one_of_them_works(known: Known, answer: bool) -> None:
     assert has_room(known) is answer
+
+
+@pytest.mark.parametrize(
+    ("pods", "recorded", "state"),
+    [
+        ((PLACED, executor()), State.QUEUED, State.QUEUED),
+        ((PLACED,), State.QUEUED, State.QUEUED),
+        ((PLACED, executor("node-1")), State.QUEUED, State.INITIALIZING),
+        ((PLACED, executor("node-1")), State.RUNNING, State.RUNNING),
+        ((PLACED, executor("node-1")), State.COMPLETE, State.COMPLETE),
+    ],
+)
+def test_a_task_whose_pod_has_a_node_is_being_initialised(pods: tuple[Pod, ...], recorded: State, state: State) -> None:
+    assert told(standing(seen(*pods, job=job(), record=record(recorded))))[0] is state
+
+
+@pytest.mark.parametrize(
+    ("pods", "recorded", "runs", "has_run"),
+    [
+        ((), None, False, False),
+        ((PLACED,), None, False, False),
+        ((taskmaster(containerStatuses=[{"name": "taskmaster", "state": {"running": {}}}]),), None, True, False),
+        ((PLACED, executor("node-1")), State.QUEUED, True, False),
+        ((), State.COMPLETE, True, True),
+    ],
+)
+def test_a_task_has_begun_once_a_pod_beside_its_taskmaster_runs(
+    pods: tuple[Pod, ...], recorded: State | None, runs: bool, has_run: bool
+) -> None:
+    known = seen(*pods, record=None if recorded is None else record(recorded))
+    assert (has_taskmaster(known), has_begun(known)) == (runs, has_run)
