@@ -230,7 +230,8 @@ async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
             task_id = await tesk.create(**step.document)
             if step.loses:
                 await tesk.until(task_id, running, SECONDS)
-                await kubectl(place, "delete", "pod", f"tesk-{task_id}-{step.loses}", "--force", "--grace-period=0")
+                command = ("delete", "pod", f"tesk-{task_id}-{step.loses}", "--force", "--grace-period=0")
+                await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, *command)
             if refused:
                 await until_said(lambda: taskmaster_log(place, task_id), refused)
                 await accounts.grant(**{name: rights.TASKMASTER})
