@@ -84,11 +84,10 @@ def name_range(prefix: str) -> tuple[str, str] | None:
 
 
 def terms_of(state: State | None, prefix: str | None, tags: Iterable[tuple[str, str]]) -> list[tuple[str, ...]]:
-    """What a task that passes has: one of each tuple. The state first: few spans may have it, and others all tags."""
-    wanted: list[tuple[str, ...]] = []
+    """What a task that passes has: one of each tuple."""
+    wanted: list[tuple[str, ...]] = [(tag_term(key, value),) for key, value in sorted(set(tags))]
     if state is not None:
         wanted.append((UNENDED, state_term(state)) if state.is_terminal else (UNENDED,))
-    wanted += [(tag_term(key, value),) for key, value in sorted(set(tags))]
     if prefix:
         wanted.append((start_term(prefix[: next(length for length in STARTS if length <= len(prefix))]),))
     return wanted
