@@ -69,6 +69,7 @@ class Dispatcher:
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
         self._read_at = 0.0
+        self._rescanned_at = 0.0
         self._opened = False
         self._trouble: str | None = "starting"
 
@@ -129,8 +130,8 @@ class Dispatcher:
                 async with asyncio.timeout(AGAIN_S if self._queue else RESCAN_S):
                     await self._wake.wait()
             except TimeoutError:
-                if not self._queue:
-                    self._cursor = None
+                if time.monotonic() - self._rescanned_at >= RESCAN_S:
+                    self._cursor, self._rescanned_at = None, time.monotonic()
 
     async def _patiently(self, what: str, step: Any) -> None:
         """Repeats a step until it goes well; what keeps it from it shows in the log and in `ready`."""
