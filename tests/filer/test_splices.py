@@ -18,7 +18,12 @@ def filled(path: Path, flags: int, most: int, meter: Meter, *, begin: int = 0) -
     """How many bytes were moved of what a socket sends, and what the file has then."""
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
-    sending = threading.Thread(target=lambda: (theirs.sendall(BYTES), theirs.close()), daemon=True)
+
+    def send() -> None:
+        with theirs:
+            theirs.sendall(BYTES)
+
+    sending = threading.Thread(target=send, daemon=True)
     sending.start()
     fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
     try:
