@@ -322,6 +322,8 @@ class Life:
         if made is None:
             raise Lost(f"pod {name} was deleted by somebody else")
         pod = decode_pod(made)
+        if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
+            raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
         self._record.now.pods[name] = pod.metadata.uid
         self._board.change(pod)
         self._kept.save()

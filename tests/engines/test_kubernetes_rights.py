@@ -20,6 +20,7 @@ from tesk.engines.kubernetes import rights
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, content, running, sh, started
 from tests.servers.cluster import account
+from tests.servers.containers import IMAGE
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
 
@@ -191,19 +192,21 @@ async def test_the_server_uses_each_of_its_rights_and_needs_no_other(
 class Step(NamedTuple):
     """What needs a right of the taskmaster: a task and settings; and the state that it ends in.
 
-    `loses`: a pod of it is deleted by hand while it runs. `until`: it is cancelled when this is in its logs.
+    `loses`: a pod of it is deleted by hand while it runs. `meets`: a pod of that name is there already, not its own.
+    `until`: it is cancelled when this is in its logs.
     """
 
     document: Document = {"executors": [sh("echo words")], "volumes": ["/v"]}  # noqa: RUF012
     end: str = "COMPLETE"
     settings: dict[str, Any] = {}  # noqa: RUF012
     loses: str = ""
+    meets: str = ""
     until: str = ""
 
 
 LONG: Final = {"executors": [sh("sleep 90")], "volumes": ["/v"]}
 STEPS: Final = {
-    ("pods", "get"): Step(LONG, "SYSTEM_ERROR", loses="executor-0"),
+    ("pods", "get"): Step(LONG, "SYSTEM_ERROR", meets="executor-0"),
     ("pods", "delete"): Step({"executors": [sh("sleep 90")]}, "EXECUTOR_ERROR", {"executor_timeout_s": 1.0}),
     ("pods/log", "get"): Step({"executors": [sh("echo words; mkdir /.tesk/control/ended")]}),
     ("persistentvolumeclaims", "delete"): Step(
@@ -228,10 +231,11 @@ async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
         changes = {"taskmaster_service_account": name, **step.settings}
         async with apart(place, Path(mkdtemp(dir=tmp_path)), **changes) as tesk:
             task_id = await tesk.create(**step.document)
+            if step.meets:
+                await asyncio.to_thread(place.cluster.apply, foreign_pod(place, f"tesk-{task_id}-{step.meets}"))
             if step.loses:
                 await tesk.until(task_id, running, SECONDS)
-                command = ("delete", "pod", f"tesk-{task_id}-{step.loses}", "--force", "--grace-period=0")
-                await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, *command)
+                await delete_pod(place, f"tesk-{task_id}-{step.loses}")
             if refused:
                 await until_said(lambda: taskmaster_log(place, task_id), refused)
                 await accounts.grant(**{name: rights.TASKMASTER})
@@ -240,9 +244,26 @@ async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
                 await tesk.dispatcher.cancel(task_id)
             task = await tesk.ended(task_id, SECONDS)
             assert task["state"] == step.end, task["logs"]
+            if step.meets:
+                assert "is there already and is not this task's" in task["logs"][0]["system_logs"][-1]
+                await delete_pod(place, f"tesk-{task_id}-{step.meets}")
 
     steps = [Step(), *STEPS.values()]
     await asyncio.gather(*map(lacking, TASKMASTER), *(live("complete", step) for step in steps))
+
+
+def foreign_pod(place: KubernetesPlace, name: str) -> Document:
+    """A pod that nothing else knows of; no node is to take it."""
+    spec = {"containers": [{"name": "foreign", "image": IMAGE}], "nodeSelector": {"no-such": "node"}}
+    return {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": place.namespace}, "spec": spec
+    }  # fmt: skip
+
+
+async def delete_pod(place: KubernetesPlace, name: str) -> None:
+    """By hand and at once. Raises where there is no such pod."""
+    command = ("-n", place.namespace, "delete", "pod", name, "--force", "--grace-period=0")
+    await asyncio.to_thread(place.cluster.kubectl, *command)
 
 
 async def kubectl(place: KubernetesPlace, *arguments: str) -> str:
