@@ -39,6 +39,9 @@ FIRST_SPANS: Final = 16
 ALL_SPANS: Final = 1 << 30
 LEAST_LOOKED_UP: Final = 64
 """Candidates that are looked up at once, even for a shorter page: some may have another state by now."""
+SPARE: Final = 2
+"""Times as many candidates are given to be looked up, where all that is known of some is that they had not ended: it
+is left at the page's end, and a further statement costs more than the list of those that it does not come to."""
 DOUBTED: Final = 32
 """Candidates that are looked up at first where all that is known of their names is how they start."""
 MISSES: Final = 24
@@ -109,7 +112,7 @@ async def _among_spans(
     while len(rows) < query.limit and number >= 0:
         ordinals, following = await _candidates(filters, number, held, some, narrower, dialect, run)
         held, some = spans.SIZE, ALL_SPANS
-        size = max(query.limit - len(rows), LEAST_LOOKED_UP)
+        size = max((query.limit - len(rows)) * (1 if filters.state is None else SPARE), LEAST_LOOKED_UP)
         for group in batched(ordinals, DOUBTED if doubted and narrower is None and not rows else size, size):
             tasks = await run(found(filters, group, query.view, query.limit - len(rows), dialect))
             rows += sorted(tasks, key=lambda row: -row[0])
