@@ -41,12 +41,16 @@ def copy(fd: int, sink: Sink) -> None:
 
 
 def copy_out(source: Source, fd: int) -> None:
-    """The bytes of a source into an empty file. Raises OSError, TransferError, Stopped."""
-    if _clone(source.fd, fd) and os.fstat(fd).st_size >= source.size:
-        os.ftruncate(fd, source.size)
-        source.advance(source.size)
-        return
-    os.ftruncate(fd, 0)
+    """The bytes of a source into an empty file. Raises OSError, TransferError, Stopped.
+
+    One that is not cloned is not cut either: ext4 would write out at its end all of a file that was cut to nothing.
+    """
+    if _clone(source.fd, fd):
+        if os.fstat(fd).st_size >= source.size:
+            os.ftruncate(fd, source.size)
+            source.advance(source.size)
+            return
+        os.ftruncate(fd, 0)
     while source.position < source.size:
         try:
             copied = os.copy_file_range(source.fd, fd, min(COPY_STEP, source.size - source.position))

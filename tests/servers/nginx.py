@@ -23,6 +23,7 @@ error_log stderr warn;
 events {{ worker_connections 256; }}
 http {{
   access_log off;
+  sendfile on;
   client_max_body_size 0;
   client_body_temp_path {scratch}/body;
   proxy_temp_path {scratch}/proxy;

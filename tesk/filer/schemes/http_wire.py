@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import http.client
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from tesk.filer.schemes.sockets import from_socket, hang_up
 from tesk.filer.streams import BLOCK, Source
 
 Response = http.client.HTTPResponse
-_SEND_STEP: Final = 4 * BLOCK
+_SEND_STEP: Final = BLOCK // 4
 _LEGAL: Final = "!#$%&'()*+,-./:;=?@[]_~"
 _BROKEN: Final = (OSError, http.client.HTTPException)
 
@@ -245,14 +244,6 @@ def _exchange(
 
 
 def _send(connection: http.client.HTTPConnection, source: Source) -> None:
-    sock = connection.sock
-    if isinstance(connection, http.client.HTTPSConnection):
-        while data := source.read(BLOCK // 4):
-            sock.sendall(data)
-        return
-    with os.fdopen(source.fd, "rb", buffering=0, closefd=False) as file:
-        while left := source.size - source.position:
-            sent = sock.sendfile(file, source.position, min(left, _SEND_STEP))
-            if not sent:
-                raise TransferError("the file became shorter while it was read", "check what still writes to it")
-            source.advance(sent)
+    """By hand: sendfile(2) was a third slower to a server on the same machine, and a network is slower than either."""
+    while data := source.read(_SEND_STEP):
+        connection.sock.sendall(data)
