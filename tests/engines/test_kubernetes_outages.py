@@ -153,6 +153,7 @@ async def test_a_watch_behind_a_proxy_that_went_silent_is_taken_up_again(place: 
 async def test_what_happens_while_the_server_sleeps_is_seen_although_its_history_has_expired(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:
+    place.cluster.need_node()
     ids = await in_every_step(server, doors)
     taken = await server.create(gated(doors, "taken", 0, 0))
     doors.open("taken/inputs", "in-inputs/inputs", "in-executor-1/executor-1")

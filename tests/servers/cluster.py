@@ -7,6 +7,7 @@ TESK_TEST_IMAGE_ARCHIVE: where the product's image is kept between runs.
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import time
 import uuid
@@ -60,6 +61,10 @@ class Cluster(NamedTuple):
         """Runs a command on the node."""
         return self._script("in", *command, check=check)
 
+    def need_node(self) -> None:
+        """Skips a test on an existing cluster, before it has begun what would be left there."""
+        self.on_node("true")
+
     def stop(self, component: str) -> None:
         """Keeps a component (etcd, kube-apiserver, kubelet, …) down."""
         self._script("stop", component)
@@ -80,9 +85,14 @@ class Cluster(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The address at which pods reach this machine."""
-        route = self.on_node("ip", "route", "show", "default")
-        return route.split()[2]
+        """The address at which pods reach this machine; of an existing cluster, from which its nodes are reached."""
+        if self.name:
+            return self.on_node("ip", "route", "show", "default").split()[2]
+        kind = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
+        node = self.kubectl("get", "nodes", "-o", f"jsonpath={kind}").split()[0]
+        with socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((node, 9))
+            return str(probe.getsockname()[0])
 
     def command(self, *arguments: str) -> list[str]:
         """A kubectl command, to be run in `environment`."""
