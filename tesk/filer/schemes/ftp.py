@@ -23,6 +23,7 @@ from tesk.filer.errors import Changed, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp_wire import Sessions, Target, target_of
+from tesk.filer.schemes.sockets import send_all
 from tesk.filer.streams import Sink, Source
 
 BLOCK: Final = 256 * 1024
@@ -147,7 +148,7 @@ class FtpScheme:
             try:
                 with self._sessions.transfer(ftp, f"STOR {temporary}") as data:
                     while block := source.read(BLOCK):
-                        data.sendall(block)
+                        send_all(data, block)
                 ftp.voidresp()
                 arrived = _size(ftp, temporary)
                 if arrived not in (None, source.size):

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tesk.filer.errors import TransferError
 from tesk.filer.reach import Reach, is_public
-from tesk.filer.schemes.sockets import from_socket, hang_up
+from tesk.filer.schemes.sockets import from_socket, hang_up, send_all
 from tesk.filer.streams import BLOCK, Source
 
 Response = http.client.HTTPResponse
@@ -246,4 +246,4 @@ def _exchange(
 def _send(connection: http.client.HTTPConnection, source: Source) -> None:
     """By hand: sendfile(2) was a third slower to a server on the same machine, and a network is slower than either."""
     while data := source.read(_SEND_STEP):
-        connection.sock.sendall(data)
+        send_all(connection.sock, data)

@@ -23,6 +23,13 @@ def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
     return TransferError(f"the connection to {peer} broke ({reason})", "check the server", passing=True)
 
 
+def send_all(sock: socket.socket, data: bytes) -> None:
+    """Sends all, as long as some of it goes within the socket's timeout, which `sendall` would count for the whole."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[sock.send(rest) :]
+
+
 def hang_up(sock: socket.socket | None) -> None:
     """Ends a connection from any thread: one that waits for its bytes sees the end.
 
