@@ -157,7 +157,7 @@ STORES = {
         },
         {LARGE_DOWN: 1.2, LARGE_UP: 1.05, SMALL_DOWN: 1.1, SMALL_UP: 1.1},
     ),
-    "http": Store("http", "curl", _web, CURL, {LARGE_DOWN: 0.6, LARGE_UP: 1.1}),
+    "http": Store("http", "curl", _web, CURL, {LARGE_DOWN: 0.6, LARGE_UP: 0.9}),
     "http-no-ranges": Store(
         "http without ranges", "curl", _plain_web, {LARGE_DOWN: CURL[LARGE_DOWN]}, {LARGE_DOWN: 0.9}
     ),
