@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from tests.servers.ftp import ftp_server
+from tests.servers.ftp import plain_vsftpd
 from tests.servers.nginx import nginx
 from tests.servers.process import program
 from tests.servers.s3 import s3_server
@@ -80,7 +80,7 @@ def _plain_web(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 @contextlib.contextmanager
 def _ftp(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    with ftp_server(folder) as url:
+    with plain_vsftpd(folder) as url:
         yield f"{url}/bench", {}
 
 

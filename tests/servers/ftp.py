@@ -51,30 +51,45 @@ write_enable=YES
 run_as_launching_user=YES
 pasv_enable=YES
 secure_chroot_dir={scratch}/empty
+seccomp_sandbox=NO
+{more}
+"""
+VSFTPD_TLS = """\
 ssl_enable=YES
 allow_anon_ssl=YES
 force_anon_data_ssl=YES
 force_anon_logins_ssl=YES
 rsa_cert_file={certificate}
-seccomp_sandbox=NO
-{more}
+implicit_ssl={implicit}
 """
 
 
 @contextlib.contextmanager
 def ftps_server(root: Path, certificate: Path, *, implicit: bool) -> Iterator[str]:
     """vsftpd with TLS for anonymous users, from the first byte or by AUTH. `certificate` is a PEM file with its key."""
+    more = VSFTPD_TLS.format(certificate=certificate, implicit="YES" if implicit else "NO")
+    with _vsftpd(root, more) as port:
+        yield f"ftps://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def plain_vsftpd(root: Path) -> Iterator[str]:
+    """vsftpd for anonymous users: a process for each connection, as on busy sites."""
+    with _vsftpd(root, "") as port:
+        yield f"ftp://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def _vsftpd(root: Path, more: str) -> Iterator[int]:
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="tesk-ftps-", dir=root.parent) as scratch:
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tesk-ftp-", dir=root.parent) as scratch:
         (Path(scratch) / "empty").mkdir()
         configuration = Path(scratch) / "vsftpd.conf"
-        more = "implicit_ssl=YES" if implicit else ""
         user = pwd.getpwuid(os.geteuid()).pw_name
-        configuration.write_text(
-            VSFTPD.format(port=port, root=root, scratch=scratch, certificate=certificate, user=user, more=more)
-        )
+        configuration.write_text(VSFTPD.format(port=port, root=root, scratch=scratch, user=user, more=more))
         with serving([program("vsftpd"), str(configuration)], port, Path(scratch) / "log"):
-            yield f"ftps://127.0.0.1:{port}"
+            yield port
 
 
 def _serve(port: str, root: str, user: str, password: str, mlsd: str, logins: str, cut: str) -> None:
