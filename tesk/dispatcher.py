@@ -71,6 +71,7 @@ class Dispatcher:
         self._read_at = 0.0
         self._rescanned_at = 0.0
         self._opened = False
+        self._held: tuple[TaskId, str] | None = None
         self._trouble: str | None = "starting"
 
     async def start(self) -> None:
@@ -103,8 +104,15 @@ class Dispatcher:
         return state
 
     async def live_log(self, task_id: TaskId) -> TaskLog | None:
-        """The log of a running task with its executors' output so far; None if it does not run here."""
-        return await self._engine.live_log(task_id) if self._opened else None
+        """The log of a running task with its executors' output so far, or why a queued one waits; else None."""
+        if not self._opened:
+            return None
+        live = await self._engine.live_log(task_id)
+        if live is not None or self._held is None or task_id in self._active:
+            return live
+        first, why = self._held
+        turn = "" if task_id == first else "waiting for its turn; the first in line is "
+        return TaskLog(system_logs=[f"{turn}waiting: {why}"])
 
     async def ready(self) -> str | None:
         """None, or in words why no task would run now."""
@@ -175,14 +183,17 @@ class Dispatcher:
             await self._refill()
         capacity = await self._engine.capacity()
         while waiting := self._next():
+            active = [demand for _, demand in self._active.values()]
             if reason := too_large(waiting.demand, capacity):
                 await self._refuse(waiting.job.id, reason)
-            elif fits(waiting.demand, [demand for _, demand in self._active.values()], capacity):
-                await self._admit(waiting)
-            else:
+            elif why := shortage(waiting.demand, active, capacity):
+                self._held = waiting.job.id, why
                 return
+            else:
+                await self._admit(waiting)
             if not self._queue:
                 await self._refill()
+        self._held = None
 
     def _next(self) -> Waiting | None:
         """The oldest task of the owner who has the fewest active ones."""
@@ -373,13 +384,15 @@ def too_large(demand: Demand, capacity: Capacity) -> str | None:
     return None
 
 
-def fits(demand: Demand, active: list[Demand], capacity: Capacity) -> bool:
-    """True when there is room for one more beside the active ones."""
+def shortage(demand: Demand, active: list[Demand], capacity: Capacity) -> str | None:
+    """Why there is no room for one more beside the active ones; None if there is."""
     if capacity.tasks is not None and len(active) >= capacity.tasks:
-        return False
-    cpu_cores = demand.cpu_cores + sum(other.cpu_cores for other in active)
-    ram_gb = demand.ram_gb + sum(other.ram_gb for other in active)
-    slack = 1e-9
-    return (capacity.cpu_cores is None or cpu_cores <= capacity.cpu_cores + slack) and (
-        capacity.ram_gb is None or ram_gb <= capacity.ram_gb + slack
+        return capacity.why_no_more
+    kinds = (
+        (demand.cpu_cores, sum(other.cpu_cores for other in active), capacity.cpu_cores, "cores"),
+        (demand.ram_gb, sum(other.ram_gb for other in active), capacity.ram_gb, "GiB of memory"),
     )
+    for asked, taken, most, unit in kinds:
+        if most is not None and asked + taken > most + 1e-9:
+            return f"it asks for {asked:g} {unit}, and tasks that run have {taken:.4g} of {most:.4g}"
+    return None

@@ -40,11 +40,12 @@ class TaskStatus(Struct, frozen=True):
 
 
 class Capacity(Struct, frozen=True):
-    """What may run at once; None is without limit. Cores, GiB, number of tasks."""
+    """What may run at once; None is without limit. Cores, GiB, number of tasks, and why no more of them, in words."""
 
     cpu_cores: float | None = None
     ram_gb: float | None = None
     tasks: int | None = None
+    why_no_more: str = "as many tasks run as may at once (max_active_tasks)"
 
 
 Report = Callable[[TaskId, TaskStatus], None]

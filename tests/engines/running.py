@@ -70,6 +70,15 @@ class Tesk:
                     return
                 await asyncio.sleep(0.02)
 
+    async def has_said(self, task_id: str, line: str, seconds: float = SHORT_S) -> None:
+        """Returns when the task that is under way has just this line in its system logs."""
+        async with asyncio.timeout(seconds):
+            while True:
+                log = await self.dispatcher.live_log(task_id)
+                if log is not None and log.system_logs == [line]:
+                    return
+                await asyncio.sleep(0.02)
+
     async def run(self, **document: Any) -> Document:
         return await self.ended(await self.create(**document))
 

@@ -21,6 +21,20 @@ async def test_cancelling_a_queued_task_keeps_it_from_running(settings: Settings
         assert await place.leftovers(settings) == []
 
 
+async def test_a_queued_task_says_what_it_waits_for(settings: Settings, place: Place) -> None:
+    async with started(msgspec.structs.replace(settings, max_active_tasks=1)) as tesk:
+        first, second, third = [await tesk.create(executors=[sh("sleep 60")]) for _ in range(3)]
+        await tesk.until(first, lambda task: task["state"] != "QUEUED")
+        await tesk.has_said(second, "waiting: as many tasks run as may at once (max_active_tasks)")
+        await tesk.has_said(
+            third,
+            "waiting for its turn; the first in line is waiting: as many tasks run as may at once (max_active_tasks)",
+        )
+        for task_id in (second, third, first):
+            await cancelled(tesk, place, task_id)
+        assert (await tesk.task(second))["logs"] == []
+
+
 async def test_cancelling_while_inputs_are_fetched(tesk: Tesk, place: Place, silent_server: Silent) -> None:
     task_id = await tesk.create(
         executors=[sh("true")], inputs=[{"path": "/in/a", "url": f"http://{silent_server.address}/a"}]

@@ -3,7 +3,7 @@
 import pytest
 
 from tesk.clock import stamp
-from tesk.dispatcher import Demand, fits, too_large
+from tesk.dispatcher import Demand, shortage, too_large
 from tesk.engines.base import Capacity
 
 TWO_CORES = Capacity(cpu_cores=2, ram_gb=4)
@@ -12,18 +12,22 @@ TWO_CORES = Capacity(cpu_cores=2, ram_gb=4)
 @pytest.mark.parametrize(
     ("demand", "active", "capacity", "answer"),
     [
-        (Demand(1, 1), [], TWO_CORES, True),
-        (Demand(1, 1), [Demand(1, 1)], TWO_CORES, True),
-        (Demand(1, 1), [Demand(1, 1), Demand(0.1, 0)], TWO_CORES, False),
-        (Demand(0, 2.5), [Demand(0, 2)], TWO_CORES, False),
-        (Demand(0.1, 0), [Demand(0.1, 0)] * 19, TWO_CORES, True),
-        (Demand(0.1, 0), [Demand(0.1, 0)] * 20, TWO_CORES, False),
-        (Demand(0, 0), [Demand(0, 0)] * 3, Capacity(tasks=3), False),
-        (Demand(500, 500), [], Capacity(), True),
+        (Demand(1, 1), [], TWO_CORES, None),
+        (Demand(1, 1), [Demand(1, 1)], TWO_CORES, None),
+        (Demand(1, 1), [Demand(1, 1), Demand(0.1, 0)], TWO_CORES, "asks for 1 cores, and tasks that run have 1.1 of 2"),
+        (Demand(0, 2.5), [Demand(0, 2)], TWO_CORES, "asks for 2.5 GiB of memory, and tasks that run have 2 of 4"),
+        (Demand(0.1, 0), [Demand(0.1, 0)] * 19, TWO_CORES, None),
+        (Demand(0.1, 0), [Demand(0.1, 0)] * 20, TWO_CORES, "have 2 of 2"),
+        (Demand(0, 0), [Demand(0, 0)] * 3, Capacity(tasks=3), "(max_active_tasks)"),
+        (Demand(0, 0), [Demand(0, 0)] * 3, Capacity(tasks=3, why_no_more="so it is"), "so it is"),
+        (Demand(500, 500), [], Capacity(), None),
     ],
 )
-def test_there_is_room_for_what_is_left(demand: Demand, active: list[Demand], capacity: Capacity, answer: bool) -> None:
-    assert fits(demand, active, capacity) is answer
+def test_there_is_room_for_what_is_left(
+    demand: Demand, active: list[Demand], capacity: Capacity, answer: str | None
+) -> None:
+    why = shortage(demand, active, capacity)
+    assert why is None if answer is None else answer in (why or "")
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
 MOST_SUBMITTING: Final = 16
 MOST_ACTIVE: Final = 1000
+STARTING: Final = "as many tasks are being started as the cluster starts at a time"
 
 
 class Following(msgspec.Struct, eq=False):
@@ -141,9 +142,14 @@ class KubernetesEngine:
 
     async def capacity(self) -> Capacity:
         """Tasks that wait for room hold some by their taskmasters: without a limit they could hold it all."""
+        active = len(self._following.keys() | self._ending.keys())
         most = self._settings.max_active_tasks or MOST_ACTIVE
-        more = max(0, min(self._settings.max_waiting_tasks - len(self._waiting), self._window.room(time.monotonic())))
-        return Capacity(tasks=min(most, len(self._following.keys() | self._ending.keys()) + more))
+        may_wait = self._settings.max_waiting_tasks - len(self._waiting)
+        capacity = Capacity(tasks=min(most, active + max(0, min(may_wait, self._window.room(time.monotonic())))))
+        if active >= most:
+            return capacity
+        why = f"{len(self._waiting)} tasks wait for nodes with room for them already (max_waiting_tasks)"
+        return msgspec.structs.replace(capacity, why_no_more=why if may_wait <= 0 else STARTING)
 
     async def submit(self, job: Job) -> None:
         if job.id in self._following:
