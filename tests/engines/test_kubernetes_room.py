@@ -8,7 +8,7 @@ import pytest
 from tesk.settings import Settings
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
-from tests.engines.running import sh, started
+from tests.engines.running import cancelled, sh, started
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
 
@@ -26,3 +26,16 @@ async def test_taskmasters_do_not_take_all_the_room_that_their_executors_need(
             assert await place.leftovers(settings) == []
     finally:
         await asyncio.to_thread(strikes.lift, place)
+
+
+async def test_a_task_that_is_held_back_says_that_others_wait_for_nodes(
+    place: KubernetesPlace, settings: Settings
+) -> None:
+    async with started(msgspec.structs.replace(settings, max_waiting_tasks=1)) as tesk:
+        giant = await tesk.create(executors=[sh("true")], resources={"ram_gb": 1000})
+        await tesk.until(giant, lambda task: bool(task["logs"]) and "nsufficient memory" in str(task["logs"][-1]))
+        held = await tesk.create(executors=[sh("true")])
+        why = "as many tasks wait for a node with room as may at once: 1 (max_waiting_tasks)"
+        await tesk.has_said(held, f"waiting: {why}")
+        await cancelled(tesk, place, giant)
+        assert (await tesk.ended(held))["state"] == "COMPLETE"

@@ -145,11 +145,11 @@ class KubernetesEngine:
         active = len(self._following.keys() | self._ending.keys())
         most = self._settings.max_active_tasks or MOST_ACTIVE
         may_wait = self._settings.max_waiting_tasks - len(self._waiting)
-        capacity = Capacity(tasks=min(most, active + max(0, min(may_wait, self._window.room(time.monotonic())))))
+        tasks = min(most, active + max(0, min(may_wait, self._window.room(time.monotonic()))))
         if active >= most:
-            return capacity
-        why = f"{len(self._waiting)} tasks wait for nodes with room for them already (max_waiting_tasks)"
-        return msgspec.structs.replace(capacity, why_no_more=why if may_wait <= 0 else STARTING)
+            return Capacity(tasks=tasks)
+        why = f"as many tasks wait for a node with room as may at once: {len(self._waiting)} (max_waiting_tasks)"
+        return Capacity(tasks=tasks, why_no_more=why if may_wait <= 0 else STARTING)
 
     async def submit(self, job: Job) -> None:
         if job.id in self._following:
