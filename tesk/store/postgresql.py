@@ -61,7 +61,7 @@ SESSION: Final = {  # enable_sort off leaves incremental sorts, which end with t
 CONNECTIONS: Final = 16
 WRITERS: Final = 6
 """Inserts at once. What waits for the disk shares its next flush, whoever wrote it; what waits for a writer does not.
-So on a slow disk two writers let each task wait for three flushes, six for two."""
+So on a slow disk few writers let a task wait for more flushes: two reach 0.7 of the rate of six."""
 READERS: Final = 2
 """Statements at once that read by id in one view."""
 CONNECT_S: Final = 10.0
