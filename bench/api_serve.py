@@ -12,7 +12,7 @@ import sys
 import uvloop
 
 from tesk.dispatcher import Dispatcher
-from tesk.engines.base import Capacity, Job, Report, TaskId
+from tesk.engines.base import Capacity, Demand, Job, Report, TaskId
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import start
@@ -34,6 +34,9 @@ class NoRoom:
 
     async def capacity(self) -> Capacity:
         return Capacity(tasks=0)
+
+    def holds(self, demand: Demand) -> str | None:
+        return None
 
     async def submit(self, job: Job) -> None:
         raise AssertionError(f"there is no room for {job.id}")

@@ -7,25 +7,32 @@ only when its end is on record.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from tesk import tes
-from tesk.engines.base import Capacity, Engine, EngineError, Job, TaskId, TaskStatus
+from tesk.engines.base import Demand, Engine, EngineError, Job, TaskId, TaskStatus
+from tesk.queue import Queue, Waiting, shortage, too_large
 from tesk.settings import Settings
-from tesk.store.base import Store, StoreError, Unfinished
-from tesk.tes import State, TaskLog
+from tesk.store.base import Queued, Row, Store, StoreError
+from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 200
+AHEAD: Final = 5000
+"""Queued tasks among which the next is looked for."""
 LATE_S: Final = 10.0
 LOOK_BEHIND_S: Final = 0.5
+LOOKING_SHARE: Final = 0.1
+"""At most so much of the time goes into reading on in the store's queue while what was read has to wait."""
 RESCAN_S: Final = 30.0
 AGAIN_S: Final = 2.0
 """So long after the last news the engine may have room that it had not, without anything having happened."""
@@ -36,18 +43,13 @@ RETRY_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 READY_TIMEOUT_S: Final = 5.0
 
 
-class Demand(Struct, frozen=True):
-    """What a task keeps busy while it is active: cores and GiB."""
+class Asking(Struct, frozen=True):
+    """The part of a task's document that its demand is read from."""
 
-    cpu_cores: float
-    ram_gb: float
+    resources: Resources | None = None
 
 
-class Waiting(Struct, frozen=True):
-    """A queued task."""
-
-    job: Job
-    demand: Demand
+_read_asking: Final = msgspec.json.Decoder(Asking).decode
 
 
 class Dispatcher:
@@ -60,7 +62,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[None]] = set()
-        self._queue: dict[TaskId, Waiting] = {}
+        self._queue = Queue()
         self._active: dict[TaskId, tuple[int, Demand]] = {}
         self._pending: dict[TaskId, TaskStatus] = {}
         self._recording: set[TaskId] = set()
@@ -69,9 +71,10 @@ class Dispatcher:
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
         self._read_at = 0.0
+        self._reading_s = 0.0
         self._rescanned_at = 0.0
         self._opened = False
-        self._held: tuple[TaskId, str] | None = None
+        self._short: tuple[TaskId, str] | None = None
         self._trouble: str | None = "starting"
 
     async def start(self) -> None:
@@ -96,7 +99,7 @@ class Dispatcher:
         """The task's state once its end is asked for; None for an unknown task."""
         async with self._lock(task_id):
             state = await self._store.cancel(task_id)
-            self._queue.pop(task_id, None)
+            self._queue.pop(task_id)
         if state is State.CANCELING:
             self._begin_end(task_id)
         elif state is not None and task_id not in self._active:
@@ -108,11 +111,12 @@ class Dispatcher:
         if not self._opened:
             return None
         live = await self._engine.live_log(task_id)
-        if live is not None or self._held is None or task_id in self._active:
+        if live is not None or task_id in self._active:
             return live
-        first, why = self._held
-        turn = "" if task_id == first else "waiting for its turn; the first in line is "
-        return TaskLog(system_logs=[f"{turn}waiting: {why}"])
+        first = self._queue.before(task_id)
+        if first is not None and (why := self._engine.holds(first.demand)):
+            return _waiting(task_id, first.id, why)
+        return None if self._short is None else _waiting(task_id, *self._short)
 
     async def ready(self) -> str | None:
         """None, or in words why no task would run now."""
@@ -134,12 +138,12 @@ class Dispatcher:
         while True:
             self._wake.clear()
             await self._patiently("serving the queue", self._serve)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN_S if self._queue else RESCAN_S):
                     await self._wake.wait()
-            except TimeoutError:
-                if time.monotonic() - self._rescanned_at >= RESCAN_S:
-                    self._cursor, self._rescanned_at = None, time.monotonic()
+            if time.monotonic() - self._rescanned_at >= RESCAN_S:
+                self._cursor, self._rescanned_at = None, time.monotonic()
+                self._seen.clear()
 
     async def _patiently(self, what: str, step: Any) -> None:
         """Repeats a step until it goes well; what keeps it from it shows in the log and in `ready`."""
@@ -167,45 +171,35 @@ class Dispatcher:
             for row in page:
                 if not row.submitted or row.id in self._active:
                     continue
-                job = _job(row)
-                self._active[row.id] = row.owner, self._demand(job)
+                task = tes.decode(row.full)
+                demand = self._demand(task.resources)
+                self._active[row.id] = row.owner, demand
                 if row.state is State.CANCELING:
                     self._begin_end(row.id)
                 else:
-                    await self._engine.submit(job)
+                    await self._engine.submit(Job(row.id, demand, task, begun=row.state > State.QUEUED))
 
     async def _serve(self) -> None:
         """Admits what the engine has room for, and reads on in the store's queue.
 
-        While the head waits for room, what comes behind it matters little: the store is then read now and then only.
+        While those that were read have to wait, the store is read now and then only.
         """
-        if not self._queue or time.monotonic() - self._read_at > LOOK_BEHIND_S:
+        pause_s = max(LOOK_BEHIND_S, self._reading_s / LOOKING_SHARE)
+        if not self._queue or time.monotonic() - self._read_at > pause_s:
             await self._refill()
         capacity = await self._engine.capacity()
-        while waiting := self._next():
+        while waiting := self._queue.next((owner for owner, _ in self._active.values()), self._engine.holds):
             active = [demand for _, demand in self._active.values()]
             if reason := too_large(waiting.demand, capacity):
-                await self._refuse(waiting.job.id, reason)
+                await self._refuse(waiting.id, reason)
             elif why := shortage(waiting.demand, active, capacity):
-                self._held = waiting.job.id, why
+                self._short = waiting.id, why
                 return
             else:
                 await self._admit(waiting)
             if not self._queue:
                 await self._refill()
-        self._held = None
-
-    def _next(self) -> Waiting | None:
-        """The oldest task of the owner who has the fewest active ones."""
-        heads: dict[int, Waiting] = {}
-        for waiting in self._queue.values():
-            heads.setdefault(waiting.job.owner, waiting)
-        if len(heads) < 2:
-            return next(iter(heads.values()), None)
-        busy = dict.fromkeys(heads, 0)
-        for owner, _ in self._active.values():
-            busy[owner] = busy.get(owner, 0) + 1
-        return min(heads.values(), key=lambda waiting: (busy[waiting.job.owner], waiting.job.id))
+        self._short = None
 
     async def _refill(self) -> None:
         """Reads queued tasks that are not in memory yet, in order, a bounded number ahead.
@@ -217,40 +211,46 @@ class Dispatcher:
         while self._seen and moment - self._seen[0][0] > LATE_S:
             self._cursor = self._seen.popleft()[1]
         after = self._cursor
-        while len(self._queue) < PAGE:
-            page = await self._store.unfinished(after, PAGE)
-            fresh = [row for row in page if self._is_new(row)]
-            for row in fresh:
-                job = _job(row)
-                self._queue[row.id] = Waiting(job, self._demand(job))
+        while len(self._queue) < AHEAD:
+            page = await self._store.queued(after, PAGE)
+            for row in page:
+                if row.id not in self._queue and row.id not in self._active:
+                    self._queue.add(Waiting(row.id, row.owner, await self._asked(row)))
             if len(page) < PAGE:
                 break
             after = page[-1].id
-        if self._queue:
-            newest = max(self._queue)
-            if not self._seen or newest > self._seen[-1][1]:
-                self._seen.append((moment, newest))
-        self._queue = dict(sorted(self._queue.items()))
+        newest = self._queue.newest()
+        if newest is not None and (not self._seen or newest > self._seen[-1][1]):
+            self._seen.append((moment, newest))
+        self._reading_s = time.monotonic() - moment
 
-    def _is_new(self, row: Unfinished) -> bool:
-        return not row.submitted and row.id not in self._queue and row.id not in self._active
+    async def _asked(self, row: Queued) -> Demand:
+        document = row.basic
+        if document is None:
+            found = await self._store.get(row.id, "BASIC")
+            document = found.document if isinstance(found, Row) else b"{}"
+        return self._demand(_read_asking(document).resources)
 
     async def _admit(self, waiting: Waiting) -> None:
-        job = waiting.job
-        async with self._lock(job.id):
-            if self._queue.pop(job.id, None) is None:
+        """It is in the queue until it is active: what fails between is done again."""
+        async with self._lock(waiting.id):
+            if waiting.id not in self._queue:
                 return
-            if not await self._store.submitted(job.id):
-                self._locks.pop(job.id, None)
+            row = await self._store.get(waiting.id, "FULL")
+            is_queued = isinstance(row, Row) and await self._store.submitted(waiting.id)
+            self._queue.pop(waiting.id)
+            if not isinstance(row, Row) or not is_queued:
+                self._locks.pop(waiting.id, None)
                 return
-            self._active[job.id] = job.owner, waiting.demand
+            job = Job(waiting.id, waiting.demand, tes.decode(row.document))
+            self._active[job.id] = waiting.owner, waiting.demand
             if not await self._repeat(f"task {job.id}: starting", lambda: self._engine.submit(job)):
                 why = TaskLog(system_logs=["error: the engine did not take the task; see the server's log"])
                 self._reported(job.id, TaskStatus(State.SYSTEM_ERROR, why))
 
     async def _refuse(self, task_id: TaskId, reason: str) -> None:
-        self._queue.pop(task_id, None)
         await self._store.advance(task_id, State.SYSTEM_ERROR, TaskLog(system_logs=[f"error: {reason}"]))
+        self._queue.pop(task_id)
 
     def _reported(self, task_id: TaskId, status: TaskStatus) -> None:
         """Takes a report: the newest waits to be recorded, by one recorder per task. It may mean room for another."""
@@ -264,18 +264,19 @@ class Dispatcher:
     async def _record(self, task_id: TaskId) -> None:
         try:
             while status := self._pending.pop(task_id, None):
-                recorded = await self._store_status(task_id, status)
-                if status.state.is_terminal and (recorded or await self._is_over(task_id)):
+                if await self._store_status(task_id, status):
                     self._locks.pop(task_id, None)
                     self._spawn(self._forget(task_id), f"forget {task_id}")
         finally:
             self._recording.discard(task_id)
 
     async def _store_status(self, task_id: TaskId, status: TaskStatus) -> bool:
+        """True when that is the task's end and is on record, or another end is."""
         turn = 0
         while True:
             try:
-                return await self._store.advance(task_id, status.state, status.log, status.earlier)
+                recorded = await self._store.advance(task_id, status.state, status.log, status.earlier)
+                return status.state.is_terminal and (recorded or await self._is_over(task_id))
             except StoreError as error:
                 log.error("task %s: its state could not be recorded, trying again: %s", task_id, error)
                 await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
@@ -336,8 +337,9 @@ class Dispatcher:
                 for task_id in await self._engine.known() - set(self._active) - self._recording:
                     if await self._is_over(task_id):
                         await self._clean_up(task_id)
-            except (EngineError, StoreError, OSError) as error:
-                log.error("sweeping what is left over: %s", error)
+            except Exception as error:
+                known = isinstance(error, EngineError | StoreError | OSError)
+                log.error("sweeping what is left over: %s", error or repr(error), exc_info=None if known else error)
             await asyncio.sleep(SWEEP_S)
 
     async def _prune(self) -> None:
@@ -351,10 +353,14 @@ class Dispatcher:
                 log.error("pruning old tasks: %s", error)
             await asyncio.sleep(min(PRUNE_S, self._settings.prune_after_s))
 
-    def _demand(self, job: Job) -> Demand:
-        resources = job.task.resources or tes.Resources()
+    def _demand(self, asked: Resources | None) -> Demand:
+        asked, settings = asked or Resources(), self._settings
+        place = (asked.zones, asked.preemptible, sorted((asked.backend_parameters or {}).items()))
         return Demand(
-            resources.cpu_cores or self._settings.default_cpu_cores, resources.ram_gb or self._settings.default_ram_gb
+            asked.cpu_cores or settings.default_cpu_cores,
+            asked.ram_gb or settings.default_ram_gb,
+            asked.disk_gb or settings.default_disk_gb,
+            tes.encode(place).decode() if any(place) else "",
         )
 
     def _lock(self, task_id: TaskId) -> asyncio.Lock:
@@ -371,28 +377,6 @@ class Dispatcher:
             log.error("%s failed", task.get_name(), exc_info=error)
 
 
-def _job(row: Unfinished) -> Job:
-    return Job(row.id, row.owner, tes.decode(row.full), begun=row.state > State.QUEUED)
-
-
-def too_large(demand: Demand, capacity: Capacity) -> str | None:
-    """Why the task can never run here; None if it can."""
-    if capacity.cpu_cores is not None and demand.cpu_cores > capacity.cpu_cores:
-        return f"the task asks for {demand.cpu_cores:g} cores; {capacity.cpu_cores:g} can be had here"
-    if capacity.ram_gb is not None and demand.ram_gb > capacity.ram_gb:
-        return f"the task asks for {demand.ram_gb:g} GiB of memory; {capacity.ram_gb:.4g} GiB can be had here"
-    return None
-
-
-def shortage(demand: Demand, active: list[Demand], capacity: Capacity) -> str | None:
-    """Why there is no room for one more beside the active ones; None if there is."""
-    if capacity.tasks is not None and len(active) >= capacity.tasks:
-        return capacity.why_no_more
-    kinds = (
-        (demand.cpu_cores, sum(other.cpu_cores for other in active), capacity.cpu_cores, "cores"),
-        (demand.ram_gb, sum(other.ram_gb for other in active), capacity.ram_gb, "GiB of memory"),
-    )
-    for asked, taken, most, unit in kinds:
-        if most is not None and asked + taken > most + 1e-9:
-            return f"it asks for {asked:g} {unit}, and tasks that run have {taken:.4g} of {most:.4g}"
-    return None
+def _waiting(task_id: TaskId, first: TaskId, why: str) -> TaskLog:
+    turn = "" if task_id == first else "waiting for its turn; the first in line is "
+    return TaskLog(system_logs=[f"{turn}waiting: {why}"])

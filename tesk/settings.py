@@ -49,7 +49,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, Meta(description="tasks that may run at once; 0: as many as fit, on a cluster 1000", ge=0)
     ] = 0
     max_waiting_tasks: Annotated[
-        int, Meta(description="tasks that may wait on a cluster for a node at once; further ones wait here", ge=1)
+        int,
+        Meta(description="tasks that may wait on a cluster for a node; half of them may be alike", ge=1),
     ] = 50
     max_cpu_cores: Annotated[float, Meta(description="most cores that a task may ask for; 0: any", ge=0)] = 0.0
     max_ram_gb: Annotated[float, Meta(description="most GiB of memory that a task may ask for; 0: any", ge=0)] = 0.0

@@ -16,14 +16,32 @@ TaskId = str
 """13 characters of base 32, ordered by time of creation; fit to be part of any object's name."""
 
 
+class Demand(Struct, frozen=True):
+    """What a task asks for: cores, GiB of memory and of disk; `place`: all that it says of the nodes it may run on."""
+
+    cpu_cores: float
+    ram_gb: float
+    disk_gb: float = 0.0
+    place: str = ""
+
+    def covers(self, other: "Demand") -> bool:
+        """True when there is room for the other wherever there is room for this."""
+        return (
+            self.place == other.place
+            and self.cpu_cores >= other.cpu_cores
+            and self.ram_gb >= other.ram_gb
+            and self.disk_gb >= other.disk_gb
+        )
+
+
 class Job(Struct, frozen=True):
-    """A task as an engine needs it: its id, its owner and the document with the inputs' content.
+    """A task as an engine needs it: its id, what it asks for and the document with the inputs' content.
 
     `begun`: something of it has run, by the store's account; an engine that finds nothing of it must not begin again.
     """
 
     id: TaskId
-    owner: int
+    demand: Demand
     task: Task
     begun: bool = False
 
@@ -64,6 +82,9 @@ class Engine(Protocol):
         """Lets go of everything in this process; what runs goes on and is taken up by the next `submit`."""
 
     async def capacity(self) -> Capacity: ...
+
+    def holds(self, demand: Demand) -> str | None:
+        """Why a task that asks for so much waits while others may go; None where it may be the next."""
 
     async def submit(self, job: Job) -> None:
         """Starts the task, or takes it up again where it stands. Returns at once; reports tell the rest."""

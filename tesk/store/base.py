@@ -52,6 +52,14 @@ class Unfinished(NamedTuple):
     full: bytes
 
 
+class Queued(NamedTuple):
+    """A task that no engine was told of: `basic` is its BASIC document, None where that is long (see `get`)."""
+
+    id: TaskId
+    owner: int
+    basic: bytes | None
+
+
 class Query(Struct, frozen=True):
     """A list request. `before` is the id after which the page begins (older tasks follow)."""
 
@@ -99,6 +107,9 @@ class Store(Protocol):
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
+
+    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+        """Tasks of which no engine was told yet, oldest first."""
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time; how many were deleted."""

@@ -15,14 +15,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import Brief, NewTask, Query, Queued, Row, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Asked, Gatherer, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.postgresql_spans import COUNT_PRUNED, summarise_step
 from tesk.store.queries import POSTGRESQL, Sql, numbered, one
-from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
+from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
 from tesk.tes import State, TaskLog
 
@@ -187,6 +187,12 @@ class PostgresqlStore:
         if number is None:
             return []
         return [unfinished(row) for row in await self._run(Sql(transitions.UNFINISHED, (number, limit)))]
+
+    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+        number = 0 if after is None else read(after)
+        if number is None:
+            return []
+        return [queued(row) for row in await self._run(Sql(transitions.QUEUED, (number, limit)))]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         try:

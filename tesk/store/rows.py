@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tesk.store.base import Brief, NewTask, Row, Unfinished
+from tesk.store.base import Brief, NewTask, Queued, Row, Unfinished
 from tesk.store.documents import encode_warnings, with_warnings
 from tesk.store.identifiers import show
 from tesk.store.queries import is_storable, tag_text
@@ -50,3 +50,7 @@ def whole(row: Sequence[Any]) -> Row:
 
 def unfinished(row: Sequence[Any]) -> Unfinished:
     return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]), row[4])
+
+
+def queued(row: Sequence[Any]) -> Queued:
+    return Queued(show(row[0]), row[1], row[2])

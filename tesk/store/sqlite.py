@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, Query, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import Brief, NewTask, Query, Queued, Row, StoreError, TaskId, Unfinished
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.queries import SQLITE, Sql, one
-from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, unfinished, whole
+from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import COUNT_PRUNED, Change, addition, keep_up, renewal
 from tesk.tes import State, TaskLog
 
@@ -147,6 +147,12 @@ class SqliteStore:
         if number is None:
             return []
         return [unfinished(row) for row in await self._run_apart(Sql(transitions.UNFINISHED, (number, limit)))]
+
+    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+        number = 0 if after is None else read(after)
+        if number is None:
+            return []
+        return [queued(row) for row in await self._run_apart(Sql(transitions.QUEUED, (number, limit)))]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         return int(await self._write("prune", (ended_before_ms, limit)))

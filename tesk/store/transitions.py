@@ -48,6 +48,13 @@ UNFINISHED: Final = (
     "FROM task AS t LEFT JOIN content AS c ON c.task = t.id WHERE t.ended IS NULL AND t.id > ? ORDER BY t.id LIMIT ?"
 )
 
+LONG_BYTES: Final = 65536
+QUEUED: Final = (
+    f"SELECT id, owner, CASE WHEN length(basic) <= {LONG_BYTES} THEN basic END "
+    f"FROM task WHERE ended IS NULL AND {_UNKNOWN_TO_ENGINES} AND id > ? ORDER BY id LIMIT ?"
+)
+"""Parameters: id after which to begin, limit. Long documents are left out, so that a page of them takes no memory."""
+
 PRUNABLE: Final = "SELECT id, owner, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
 
 

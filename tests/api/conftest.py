@@ -7,6 +7,7 @@ and get (tests/engines is about running). Tests move tasks through their states 
 import asyncio
 import contextlib
 import io
+import math
 import queue
 import threading
 from collections.abc import Coroutine, Iterator
@@ -20,7 +21,7 @@ import pytest
 import uvloop
 
 from tesk.dispatcher import Dispatcher
-from tesk.engines.base import Capacity, Job, Report
+from tesk.engines.base import Capacity, Demand, Job, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
@@ -44,6 +45,7 @@ class IdleEngine:
         self.live: dict[TaskId, TaskLog] = {}
         self.reason: str | None = None
         self.room = 0
+        self.holds_from_gb = math.inf
         self.asked = asyncio.Event()
         self.submitted: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
 
@@ -53,6 +55,9 @@ class IdleEngine:
 
     async def capacity(self) -> Capacity:
         return Capacity(tasks=self.room)
+
+    def holds(self, demand: Demand) -> str | None:
+        return "no node" if demand.ram_gb >= self.holds_from_gb else None
 
     async def submit(self, job: Job) -> None:
         self.submitted.put(job.id)

@@ -184,6 +184,18 @@ async def test_unfinished_tasks_come_oldest_first_with_their_contents(store: Sto
     assert await store.unfinished(after="nonsense") == []
 
 
+async def test_queued_tasks_come_oldest_first_without_long_documents(store: Store) -> None:
+    long = b'{"name":"' + b"x" * 65536 + b'"}'
+    ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
+    ids.append(await store.create(NewTask(basic=long)))
+    await store.submitted(ids[1])
+    await store.advance(ids[2], State.RUNNING, TaskLog())
+    await store.cancel(ids[3])
+    assert await store.queued() == [(ids[0], 0, BASIC), (ids[4], 4, BASIC), (ids[5], 0, None)]
+    assert await store.queued(after=ids[0], limit=1) == [(ids[4], 4, BASIC)]
+    assert await store.queued(after="nonsense") == []
+
+
 async def test_prune_deletes_ended_tasks_by_age_and_leaves_nothing_of_them(store: Store) -> None:
     tags = {"a": "b", "k" * 4000: "v" * 4000}
     ids = [await store.create(NewTask(basic=BASIC, full=FULL, tags=tags)) for _ in range(4)]

@@ -3,8 +3,8 @@
 import pytest
 
 from tesk.clock import stamp
-from tesk.dispatcher import Demand, shortage, too_large
-from tesk.engines.base import Capacity
+from tesk.engines.base import Capacity, Demand
+from tesk.queue import shortage, too_large
 
 TWO_CORES = Capacity(cpu_cores=2, ram_gb=4)
 

@@ -16,13 +16,14 @@ from typing import Any, Final
 
 import msgspec
 
-from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
+from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId, TaskStatus
 from tesk.engines.kubernetes import config, document, live, manifests, names, objects, refusal, removal
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.line import Line
 from tesk.engines.kubernetes.rights import Rights
 from tesk.engines.kubernetes.standing import (
     Known,
@@ -85,7 +86,7 @@ class KubernetesEngine:
         self._known: dict[TaskId, Known] = {}
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
-        self._waiting: set[TaskId] = set()
+        self._line = Line(settings.max_waiting_tasks)
         self._window = Window()
         self._gate = asyncio.Semaphore(MOST_SUBMITTING)
 
@@ -135,21 +136,20 @@ class KubernetesEngine:
         self._caches.clear()
         self._known.clear()
         self._following.clear()
-        self._waiting.clear()
+        self._line.clear()
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     async def capacity(self) -> Capacity:
-        """Tasks that wait for room hold some by their taskmasters: without a limit they could hold it all."""
         active = len(self._following.keys() | self._ending.keys())
         most = self._settings.max_active_tasks or MOST_ACTIVE
-        may_wait = self._settings.max_waiting_tasks - len(self._waiting)
-        tasks = min(most, active + max(0, min(may_wait, self._window.room(time.monotonic()))))
         if active >= most:
-            return Capacity(tasks=tasks)
-        why = f"as many tasks wait for a node with room as may at once: {len(self._waiting)} (max_waiting_tasks)"
-        return Capacity(tasks=tasks, why_no_more=why if may_wait <= 0 else STARTING)
+            return Capacity(tasks=most)
+        return Capacity(tasks=min(most, active + self._window.room(time.monotonic())), why_no_more=STARTING)
+
+    def holds(self, demand: Demand) -> str | None:
+        return self._line.holds(demand)
 
     async def submit(self, job: Job) -> None:
         if job.id in self._following:
@@ -259,7 +259,7 @@ class KubernetesEngine:
             await self._make(following)
 
     def _unfollow(self, task_id: TaskId) -> Following | None:
-        self._waiting.discard(task_id)
+        self._line.leaves(task_id)
         self._window.leaves(task_id)
         return self._following.pop(task_id, None)
 
@@ -348,9 +348,9 @@ class KubernetesEngine:
                 del self._known[task_id]
             return
         if has_room(known):
-            self._waiting.discard(task_id)
+            self._line.leaves(task_id)
         else:
-            self._waiting.add(task_id)
+            self._line.waits(task_id, following.job.demand, is_told=bool(waits_for(known)))
         self._tell_window(task_id, known)
         status = standing(known)
         if status is not None and status != following.reported:

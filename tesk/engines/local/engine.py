@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tesk.engines.base import Capacity, EngineError, Job, Report, TaskId, TaskStatus
+from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId, TaskStatus
 from tesk.engines.local import socket as sockets
 from tesk.engines.local.folder import Folder
 from tesk.settings import Settings
@@ -98,6 +98,9 @@ class LocalEngine:
             ram_gb=settings.ram_gb or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB,
             tasks=settings.max_active_tasks or None,
         )
+
+    def holds(self, demand: Demand) -> str | None:
+        return None
 
     async def submit(self, job: Job) -> None:
         from tesk.engines.local.run import Run
