@@ -45,7 +45,7 @@ class ApiError(Exception):
         words = str(self)
         if self.code == 403:
             return refusal.lacks_right(words) or refusal.is_quota(words) or refusal.is_early(words)
-        return self.code in PASSING and not refusal.is_lasting(words)
+        return refusal.is_race(self.code, words) or (self.code in PASSING and not refusal.is_lasting(words))
 
 
 class Api:

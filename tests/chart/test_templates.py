@@ -114,6 +114,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("ingress.hosts", ["tes.example.org"], "hosts"),
     ("networkPolicy.enabled", "yes", "enabled"),
     ("networkPolicy.executors.blocked", ["10.96.0.1"], "blocked"),
+    ("networkPolicy.executors.blocked", ["0.0.0.0/0"], "blocked"),
+    ("service.nodePort", 30080, "nodePort"),
     ("podDisruptionBudget.enabled", True, "enabled"),
 ]
 
@@ -208,6 +210,21 @@ def test_any_release_name_makes_names_that_kubernetes_takes(release: str, first:
         assert name.replace("-", "").isalnum()
         assert name[0].isalpha()
         assert all(len(value) <= 63 for value in each["metadata"]["labels"].values())
+
+
+@pytest.mark.parametrize("release", ["on", "true", "null", "y"])
+def test_a_release_name_that_yaml_has_a_meaning_for_is_a_name(release: str) -> None:
+    objects = rendered({**EVERYTHING, "fullnameOverride": release}, release=release)
+    for policy in of_kind(objects, "NetworkPolicy").values():
+        assert all(isinstance(value, str) for value in policy["spec"]["podSelector"]["matchLabels"].values())
+    for each in objects:
+        assert all(isinstance(value, str) for value in each["metadata"]["labels"].values())
+
+
+def test_an_extra_setting_may_be_nothing_at_all(tmp_path: Path) -> None:
+    extra = {"image_timeout_s": 0, "missing_outputs": "error", "storage": []}
+    found = settings(rendered({"extraSettings": extra, "serviceInfo.storage": ["s3://lab"]}), tmp_path)
+    assert (found.image_timeout_s, found.missing_outputs, found.storage) == (0, "error", ())
 
 
 def test_releases_side_by_side_have_no_name_in_common() -> None:

@@ -3,6 +3,8 @@
 import pytest
 
 from tesk.engines.kubernetes import refusal
+from tesk.engines.kubernetes.client import ApiError as ServerError
+from tesk.taskmaster.api import ApiError as TaskmasterError
 
 QUOTA = 'pods "p" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2, limited: pods=2'
 RIGHT = 'pods is forbidden: User "system:serviceaccount:n:a" cannot create resource "pods" in API group "" in'
@@ -27,6 +29,17 @@ RIGHT = 'pods is forbidden: User "system:serviceaccount:n:a" cannot create resou
 def test_quotas_policies_and_missing_rights_are_told_apart(words: str, quota: bool, lasting: bool, right: bool) -> None:
     found = refusal.is_quota(words), refusal.is_lasting(words), refusal.lacks_right(words)
     assert found == (quota, lasting, right)
+
+
+@pytest.mark.parametrize("error", [TaskmasterError, ServerError])
+def test_a_quota_that_was_being_counted_is_asked_again(error: type[TaskmasterError] | type[ServerError]) -> None:
+    words = (
+        'Operation cannot be fulfilled on resourcequotas "few": the object has been modified; '
+        "please apply your changes to the latest version and try again"
+    )
+    assert error(409, "Conflict", words).is_passing
+    assert not error(409, "AlreadyExists", 'pods "p" already exists').is_passing
+    assert not error(409, "Conflict", "Precondition failed: UID in precondition: a, UID in object meta: b").is_passing
 
 
 def test_advice_names_the_setting() -> None:

@@ -51,5 +51,5 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{/* Labels of everything that this server makes for tasks (setting `instance`). */}}
 {{- define "tesk.taskSelector" -}}
 app.kubernetes.io/managed-by: tesk
-app.kubernetes.io/instance: {{ include "tesk.fullname" . }}
+app.kubernetes.io/instance: {{ include "tesk.fullname" . | quote }}
 {{- end -}}

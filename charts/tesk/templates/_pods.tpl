@@ -13,7 +13,7 @@ securityContext:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- range $name := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
@@ -24,7 +24,7 @@ imagePullSecrets:
 {{- end -}}
 
 {{- define "tesk.container" -}}
-image: {{ include "tesk.image" . }}
+image: {{ include "tesk.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false

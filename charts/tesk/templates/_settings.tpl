@@ -86,12 +86,13 @@ rest on is not for extraSettings to change.
   "transfer_retries" $storage.transfers.retries
   "transfer_timeout_s" $storage.transfers.timeoutSeconds
 -}}
-{{- range $name, $_ := .Values.extraSettings -}}
+{{- range $name, $value := .Values.extraSettings -}}
   {{- if or (hasKey $own $name) (eq $name "database_url") -}}
     {{- fail (printf "extraSettings: %s is the chart's own to set; see its other values" $name) -}}
   {{- end -}}
+  {{- $_ := set $chosen $name $value -}}
 {{- end -}}
-{{- merge $own .Values.extraSettings $chosen | toJson -}}
+{{- merge $own $chosen | toJson -}}
 {{- end -}}
 
 {{/* A map as a list of key=value. */}}

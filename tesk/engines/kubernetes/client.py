@@ -70,7 +70,12 @@ class ApiError(EngineError):
         """True when the same request may be granted later: nothing is wrong with the object."""
         no_namespace = self.code == 404 and str(self).startswith("namespaces ")
         is_early = self.code == 403 and refusal.is_early(str(self))
-        return self.is_away or self.lacks_right or self.is_quota or is_early or no_namespace
+        return self.is_away or self.is_race or self.lacks_right or self.is_quota or is_early or no_namespace
+
+    @property
+    def is_race(self) -> bool:
+        """True when the same request is likely to be granted at once."""
+        return refusal.is_race(self.code, str(self))
 
 
 class Client:
@@ -219,7 +224,7 @@ class Client:
             try:
                 return await self._once(verb, kind, method, path, query, body)
             except ApiError as error:
-                if pause_s is None or not (error.is_away or error.code == 401):
+                if pause_s is None or not (error.is_away or error.is_race or error.code == 401):
                     raise
                 await asyncio.sleep(max(pause_s, error.pause_s))
         raise AssertionError

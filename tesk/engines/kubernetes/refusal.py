@@ -25,6 +25,11 @@ def is_early(words: str) -> bool:
     return "not yet ready to handle request" in words
 
 
+def is_race(code: int, words: str) -> bool:
+    """True where others changed what the request would have, as quotas do that are counted while pods are made."""
+    return code == 409 and "the object has been modified" in words
+
+
 def is_lasting(words: str) -> bool:
     """True for a refusal of an object that will be repeated: a policy's, as opposed to a quota's or a fault."""
     denied = any(sign in words for sign in (" is forbidden: ", " denied the request", " is invalid: "))
