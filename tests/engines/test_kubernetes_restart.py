@@ -46,6 +46,7 @@ def chosen(ids: dict[str, str]) -> tuple[list[str], list[str]]:
 async def test_a_taskmaster_that_is_killed_in_a_step_goes_on_with_it(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:
+    place.cluster.need_node()
     ids: dict[str, str] = {}
     for step in STEPS:
         for name in (f"killed-in-{step}", f"deleted-in-{step}"):
@@ -61,6 +62,7 @@ async def test_a_taskmaster_that_is_killed_in_a_step_goes_on_with_it(
 async def test_a_taskmaster_that_is_killed_between_two_steps_goes_on_with_the_next(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:
+    place.cluster.need_node()
     """Quotas keep it from the next step."""
     second = {name: await tesk.create(**gated(doors, name, 0, 0)) for name in ("killed-second", "deleted-second")}
     for name in second:

@@ -79,6 +79,7 @@ class Cluster(NamedTuple):
 
     def trust(self, registry: str) -> None:
         """Lets the node pull from a registry (host and port) that speaks plain HTTP."""
+        self.need_node()
         folder = self.kubeconfig.parent / "certs.d" / registry
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "hosts.toml").write_text(f'[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n')
