@@ -95,7 +95,7 @@ def local_place(name: str, folder: Path) -> Iterator[LocalPlace]:
     """A container engine that holds the tests' images."""
     start = containers.podman_service if name == "podman" else containers.docker_daemon
     with start(folder) as socket:
-        asyncio.run(_load_images(socket))
+        asyncio.run(load_images(socket))
         yield LocalPlace(name, socket)
 
 
@@ -107,7 +107,8 @@ def kubernetes_place(cluster: clusters.Cluster, folder: Path, security: str = "b
         yield KubernetesPlace(cluster, namespace, folder, restricted if security == "restricted" else {})
 
 
-async def _load_images(socket: Path) -> None:
+async def load_images(socket: Path) -> None:
+    """Gives the tests' images to an engine."""
     async with aiodocker.Docker(url=f"unix://{socket}") as docker:
         for name, options in containers.IMAGES.items():
             await docker.images.import_image(containers.image_archive(name, **options))

@@ -37,8 +37,8 @@ IMAGES: dict[str, dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def docker_daemon(folder: Path) -> Iterator[Path]:
-    """A Docker daemon of our own; its socket. It and all it started end with the context."""
+def docker_daemon(folder: Path, *options: str) -> Iterator[Path]:
+    """A Docker daemon of our own; its socket. It and all it started end with the context, unless by an option."""
     dockerd = shutil.which("dockerd")
     assert dockerd, "dockerd is missing; scripts/test installs it (package docker.io)"
     socket, pid = folder / "docker.sock", folder / "docker.pid"
@@ -47,6 +47,7 @@ def docker_daemon(folder: Path) -> Iterator[Path]:
         f"--exec-root={folder}/exec",
         f"--host=unix://{socket}",
         f"--pidfile={pid}",
+        *options,
     ]
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen([dockerd, *arguments], stdout=log, stderr=log, start_new_session=True)

@@ -28,6 +28,8 @@ WAIT_TIMEOUT_S: Final = 3600.0
 LOOK_AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05)
 PROGRESS_S: Final = 10.0
 PRESENT_S: Final = 30.0
+NO_CONNECTION: Final = 900
+"""The status that aiodocker gives to an error of its own."""
 
 
 class ContainerState(Struct, frozen=True):
@@ -45,6 +47,30 @@ class ContainerState(Struct, frozen=True):
         return self.status in ("exited", "dead", "stopped", "removing")
 
 
+class EngineAway(EngineError):
+    """The container engine does not answer. It may be back soon, and what runs goes on meanwhile."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__(f"the container engine does not answer: {error}")
+
+
+class Patience:
+    """How long the engine may be away: counted from the first call that failed, and anew once the task has gone on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadline: float | None = None
+
+    def is_over(self, moment: float) -> bool:
+        """To be asked after each call that failed."""
+        if self._deadline is None:
+            self._deadline = moment + self._seconds
+        return moment > self._deadline
+
+    def renew(self) -> None:
+        self._deadline = None
+
+
 class StartError(Exception):
     """The engine could not start a container; `code` is 127 or 126 where that is the program's fault."""
 
@@ -57,13 +83,25 @@ class ImageError(Exception):
     """An image can neither be found here nor pulled."""
 
 
+class _Docker(aiodocker.Docker):
+    """Tells an engine that is away from one that refuses, whatever was asked of it."""
+
+    async def _do_query(self, *args: Any, **options: Any) -> aiohttp.ClientResponse:
+        try:
+            return await super()._do_query(*args, **options)
+        except DockerError as error:
+            if error.status == NO_CONNECTION:
+                raise EngineAway(error.message) from error
+            raise
+
+
 class Containers:
     """The containers of one tesk on one engine; `instance` tells them from those of others."""
 
     def __init__(self, socket: Path, instance: str) -> None:
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
         connector = aiohttp.UnixConnector(str(socket), limit=0)
-        self._docker = aiodocker.Docker(url="unix://localhost", connector=connector, timeout=timeout)
+        self._docker = _Docker(url="unix://localhost", connector=connector, timeout=timeout)
         self._connector = connector
         self._instance = instance
         self._pulls: dict[str, asyncio.Lock] = {}
@@ -79,7 +117,7 @@ class Containers:
             async with asyncio.timeout(10):
                 about = await self._docker.version()
         except (DockerError, aiohttp.ClientError, OSError) as error:
-            raise EngineError(f"the container engine does not answer: {error}") from error
+            raise EngineAway(error) from error
         names = [part.get("Name", "") for part in about.get("Components") or []]
         name = "Podman" if any("Podman" in name for name in names) else "Docker"
         return f"{name} {about.get('Version', '?')}"
@@ -111,7 +149,9 @@ class Containers:
                 raise ImageError(f"image {image}: not pulled within {timeout_s:.0f} s") from None
             except DockerError as error:
                 raise ImageError(f"image {image}: {error.message}") from error
-            except (aiohttp.ClientError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, OSError) as error:
+                raise EngineAway(error) from error
+            except ValueError as error:
                 raise ImageError(f"image {image}: {error}") from error
             if not await self._is_here(image):
                 raise ImageError(f"image {image}: the engine said that it was pulled, but it is not there")

@@ -19,7 +19,7 @@ from msgspec import Struct
 from tesk.clock import now, stamp
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
-from tesk.engines.local.containers import Containers, ContainerState, ImageError, StartError
+from tesk.engines.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
 from tesk.engines.local.filers import Filers, events, last_progress, verdict
 from tesk.engines.local.folder import Folder, is_master_of_files
 from tesk.engines.notes import out_of_memory
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 TERMINATED: Final = 128 + 15
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 LOOK_EVERY_S: Final = 2.0
+AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
+"""What a call fails with when the container engine goes away before it or in its midst."""
 
 
 class Machine(Struct, frozen=True):
@@ -67,6 +69,7 @@ class Run:
         self.state = State.INITIALIZING
         self.running: int | None = None
         self._report = report
+        self._patience = Patience(machine.settings.engine_patience_s)
         self._layout = layout(job.task)
         self._resumed = folder.path.exists()
         self._reached = len(job.task.executors) if self._resumed else -1
@@ -115,14 +118,14 @@ class Run:
 
     async def _patiently(self) -> None:
         """The life, taken up again where it stands while the container engine is away."""
-        deadline = asyncio.get_running_loop().time() + self.machine.settings.engine_patience_s
         for turn in range(1_000_000):
             try:
                 await self._life()
-            except (aiohttp.ClientConnectionError, TimeoutError, ConnectionError) as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise End(State.SYSTEM_ERROR, f"the container engine does not answer: {error}") from error
-                log.warning("task %s: the container engine does not answer (%r), trying again", self.job.id, error)
+            except AWAY as error:
+                away = error if isinstance(error, EngineAway) else EngineAway(repr(error))
+                if self._patience.is_over(asyncio.get_running_loop().time()):
+                    raise End(State.SYSTEM_ERROR, str(away)) from error
+                log.warning("task %s: %s; trying again", self.job.id, away)
             except DockerError as error:
                 raise End(State.SYSTEM_ERROR, f"the container engine refused: {error.message}") from error
             except EngineError as error:
@@ -173,6 +176,7 @@ class Run:
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
         self.folder.establish("inputs", {"done": now()})
+        self._patience.renew()
 
     async def _step(self, name: str, plan: Plan) -> tuple[list[Event], str | None]:
         """Runs the filer; its warnings become notes. What it told, and why it failed if it did."""
@@ -212,6 +216,7 @@ class Run:
                 result = await self._execute(n, executor)
                 self.running = None
                 self.folder.establish(f"executor-{n}", result)
+                self._patience.renew()
                 if result.exit_code:
                     ignored = ", ignored" if executor.ignore_error else ""
                     self.note(f"executor {n} ({executor.image}): exit code {result.exit_code}{ignored}")
@@ -232,7 +237,7 @@ class Run:
             if state is None or state.status in ("created", "configured", "initialized"):
                 state = await self._start(n, executor, name, exists=state is not None)
             elif not state.is_over:
-                self.tell(State.RUNNING)
+                self._runs()
                 state = await self.machine.containers.end(name)
         except StartError as error:
             if error.code is None:
@@ -254,15 +259,19 @@ class Run:
                 network=self.machine.settings.network, cores=self.machine.cores,
             )  # fmt: skip
             await _to_its_end(containers.create(name, body))
-            if executor.workdir and not self._layout.covers(executor.workdir):
-                await containers.make_directory(name, executor.workdir)
+        if executor.workdir and not self._layout.covers(executor.workdir):
+            await containers.make_directory(name, executor.workdir)
 
         async def start() -> None:
             self.folder.establish(f"started-{n}", {"at": now()})
             await _to_its_end(containers.start(name))
-            self.tell(State.RUNNING)
+            self._runs()
 
         return await containers.run(name, start)
+
+    def _runs(self) -> None:
+        self._patience.renew()
+        self.tell(State.RUNNING)
 
     def _result(self, n: int, executor: Executor, state: ContainerState) -> ExecutorLog:
         if state.out_of_memory or self.folder.ran_out_of_memory(n):

@@ -1,0 +1,126 @@
+"""The container engine goes away while tasks are under way: they wait for it, and nothing runs twice."""
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tesk.engines.local.containers import Patience
+from tesk.settings import Settings
+from tests.engines.places import LOCAL, LocalPlace, load_images
+from tests.engines.running import Document, Tesk, sh, started
+from tests.servers import containers
+
+HELD = "echo ran >> /work/ran; for _ in $(seq 1200); do [ ! -e /work/go ] || break; sleep 0.1; done; echo out"
+
+
+class Engine:
+    """A container engine whose service is started and ended at will; containers outlive it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
+        self._service = contextlib.ExitStack()
+        self.place = LocalPlace(name, folder / f"{name}.sock")
+
+    async def start(self) -> None:
+        service = containers.podman_service(self._folder)
+        if self._name == "docker":
+            service = containers.docker_daemon(self._folder, "--live-restore")
+        socket = await asyncio.to_thread(self._service.enter_context, service)
+        assert socket == self.place.socket
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self._service.close)
+
+    async def remove(self) -> None:
+        """Ends it for good. A Docker that lets containers live leaves a mount of its data for its next start."""
+        await self.end()
+        if self._name == "docker":
+            subprocess.run(["umount", "-l", self._folder / "data"], check=True)
+
+
+@pytest.fixture(params=LOCAL)
+async def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    engine = Engine(request.param, tmp_path_factory.mktemp(request.param))
+    await engine.start()
+    try:
+        await load_images(engine.place.socket)
+        yield engine
+    finally:
+        await engine.remove()
+
+
+@pytest.fixture
+def settings(engine: Engine, tmp_path: Path) -> Settings:
+    (tmp_path / "data").mkdir()
+    return engine.place.settings(tmp_path / "data")
+
+
+async def held(tesk: Tesk) -> str:
+    """A task that runs until it is let go; its second executor tells how often the first has run."""
+    task_id = await tesk.create(executors=[sh(HELD), sh("cat /work/ran")], volumes=["/work"])
+    await until(tesk, task_id, "ran")
+    return task_id
+
+
+async def until(tesk: Tesk, task_id: str, name: str) -> None:
+    async with asyncio.timeout(60):
+        while not (tesk.data / f"tasks/{task_id}/scratch/work/{name}").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def let_go(tesk: Tesk, task_id: str) -> None:
+    (tesk.data / f"tasks/{task_id}/scratch/work/go").touch()
+
+
+async def missed(caplog: pytest.LogCaptureFixture, *task_ids: str) -> None:
+    """Returns when each of the tasks has missed the engine."""
+    words = [f"task {task_id}: the container engine does not answer" for task_id in task_ids]
+    async with asyncio.timeout(60):
+        while not all(any(each in line for line in caplog.messages) for each in words):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def assert_ran_once(task: Document) -> None:
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert [(log["exit_code"], log["stdout"]) for log in task["logs"][0]["logs"]] == [(0, "out\n"), (0, "ran\n")]
+
+
+async def test_tasks_wait_for_an_engine_that_is_away(
+    engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(settings) as tesk:
+        early, late = await held(tesk), await held(tesk)
+        await engine.end()
+        let_go(tesk, early)
+        fresh = await tesk.create(executors=[sh("true")])
+        await missed(caplog, early, late, fresh)
+        assert [(await tesk.task(each))["state"] for each in (early, late)] == ["RUNNING", "RUNNING"]
+        await engine.start()
+        assert_ran_once(await tesk.ended(early))
+        let_go(tesk, late)
+        assert_ran_once(await tesk.ended(late))
+        assert (await tesk.ended(fresh))["state"] == "COMPLETE"
+        assert await engine.place.leftovers(settings) == []
+
+
+async def test_a_task_ends_when_the_engine_stays_away(engine: Engine, settings: Settings) -> None:
+    async with started(msgspec.structs.replace(settings, engine_patience_s=0.1)) as tesk:
+        task_id = await held(tesk)
+        await engine.end()
+        task = await tesk.ended(task_id)
+        assert task["state"] == "SYSTEM_ERROR"
+        assert "error: the container engine does not answer" in task["logs"][0]["system_logs"][-1]
+        await engine.start()
+        assert await engine.place.leftovers(settings) == []
+
+
+def test_patience_begins_with_the_first_failure_and_anew_when_the_task_has_gone_on() -> None:
+    patience = Patience(300.0)
+    assert [patience.is_over(moment) for moment in (10_000.0, 10_300.0, 10_301.0)] == [False, False, True]
+    patience.renew()
+    assert [patience.is_over(moment) for moment in (20_000.0, 20_301.0)] == [False, True]
