@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 TERMINATED: Final = 128 + 15
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 LOOK_EVERY_S: Final = 2.0
+CANCELED: Final = "canceled by the user"
 AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
 """What a call fails with when the container engine goes away before it or in its midst."""
 
@@ -70,15 +71,21 @@ class Run:
         self.running: int | None = None
         self._report = report
         self._patience = Patience(machine.settings.engine_patience_s)
+        self._unwritten: list[str] = []
         self._layout = layout(job.task)
         self._resumed = folder.path.exists()
         self._reached = len(job.task.executors) if self._resumed else -1
 
     def notes(self) -> list[str]:
-        return self.folder.notes()
+        return self.folder.notes() + self._unwritten
 
     def note(self, line: str) -> None:
-        self.folder.note(line)
+        """Adds a line to the system log; where it cannot be written down, as on a full disk, it is kept in memory."""
+        try:
+            self.folder.note(line)
+        except OSError as error:
+            log.error("task %s: a line of its system log could not be written: %s", self.job.id, error)
+            self._unwritten.append(line)
 
     def containers(self) -> list[str]:
         """The names of the containers that it has made, or was about to make."""
@@ -113,7 +120,10 @@ class Run:
     def _conclude(self, state: State) -> None:
         self.log.end_time = now()
         self.log.system_logs = self.notes() or msgspec.UNSET
-        self.folder.establish("ended", TaskStatus(state, self.log))
+        try:
+            self.folder.establish("ended", TaskStatus(state, self.log))
+        except OSError as error:
+            log.error("task %s: its end (%s) could not be written down: %s", self.job.id, state.name, error)
         self.tell(state)
 
     async def _patiently(self) -> None:
@@ -352,11 +362,11 @@ def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
     ended = folder.fact("ended", TaskStatus)
     if ended is not None:
         return TaskLog(*msgspec.structs.astuple(ended.log))
-    folder.note("canceled by the user")
     if run is not None:
+        run.note(CANCELED)
         known = run.live_log()
     else:
-        known = TaskLog(start_time=folder.fact("began", str) or now(), system_logs=folder.notes())
+        known = TaskLog(start_time=folder.fact("began", str) or now(), system_logs=[*folder.notes(), CANCELED])
         while (entry := folder.fact(f"executor-{len(known.logs)}", ExecutorLog)) is not None:
             known.logs.append(entry)
     for entry in known.logs:
