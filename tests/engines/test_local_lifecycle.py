@@ -100,6 +100,24 @@ async def test_a_container_removed_by_hand_is_no_success(tesk: Tesk) -> None:
     assert task["state"] in ("SYSTEM_ERROR", "EXECUTOR_ERROR")
 
 
+async def test_a_task_that_had_begun_is_not_begun_again_where_nothing_of_it_is_left(tesk: Tesk, tmp_path: Path) -> None:
+    """As when the server is started with another data folder, or on another machine."""
+    task_id = await tesk.create(executors=[sh("echo ran >> /work/ran; sleep 60")], volumes=["/work"])
+    folder = tesk.data / "tasks" / task_id
+    async with asyncio.timeout(60):
+        while not (folder / "scratch/work/ran").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+    await tesk.dispatcher.stop()
+    folder.rename(tmp_path / "elsewhere")
+    await tesk.restart()
+    task = await tesk.ended(task_id)
+    assert task["state"] == "SYSTEM_ERROR"
+    assert "nothing of it is left on this machine" in task["logs"][0]["system_logs"][-1]
+    assert task["logs"][0]["end_time"]
+    assert (tmp_path / "elsewhere/scratch/work/ran").read_text() == "ran\n"
+
+
 async def test_a_server_without_power_over_others_files_pushes_and_scrubs_them(
     settings: Settings, engine_socket: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tesk.clock import now
 from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId, TaskStatus
 from tesk.engines.local import socket as sockets
 from tesk.engines.local.folder import Folder
@@ -109,7 +110,11 @@ class LocalEngine:
             return
         report = self._report
         assert report is not None
-        run = Run(job, Folder(self._tasks / job.id), self._opened(), lambda status: report(job.id, status))
+        folder = Folder(self._tasks / job.id)
+        if job.begun and not folder.path.exists():
+            report(job.id, _lost(folder.path))
+            return
+        run = Run(job, folder, self._opened(), lambda status: report(job.id, status))
         self._runs[job.id] = run, asyncio.create_task(run.live(), name=f"task {job.id}")
 
     async def cancel(self, task_id: TaskId) -> None:
@@ -236,6 +241,12 @@ def _last_log(folder: Folder, run: "Run | None") -> TaskLog:
     from tesk.engines.local.run import cancelled_log
 
     return cancelled_log(folder, run)
+
+
+def _lost(folder: Path) -> TaskStatus:
+    """The end of a task that has begun and of which nothing is left: to begin again could be to run it twice."""
+    why = f"the task had begun, and nothing of it is left on this machine: there is no {folder}; it is not run again"
+    return TaskStatus(State.SYSTEM_ERROR, TaskLog(end_time=now(), system_logs=[f"error: {why}"]))
 
 
 def _cores() -> float:
