@@ -294,11 +294,18 @@ class Containers:
             raise StartError(f"container {name} ended with exit code {state.exit_code if state else 'unknown'}")
 
     async def names(self, task_id: str | None = None) -> dict[str, str]:
-        """Names of this instance's containers and the task of each; of one task when it is named."""
+        """Names of this instance's containers and the task of each; of one task when it is named.
+
+        A container that is being removed may have no name any more; its id stands for it. Raises EngineError.
+        """
         wanted = [f"tesk.instance={self._instance}"] + ([f"tesk.task={task_id}"] if task_id else [])
         filters = '{"label": [' + ", ".join(f'"{label}"' for label in wanted) + "]}"
-        found = await self._docker.containers.list(all="true", filters=filters)
-        return {container["Names"][0].lstrip("/"): container["Labels"]["tesk.task"] for container in found}
+        try:
+            found = await self._docker.containers.list(all="true", filters=filters)
+        except DockerError as error:
+            raise EngineError(f"the container engine does not list its containers: {error.message}") from error
+        names = [(each["Names"] or [each["Id"]])[0].lstrip("/") for each in found]
+        return {name: each["Labels"]["tesk.task"] for name, each in zip(names, found, strict=True)}
 
 
 def _code(message: str) -> int | None:
