@@ -44,7 +44,10 @@ def tail(root: Path, path: str, size_bytes: int) -> str:
 
 def open_below(root: Path, path: str, flags: int) -> int | None:
     """A descriptor of the regular file at `root` + `path`, with no symbolic link on the way; else None."""
-    current = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        current = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return None
     try:
         parts = [part for part in path.split("/") if part]
         for part in parts[:-1]:

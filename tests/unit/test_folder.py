@@ -40,6 +40,14 @@ def test_a_tail_is_the_end_of_the_file_and_never_half_a_character(tmp_path: Path
     assert tail(tmp_path, "/absent/out", 10) == ""
 
 
+def test_streams_of_a_folder_that_is_gone_are_empty(folder: Folder) -> None:
+    """As when a task ends and is cleaned up while somebody reads its log."""
+    folder.remove()
+    folder.trim(0)
+    assert tail(*folder.stream(0, None, "stdout"), 10) == ""
+    assert tail(*folder.stream(0, "/out", "stdout"), 10) == ""
+
+
 def test_nothing_is_read_through_links_pipes_or_folders(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")

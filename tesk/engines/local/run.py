@@ -222,7 +222,6 @@ class Run:
         for n, executor in enumerate(self.job.task.executors):
             result = self.folder.fact(f"executor-{n}", ExecutorLog)
             if result is None:
-                self.running = n
                 result = await self._execute(n, executor)
                 self.running = None
                 self.folder.establish(f"executor-{n}", result)
@@ -247,6 +246,7 @@ class Run:
             if state is None or state.status in ("created", "configured", "initialized"):
                 state = await self._start(n, executor, name, exists=state is not None)
             elif not state.is_over:
+                self.running = n
                 self._runs()
                 state = await self.machine.containers.end(name)
         except StartError as error:
@@ -261,6 +261,7 @@ class Run:
         """Creates and starts the container and waits for its end. Being cancelled, it first finishes starting."""
         containers = self.machine.containers
         control = self.folder.control(n)
+        self.running = n
         if not exists:
             body = manifest.container(
                 executor, self._layout, self.job.task.resources or Resources(),
