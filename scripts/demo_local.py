@@ -79,7 +79,7 @@ def engine_socket(folder: Path) -> Path:
     own = folder / "data" / "run" / "podman.sock"
     limit = time.monotonic() + START_LIMIT_S
     while time.monotonic() < limit:
-        if socket_path := (found() or (found(str(own)) if own.exists() else None)):
+        if socket_path := (found() or (found(str(own.resolve())) if own.exists() else None)):
             return socket_path
         time.sleep(0.05)
     raise SystemExit(f"demo: no container engine came up:\n{(folder / 'server.log').read_text()}")

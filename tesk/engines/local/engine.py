@@ -91,6 +91,7 @@ class LocalEngine:
         if self._podman is not None:
             await _end(self._podman)
             self._podman = None
+            await asyncio.to_thread(sockets.clear, self._data / "run")
 
     async def capacity(self) -> Capacity:
         settings = self._settings

@@ -6,12 +6,15 @@ containers go on.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
 import shutil
 import signal
 import socket
+import stat
+import tempfile
 from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Final
@@ -19,6 +22,9 @@ from typing import Final
 from tesk.engines.base import EngineError
 
 START_TIMEOUT_S: Final = 30.0
+LONGEST_PATH: Final = 107
+"""Bytes of a socket's path (unix(7), sun_path)."""
+SOCKET: Final = "podman.sock"
 PR_SET_PDEATHSIG: Final = 1
 PR_CAPBSET_READ: Final = 23
 CAP_SYS_RESOURCE: Final = 24
@@ -60,7 +66,7 @@ def answers(path: Path) -> bool:
 
 
 async def start_podman(folder: Path) -> tuple[Process, Path]:
-    """Starts `podman system service` on a socket in `folder`. The caller ends the process.
+    """Starts `podman system service` on a socket in `folder`. The caller ends the process, and then calls `clear`.
 
     Raises EngineError when podman is missing or does not come up.
     """
@@ -89,12 +95,48 @@ async def start_podman(folder: Path) -> tuple[Process, Path]:
 
 
 def prepare(folder: Path) -> tuple[Path, Path, Path]:
-    """The socket's path, free to be used; the log's; and the configuration, written."""
+    """The socket's path, free to be used; the log's; and the configuration, written.
+
+    Where the folder's own path is too long for a socket, `podman.sock` there is a link to one in a folder of its own,
+    which is used again until `clear` removes it.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path, configuration = folder / "podman.sock", folder / "containers.conf"
+    path, configuration = folder / SOCKET, folder / "containers.conf"
+    if path.is_symlink() and _is_ours(path.readlink().parent):
+        path = path.readlink()
+    elif len(os.fsencode(path)) > LONGEST_PATH:
+        link, path = path, Path(tempfile.mkdtemp(prefix="tesk-", dir=_short_folder())) / SOCKET
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
     path.unlink(missing_ok=True)
     configuration.write_text(_configuration())
     return path, folder / "podman.log", configuration
+
+
+def clear(folder: Path) -> None:
+    """Removes the socket and, where it had to be elsewhere, the folder that was made for it."""
+    path = folder / SOCKET
+    if path.is_symlink() and _is_ours(path.readlink().parent):
+        path.readlink().unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.readlink().parent.rmdir()
+    path.unlink(missing_ok=True)
+
+
+def _short_folder() -> str:
+    """Where a socket's folder can be made: this user's own place for that, else the system's for temporary files."""
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    fits = len(os.fsencode(own)) + len(f"/tesk-12345678/{SOCKET}") <= LONGEST_PATH
+    return own if fits and os.access(own, os.W_OK | os.X_OK) else "/tmp"  # noqa: S108
+
+
+def _is_ours(folder: Path) -> bool:
+    """True for a directory of this user's that is closed to others."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _last_line(log: Path) -> str:
