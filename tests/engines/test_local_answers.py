@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tesk import tes
 from tesk.clock import now
-from tesk.engines.base import EngineError, Job, TaskStatus
+from tesk.engines.base import Demand, EngineError, Job, TaskStatus
 from tesk.engines.local.containers import Containers
 from tesk.engines.local.filers import Filers
 from tesk.engines.local.folder import Folder
@@ -95,7 +95,7 @@ async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(tmp_path
     }
     async with answering(tmp_path, answers) as containers:
         machine = Machine(Settings(data=str(tmp_path)), containers, Filers(), tmp_path, "instance", 1.0)
-        run = Run(Job("id", 0, task), folder, machine, reports.append)
+        run = Run(Job("id", Demand(1, 1), task), folder, machine, reports.append)
         life = asyncio.create_task(run.live())
         async with asyncio.timeout(60):
             await asked.wait()
