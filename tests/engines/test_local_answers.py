@@ -1,105 +1,71 @@
-"""What a container engine answers now and then only, and what the local engine makes of it.
-
-The engine here is an HTTP server on a socket that answers as it is told to.
-"""
+"""What a real container engine answers now and then only, or late, and what the local engine makes of it."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from aiohttp import web
 
-from tesk import tes
-from tesk.clock import now
-from tesk.engines.base import Demand, EngineError, Job, TaskStatus
+from tesk.engines.base import EngineError
 from tesk.engines.local.containers import Containers
-from tesk.engines.local.filers import Filers
-from tesk.engines.local.folder import Folder
-from tesk.engines.local.run import Machine, Run
+from tesk.engines.local.engine import instance
 from tesk.settings import Settings
-from tesk.tes import State
+from tests.engines.places import LOCAL, LocalPlace
+from tests.engines.running import running, sh, started
+from tests.servers.between import Between, between
 
-Answer = Callable[[], Awaitable[web.Response]]
+pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
 
 
-@contextlib.asynccontextmanager
-async def answering(folder: Path, answers: dict[str, Answer]) -> AsyncIterator[Containers]:
-    """The containers of an engine that gives these answers, by path without the version of the API."""
+@pytest.fixture
+async def middle(place: LocalPlace, tmp_path: Path) -> AsyncIterator[Between]:
+    async with between(tmp_path, place.socket) as made:
+        yield made
 
-    async def handle(request: web.Request) -> web.Response:
-        path = "/" + request.path.lstrip("/").partition("/")[2]
-        if request.path == "/version":
-            return web.json_response({"ApiVersion": "1.41"})
-        return await answers[path]() if path in answers else web.json_response({"message": path}, status=404)
 
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.UnixSite(runner, str(folder / "engine.sock")).start()
-    containers = Containers(folder / "engine.sock", "instance")
+async def test_a_list_of_containers_that_is_refused_is_an_error_of_the_engine(middle: Between) -> None:
+    middle.changes["/containers/json"] = lambda document: (500, {"message": "layer not known"})
+    containers = Containers(middle.socket, "instance")
     try:
-        yield containers
-    finally:
-        await containers.close()
-        await runner.cleanup()
-
-
-def answer(document: Any, status: int = 200) -> Answer:
-    async def give() -> web.Response:
-        return web.json_response(document, status=status)
-
-    return give
-
-
-async def test_a_list_of_containers_that_is_refused_is_an_error_of_the_engine(tmp_path: Path) -> None:
-    refused = answer({"message": "layer not known"}, 500)
-    async with answering(tmp_path, {"/containers/json": refused}) as containers:
         with pytest.raises(EngineError, match="layer not known"):
             await containers.names()
+    finally:
+        await containers.close()
 
 
-async def test_a_container_without_a_name_is_known_by_its_id(tmp_path: Path) -> None:
-    labels = {"tesk.task": "one"}
-    listed = [{"Id": "f00", "Names": None, "Labels": labels}, {"Id": "ba4", "Names": ["/tesk-one-0"], "Labels": labels}]
-    async with answering(tmp_path, {"/containers/json": answer(listed)}) as containers:
-        assert await containers.names() == {"f00": "one", "tesk-one-0": "one"}
+async def test_a_container_without_a_name_is_known_by_its_id(settings: Settings, middle: Between) -> None:
+    def without_names(found: list[dict[str, Any]]) -> tuple[int, Any]:
+        return 200, [{**each, "Names": None} for each in found]
+
+    async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
+        task_id = await tesk.create(executors=[sh("sleep 30")])
+        await tesk.until(task_id, running)
+        containers = Containers(middle.socket, instance(Path(settings.data)))
+        try:
+            assert await containers.names() == {f"tesk-{task_id}-0": task_id}
+            middle.changes["/containers/json"] = without_names
+            (name,) = await containers.names()
+            assert len(name) == 64
+        finally:
+            middle.changes.clear()
+            await containers.close()
+        await tesk.dispatcher.cancel(task_id)
+        await tesk.ended(task_id)
 
 
-async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(tmp_path: Path) -> None:
+async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(settings: Settings, middle: Between) -> None:
     """A task is taken up in its first executor, and the engine is slow to say that there is no second one yet."""
-    task, _ = tes.parse(b'{"executors": [{"image": "a", "command": ["b"]}, {"image": "a", "command": ["c"]}]}')
-    asked, reports = asyncio.Event(), list[TaskStatus]()
-    states = iter(["running"])
-
-    async def first() -> web.Response:
-        return web.json_response({"Id": "x", "State": {"Status": next(states, "exited"), "ExitCode": 0}})
-
-    async def second() -> web.Response:
-        asked.set()
-        await asyncio.sleep(3600)
-        raise AssertionError
-
-    folder = Folder(tmp_path / "task")
-    folder.make()
-    folder.control(0)
-    for name in ("inputs", "started-0"):
-        folder.establish(name, {"at": now()})
-    answers = {
-        "/images/a/json": answer({}),
-        "/containers/tesk-id-0/json": first,
-        "/containers/tesk-id-1/json": second,
-    }
-    async with answering(tmp_path, answers) as containers:
-        machine = Machine(Settings(data=str(tmp_path)), containers, Filers(), tmp_path, "instance", 1.0)
-        run = Run(Job("id", Demand(1, 1), task), folder, machine, reports.append)
-        life = asyncio.create_task(run.live())
+    async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
+        task_id = await tesk.create(executors=[sh("sleep 2"), sh("echo second")])
+        await tesk.until(task_id, running)
+        middle.held = f"/tesk-{task_id}-1/json"
+        await tesk.restart()
         async with asyncio.timeout(60):
-            await asked.wait()
-        assert reports[-1].state is State.RUNNING
-        assert [log.exit_code for log in run.live_log().logs] == [0]
-        life.cancel()
-        await asyncio.wait([life])
+            await middle.waits.wait()
+        log = await tesk.dispatcher.live_log(task_id)
+        assert log is not None
+        assert [entry.exit_code for entry in log.logs] == [0]
+        middle.go.set()
+        assert [entry["exit_code"] for entry in (await tesk.ended(task_id))["logs"][0]["logs"]] == [0, 0]
