@@ -3,12 +3,16 @@
 uvicorn with httptools waits for a request's head without limit of time or size. Here both are limited, and what is
 not HTTP is answered in JSON as every other error is. A whole answer can be handed over in one call instead of two
 ASGI messages whose headers are inspected one by one: a seventh of the time that a GET takes.
+
+`Upgrade` is ignored (RFC 9110 §7.8): clients that would rather speak HTTP/2 send it with whatever they ask first, and
+httptools takes what follows such a head for another protocol. So the head is parsed again without it.
 """
 
 import asyncio
 from functools import partial
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from tesk.server.exchange import ANSWER, Refusal
@@ -45,7 +49,11 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(400, "the request is not valid HTTP")
         if self.scope is not None and "method" in self.scope:
             self._in_head = False
             self._head_bytes = 0
@@ -57,6 +65,25 @@ class Connection(HttpToolsProtocol):
             self._in_head = True
             self._since = self.loop.time()
             self._watch(HEAD_LIMIT_S)
+
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join((*lines, b"\r\n"))
 
     def on_response_complete(self) -> None:
         if self.pipeline or self.transport.is_closing():
@@ -84,6 +111,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():  # the head comes again
+            if self.parser.get_method() == b"CONNECT":
+                raise httptools.HttpParserError("no tunnels")
+            return
         super().on_headers_complete()
         self.scope["extensions"] = {ANSWER: partial(self._answer, self.cycle)}  # type: ignore[dict-item]
 
@@ -109,8 +140,9 @@ class Connection(HttpToolsProtocol):
         cycle.on_response()
         return True
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "the request is not valid HTTP")
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def _refuse(self, status: int, msg: str) -> None:
         """Answers, unless an earlier request on this connection is being answered, and closes."""

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from tesk.server import body, connection, run
 from tests.api.conftest import Running, running
+from tests.servers.process import program
 
 TASK = b'{"executors":[{"image":"alpine","command":["true"]}]}'
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -60,6 +63,7 @@ def status(received: bytes) -> int:
         b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
         b"POST /v1/tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n",
+        b"CONNECT /v1/tasks HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET,
     ],
 )
 def test_what_is_not_http_is_400_in_json(server: Running, sent: bytes) -> None:
@@ -190,3 +194,60 @@ def test_an_upgrade_to_a_websocket_is_not_followed(server: Running) -> None:
     with connected(server) as opened:
         opened.sendall(sent)
         assert status(opened.recv(65_536)) == 200
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+"""What clients send that would rather speak HTTP/2 (Java's HttpClient, curl --http2)."""
+
+
+def codes(received: bytes) -> list[int]:
+    """The status of each answer; None of their bodies has the words."""
+    return [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def in_segments(server: Running, *segments: bytes) -> bytes:
+    with connected(server) as opened:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for segment in segments:
+            opened.sendall(segment)
+            time.sleep(0.05)
+        return until_closed(opened)
+
+
+@pytest.mark.parametrize("cut", [None, 10, 60, 100, 190, -len(TASK) - 3, -len(TASK), -20])
+def test_a_create_that_offers_http_2_is_served_with_its_body(server: Running, cut: int | None) -> None:
+    sent = post(len(TASK), TASK, H2C)
+    segments = [sent] if cut is None else [sent[:cut], sent[cut:]]
+    received = in_segments(server, *segments, LAST)
+    assert codes(received) == [200, 200], received
+    assert b'{"id":"' in received
+
+
+def test_a_chunked_create_that_offers_http_2_is_served_with_its_body(server: Running) -> None:
+    head = b"POST /v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + H2C
+    sent = head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n%b\r\n" % TASK[:5]
+    rest = b"%x\r\n%b\r\n0\r\n\r\n" % (len(TASK) - 5, TASK[5:])
+    for segments in ([sent + rest + LAST], [sent, rest + LAST]):
+        received = in_segments(server, *segments)
+        assert codes(received) == [200, 200]
+        assert b'{"id":"' in received
+
+
+def test_a_body_is_never_taken_for_a_request(server: Running) -> None:
+    for segments in ([post(len(GET), GET, H2C)], [post(len(GET), b"", H2C), GET]):
+        assert codes(in_segments(server, *segments, LAST)) == [400, 200]
+
+
+def test_pipelined_requests_that_offer_http_2_are_all_answered(server: Running) -> None:
+    offering = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + H2C + b"\r\n"
+    received = exchange(server, offering * 100 + GET + post(len(TASK), TASK, H2C) + LAST)
+    assert codes(received) == [200] * 103
+
+
+def test_curl_may_offer_http_2(server: Running) -> None:
+    posting = ["-sS", "--http2", "-H", "Content-Type: application/json", "--data-binary", TASK.decode()]
+    url = f"{server.url}/v1/tasks"
+    command = [program("curl"), *posting, url, "--next", "-sS", "--http2", url]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert done.stdout.startswith(b'{"id":"')
+    assert b'"tasks":[' in done.stdout
