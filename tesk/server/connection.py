@@ -9,6 +9,9 @@ httptools takes what follows such a head for another protocol. So the head is pa
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +22,8 @@ from tesk.server.exchange import ANSWER, Refusal
 
 HEAD_LIMIT_S: Final = 20.0
 """Time in which a request's line and headers must have arrived, counted from the connection or their first byte."""
+UNREAD_LIMIT_S: Final = 30.0
+"""Time in which a client must have taken some of an answer that waits for it, and up to twice that."""
 HEAD_BYTES: Final = 64 * 1024
 """Largest request line and headers together."""
 
@@ -37,6 +42,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._since = self.loop.time()
+        self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,15 +106,25 @@ class Connection(HttpToolsProtocol):
 
     def _look(self) -> None:
         """Ends a connection whose client is too slow, or has had nothing to ask for long."""
+        unread, before = _unread_bytes(self.transport), self._unread
+        self._unread = unread
+        if unread and unread == before:
+            self.transport.abort()
+        elif unread or self.transport.is_closing():
+            self._since = self.loop.time()
+            self._watch(UNREAD_LIMIT_S)
+        else:
+            self._look_at_idle()
+
+    def _look_at_idle(self) -> None:
         limit = HEAD_LIMIT_S if self._in_head else self.timeout_keep_alive
         left = self._since + limit - self.loop.time()
         busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or left > 0:
-            self._watch(limit if busy else left)
-        elif self._in_head:
-            self._refuse(408, f"no complete request arrived within {limit:.0f} s")
-        else:
+        if not busy and left <= 0:
+            if self._in_head:
+                self._refuse(408, f"no complete request arrived within {limit:.0f} s")
             self.transport.close()
+        self._watch(min(limit if busy or left <= 0 else left, UNREAD_LIMIT_S))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():  # the head comes again
@@ -156,3 +172,15 @@ class Connection(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """How much of the answers is still to go, where not even the kernel has taken all of them.
+
+    What waits in the kernel counts then, since it takes more only once much of that is gone. Source: tcp(7), SIOCOUTQ.
+    """
+    waiting = transport.get_write_buffer_size()
+    if not waiting:
+        return 0
+    sending = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    return waiting + int.from_bytes(sending, sys.byteorder)

@@ -108,6 +108,10 @@ class Running:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server did not stop"
 
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.server_state.connections)
+
     def log_lines(self) -> list[dict[str, Any]]:
         """What the server has logged; complete only after `stop`."""
         return [msgspec.json.decode(line) for line in self.log_stream.getvalue().splitlines()]

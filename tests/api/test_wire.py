@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tesk.server import body, connection, run
 from tests.api.conftest import Running, running
+from tests.servers.cluster import until
 from tests.servers.process import program
 
 TASK = b'{"executors":[{"image":"alpine","command":["true"]}]}'
@@ -251,3 +253,42 @@ def test_curl_may_offer_http_2(server: Running) -> None:
     done = subprocess.run(command, capture_output=True, timeout=60, check=True)
     assert done.stdout.startswith(b'{"id":"')
     assert b'"tasks":[' in done.stdout
+
+
+@pytest.fixture
+def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A server whose page of tasks is far larger than what sockets hold, and which has little patience."""
+    monkeypatch.setattr(connection, "UNREAD_LIMIT_S", 1.0)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.3)
+    command = ["sh", "-c", "x" * 4_000_000]
+    with running(tmp_path) as server:
+        for _ in range(4):
+            created = httpx.post(f"{server.url}/v1/tasks", json={"executors": [{"image": "a", "command": command}]})
+            assert created.status_code == 200, created.text
+        yield server
+
+
+FULL = b"GET /v1/tasks?view=FULL HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [FULL, FULL.replace(b"localhost", b"localhost\r\nConnection: close"), FULL + FULL])
+def test_a_client_that_reads_no_further_is_sent_away(huge: Running, sent: bytes) -> None:
+    """At rest, closing, and with a further answer that waits for the first one to be read."""
+    with connected(huge) as opened:
+        opened.sendall(sent)
+        assert opened.recv(8) == b"HTTP/1.1"
+        until(lambda: huge.connections() == 0, 30, "the end of the connection")
+        assert len(until_closed(opened)) < 16_000_000
+
+
+def test_a_client_that_reads_slowly_gets_all(huge: Running) -> None:
+    with connected(huge) as opened:
+        opened.sendall(FULL + LAST)
+        received, rested = b"", 0
+        while chunk := opened.recv(65_536):
+            received += chunk
+            if len(received) > rested + 500_000:
+                rested = len(received)
+                time.sleep(0.05)
+    assert codes(received) == [200, 200]
+    assert len(received) > 16_000_000
