@@ -13,7 +13,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import msgspec
@@ -30,6 +30,9 @@ from tesk.server.log import Log, start
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import StoreError
+
+if TYPE_CHECKING:
+    from tesk.store.lease import Lease
 
 KEEP_ALIVE_S: Final = 75
 """Time that an idle connection is kept: longer than any client waits between two polls."""
@@ -51,17 +54,17 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
     async with contextlib.AsyncExitStack() as opened:
+        lease = await _take_lease(settings, opened)
         store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
-        await _take_lease(settings, opened)
         engine = open_engine(settings)
         dispatcher = Dispatcher(store, engine, settings)
         opened.push_async_callback(dispatcher.stop)
         app = create_app(settings, store, dispatcher, parameters=engine.backend_parameters, log=log)
         server = Server(app, url(listener))
         await dispatcher.start()
-        await server.serve(sockets=[listener])
+        await _serve_while_kept(server, listener, lease)
 
 
 class Server(uvicorn.Server):
@@ -91,6 +94,10 @@ class Server(uvicorn.Server):
         gc.set_threshold(GARBAGE)
         print(f"server: {self._address}", flush=True)
 
+    def end_at_once(self, _: object = None) -> None:
+        """Ends without waiting for requests under way."""
+        self.should_exit = self.force_exit = True
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
@@ -103,12 +110,27 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-async def _take_lease(settings: Settings, opened: contextlib.AsyncExitStack) -> None:
+async def _take_lease(settings: Settings, opened: contextlib.AsyncExitStack) -> "Lease | None":
     """Keeps a second server from a PostgreSQL database; SQLite's store does so itself."""
-    if settings.database_url.startswith("postgres"):
-        from tesk.store import lease
+    if not settings.database_url.startswith("postgres"):
+        return None
+    from tesk.store.lease import take
 
-        opened.push_async_callback((await lease.take(settings.database_url)).close)
+    lease = await take(settings.database_url)
+    opened.push_async_callback(lease.close)
+    return lease
+
+
+async def _serve_while_kept(server: Server, listener: socket.socket, lease: "Lease | None") -> None:
+    """Serves until a signal. Raises StoreError as soon as another server has the database."""
+    keeping = None if lease is None else asyncio.create_task(lease.keep())
+    if keeping is not None:
+        keeping.add_done_callback(server.end_at_once)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        if keeping is not None and not keeping.cancel():
+            keeping.result()
 
 
 def _database(settings: Settings) -> str:

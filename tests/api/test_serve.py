@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from tesk.server.listen import CannotListen, at, listen, url
+from tesk.store.lease import NUMBER
+from tests.servers.cluster import until
 from tests.servers.postgres import Postgres
 
 SERVE = """
@@ -150,6 +152,43 @@ def test_a_postgresql_database_has_one_server(tmp_path: Path, postgres_server: P
     with started(arguments(tmp_path / "two", settings)) as process:
         here = address(process)
         assert len(httpx.get(f"{here}/v1/tasks", timeout=30).json()["tasks"]) == 1
+
+
+LEASE = "pg_stat_activity WHERE application_name = 'tesk lease' AND datname = current_database()"
+LOCKED = f"""SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+WHERE datname = current_database() AND locktype = 'advisory' AND objid = {NUMBER & 0xFFFFFFFF} AND granted = """
+
+
+def test_a_server_whose_lease_was_cut_takes_it_again(tmp_path: Path, postgres_server: Postgres) -> None:
+    database = postgres_server.new_database()
+    with started(arguments(tmp_path / "one", {"database_url": database})) as process:
+        here = address(process)
+        first = postgres_server.psql(f"SELECT pid FROM {LEASE}", database)
+        assert postgres_server.psql(f"SELECT pg_terminate_backend({first})", database) == "t"
+        another = f"SELECT count(*) FROM {LEASE} AND pid <> {first} AND state = 'idle'"
+        until(lambda: postgres_server.psql(another, database) == "1", 30, "another lease")
+        assert "served by another tesk" in cannot_start(arguments(tmp_path / "two", {"database_url": database}))
+        assert httpx.get(f"{here}/v1/tasks", timeout=30).status_code == 200
+
+
+def test_a_server_whose_database_another_has_taken_ends(tmp_path: Path, postgres_server: Postgres) -> None:
+    database = postgres_server.new_database()
+    with started(arguments(tmp_path, {"database_url": database})) as process:
+        address(process)
+        with postgres_server.holding(f"SELECT pg_advisory_lock({NUMBER})", database):
+            until(lambda: postgres_server.psql(f"{LOCKED} false", database) == "1", 30, "the other one waits")
+            postgres_server.psql(f"SELECT pg_terminate_backend(pid) FROM {LEASE}", database)
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "was taken by another tesk" in errors.splitlines()[-1]
+
+
+def test_a_refused_server_leaves_the_tables_alone(tmp_path: Path, postgres_server: Postgres) -> None:
+    database = postgres_server.new_database()
+    with postgres_server.holding(f"SELECT pg_advisory_lock({NUMBER})", database):
+        until(lambda: postgres_server.psql(f"{LOCKED} true", database) == "1", 30, "the other one's lock")
+        assert "served by another tesk" in cannot_start(arguments(tmp_path, {"database_url": database}))
+    assert postgres_server.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", database) == "0"
 
 
 def test_a_data_folder_may_have_any_name(tmp_path: Path) -> None:

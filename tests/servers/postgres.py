@@ -46,6 +46,19 @@ class Postgres(NamedTuple):
         command = [_binary("psql"), url or self.url(), "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
+    @contextlib.contextmanager
+    def holding(self, sql: str, url: str) -> Iterator[None]:
+        """A transaction that begins with the statement and ends with this context manager."""
+        command = [_binary("psql"), url, "-qAtX", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as holder:
+            assert holder.stdin is not None
+            holder.stdin.write(f"BEGIN; {sql};\n")
+            holder.stdin.flush()
+            try:
+                yield
+            finally:
+                holder.kill()
+
 
 @contextlib.contextmanager
 def postgres(
