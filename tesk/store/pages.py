@@ -44,6 +44,8 @@ SPARE: Final = 2
 is left at the page's end, and a further statement costs more than the list of those that it does not come to."""
 DOUBTED: Final = 32
 """Candidates that are looked up at first where all that is known of their names is how they start."""
+TERMS_AT_ONCE: Final = 30
+"""Terms in one statement, two of them with alternatives: SQLite joins at most 64 tables."""
 MISSES: Final = 24
 """Candidates that turn out to have another name before names are searched for themselves."""
 
@@ -139,9 +141,7 @@ async def _candidates(
     """Ordinals, greatest first, in `limit` spans up to `number`, of which the first `held` places count; the number of
     the span from which to go on, or -1."""
     terms = terms_of(filters.state, filters.name_prefix if narrower is None else None, filters.tags)
-    rows = await run(summaries(filters.owner, terms, number, limit, dialect)) if terms else []
-    bitmaps = {row[0]: common(row[1:], terms) for row in rows}
-    following = rows[-1][0] - 1 if len(rows) == limit else -1
+    bitmaps, following = await _summarised(filters.owner, terms, number, limit, dialect, run)
     if narrower is not None:
         named = await run(names(filters.owner, narrower, number, spans.SIZE + 1, dialect))
         if len(named) > spans.SIZE:  # the last span may have more
@@ -155,3 +155,18 @@ async def _candidates(
         bitmaps[number] &= (1 << held) - 1
     ordinals = (span * spans.SIZE + position for span, bits in bitmaps.items() for position in positions(bits))
     return ordinals, following
+
+
+async def _summarised(
+    owner: int, terms: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect, run: Reader
+) -> tuple[dict[int, int], int]:
+    """What has one of each tuple of terms, by span, newest first; the number of the span from which to go on, or -1."""
+    bitmaps, following = dict[int, int](), -1
+    for begin in range(0, len(terms), TERMS_AT_ONCE):
+        some = terms[begin : begin + TERMS_AT_ONCE]
+        rows = await run(summaries(owner, some, number, limit, dialect))
+        if len(rows) == limit:
+            following = max(following, rows[-1][0] - 1)
+        found = {row[0]: common(row[1:], some) for row in rows}
+        bitmaps = {span: bits & bitmaps.get(span, 0) for span, bits in found.items()} if begin else found
+    return {span: bits for span, bits in bitmaps.items() if span > following}, following

@@ -73,7 +73,7 @@ class Kept(NamedTuple):
     tags: dict[str, str]
 
 
-@pytest.fixture(params=["by indexes", "by summaries"])
+@pytest.fixture(params=["by indexes", "by summaries", "by summaries of one term each"])
 def summarised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both ways of filters, with few tasks: spans are short, and what is rare is not taken as such."""
     if request.param == "by indexes":
@@ -83,6 +83,7 @@ def summarised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pages, "FIRST_SPANS", 2)
     monkeypatch.setattr(pages, "LEAST_LOOKED_UP", 2)
     monkeypatch.setattr(pages, "MISSES", 1)
+    monkeypatch.setattr(pages, "TERMS_AT_ONCE", 1 if request.param.endswith("each") else 30)
     monkeypatch.setattr(spans, "STARTS", (1,))
     monkeypatch.setattr(spans, "SIZE", 5)
     monkeypatch.setattr(summariser, "LEAST", 2)
@@ -139,6 +140,19 @@ async def test_a_filtered_page_in_each_view_has_the_same_tasks(store: Store, kep
             query = Query(7, view, None, state, prefix, tags, None)
             page = await store.page(query)
             assert [(each.id, each.state) for each in page] == expected(kept, query), query
+
+
+async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    tags = {f"k{n}": "v" for n in range(256)}
+    others = {**tags, "k255": "w"}
+    new = [NewTask(basic=b"{}", tags=others if n % 2 else tags) for n in range(2 * queries.RARE)]
+    ids = [await store.create(each) for each in new]
+    await store.summarise()
+    for number in (63, 64, 256):
+        page = await store.page(Query(10, tags=tuple(list(tags.items())[:number])))
+        wanted = ids[-2::-2] if number == 256 else ids[::-1]
+        assert [task.id for task in page] == wanted[:10]
 
 
 @given(prefix=st.text(max_size=3), rest=st.text(max_size=3), other=st.text(max_size=4))
