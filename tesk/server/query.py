@@ -7,6 +7,7 @@ number and the id after which the page begins, so it holds while tasks are added
 import base64
 import binascii
 import re
+from itertools import zip_longest
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -106,10 +107,9 @@ def _token(given: dict[str, str]) -> TaskId | None:
 def _tags(pairs: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     keys = [value for key, value in pairs if key == "tag_key"]
     values = [value for key, value in pairs if key == "tag_value"]
-    if len(values) > len(keys):
+    if any(values[len(keys) :]):
         raise Refusal(400, f"{len(values)} values for {len(keys)} tag_key; they are paired in order", "tag_value")
-    values += [""] * (len(keys) - len(values))
-    tags = tuple(dict.fromkeys(zip(keys, values, strict=True)))
+    tags = tuple(dict.fromkeys((key, value) for key, value in zip_longest(keys, values, fillvalue="") if key or value))
     if len(tags) > MOST_TAGS:
         raise Refusal(400, f"at most {MOST_TAGS} different tags can be asked for at once", "tag_key")
     return tags

@@ -159,6 +159,12 @@ TAGS: list[dict[str, str]] = [
         ("tag_key=foo&tag_value=bar&state=QUEUED", [0, 3]),
         ("tag_key=foo&tag_value=bar&state=COMPLETE", []),
         ("tag_key=foo&name_prefix=t3", [3]),
+        # what is empty is not given, as in forms
+        ("tag_key=&tag_value=", [0, 1, 2, 3, 4]),
+        ("tag_value=", [0, 1, 2, 3, 4]),
+        ("tag_key=foo&tag_key=", [0, 1, 2, 3]),
+        ("tag_key=&tag_value=&tag_key=foo&tag_value=bar", [0, 3]),
+        ("tag_key=foo&tag_value=bar&tag_value=", [0, 3]),
     ],
 )
 def test_filters_by_tags_as_the_specification_tells(own: Running, query: str, expected: list[int]) -> None:
