@@ -240,11 +240,15 @@ class PostgresqlStore:
 
     async def _store(self, creates: Sequence[Asked]) -> None:
         try:
-            await self._insert([create.question.rows for create in creates])
+            async with self._pool.acquire() as connection:
+                creates = [create for create in creates if not create.answer.done()]
+                if creates:
+                    await insert(connection, [create.question.rows for create in creates])
         except asyncpg.PostgresError as error:
             if _is_refusal(error):
                 for create in creates:
-                    give(create, await self._store_alone(create.question))
+                    if not create.answer.done():
+                        give(create, await self._store_alone(create.question))
                 return
             fail(creates, cannot_use(self._location, error))
         except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the writer goes on
@@ -278,12 +282,12 @@ _ADVANCE: Final = {
 }
 
 
-async def insert(pool: Pool, new: Sequence[NewRows]) -> None:
+async def insert(connection: Any, new: Sequence[NewRows]) -> None:
     """Adds tasks, all or none."""
     tasks = zip(*(each.task for each in new), strict=True)
     contents = [each.content for each in new if each.content is not None]
     tags = [tag for each in new for tag in each.tags]
-    await pool.execute(INSERT, *map(list, tasks), *_columns(contents, 2), *_columns(tags, 4))
+    await connection.execute(INSERT, *map(list, tasks), *_columns(contents, 2), *_columns(tags, 4))
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

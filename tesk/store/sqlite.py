@@ -192,7 +192,8 @@ class SqliteStore:
         database = self._writer
         try:
             database.execute("BEGIN IMMEDIATE")
-            insert(database, [write.arguments[0] for write in batch if write.kind == "create"])
+            wanted = [write for write in batch if write.kind == "create" and not write.answer.done()]
+            insert(database, [write.arguments[0] for write in wanted])
             answers = [_CHANGES[write.kind](database, *write.arguments) for write in batch]
             database.execute("COMMIT")
         except BaseException as error:

@@ -1,13 +1,17 @@
 """What the store promises to the rest of tesk, on both databases."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
-from tesk.store import open_store
+from tesk.store import open_store, postgresql
 from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.store.identifiers import show
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
@@ -237,3 +241,37 @@ async def test_a_closed_store_says_so(store: Store) -> None:
 
 async def test_an_id_of_the_greatest_number_is_unknown_too(store: Store) -> None:
     assert await store.get(show(2**63 - 1), "MINIMAL") is None
+
+
+@contextlib.asynccontextmanager
+async def stalled(database_url: str) -> AsyncIterator[None]:
+    """Meanwhile no write goes on."""
+    if database_url.startswith("sqlite"):
+        database = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.close()
+    else:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("BEGIN; LOCK TABLE task IN ACCESS EXCLUSIVE MODE")
+        yield
+        await connection.close()
+
+
+async def test_a_create_that_was_given_up_while_it_waited_is_not_stored(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "WRITERS", 1)
+    store = open_store(database_url, log_tail_bytes=LOG_TAIL_BYTES)
+    await store.open()
+    async with stalled(database_url):
+        first = asyncio.create_task(store.create(NewTask(basic=BASIC)))
+        await asyncio.sleep(0.2)
+        given_up = [asyncio.create_task(store.create(NewTask(basic=BASIC))) for _ in range(3)]
+        await asyncio.sleep(0)
+        for each in given_up:
+            each.cancel()
+        await asyncio.wait(given_up)
+    stored = [await first, await store.create(NewTask(basic=BASIC))]
+    assert [task.id for task in await store.page(Query(10))] == stored[::-1]
+    await store.close()
