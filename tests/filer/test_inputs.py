@@ -145,7 +145,7 @@ def test_fifos_and_loops_of_a_shared_folder_are_left_out(places: Places) -> None
         ("file:a", "not an absolute path"),
         ("gopher://h/a", "unsupported URL scheme 'gopher'"),
         ("relative/path", "unsupported URL scheme ''"),
-        ("s3:///key", "not an S3 URL"),
+        ("s3:///key", "names no bucket"),
         ("s3://bucket/a/../b", "empty component, '.', '..'"),
         ("s3://bucket/a//b", "empty component"),
         ("http://[bad/x", "not a URL"),

@@ -21,6 +21,7 @@ from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.azure import WORDS, Access, Identity, access_of, account_in, query
+from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.http import HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
 from tesk.filer.schemes.objects import checked_key, entries_of
@@ -30,6 +31,8 @@ PAGE: Final = 5000
 WHOLE: Final = 8 * 1024 * 1024
 MAX_BLOCKS: Final = 50_000
 _FOLDER: Final = "x-ms-meta-hdi_isfolder"
+_OWN_CONTAINERS: Final = frozenset({"$root", "$web", "$logs"})
+_CHOICES: Final = frozenset({"snapshot", "versionid"})
 
 
 class Blob(NamedTuple):
@@ -56,8 +59,7 @@ def split(url: str) -> Blob:
         rest, _, asked = rest.partition("#")[0].partition("?")
         container, _, key = (unquote(part, errors="surrogateescape") for part in rest.partition("/")[2].partition("/"))
         account, host = account_in(url)
-    if not container or "@" in container or "/" in container:
-        raise TransferError("not a URL of a blob", "such a URL is az://container/key")
+    checked_bucket(container, "az://container/key", _OWN_CONTAINERS)
     return Blob(account, host, container, checked_key(key, "Azure's blob store"), asked)
 
 
@@ -100,9 +102,10 @@ class AzScheme(HttpScheme):
             raise
 
     def _api(self, blob: Blob, key: str, **parameters: str) -> str:
-        """The URL of a request; the query that the user gave without a signature chooses a snapshot or version."""
+        """The URL of a request; a query without a signature chooses a snapshot or version, and nothing else."""
         access: Access = self._asking.access
-        more = [blob.query] if blob.query and "sig=" not in blob.query else []
+        chosen = [] if "sig=" in blob.query else blob.query.split("&")
+        more = [pair for pair in chosen if pair.partition("=")[0].lower() in _CHOICES]
         asked = "&".join(filter(None, [urlencode(parameters), query(access, blob.container), *more]))
         path = f"/{blob.container}/{quote(key)}" if key else f"/{blob.container}"
         return f"{access.endpoint}{path}" + (f"?{asked}" if asked else "")

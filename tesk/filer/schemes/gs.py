@@ -17,6 +17,7 @@ from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
 from tesk.filer.schemes.http import HttpScheme
 from tesk.filer.schemes.objects import checked_key, entries_of
@@ -29,9 +30,7 @@ WHOLE: Final = 8 * 1024 * 1024
 def split(url: str) -> tuple[str, str]:
     """The bucket and the key of a `gs:` URL. Raises TransferError."""
     bucket, _, key = url.partition("://")[2].partition("/")
-    if not bucket or "@" in bucket:
-        raise TransferError("not a Google Cloud Storage URL", "such a URL is gs://bucket/key")
-    return bucket, checked_key(key, "Google Cloud Storage")
+    return checked_bucket(bucket, "gs://bucket/key"), checked_key(key, "Google Cloud Storage")
 
 
 class GsScheme(HttpScheme):

@@ -26,6 +26,7 @@ from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.aws import WORDS, Location, location_of
+from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.streams import Sink, Source
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ _BARE: Final = re.compile(r"[\x00-\x1f\x7f]")
 def split(url: str) -> tuple[str, str]:
     """The bucket and the key of an `s3:` URL. Raises TransferError."""
     bucket, _, key = url.partition("://")[2].partition("/")
-    if not bucket or "@" in bucket:
-        raise TransferError("not an S3 URL", "an S3 URL is s3://bucket/key")
+    checked_bucket(bucket, "s3://bucket/key")
     key = key.rstrip("/")
     try:
         key.encode()
