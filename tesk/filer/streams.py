@@ -143,10 +143,17 @@ class Source:
         self.position = 0
         self._meter = meter
 
-    def read(self, n_bytes: int = -1) -> bytes:
-        """Up to `n_bytes` more; all that is left when negative; empty at the end. Raises Stopped, TransferError."""
-        left = self.size - self.position
-        wanted = left if n_bytes < 0 else min(n_bytes, left)
+    def block(self, n_bytes: int) -> bytes:
+        """The next `n_bytes`, or all that is left; never less. Raises Stopped, TransferError."""
+        wanted = min(n_bytes, self.size - self.position)
+        data = self.read(wanted)
+        while len(data) < wanted:
+            data += self.read(wanted - len(data))
+        return data
+
+    def read(self, n_bytes: int) -> bytes:
+        """Up to `n_bytes` more; empty at the end. Raises Stopped, TransferError."""
+        wanted = min(n_bytes, self.size - self.position)
         data = os.read(self.fd, wanted) if wanted else b""
         if wanted and not data:
             raise TransferError("the file became shorter while it was read", "check what still writes to it")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from tesk.filer.errors import TransferError
+from tesk.filer.memory import Memory
 from tesk.filer.plan import FilerSettings
 from tesk.filer.reach import Reach
 from tesk.filer.streams import Meter, Sink, Source
@@ -58,6 +59,7 @@ class Context(NamedTuple):
     meter: Meter
     warn: Callable[[str], None]
     reach: Reach = Reach()
+    memory: Memory = Memory()
 
 
 class Scheme(Protocol):

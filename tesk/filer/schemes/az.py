@@ -70,6 +70,7 @@ class AzScheme(HttpScheme):
         super().__init__(context, lambda _: self._identity.headers(self._asking.access))
         self._credentials = Credentials(context.settings.credentials)
         self._identity = Identity()
+        self._memory = context.memory
         self._accesses: dict[str, Access] = {}
         self._asking = threading.local()
 
@@ -167,8 +168,8 @@ class AzScheme(HttpScheme):
             if not blob.key or url.partition("?")[0].endswith("/"):
                 raise TransferError("names a container or a directory, not a blob", "such a URL is az://container/key")
             if source.size <= WHOLE:
-                data = source.read()
-                self._put(self._api(blob, blob.key), data, {"x-ms-blob-type": "BlockBlob"})
+                with self._memory.lend(source.size):
+                    self._put(self._api(blob, blob.key), source.block(WHOLE), {"x-ms-blob-type": "BlockBlob"})
                 return
             self._put_blocks(source, blob)
 
@@ -178,10 +179,12 @@ class AzScheme(HttpScheme):
         upload = os.urandom(8).hex()
         names: list[str] = []
         while source.position < source.size:
-            data = _block(source, size)
-            whole.update(data)
             names.append(base64.b64encode(f"{upload}-{len(names):06}".encode()).decode())
-            self._put(self._api(blob, blob.key, comp="block", blockid=names[-1]), data, {})
+            with self._memory.lend(size):
+                data = source.block(size)
+                whole.update(data)
+                self._put(self._api(blob, blob.key, comp="block", blockid=names[-1]), data, {})
+                del data
         listed = "".join(f"<Latest>{name}</Latest>" for name in names)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         kept = {"x-ms-blob-content-md5": base64.b64encode(whole.digest()).decode()}
@@ -209,13 +212,6 @@ class AzScheme(HttpScheme):
         if code == "PublicAccessNotPermitted":
             failure.answer = f"access denied ({response.status} {code}) by {target.peer}"
         return failure
-
-
-def _block(source: Source, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size and (more := source.read(size - len(data))):
-        data += more
-    return bytes(data)
 
 
 def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:

@@ -37,7 +37,8 @@ WHOLE: Final = 4 * 1024 * 1024
 MAX_PARTS: Final = 9_000
 CHUNK: Final = 256 * 1024
 PARTS_AT_ONCE: Final = 3
-LARGE_AT_ONCE: Final = 2
+SLOWEST_BYTES_PER_S: Final = 50_000
+"""An upload that is slower than that for each of its parts counts as stalled."""
 _STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
 _CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
 _HOST: Final = re.compile(r"performing \w+ (https?://[^/\s?]+)")
@@ -89,18 +90,21 @@ class S3Scheme:
         self._credentials = Credentials(context.settings.credentials)
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
-        self._large = threading.Semaphore(LARGE_AT_ONCE)
+        self._memory = context.memory
 
-    def _store(self, url: str, bucket: str) -> tuple[S3Store, Location]:
-        """One for each bucket and each table of the credentials."""
+    def _store(self, url: str, bucket: str, longest_s: int = 0) -> tuple[S3Store, Location]:
+        """One for each bucket and each table of the credentials; `longest_s` is what a request's body may take.
+
+        obstore's time limit for an answer begins with the request, so an upload's has to hold its body as well.
+        """
         entry = self._credentials.of(url, WORDS)
-        key = f"{entry.prefix} {bucket}"
+        key = f"{entry.prefix} {bucket} {longest_s}"
         with self._lock:
             if key not in self._stores:
                 location = location_of(entry=entry)
                 self._check_reach(location)
                 self._stores[key] = (
-                    _open(bucket, location, self._settings.retries, self._settings.timeout_s),
+                    _open(bucket, location, self._settings.retries, self._settings.timeout_s, longest_s),
                     location,
                 )
             return self._stores[key]
@@ -185,20 +189,15 @@ class S3Scheme:
         bucket, key = split(url)
         if not key:
             raise TransferError("names a bucket, not a key", "an S3 URL of a file is s3://bucket/key")
-        store, location = self._store(url, bucket)
+        part, at_once = cut(source.size, self._memory.total)
+        store, location = self._store(url, bucket, math.ceil(part / SLOWEST_BYTES_PER_S))
         try:
-            if source.size <= WHOLE:
-                obstore.put(store, key, source.read() if source.size else b"", use_multipart=False)
-                return
-            part = max(PART, math.ceil(source.size / MAX_PARTS))
-            with self._large:
+            with self._memory.lend(min(source.size, part * at_once)):
+                if source.size <= WHOLE:
+                    obstore.put(store, key, source.block(WHOLE), use_multipart=False)
+                    return
                 obstore.put(
-                    store,
-                    key,
-                    _parts(source, part),
-                    chunk_size=part,
-                    max_concurrency=PARTS_AT_ONCE,
-                    use_multipart=True,
+                    store, key, _parts(source, part), chunk_size=part, max_concurrency=at_once, use_multipart=True
                 )
         except (Stopped, TransferError):
             raise
@@ -240,21 +239,34 @@ def _is_encrypted(store: S3Store, key: str) -> bool:
     return answer.status != 200 or bool(by_key) or "kms" in (answer.getheader("x-amz-server-side-encryption") or "")
 
 
+def cut(size: int, memory: int) -> tuple[int, int]:
+    """The size of the parts that a file of `size` bytes goes out in, and how many at once; all of these are held."""
+    if size <= WHOLE:
+        return WHOLE, 1
+    part = max(PART, math.ceil(size / MAX_PARTS))
+    return part, max(1, min(PARTS_AT_ONCE, memory // part))
+
+
 def _parts(source: Source, size: int) -> Iterator[bytes]:
     while block := source.read(min(size, 1024 * 1024)):
         yield block
 
 
-def _open(bucket: str, location: Location, retries: int, timeout_s: float) -> S3Store:
+def _open(bucket: str, location: Location, retries: int, timeout_s: float, longest_s: int) -> S3Store:
     options: dict[str, Any] = dict(location.options)
+    answer_s = timeout_s + longest_s
     client: dict[str, Any] = {
         "timeout": "365d",
-        "read_timeout": timedelta(seconds=timeout_s),
+        "read_timeout": timedelta(seconds=answer_s),
         "connect_timeout": timedelta(seconds=min(timeout_s, 30)),
         "allow_http": location.endpoint.startswith("http:"),
     }
     backoff = {"init_backoff": timedelta(milliseconds=250), "max_backoff": timedelta(seconds=30), "base": 2}
-    retry: dict[str, Any] = {"max_retries": retries, "retry_timeout": timedelta(minutes=15), "backoff": backoff}
+    retry: dict[str, Any] = {
+        "max_retries": retries,
+        "retry_timeout": timedelta(seconds=900 + 2 * answer_s),
+        "backoff": backoff,
+    }
     try:
         return S3Store(bucket, client_options=client, retry_config=retry, **options)  # type: ignore[arg-type]
     except Exception as error:
