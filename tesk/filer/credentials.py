@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tesk.filer.errors import TransferError, redact
 
+_USUAL_PORTS: Final = {"http": ":80", "https": ":443", "ftp": ":21", "ftps": ":990", "sftp": ":22"}
 _ENDS: Final = ("", "/", "?", "#")
 
 
@@ -91,12 +92,12 @@ def matches(prefix: str, url: str) -> bool:
 
 
 def plain(url: str) -> str:
-    """The URL as it is compared: scheme and host in small letters, without user and password."""
+    """The URL as it is compared: scheme and host in small letters, without user, password and the usual port."""
     scheme, colon, rest = url.partition("://")
     if not colon:
         return url
     end = min((at for at in (rest.find(c) for c in "/?#") if at >= 0), default=len(rest))
-    host = rest[:end].rpartition("@")[2].lower()
+    host = rest[:end].rpartition("@")[2].lower().removesuffix(_USUAL_PORTS.get(scheme.lower(), ":"))
     return f"{scheme.lower()}://{host}{rest[end:]}"
 
 

@@ -10,7 +10,13 @@ import re
 from typing import Final
 
 _AUTHORITY: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+_SECRET: Final = re.compile(
+    r"^((?:s3|gs|az)://(?=[^/?#@]*:)|[a-z][a-z0-9+.-]*://(?!\[)[^/?#@]*:(?![0-9]*[/?#]))[^/?#@]*[/?#].*@",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A user and what follows the colon where that is no port: a secret whose `/`, `?` or `#` was not escaped."""
 _QUERY: Final = re.compile(r"^(https?://[^?#]*)[?#].*$", re.IGNORECASE | re.DOTALL)
+NO_HOST: Final = "check the URL: in a user or password, / ? # and @ are written %2F %3F %23 and %40"
 
 
 class Stopped(Exception):
@@ -56,7 +62,11 @@ class Damaged(TransferError):
 
 def redact(url: str) -> str:
     """The URL as it may be shown: `ftp://me:secret@host/a` is `ftp://host/a`, `http://host/a?key=1` is `http://host/a?…`."""
-    return _QUERY.sub(r"\1?…", _AUTHORITY.sub(r"\1", printable(url)))
+    return _QUERY.sub(r"\1?…", _AUTHORITY.sub(r"\1", _SECRET.sub(_scheme, printable(url))))
+
+
+def _scheme(match: re.Match[str]) -> str:
+    return match.group().partition("://")[0] + "://"
 
 
 def printable(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.credentials import NOTHING
+from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes.az import Blob, read_page, split
 from tesk.filer.schemes.azure import access_of, sign
@@ -110,6 +110,40 @@ def test_the_environment_is_for_its_own_account_only() -> None:
     assert (own.account, own.endpoint, own.key) == (ACCOUNT, "http://h", base64.b64decode(KEY))
     other = access_of("other", "other.blob.example", NOTHING, env)
     assert (other.endpoint, other.key, other.sas) == ("https://other.blob.example", b"", "")
+
+
+def test_the_connection_string_of_a_table_comes_before_the_environment(root: Path) -> None:
+    text = f"AccountName=b;AccountKey={base64.b64encode(b'of b').decode()};BlobEndpoint=http://b"
+    env = {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": KEY, "AZURE_STORAGE_ENDPOINT": "http://a"}
+    entry = Entry("az://lab", root, {"connection_string": text})
+    for account, host in (("", ""), ("b", "b.blob.example")):
+        access = access_of(account, host, entry, env)
+        assert (access.account, access.endpoint, access.key) == ("b", "http://b", b"of b")
+
+
+def test_the_usual_port_in_a_blobs_url_changes_nothing(root: Path, azure: Azure) -> None:
+    held = azure.make("usual-port")
+    write(held, {"f": b"x"})
+    told = settle(root, f"{BLOBS}/usual-port/", endpoint=azure.endpoint, account_key=KEY)
+    report = fetch(root, Input("/f", url=f"{BLOBS}:443/usual-port/f"), credentials=told)
+    assert report.ok, report.failure
+
+
+def test_a_directory_whose_first_page_is_empty_is_found(root: Path) -> None:
+    first = b"<EnumerationResults><Blobs/><NextMarker>more</NextMarker></EnumerationResults>"
+    then = first.replace(b"<Blobs/>", b"<Blobs><Blob><Name>d/f</Name></Blob></Blobs>").replace(b"more", b"")
+
+    def script(connection: socket.socket, _: int, head: bytes) -> None:
+        if b"comp=list" in head:
+            connection.sendall(answer("200 OK", then if b"marker=more" in head else first))
+        else:
+            connection.sendall(answer("200 OK" if b"/d/f" in head else "404 Not Found"))
+
+    with faulty(script) as server:
+        told = settle(root, BLOBS, endpoint=server.url, anonymous="true")
+        report = fetch(root, Input("/in", url=f"{BLOBS}/lab/d"), credentials=told)
+    assert report.ok, report.failure
+    assert tree(root) == {"in": None, "in/f": b""}
 
 
 Seen = list[tuple[bytes, bytes]]

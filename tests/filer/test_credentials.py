@@ -34,6 +34,11 @@ SECRET = "very-secret-väl/ue"
         ("HTTPS://Data.Org/A", "https://data.org/A/b", True),
         ("https://data.org/A", "https://data.org/a", False),
         ("https://data.org", "http://data.org/a", False),
+        ("https://data.org/", "https://data.org:443/a", True),
+        ("https://data.org:443/", "https://data.org/a", True),
+        ("https://data.org/", "https://data.org:4443/a", False),
+        ("http://data.org/", "http://data.org:443/a", False),
+        ("ftp://data.org/", "ftp://me@data.org:21/a", True),
     ],
 )
 def test_a_prefix_matches_whole_segments_of_the_same_host(prefix: str, url: str, does: bool) -> None:

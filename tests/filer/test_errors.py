@@ -11,6 +11,16 @@ from tesk.filer.retry import delay_s
     [
         ("ftp://me:secret@host/a", "ftp://host/a"),
         ("ftp://me:se@cret@host:21/a@b", "ftp://host:21/a@b"),
+        ("s3://AKIA:abc/def@bucket/key", "s3://bucket/key"),
+        ("s3://AKIA:12/34@bucket/key", "s3://bucket/key"),
+        ("s3://AKIA:abc/d@f#x@bucket/key", "s3://bucket/key"),
+        ("ftp://user:pa/ss@host/x", "ftp://host/x"),
+        ("ftp://user:pa#s?s@host/x", "ftp://host/x"),
+        ("sftp://user:12/34ab@host/x", "sftp://user:12/34ab@host/x"),  # may be a host, a port and a path
+        ("http://user:a/b@host/x?key=1", "http://host/x?…"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+        ("http://host:/a@b", "http://host:/a@b"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
         ("http://token@host/a", "http://host/a"),
         ("http://host/a?X-Amz-Signature=abc", "http://host/a?…"),
         ("https://me:x@host/a?key=1#f", "https://host/a?…"),

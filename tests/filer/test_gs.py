@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tesk.filer.errors import TransferError
+from tesk.filer.schemes.google import Access, Identity
 from tesk.filer.schemes.objects import entries_of
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
@@ -221,3 +222,27 @@ def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int |
             entries_of(keys.items(), "d/")
     else:
         assert {entry.relative: entry.size for entry in entries_of(keys.items(), "d/")} == found
+
+
+def test_two_users_in_one_file_have_a_token_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tesk.filer.schemes.google.grant", lambda source: {"access_token": source["refresh_token"]})
+    identity = Identity()
+    for user in ("one", "other", "one"):
+        source = {**USER, "refresh_token": user, "file": "/stores.toml"}
+        assert identity.headers(Access("", source, ""))["Authorization"] == f"Bearer {user}"
+
+
+def test_a_directory_whose_first_page_is_empty_is_found(root: Path) -> None:
+    def script(connection: socket.socket, _: int, head: bytes) -> None:
+        path = head.split(b" ")[1]
+        if b"prefix=" not in path:
+            connection.sendall(answer("200 OK", b"x") if b"d%2Ff" in path else answer("404 Not Found"))
+        elif b"pageToken=more" in path:
+            connection.sendall(answer("200 OK", b'{"items": [{"name": "d/f", "size": "1"}]}'))
+        else:
+            connection.sendall(answer("200 OK", b'{"nextPageToken": "more"}'))
+
+    with faulty(script) as server:
+        report = fetch(root, Input("/in", url="gs://lab/d"), credentials=settle(root, endpoint=server.url))
+    assert report.ok, report.failure
+    assert tree(root) == {"in": None, "in/f": b"x"}

@@ -20,7 +20,7 @@ from tesk.filer.streams import Meter, Sink, Source
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 
 _AZURE_HOST: Final = re.compile(
-    r"^https://[a-z0-9]{3,24}\.(z\d\d\.)?blob\.(core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)|storage\.azure\.net)/",
+    r"^https://[a-z0-9]{3,24}\.(z\d\d\.)?blob\.(core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)|storage\.azure\.net)(:443)?/",
     re.IGNORECASE,
 )
 

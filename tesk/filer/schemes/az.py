@@ -128,7 +128,7 @@ class AzScheme(HttpScheme):
             raise failure
 
     def _holds(self, url: str) -> bool:
-        return bool(next(self._pages(url, 1)))
+        return any(self._pages(url, 1))  # a page may be empty and not the last
 
     def _pages(self, url: str, size: int) -> Iterator[list[tuple[str, int]]]:
         """Names and sizes of all below `url`; the name of a directory ends with a slash."""

@@ -59,7 +59,9 @@ class Access(NamedTuple):
 def access_of(account: str, host: str, entry: Entry, env: Mapping[str, str] | None = None) -> Access:
     """Access to `account`, or to the configured one where it is ""; `host` is what a URL says. Raises TransferError."""
     env = os.environ if env is None else env
-    text = entry.read("connection_string") or env.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    if text := entry.read("connection_string"):
+        env = {name: value for name, value in env.items() if not name.startswith("AZURE_STORAGE_")}
+    text = text or env.get("AZURE_STORAGE_CONNECTION_STRING", "")
     parts = dict(part.partition("=")[::2] for part in text.strip().split(";") if part)
     named = env.get("AZURE_STORAGE_ACCOUNT_NAME") or env.get("AZURE_STORAGE_ACCOUNT") or parts.get("AccountName", "")
     account = account or entry.values.get("account", "") or named

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from tesk.filer.errors import NotFound, Stopped, TransferError
+from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.reach import Reach
 from tesk.filer.schemes.sockets import from_socket, hang_up
 
@@ -49,8 +49,8 @@ def target_of(url: str) -> Target:
         parts = urlsplit(f"{scheme}://{authority}")
         secure = parts.scheme.lower() == "ftps"
         host, port = parts.hostname or "", parts.port or (990 if secure else 21)
-    except ValueError as error:
-        raise TransferError(f"not a URL ({error})", "check the URL") from None
+    except ValueError:
+        raise TransferError("not a URL: its host or port cannot be read", NO_HOST) from None
     if not host or not slash:
         raise TransferError("not an FTP URL with a host and a path", "check the URL")
     user, password, wire = (

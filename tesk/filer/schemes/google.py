@@ -7,6 +7,7 @@ that stands in for a service account.
 """
 
 import base64
+import hashlib
 import json
 import os
 import time
@@ -87,7 +88,7 @@ class Identity:
         """Raises TransferError."""
         headers = {"x-goog-user-project": access.project} if access.project else {}
         if (source := access.source) is not None:
-            purpose = f"{source['type']} {source.get('file', '')} {source.get('client_email', '')}"
+            purpose = hashlib.sha256(json.dumps(source, sort_keys=True, default=str).encode()).hexdigest()
             token = source["token"] if source["type"] == "token" else self._tokens.of(purpose, lambda: grant(source))
             headers["Authorization"] = f"Bearer {token}"
         return headers

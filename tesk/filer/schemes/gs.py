@@ -93,7 +93,7 @@ class GsScheme(HttpScheme):
             raise
 
     def _holds(self, url: str) -> bool:
-        return bool(next(self._pages(url, 1)))
+        return any(self._pages(url, 1))  # a page may be empty and not the last
 
     def _pages(self, url: str, size: int) -> Iterator[list[dict[str, Any]]]:
         bucket, key = split(url)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from tesk.filer.errors import TransferError
+from tesk.filer.errors import NO_HOST, TransferError
 from tesk.filer.reach import Reach, is_public
 from tesk.filer.schemes.sockets import from_socket, hang_up, send_all
 from tesk.filer.streams import BLOCK, Source
@@ -44,8 +44,8 @@ def target_of(url: str) -> Target:
         secure = parts.scheme.lower() == "https"
         port = parts.port or (443 if secure else 80)
         host = (parts.hostname or "").encode("idna").decode("ascii")
-    except (ValueError, UnicodeError) as error:
-        raise TransferError(f"not a URL ({error})", "check the URL") from None
+    except ValueError:
+        raise TransferError("not a URL: its host or port cannot be read", NO_HOST) from None
     if parts.scheme.lower() not in ("http", "https") or not host:
         raise TransferError("not an http or https URL with a host", "check the URL")
     path = quote(parts.path or "/", safe=_LEGAL) + (f"?{quote(parts.query, safe=_LEGAL)}" if parts.query else "")

@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 import asyncssh
 
 from tesk.filer.credentials import Credentials, Entry
-from tesk.filer.errors import NotFound, Stopped, TransferError
+from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context
 from tesk.filer.schemes.sockets import from_socket
 
@@ -52,8 +52,8 @@ def target_of(url: str) -> Target:
     try:
         parts = urlsplit(f"sftp://{authority}")
         host, port = parts.hostname or "", parts.port or 0
-    except ValueError as error:
-        raise TransferError(f"not a URL ({error})", "check the URL") from None
+    except ValueError:
+        raise TransferError("not a URL: its host or port cannot be read", NO_HOST) from None
     if not host or not slash:
         raise TransferError("not an SFTP URL with a host and a path", "an SFTP URL is sftp://user@host/absolute/path")
     path_bytes = unquote_to_bytes(os.fsencode("/" + path))
