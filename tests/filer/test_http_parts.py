@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import random
+import re
 import socket
 from email.message import Message
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_a_file_that_changes_meanwhile_is_fetched_anew(tmp_path: Path) -> None:
         report = fetch(tmp_path, Input("/f", url=f"{server.url}/f"))
         assert report.ok, report.failure
     assert (tmp_path / "f").read_bytes() == newer
+
+
+@pytest.mark.parametrize("concurrency", [1, 8], ids=["whole", "parts"])
+def test_a_date_is_compared_where_a_server_does_not_heed_it(tmp_path: Path, concurrency: int) -> None:
+    """No ETag, and If-Range is ignored: the file was replaced by one of the same size after the first answer."""
+    older, newer = "Wed, 01 Jan 2020 00:00:00 GMT", "Thu, 02 Jan 2020 00:00:00 GMT"
+
+    def script(connection: socket.socket, number: int, head: bytes) -> None:
+        content, changed = (CONTENT[::-1], newer) if number else (CONTENT, older)
+        more = [f"Last-Modified: {changed}", f"Date: {NOW}", "Accept-Ranges: bytes"]
+        begin, end, status = 0, len(content), "200 OK"
+        if asked := re.search(rb"Range: bytes=(\d+)-(\d+)", head):
+            begin, end, status = int(asked[1]), int(asked[2]) + 1, "206 Partial Content"
+            more.append(f"Content-Range: bytes {begin}-{end - 1}/{len(content)}")
+        whole = answer(status, content[begin:end], *more)
+        connection.sendall(whole if number else whole[: len(whole) // 2])
+
+    with faulty(script) as server:
+        report = fetch(tmp_path, Input("/f", url=f"{server.url}/f"), concurrency=concurrency)
+        assert report.ok, report.failure
+    assert (tmp_path / "f").read_bytes() == CONTENT[::-1]
 
 
 def test_mirrors_that_number_versions_differently_do_no_harm(tmp_path: Path) -> None:

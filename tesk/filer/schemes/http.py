@@ -130,8 +130,8 @@ class HttpScheme:
             raise Changed(f"{target.peer} has another version of the file than at first", "see that it rests meanwhile")
         if response.status != 206:
             raise self._refused(target, response)
-        version = response.getheader("ETag") or sink.version
-        if http_headers.part(response.headers) != wanted or (sink.version.startswith('"') and version != sink.version):
+        told = response.getheader("ETag" if sink.version.startswith('"') else "Last-Modified") or sink.version
+        if http_headers.part(response.headers) != wanted or told != sink.version:
             self._wire.drop(target)
             raise Changed(f"{target.peer} gives another part of the file than was asked for", "check the server")
         self._receive(target, response, sink, wanted[1] - wanted[0])
