@@ -34,6 +34,11 @@ TREE: dict[str, bytes | None] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tesk.filer.retry.FIRST_DELAY_S", 0.01)
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Path:
     folder = tmp_path / "web"
@@ -154,6 +159,156 @@ def test_a_webdav_answer_that_leads_elsewhere_is_refused(href: str) -> None:
 def test_a_webdav_answer_that_is_no_plain_xml_is_refused(body: bytes) -> None:
     with pytest.raises(TransferError):
         from_dav(body, HERE)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "body"),
+    [
+        ("405 Method Not Allowed", "text/html", page(*(f"f{n}" for n in range(10))).encode()),
+        ("207 Multi-Status", "text/xml", dav("/d/", *(f"/d/f{n}" for n in range(10)))),
+    ],
+    ids=["index", "dav"],
+)
+def test_a_listing_that_was_cut_is_asked_for_again(tmp_path: Path, found: str, kind: str, body: bytes) -> None:
+    cuts = 1
+
+    def script(connection: socket.socket, _n: int, head: bytes) -> None:
+        nonlocal cuts
+        method, path = head.split(b" ")[:2]
+        if path != b"/d/":
+            connection.sendall(answer("200 OK", path))
+        elif method == b"PROPFIND" and (found.startswith("405") or b"Depth: 0" in head):
+            connection.sendall(answer(found, dav("/d/")))
+        else:
+            sent = body[: len(body) // 2] if cuts else body
+            cuts = 0
+            status = found if method == b"PROPFIND" else "200 OK"
+            connection.sendall(answer(status, sent, f"Content-Type: {kind}", length=len(body)))
+
+    with faulty(script) as server:
+        report = fetch(tmp_path, Input("/in", url=f"{server.url}/d/", type=DIRECTORY))
+        assert report.ok, report.failure
+    assert tree(tmp_path / "in") == {f"f{n}": b"/d/f%d" % n for n in range(10)}
+    assert not cuts
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_a_webdav_server_that_is_busy_is_asked_again(tmp_path: Path, status: str) -> None:
+    """Its index page, which shows no hidden files, is not read in its place."""
+    busy = 1
+
+    def script(connection: socket.socket, _n: int, head: bytes) -> None:
+        nonlocal busy
+        if not head.startswith(b"PROPFIND"):
+            body = page("a").encode() if head.startswith(b"GET /d/ ") else b"x"
+            connection.sendall(answer("200 OK", body, "Content-Type: text/html"))
+        elif busy and b"Depth: 1" in head:
+            busy = 0
+            connection.sendall(answer(status))
+        else:
+            connection.sendall(answer("207 Multi-Status", dav("/d/", "/d/.hidden", "/d/a")))
+
+    with faulty(script) as server:
+        report = fetch(tmp_path, Input("/in", url=f"{server.url}/d/", type=DIRECTORY))
+        assert report.ok, report.failure
+    assert tree(tmp_path / "in") == {".hidden": b"x", "a": b"x"}
+    assert not busy
+
+
+def test_a_busy_webdav_server_is_asked_again_what_a_file_is(tmp_path: Path) -> None:
+    def script(connection: socket.socket, number: int, head: bytes) -> None:
+        told = answer("207 Multi-Status", dav("/f")) if head.startswith(b"PROPFIND") else answer("200 OK", b"x")
+        connection.sendall(told if number else answer("503 Service Unavailable"))
+
+    with faulty(script) as server:
+        report = fetch(tmp_path, Input("/f", url=f"{server.url}/f", type=DIRECTORY))
+        assert report.ok, report.failure
+    assert tree(tmp_path) == {"f": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("status", "tries", "reason"),
+    [
+        ("429 Too Many Requests", 2, "too many requests (429)"),
+        ("503 Service Unavailable", 2, "service unavailable (503)"),
+        ("507 Insufficient Storage", 2, "insufficient storage (507)"),
+        ("401 Unauthorized", 1, "access denied (401)"),
+        ("302 Found", 1, "found (302)"),
+        ("405 Method Not Allowed", 1, ""),  # it is there, or the server has no directories
+        ("403 Forbidden", 1, ""),
+    ],
+)
+def test_a_directory_that_a_server_refuses_is_told(tmp_path: Path, status: str, tries: int, reason: str) -> None:
+    write(tmp_path, {"d": None})
+    with faulty(lambda c, _n, _h: c.sendall(answer(status))) as server:
+        report = push(tmp_path, Output("/d", f"{server.url}/d", type=DIRECTORY), retries=1)
+        assert report.ok if not reason else f"{reason} by {server.url} after" in report.failure
+    assert [head.split(b" ")[0] for head in server.requests] == [b"MKCOL"] * tries
+
+
+def test_directories_are_made_whatever_was_answered_for_others(tmp_path: Path) -> None:
+    """A server may forbid one of them."""
+    write(tmp_path / "root/d", {"a": None, "b": None, "c": None})
+    asked = []
+
+    def script(connection: socket.socket, _n: int, head: bytes) -> None:
+        asked.append(head.split(b" ")[1])
+        connection.sendall(answer("403 Forbidden" if len(asked) == 1 else "201 Created"))
+
+    with faulty(script) as server:
+        report = push(tmp_path / "root", Output("/d", f"{server.url}/d", type=DIRECTORY), concurrency=1)
+        assert report.ok, report.failure
+    assert sorted(asked) == [b"/d/a/", b"/d/b/", b"/d/c/"]
+
+
+@pytest.mark.parametrize("source", ["credentials", "netrc"])
+def test_parents_are_made_with_the_login_of_the_file(
+    tmp_path: Path, web: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "root", {"f": b"x", "empty": None})
+    with nginx(web, user="me", password="pw", make_parents=False) as login_url:
+        url = login_url.replace("me:pw@", "")
+        if source == "credentials":
+            (tmp_path / "stores.toml").write_text(f'["{url}"]\nuser = "me"\npassword = "pw"\n')
+        else:
+            (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password pw\n")
+            monkeypatch.setenv("HOME", str(tmp_path))
+            (tmp_path / "stores.toml").write_text("")
+        report = push(
+            tmp_path / "root",
+            Output("/f", f"{url}/new/er/f"),
+            Output("/empty", f"{url}/other/d", type=DIRECTORY),
+            credentials=(str(tmp_path / "stores.toml"),),
+        )
+        assert report.ok, report.failure
+    assert tree(web) == {"new": None, "new/er": None, "new/er/f": b"x", "other": None, "other/d": None}
+
+
+def test_a_parent_that_may_not_be_made_is_told(tmp_path: Path) -> None:
+    def script(connection: socket.socket, _n: int, head: bytes) -> None:
+        denied = head.startswith(b"MKCOL /a/b/")
+        connection.sendall(answer("403 Forbidden" if denied else "409 Conflict"))
+
+    write(tmp_path, {"f": b""})
+    with faulty(script) as server:
+        failure = push(tmp_path, Output("/f", f"{server.url}/a/b/f"), retries=3).failure
+    assert f"access denied (403) by {server.url} after 1 try" in failure
+
+
+def test_an_upload_that_broke_for_a_moment_is_not_told_as_a_denied_directory(tmp_path: Path) -> None:
+    """A store that knows no directories answered 500, as nginx does where a parent is missing."""
+    puts = 0
+
+    def script(connection: socket.socket, _n: int, head: bytes) -> None:
+        nonlocal puts
+        puts += head.startswith(b"PUT")
+        broken = "500 Internal Server Error" if puts < 3 else "201 Created"
+        connection.sendall(answer("403 Forbidden" if head.startswith(b"MKCOL") else broken))
+
+    write(tmp_path, {"f": b""})
+    with faulty(script) as server:
+        report = push(tmp_path, Output("/f", f"{server.url}/a/f"))
+        assert report.ok, report.failure
 
 
 def test_a_tree_that_never_ends_is_given_up(tmp_path: Path) -> None:

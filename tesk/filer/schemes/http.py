@@ -34,7 +34,9 @@ MAX_DEPTH: Final = 200
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
 _PUSHED_BACK: Final = frozenset({408, 429, 503, 504, 509, 529})
 _NO_PARENT: Final = frozenset({409, 500})
-_NO_DAV: Final = frozenset({400, 403, 404, 501})
+_NO_DAV: Final = frozenset({400, 403, 405, 501})
+_NO_MKCOL: Final = frozenset({400, 403, 404, 405})
+_DENIED: Final = frozenset({401, 403, 409})
 _PROPFIND: Final = (
     b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 )
@@ -58,6 +60,8 @@ class HttpScheme:
         if declared is not Kind.DIRECTORY and (declared or not url.endswith("/")):
             return Kind.FILE, None
         target, response = self._propfind(url, "0")
+        if response.status in _PASSING:
+            raise self._refused(target, response)
         if response.status != 207:
             self._wire.drop(target)
             return Kind.DIRECTORY, None
@@ -82,8 +86,10 @@ class HttpScheme:
             target, response = self._propfind(url, "1")
             if response.status == 207:
                 return from_dav(self._text(target, response), _url(target))[1]
+            if response.status in _PASSING:
+                raise self._refused(target, response)
             self._wire.settle(target, response)
-            if response.status not in (401, 404):
+            if response.status in _NO_DAV:
                 self._no_dav.add(target_of(url).peer)
         target, response = self._follow("GET", url)
         if response.status != 200:
@@ -102,6 +108,8 @@ class HttpScheme:
             text = response.read(MAX_LISTING_BYTES)
             if not response.isclosed() and response.read(1):
                 raise TransferError(f"{target.peer} lists more than {MAX_LISTING_BYTES} bytes", "name the files")
+            if response.length:
+                raise TransferError(f"{target.peer} ended its answer early", "check the server", passing=True)
         return text
 
     def child(self, url: str, relative: str) -> str:
@@ -193,7 +201,7 @@ class HttpScheme:
         target, response = self._follow("PUT", url, None, source)
         if response.status in _NO_PARENT:
             self._wire.settle(target, response)
-            self._make_parents(target)
+            self._make_parents(target, url, needed=response.status == 409)
             source.restart()
             target, response = self._follow("PUT", url, None, source)
         if not 200 <= response.status < 300:
@@ -202,24 +210,39 @@ class HttpScheme:
         if response.getheader("x-goog-hash") or response.getheader("x-amz-checksum-crc32"):
             verify(source.fd, source.size, http_headers.checksums(response.headers), f"the bytes at {target.peer}")
 
-    def _make_parents(self, target: Target) -> None:
+    def _make_parents(self, target: Target, url: str, *, needed: bool) -> None:
+        """Makes what lies above `target`, of which only the nearest is sure to be the user's to make.
+
+        Raises TransferError where a server has to be asked again, or where it denies what is `needed`.
+        """
+        own = self._headers(url) if target.peer == target_of(url).peer else {}
         parts = posixpath.dirname(target.path.partition("?")[0]).split("/")
         for n in range(2, len(parts) + 1):
-            response = self._wire.ask("MKCOL", target._replace(path="/".join(parts[:n]) + "/"), {})
-            self._wire.settle(target, response)
+            parent = target._replace(path="/".join(parts[:n]) + "/")
+            response = self._wire.ask("MKCOL", parent, own)
+            grave = _PASSING - _NO_PARENT
+            if n == len(parts):
+                grave = _PASSING | _DENIED if needed else _PASSING
+            if response.status in grave:
+                raise self._refused(parent, response)
+            self._wire.settle(parent, response)
 
     def make_directory(self, url: str) -> None:
         """MKCOL: what is there already (405) is fine, and so is a server that knows no directories."""
-        path, _, query = url.partition("?")
-        target = target_of(f"{path.rstrip('/')}/" + (f"?{query}" if query else ""))
-        if target.peer in self._no_dav:
+        path, mark, query = url.partition("?")
+        whole = f"{path.rstrip('/')}/{mark}{query}"
+        if target_of(whole).peer in self._no_dav:
             return
-        response = self._wire.ask("MKCOL", target, self._headers(url))
-        self._wire.settle(target, response)
+        target, response = self._follow("MKCOL", whole)
         if response.status in _NO_PARENT:
-            self._make_parents(target)
-        elif response.status in _NO_DAV:
-            self._no_dav.add(target.peer)
+            self._wire.settle(target, response)
+            self._make_parents(target, whole, needed=True)
+            return
+        if response.status == 501:
+            self._no_dav.add(target_of(whole).peer)
+        elif not 200 <= response.status < 300 and response.status not in _NO_MKCOL:
+            raise self._refused(target, response)
+        self._wire.settle(target, response)
 
     def close(self) -> None:
         self._wire.close()
