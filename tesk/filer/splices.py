@@ -10,7 +10,8 @@ import os
 import select
 from typing import Final
 
-from tesk.filer.streams import BLOCK, Sink
+from tesk.filer.errors import from_file
+from tesk.filer.streams import BLOCK, WRITING, Sink
 
 _NOT_HERE: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -19,7 +20,7 @@ def fill(fd: int, sink: Sink, most: int, timeout_s: float) -> int:
     """Moves up to `most` bytes from a socket, as many as there are until its end; how many.
 
     Ends early where the kernel has no way between the two: what follows is still to be read. Raises TimeoutError when
-    nothing comes for so long, OSError, Stopped.
+    nothing comes for so long, OSError of the socket, TransferError of the file, Stopped.
     """
     moved = 0
     out, into = os.pipe2(os.O_CLOEXEC)
@@ -62,7 +63,7 @@ def _pour(out: int, sink: Sink, size: int) -> int:
         moved = os.splice(out, sink.fd, size, offset_dst=sink.position)
     except OSError as error:
         if error.errno not in _NOT_HERE:
-            raise
+            raise from_file(error, WRITING) from error
         data = os.read(out, size)
         sink.write(data)
         return len(data)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tesk.filer.checksums import Checksum
-from tesk.filer.errors import Stopped, TransferError
+from tesk.filer.errors import Stopped, TransferError, from_file
 
 BLOCK: Final = 1024 * 1024
+WRITING: Final = "writing the file"
 
 
 class Meter:
@@ -111,10 +112,14 @@ class Sink:
         self.end = self.share(self) if self.share else size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Raises Stopped, and TransferError where the file takes no more."""
         rest = memoryview(data)
         position = self.position
         while rest:
-            written = os.pwrite(self.fd, rest, position)
+            try:
+                written = os.pwrite(self.fd, rest, position)
+            except OSError as error:
+                raise from_file(error, WRITING) from error
             rest = rest[written:]
             position += written
         self.advance(len(data))
@@ -131,7 +136,7 @@ class Sink:
             os.ftruncate(self.fd, 0)
         self._meter.add(-self.size)
         self.size = 0
-        self.checksums = []
+        self.checksums, self.doubt = [], lambda: False
 
 
 class Source:
@@ -154,7 +159,10 @@ class Source:
     def read(self, n_bytes: int) -> bytes:
         """Up to `n_bytes` more; empty at the end. Raises Stopped, TransferError."""
         wanted = min(n_bytes, self.size - self.position)
-        data = os.read(self.fd, wanted) if wanted else b""
+        try:
+            data = os.read(self.fd, wanted) if wanted else b""
+        except OSError as error:
+            raise from_file(error, "reading the file") from error
         if wanted and not data:
             raise TransferError("the file became shorter while it was read", "check what still writes to it")
         self.advance(len(data))

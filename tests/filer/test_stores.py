@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import resource
 
 import pytest
 
@@ -230,3 +231,17 @@ def test_random_trees_come_back_as_they_went(places: Places) -> None:
         assert places.fetch(Input(f"/back/{scheme}", url=places[scheme].url(f"t-{scheme}"), type=DIRECTORY)).ok
         back = {path: data for path, data in tree(places.root / "back" / scheme).items() if data is not None}
         assert back == files
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az", "ftp", "sftp", "http"])
+@pytest.mark.parametrize("size", [200_000, 8_000_000], ids=["small", "large"])
+def test_a_file_that_finds_no_room_is_told_and_not_tried_again(places: Places, scheme: str, size: int) -> None:
+    write(places[scheme].folder, {"f": bytes(size)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        report = places.fetch(Input("/f", url=places[scheme].url("f")), retries=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "writing the file: file too large after 1 try" in report.failure
+    assert tree(places.root) == {}
