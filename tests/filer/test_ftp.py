@@ -1,16 +1,18 @@
 """FTP: every way a server lists, logs in, refuses and breaks off."""
 
 import random
+import re
 import ssl
 from pathlib import Path
 
 import pytest
 
+from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
 from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp_wire import target_of
 from tesk.tes import Input, Output
-from tests.filer.stores import fetch, push, tree, write
+from tests.filer.stores import DIRECTORY, fetch, push, tree, write
 from tests.servers.certificates import certificate
 from tests.servers.ftp import ftp_server, ftps_server
 
@@ -31,10 +33,31 @@ F, D = Kind.FILE, Kind.DIRECTORY
         ("", None),
         ("01-31-20  12:34PM       <DIR>          Program Files", Listed("Program Files", D, None)),
         ("01-31-2020  12:34               1024 a.txt", Listed("a.txt", F, 1024)),
+        ("-rw-r--r--   1 owner     1803128 Jul 10 10:18 no group", Listed("no group", F, 1803128)),
+        ("-rw-r--r--   1 1803128 Jul 10 10:18 f", Listed("f", F, 1803128)),
+        ("-rw-r--r-- 1 ftp ftp 5 2024-07-10 10:18 iso", Listed("iso", F, 5)),
+        ("-rw-r--r-- 1 ftp ftp 5 2024-07-10 10:18:22.000000000 +0200 full iso", Listed("full iso", F, 5)),
+        ("-rw-r--r-- 1 DOM\\Domain Users 512 grp 5 Jan 2 2024 8 Feb 1 2023 x", Listed("8 Feb 1 2023 x", F, 5)),
+        ("-rw-r--r-- 1 a b 5 M\xc3\xa4r  2 2024 another tongue", Listed("another tongue", F, 5)),
+        ("-rw-r--r-- 1 a b 5 2. Jul 10:18:59 day first", Listed("day first", F, 5)),
+        ("crw-rw-rw- 1 root root 1, 3 Jan  1 12:34 null", None),
+        ("01/31/2020  12:34 PM              1024 a.txt", Listed("a.txt", F, 1024)),
+        ("2024-01-02  10:00 5 iso.txt", Listed("iso.txt", F, 5)),
+        ("01-31-20  12:34PM       <DIR>          ..", None),
+        ("01-31-2020  12:34PM       <SYMLINKD>     x y [C:\\z]", Listed("x y", None, None)),
+        ("Total 1.2G", None),
     ],
 )
 def test_lists_of_unix_and_windows_are_read(line: str, listed: Listed | None) -> None:
     assert parse_list(line) == listed
+
+
+@pytest.mark.parametrize(
+    "line", ["-rw-r--r-- 1 a b 5 yesterday f", "f 12", "f;12;2024", "01-31-20 noon 5 f", "totals", "-rw-r--r-- a b f"]
+)
+def test_a_line_that_is_not_understood_is_told(line: str) -> None:
+    with pytest.raises(TransferError, match=re.escape(f"the server lists {line!r}, which tesk cannot read")):
+        parse_list(line)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +84,8 @@ def test_machine_lists_are_read(line: str, listed: Listed | None) -> None:
         ("ftp://h/dir/", ("h", 21, "anonymous", "anonymous@", "dir")),
         ("ftp://[::1]:21/a", ("::1", 21, "anonymous", "anonymous@", "a")),
         ("ftp://me@h/a", ("h", 21, "me", "", "a")),
+        ("ftp://me@h/", ("h", 21, "me", "", "")),
+        ("ftp://me@h/%2F", ("h", 21, "me", "", "/")),
     ],
 )
 def test_urls_are_read_as_curl_reads_them(url: str, parts: tuple[object, ...]) -> None:
@@ -82,6 +107,40 @@ def test_anonymous_both_ways_with_either_list(tmp_path: Path, mlsd: bool) -> Non
         report = push(tmp_path / "root", Output("/in", f"{url}/new/out"))
         assert report.ok, report.failure
     assert tree(tmp_path / "served/new/out") == {**TREE, "link": b"22"}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{mode} 1 owner {size} Jul 10 10:18 {name}", ""),
+        ("{name} holds {size}", "the server lists 'f holds 2', which tesk cannot read"),
+    ],
+)
+def test_no_file_of_a_list_is_left_out(tmp_path: Path, line: str, reason: str) -> None:
+    write(tmp_path / "served/in", {"f": b"12"})
+    with ftp_server(tmp_path / "served", mlsd=False, line=line) as url:
+        report = fetch(tmp_path, Input("/in", url=f"{url}/in", type=DIRECTORY), retries=3)
+        assert report.ok if not reason else f"{reason} after 1 try; name the files" in report.failure
+    assert tree(tmp_path / "in") == ({} if reason else {"f": b"12"})
+
+
+def test_a_url_without_a_path_is_the_login_directory(tmp_path: Path) -> None:
+    write(tmp_path / "served", {"home/f": b"1", "other": b"2"})
+    with ftp_server(tmp_path / "served", home="/home") as url:
+        report = fetch(tmp_path, Input("/in", url=f"{url}/", type=DIRECTORY))
+        assert report.ok, report.failure
+        report = fetch(tmp_path, Input("/all", url=f"{url}/%2F", type=DIRECTORY))
+        assert report.ok, report.failure
+    assert tree(tmp_path / "in") == {"f": b"1"}
+    assert tree(tmp_path / "all") == {"home": None, "home/f": b"1", "other": b"2"}
+
+
+def test_a_server_that_takes_no_more_is_told_in_its_words(tmp_path: Path) -> None:
+    write(tmp_path, {"root/f": bytes(30_000_000), "root/g": b"g"})
+    with ftp_server(tmp_path / "served", quota=1_000_000) as url:
+        failure = push(tmp_path / "root", Output("/f", f"{url}/f"), Output("/g", f"{url}/g"), retries=3).failure
+        assert f"refused (552 The quota is used up.) by {url} after 1 try" in failure
+    assert tree(tmp_path / "served") == {"g": b"g"}
 
 
 def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,17 +15,27 @@ from tests.servers.process import free_port, program, serving
 
 @contextlib.contextmanager
 def ftp_server(
-    root: Path, *, user: str = "", password: str = "", mlsd: bool = True, logins: int = 0, cut: int = 0
+    root: Path,
+    *,
+    user: str = "",
+    password: str = "",
+    mlsd: bool = True,
+    logins: int = 0,
+    cut: int = 0,
+    quota: int = 0,
+    line: str = "",
+    home: str = "/",
 ) -> Iterator[str]:
     """Yields the URL of `root`, with the credentials in it; anonymous may read and write where there is no user.
 
     Without `mlsd` it knows LIST only, as old servers do. `logins` bounds the connections of one client, `cut` the
-    bytes that it sends of a file before it breaks off.
+    bytes that it sends of a file before it breaks off, `quota` those that it takes of one. `line` is what LIST prints
+    of a file, with its {mode}, {size} and {name}. `home` is where a login begins.
     """
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.servers.ftp", str(port), str(root), user, password]
-    command += ["mlsd" if mlsd else "", str(logins), str(cut)]
+    command += ["mlsd" if mlsd else "", str(logins), str(cut), str(quota), line, home]
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
     with (
         tempfile.TemporaryDirectory(prefix="tesk-ftp-") as scratch,
@@ -92,8 +103,11 @@ def _vsftpd(root: Path, more: str) -> Iterator[int]:
             yield port
 
 
-def _serve(port: str, root: str, user: str, password: str, mlsd: str, logins: str, cut: str) -> None:
+def _serve(
+    port: str, root: str, user: str, password: str, mlsd: str, logins: str, cut: str, quota: str, line: str, home: str
+) -> None:
     from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
+    from pyftpdlib.filesystems import AbstractedFS  # type: ignore[import-untyped]
     from pyftpdlib.handlers import DTPHandler, FTPHandler  # type: ignore[import-untyped]
     from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped]
 
@@ -118,6 +132,36 @@ def _serve(port: str, root: str, user: str, password: str, mlsd: str, logins: st
 
         FTPHandler.dtp_handler = Cutting
         FTPHandler.use_sendfile = False
+    if int(quota):
+
+        class Full(DTPHandler):  # type: ignore[misc]
+            def handle_read(self) -> None:
+                super().handle_read()
+                if self.tot_bytes_received >= int(quota):
+                    self._resp = ("552 The quota is used up.", None)
+                    self.close()
+
+            handle_read_event = handle_read
+
+        FTPHandler.dtp_handler = Full
+    if line:
+
+        class Lines(AbstractedFS):  # type: ignore[misc]
+            def format_list(self, basedir: str, listing: list[str], ignore_err: bool = True) -> Iterator[bytes]:
+                for name in listing:
+                    status = os.stat(os.path.join(basedir, name))
+                    mode = stat.filemode(status.st_mode)
+                    yield (line.format(mode=mode, size=status.st_size, name=name) + "\r\n").encode()
+
+        FTPHandler.abstracted_fs = Lines
+    if home != "/":
+
+        class Homes(AbstractedFS):  # type: ignore[misc]
+            def __init__(self, root: str, cmd_channel: FTPHandler) -> None:
+                super().__init__(root, cmd_channel)
+                self.cwd = home
+
+        FTPHandler.abstracted_fs = Homes
     server = FTPServer(("127.0.0.1", int(port)), FTPHandler)
     server.max_cons_per_ip = int(logins)
     server.serve_forever()

@@ -146,10 +146,7 @@ class FtpScheme:
             temporary = posixpath.join(folder, f".tesk-{os.urandom(8).hex()}")
             _make_folders(ftp, folder)
             try:
-                with self._sessions.transfer(ftp, f"STOR {temporary}") as data:
-                    while block := source.read(BLOCK):
-                        send_all(data, block)
-                ftp.voidresp()
+                self._store(ftp, temporary, source)
                 arrived = _size(ftp, temporary)
                 if arrived not in (None, source.size):
                     got = f"{target.peer} got {arrived} of {source.size} bytes"
@@ -161,6 +158,17 @@ class FtpScheme:
 
         self._do(target, push)
 
+    def _store(self, ftp: ftplib.FTP, path: str, source: Source) -> None:
+        try:
+            with self._sessions.transfer(ftp, f"STOR {path}") as data:
+                while block := source.read(BLOCK):
+                    send_all(data, block)
+        except (ConnectionError, ssl.SSLError):
+            # A server that takes no more hangs up, and says why: that tells more than the broken pipe.
+            ftp.voidresp()
+            raise
+        ftp.voidresp()
+
     def make_directory(self, url: str) -> None:
         self._do(self._target(url), _make_folders)
 
@@ -170,7 +178,7 @@ class FtpScheme:
     def _do(self, target: Target, call: Callable[[ftplib.FTP, str], T]) -> T:
         """Runs `call` on a connection, with the absolute path."""
         with self._sessions.session(target) as (ftp, home):
-            return call(ftp, posixpath.join(home, target.path))
+            return call(ftp, posixpath.join(home, target.path) if target.path else home)
 
 
 def _size(ftp: ftplib.FTP, path: str) -> int | None:
@@ -257,7 +265,10 @@ def _discard(ftp: ftplib.FTP, temporary: str) -> None:
             ftp.sock.settimeout(2)
         with contextlib.suppress(ftplib.error_temp, ftplib.error_perm):
             ftp.voidcmd("NOOP")
-        ftp.delete(temporary)
+        with contextlib.suppress(ftplib.error_temp, ftplib.error_perm):
+            ftp.delete(temporary)
+        if ftp.sock is not None:
+            ftp.sock.settimeout(ftp.timeout)
 
 
 def open_scheme(context: Context) -> FtpScheme:

@@ -3,10 +3,20 @@
 import re
 from typing import Final, NamedTuple
 
+from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
 
-_UNIX: Final = re.compile(r"^([-dlbcps])\S{9,}\s+\d+\s+\S+\s+\S+\s+(\d+)\s+\w{3}\s+\d+\s+[\d:]+ (.+)$")
-_WINDOWS: Final = re.compile(r"^\d\d-\d\d-\d\d(?:\d\d)?\s+\d\d:\d\d(?:[AP]M)?\s+(<DIR>|\d+)\s+(.+)$")
+_DAY: Final = r"\d{4}-\d\d-\d\d"
+_UNIX_DATE: Final = (
+    rf"(?:(?:[^\W\d]\S*\s+\d{{1,2}}|\d{{1,2}}\.?\s+[^\W\d]\S*)\s+(?:\d{{4}}|\d{{1,2}}:\d\d(?::\d\d)?)"
+    rf"|{_DAY}\s+\d\d:\d\d(?::\d\d(?:\.\d+)?(?: [+-]\d{{4}})?)?)"
+)
+_UNIX: Final = re.compile(rf"^([-dlbcps])\S{{9,}}\s+(?:\S.*?\s+)??(\d+)\s+{_UNIX_DATE} (.+)$")
+"""Links, owner and group are whatever stands before the size: some servers leave one out, some names hold spaces."""
+_WINDOWS: Final = re.compile(
+    rf"^(?:\d\d[-/]\d\d[-/]\d\d(?:\d\d)?|{_DAY})\s+\d\d:\d\d(?:\s?[AP]M)?\s+(<\w+>|\d+)\s+(.+)$"
+)
+_NO_ENTRY: Final = re.compile(r"\s*(?:total\s.*)?", re.IGNORECASE)
 
 
 class Listed(NamedTuple):
@@ -30,7 +40,7 @@ def parse_mlsd(line: str) -> Listed | None:
 
 
 def parse_list(line: str) -> Listed | None:
-    """One line of LIST in Unix or Windows style; None for what is no entry."""
+    """One line of LIST in Unix or Windows style; None for what is no entry. Raises TransferError for any other."""
     if match := _UNIX.match(line):
         letter, size, name = match.groups()
         if letter == "l":
@@ -41,5 +51,12 @@ def parse_list(line: str) -> Listed | None:
         return Listed(name, kind, int(size) if kind is Kind.FILE else None)
     if match := _WINDOWS.match(line):
         size, name = match.groups()
-        return Listed(name, Kind.DIRECTORY, None) if size == "<DIR>" else Listed(name, Kind.FILE, int(size))
-    return None
+        if name in (".", ".."):
+            return None
+        if size == "<DIR>":
+            return Listed(name, Kind.DIRECTORY, None)
+        return Listed(name, Kind.FILE, int(size)) if size.isdigit() else Listed(name.partition(" [")[0], None, None)
+    if _NO_ENTRY.fullmatch(line):
+        return None
+    shown = line.encode("latin-1", "replace").decode("utf-8", "replace")[:200]
+    raise TransferError(f"the server lists {shown!r}, which tesk cannot read", "name the files one by one")

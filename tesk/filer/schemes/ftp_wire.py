@@ -25,7 +25,9 @@ _TOO_MANY: Final = ("421", "530 too many", "530 sorry, the maximum", "530 maximu
 
 
 class Target(NamedTuple):
-    """Where a URL points: the path as Latin-1 wire text, relative to the login directory unless it is absolute."""
+    """Where a URL points: the path as Latin-1 wire text, relative to the login directory (empty: that itself)
+    unless it is absolute.
+    """
 
     host: str
     port: int
@@ -58,7 +60,7 @@ def target_of(url: str) -> Target:
     )
     if any(c in user + password + wire for c in "\r\n\0"):
         raise TransferError("FTP cannot carry a line break in a name", "rename the file")
-    return Target(host, port, user, password, wire.rstrip("/") or "/", secure)
+    return Target(host, port, user, password, wire.rstrip("/") or wire[:1], secure)
 
 
 def _login(user: str | None, password: str | None, path: str) -> tuple[str, str, str]:
