@@ -9,6 +9,7 @@ match one, by name or by address. A redirect of a public server leads to private
 import ipaddress
 import socket
 from collections.abc import Sequence
+from copy import copy
 from typing import Final
 
 from tesk.filer.errors import TransferError
@@ -24,12 +25,14 @@ METADATA: Final = tuple(
         "169.254.170.23/32",  # AWS: credentials of pods
         "100.100.100.200/32",  # Alibaba
         "192.0.0.192/32",  # Oracle
+        "168.63.129.16/32",  # Azure, of the machine's agent
         "fd00:ec2::254/128",
         "fd00:ec2::23/128",
         "fd20:ce::254/128",  # Google
     )
 )
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
 class Places:
@@ -66,6 +69,13 @@ class Reach:
     def __init__(self, allow: Sequence[str] = (), deny: Sequence[str] = ()) -> None:
         self._allow = Places(allow)
         self._deny = Places(deny)
+        self._from_public = False
+
+    def from_public(self) -> "Reach":
+        """The same, for hosts that a public server names."""
+        other = copy(self)
+        other._from_public = True
+        return other
 
     def refusal(self, host: str, address: Address, *, from_public: bool = False) -> str:
         """Why `host` at `address` is not reached, in words; empty where it may be."""
@@ -76,7 +86,7 @@ class Reach:
             return "is where a cloud hands out credentials, which tasks must not reach"
         if self._allow and not self._allow.has(host, here):
             return "is not among the hosts that transfers may reach (transfer_allow)"
-        if from_public and not here.is_global and not self._allow.has(host, here):
+        if (from_public or self._from_public) and not _is_global(here) and not self._allow.has(host, here):
             return "is a private address, to which a public server must not redirect"
         return ""
 
@@ -108,15 +118,19 @@ class Reach:
 
 
 def plain(address: Address) -> Address:
-    """An IPv4 address that is written as an IPv6 one (mapped, or through NAT64) as itself."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return address.ipv4_mapped
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+    """An IPv4 address that is written as an IPv6 one (mapped, compatible, 6to4, through NAT64) as itself."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    low = int(address) & 0xFFFFFFFF
+    if any(address in network for network in _NAT64) or (address in _COMPATIBLE and low > 1):
+        return ipaddress.IPv4Address(low)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_global(address: Address) -> bool:
+    return address.is_global and not (isinstance(address, ipaddress.IPv6Address) and address.is_site_local)
 
 
 def is_public(sock: socket.socket) -> bool:
     """Whether the other end of a connection is on the public Internet."""
-    return plain(ipaddress.ip_address(str(sock.getpeername()[0]).partition("%")[0])).is_global
+    return _is_global(plain(ipaddress.ip_address(str(sock.getpeername()[0]).partition("%")[0])))

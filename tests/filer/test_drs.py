@@ -2,17 +2,23 @@
 
 import base64
 import hashlib
+import io
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import google_crc32c
 import pytest
 
+from tesk.filer.download import cut
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.drs import split
+from tesk.filer.schemes.drs import ASKED_AT_ONCE, split
 from tesk.tes import Input, Output
-from tests.filer.stores import DIRECTORY, Places, tree, write
+from tests.filer.faulty import Versioned, faulty
+from tests.filer.stores import DIRECTORY, Places, fetch, tree, write
 from tests.servers.drs import Drs, drs_server
 
 DATA = bytes(range(256)) * 100
@@ -80,6 +86,73 @@ def test_a_large_object_comes_in_parts(places: Places, drs: Drs, told: tuple[str
     assert (places.root / "f").read_bytes() == data
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tesk.filer.download.LEAST_PART", 1000)
+
+
+def test_a_large_object_is_begun_once(drs: Drs, told: tuple[str, ...], tmp_path: Path, small_parts: None) -> None:
+    """Its parts start while the first of them is under way."""
+    begun = threading.Event()
+
+    def script(connection: socket.socket, number: int, head: bytes) -> None:
+        if number:
+            begun.set()
+            served(connection, number, head)
+            return
+        whole = io.BytesIO()
+        served(SimpleNamespace(sendall=whole.write), 0, head)  # type: ignore[arg-type]
+        connection.sendall(whole.getvalue()[:500])
+        begun.wait(10)
+        connection.sendall(whole.getvalue()[500:])
+
+    served = Versioned(DATA)
+    with faulty(script) as server:
+        drs.documents["x"] = thing(DATA, f"{server.url}/f")
+        report = fetch(tmp_path, Input("/f", url="drs://lab/x"), credentials=told)
+        assert report.ok, report.failure
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert sorted(served.spans) == [(0, len(DATA)), *cut(len(DATA), 8)[1:]]
+
+
+WRONG = [{"type": "sha-256", "checksum": "00" * 32}]
+
+
+@pytest.mark.parametrize(
+    ("checksums", "content", "reason"),
+    [
+        (WRONG, DATA, "the bytes that arrived have the sha256 "),
+        ([*WRONG, {"type": "trunc512", "checksum": "00" * 24}], DATA, "the bytes that arrived have the sha256 "),
+        ([{"type": "trunc512", "checksum": "00" * 24}], DATA, ""),
+        ([{"type": "trunc512", "checksum": "00" * 24}], DATA[::-1], "the bytes that arrived have the md5 "),
+    ],
+)
+def test_a_checksum_is_not_doubted_for_another_s_sake(
+    drs: Drs,
+    told: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checksums: list[dict[str, str]],
+    content: bytes,
+    reason: str,
+) -> None:
+    """A bucket whose ETags may be no MD5s: that says nothing of what the DRS server tells."""
+    served = Versioned(content)
+    served.etag, served.headers = (
+        f'"{hashlib.md5(DATA).hexdigest()}"',
+        ("Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT",),
+    )
+    with faulty(served) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        is_encrypted = "trunc512" not in str(checksums)
+        monkeypatch.setattr("tesk.filer.schemes.s3._is_encrypted", lambda *_: is_encrypted)
+        drs.documents["x"] = thing(DATA, "s3://b/f", checksums=checksums)
+        report = fetch(tmp_path, Input("/f", url="drs://lab/x"), credentials=told)
+    assert report.ok if not reason else reason in report.failure
+
+
 def test_the_next_access_method_is_used_where_one_fails(places: Places, drs: Drs, told: tuple[str, ...]) -> None:
     write(places["http"].folder, {"f": DATA})
     drs.documents["x"] = thing(DATA, "htsget://h/f", places["s3"].url("none"), places["http"].url("f"))
@@ -138,6 +211,18 @@ def test_a_bundle_is_a_directory(places: Places, drs: Drs, told: tuple[str, ...]
         report = places.fetch(Input("/in", url="drs://lab/b", type=declared), credentials=told)
         assert report.ok, report.failure
         assert tree(places.root / "in") == {"one": b"one", "in": None, "in/é 2": b"two", "two": b"two"}
+
+
+def test_nested_bundles_are_asked_for_over_few_connections(places: Places, drs: Drs, told: tuple[str, ...]) -> None:
+    write(places["http"].folder, {"f": b"x"})
+    for n in range(30):
+        drs.documents[f"f{n}"] = thing(b"x", places["http"].url("f"))
+    inner = [{"name": f"d{n}", "id": f"d{n}", "contents": [{"name": "f", "id": f"f{n}"}]} for n in range(30)]
+    drs.documents["b"] = {"contents": inner}
+    report = places.fetch(Input("/in", url="drs://lab/b"), credentials=told)
+    assert report.ok, report.failure
+    assert len(tree(places.root / "in")) == 60
+    assert len(drs.callers) <= ASKED_AT_ONCE + 1
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ""])

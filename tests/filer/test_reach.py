@@ -28,9 +28,18 @@ PUBLIC, PRIVATE, METADATA = "8.8.8.8", "10.1.2.3", "169.254.169.254"
         ((), (), "a.org", "::1", True, "private address"),
         ((), (), "a.org", "169.254.7.7", True, "private address"),
         ((), (), "a.org", "fe80::1", True, "private address"),
+        ((), (), "a.org", "fec0::1", True, "private address"),
+        ((), (), "a.org", "2002:0a01:0203::1", True, "private address"),  # 6to4
+        ((), (), "a.org", "2002:0808:0808::1", True, ""),
+        ((), (), "a.org", f"::{PRIVATE}", True, "private address"),
+        ((), (), "a.org", "::", True, "private address"),
         ((), (), "a.org", METADATA, False, "credentials"),
         ((), (), "a.org", f"::ffff:{METADATA}", False, "credentials"),
         ((), (), "a.org", "64:ff9b::a9fe:a9fe", False, "credentials"),
+        ((), (), "a.org", "64:ff9b:1::a9fe:a9fe", False, "credentials"),
+        ((), (), "a.org", f"::{METADATA}", False, "credentials"),
+        ((), (), "a.org", "2002:a9fe:a9fe::", False, "credentials"),
+        ((), (), "a.org", "168.63.129.16", False, "credentials"),  # Azure's WireServer
         ((), (), "a.org", "fd00:ec2::254", False, "credentials"),
         (("a.org",), (), "a.org", METADATA, False, "credentials"),
         ((METADATA,), (), "a.org", METADATA, False, ""),
@@ -83,14 +92,26 @@ def test_denied_hosts_are_refused_also_behind_a_redirect(tmp_path: Path) -> None
     assert set(tree(tmp_path)) == {"f", "h"}
 
 
-@pytest.mark.parametrize("status", ["302 Found", "307 Temporary Redirect"])
-def test_a_public_server_does_not_lead_to_a_private_one(tmp_path: Path, status: str) -> None:
+def from_public(folder: Path, way: str) -> tuple[str, str]:
     apart = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
-    command = [*apart, sys.executable, "-m", "tests.filer.public", str(tmp_path), status]
+    command = [*apart, sys.executable, "-m", "tests.filer.public", str(folder), way]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     failure, asked = done.stdout.splitlines()
+    return failure, asked
+
+
+@pytest.mark.parametrize("way", ["302 Found", "307 Temporary Redirect", "drs", "drs with headers"])
+def test_a_public_server_does_not_lead_to_a_private_one(tmp_path: Path, way: str) -> None:
+    failure, asked = from_public(tmp_path, way)
     assert "is a private address, to which a public server must not redirect" in failure
+    assert asked == "0"
+
+
+def test_a_name_of_a_public_drs_server_is_public_at_each_of_its_addresses(tmp_path: Path) -> None:
+    failure, asked = from_public(tmp_path, "drs by name")
+    assert "http://both.test" in failure
+    assert "cannot be reached" in failure
     assert asked == "0"
 
 

@@ -12,13 +12,17 @@ ROOT = "/ga4gh/drs/v1/objects/"
 
 
 class Drs:
-    """`documents` and `accesses` may be changed while it runs; `asked` are the paths and Authorizations so far."""
+    """`documents` and `accesses` may be changed while it runs; `asked` are the paths and Authorizations so far.
+
+    `callers` are the other ends of the connections that were made.
+    """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.documents: dict[str, dict[str, Any]] = {}
         self.accesses: dict[tuple[str, str], dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.callers: set[Any] = set()
         self.later = 0
 
     def answer(self, path: str) -> tuple[int, Any]:
@@ -37,6 +41,7 @@ def drs_server() -> Iterator[Drs]:
         drs: ClassVar[Drs]
 
         def do_GET(self) -> None:
+            self.drs.callers.add(self.client_address)
             self.drs.asked.append((self.path, self.headers.get("Authorization", "")))
             status, document = self.drs.answer(self.path)
             body = json.dumps(document).encode()

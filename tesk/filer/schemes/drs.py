@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
-from tesk.filer.checksums import Checksum
+from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context, Entry, Kind, Ranged, Scheme, Schemes
@@ -22,6 +22,8 @@ from tesk.filer.streams import Sink, Source
 
 WORDS: Final = ("user", "password", "token", "endpoint")
 METHODS: Final = ("https", "http", "s3", "gs", "ftp", "sftp")
+_WITH_HOST: Final = ("https", "http", "ftp", "sftp")
+"""Where the URL of an object names the host that is connected to: a public server's is not on private addresses."""
 ASKED_AT_ONCE: Final = 8
 MAX_DEPTH: Final = 100
 _HASHES: Final = {"sha": "sha1", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
@@ -46,9 +48,11 @@ class DrsScheme(HttpScheme):
     def __init__(self, context: Context) -> None:
         super().__init__(context, lambda _: self._asking.headers)
         self._asking = threading.local()
-        self._reach = context.reach
         self._credentials = Credentials(context.settings.credentials)
         self._stores = Schemes(context)
+        outside = context._replace(reach=context.reach.from_public())
+        self._outside = Schemes(outside)
+        self._outside_http = HttpScheme(outside, lambda _: self._asking.headers)
         self._public: set[str] = set()
         self._documents: dict[str, Document] = {}
         self._chosen: dict[str, tuple[Scheme, str, dict[str, str]]] = {}
@@ -60,17 +64,19 @@ class DrsScheme(HttpScheme):
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
-        self._walk(url, "", self._document(url), found, 0)
+        with ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads:
+            self._walk(url, "", self._document(url), found, 0, threads)
         yield from found
 
-    def _walk(self, top: str, above: str, bundle: Document, found: list[Entry], depth: int) -> None:
+    def _walk(
+        self, top: str, above: str, bundle: Document, found: list[Entry], depth: int, threads: ThreadPoolExecutor
+    ) -> None:
         if depth > MAX_DEPTH:
             raise TransferError(f"bundles are nested deeper than {MAX_DEPTH}", "check for one that holds itself")
         items = _dicts(bundle.get("contents"))
         urls = [self._item_url(top, item) for item in items]
-        with ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads:
-            asked = [url if "contents" not in item else "" for item, url in zip(items, urls, strict=True)]
-            documents = list(threads.map(lambda url: self._document(url) if url else None, asked))
+        asked = [url if "contents" not in item else "" for item, url in zip(items, urls, strict=True)]
+        documents = list(threads.map(lambda url: self._document(url) if url else None, asked))
         for item, url, known in zip(items, urls, documents, strict=True):
             name = str(item.get("name") or "")
             if name in ("", ".", "..") or "/" in name or "\0" in name:
@@ -79,7 +85,7 @@ class DrsScheme(HttpScheme):
             document = item if known is None else known
             if is_bundle(document):
                 found.append(Entry(path, True))
-                self._walk(top, path, document, found, depth + 1)
+                self._walk(top, path, document, found, depth + 1, threads)
             else:
                 found.append(Entry(path, False, _size(document)))
                 self._below[top, path] = url
@@ -148,16 +154,11 @@ class DrsScheme(HttpScheme):
             where = str(found.get("url") or "")
             if where.partition("://")[0].lower() not in METHODS:
                 continue
-            self._check_host(url, where)
             headers = dict(_headers(found.get("headers") or []))
-            yield (self if headers else self._stores.of(where)), where, headers
-
-    def _check_host(self, url: str, where: str) -> None:
-        """A public server's objects are not on private addresses, as with redirects."""
-        parts = urlsplit(where)
-        if parts.scheme in ("http", "https", "ftp", "sftp") and split(url)[0] in self._public:
-            with contextlib.suppress(OSError):
-                self._reach.resolve(parts.hostname or "", parts.port or 443, from_public=True)
+            if split(url)[0] in self._public and where.partition("://")[0].lower() in _WITH_HOST:
+                yield (self._outside_http if headers else self._outside.of(where)), where, headers
+            else:
+                yield (self if headers else self._stores.of(where)), where, headers
 
     def fetch(self, url: str, sink: Sink) -> None:
         document = self._document(url)
@@ -167,14 +168,13 @@ class DrsScheme(HttpScheme):
             "the DRS server offers no access method that tesk has", f"one of {', '.join(METHODS)} is needed"
         )
         for access in self._accesses(url, document):
+            self._chosen[url] = access
             try:
                 self._fetch(access, sink, document)
-                self._chosen[url] = access
                 return
             except (Stopped, Changed):
                 raise
             except TransferError as error:
-                self._chosen[url] = access
                 if error.passing:
                     raise
                 failure = error
@@ -191,7 +191,8 @@ class DrsScheme(HttpScheme):
             else:
                 scheme.fetch(where, sink)
         finally:
-            sink.checksums = [*checksums(document)] or sink.checksums
+            if known := [checksum for checksum in checksums(document) if checksum.algorithm in HASHES]:
+                sink.checksums, sink.doubt = known, lambda: False
         size = _size(document)
         told = sink.total if sink.total is not None else sink.size
         if size is not None and told != size:
@@ -215,7 +216,8 @@ class DrsScheme(HttpScheme):
 
     def close(self) -> None:
         super().close()
-        self._stores.close()
+        for each in (self._stores, self._outside, self._outside_http):
+            each.close()
 
 
 def is_bundle(document: Document) -> bool:
