@@ -103,9 +103,10 @@ def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) ->
             raise
         raise NotFound(f"output {printable(path)}: its links loop") from None
     if stat.S_ISREG(status.st_mode):
-        if url.endswith("/") and output.type is not FileType.DIRECTORY:
-            url = scheme.child(url, posixpath.basename(path))
-        yield Departure(path, canonical, url.rstrip("/"), False, status.st_size)
+        if _ends_with_slash(url):
+            keeps_name = output.type is not FileType.DIRECTORY
+            url = scheme.child(url, posixpath.basename(path)) if keeps_name else url.rstrip("/")
+        yield Departure(path, canonical, url, False, status.st_size)
     elif not stat.S_ISDIR(status.st_mode):
         step.emit(Warned(f"output {printable(path)} was left out: it is {kind(status.st_mode)}"))
     else:
@@ -113,6 +114,11 @@ def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) ->
             where = posixpath.join(path, node.relative).rstrip("/")
             target = scheme.child(url, node.relative) if node.relative else url
             yield Departure(where, node.canonical, target, node.is_directory, node.size)
+
+
+def _ends_with_slash(url: str) -> bool:
+    """Whether a URL names what lies below it; the last slash of a query says nothing of that."""
+    return url.endswith("/") and not (url.lower().startswith(("http:", "https:")) and "?" in url)
 
 
 def _leads_out(scratch: Scratch, path: str) -> str:

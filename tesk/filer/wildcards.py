@@ -7,10 +7,11 @@ a class, a backslash takes the next character as it is, and a `[` that nothing c
 import functools
 import posixpath
 import re
+import stat
 from typing import Final
 
 from tesk.filer.errors import TransferError
-from tesk.filer.jail import Tree, names
+from tesk.filer.jail import Tree, look, names
 
 MAGIC: Final = re.compile(r"[*?\[]")
 _CLASSES: Final = {
@@ -88,12 +89,16 @@ def _element(pattern: str, at: int) -> tuple[str, int]:
 
 
 def expand(tree: Tree, pattern: str) -> list[str]:
-    """The paths that exist and match, in order; as matched, with the symlinks on their way left in."""
+    """The paths that exist and match, in order; as matched, with the symlinks on their way left in.
+
+    A pattern that ends with a slash matches directories only.
+    """
     found = ["/"]
     for part in posixpath.normpath(pattern).split("/"):
         if part and part != "..":
             found = [path for base in found for path in _step(tree, base, part)]
-    return [path for path in found if _exists(tree, path)]
+    last = _is_no_file if pattern.endswith("/") else _exists
+    return [path for path in found if last(tree, path)]
 
 
 def _step(tree: Tree, base: str, part: str) -> list[str]:
@@ -114,3 +119,12 @@ def _exists(tree: Tree, path: str) -> bool:
     except OSError:
         return True
     return True
+
+
+def _is_no_file(tree: Tree, path: str) -> bool:
+    try:
+        return stat.S_ISDIR(look(tree, path)[1].st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True

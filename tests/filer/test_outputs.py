@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.plan import Pushed
-from tesk.tes import Output
-from tests.filer.stores import DIRECTORY, Places, push, tree, write
+from tesk.tes import Input, Output
+from tests.filer.faulty import answer, faulty
+from tests.filer.stores import DIRECTORY, Places, fetch, push, tree, write
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,13 @@ def test_a_directory_onto_a_file_is_a_clear_error(places: Places) -> None:
 
 def test_no_outputs_is_done(tmp_path: Path) -> None:
     assert push(tmp_path).ok
+
+
+def test_a_slash_at_the_end_of_a_query_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {"f": b"", "d/g": b""})
+    with faulty(lambda c, _n, _h: c.sendall(answer("200 OK"))) as server:
+        report = push(tmp_path, Output("/f", f"{server.url}/x?key=a/"), Output("/d", f"{server.url}/d/?key=a/"))
+        assert report.ok, report.failure
+        asked = sorted(head.split(b" ")[1] for head in server.requests)
+        assert asked == [b"/d/g?key=a/", b"/x?key=a/"]
+        assert fetch(tmp_path, Input("/h", url=f"{server.url}/x?key=a/")).ok

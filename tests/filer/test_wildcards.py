@@ -89,6 +89,8 @@ FILES = ["out/a.bam", "out/b.bam", "out/b.txt", "out/.c.bam", "out/sub/d.bam", "
         ("/none/*", []),
         ("/out/a.bam/*", []),
         ("//out//./*.txt", ["/out/b.txt"]),
+        ("/out/*/", ["/out/sub"]),  # 4.13: what a slash follows is a directory
+        ("/out/a*/", []),
     ],
 )
 def test_a_pattern_finds_paths(tmp_path: Path, pattern: str, paths: list[str]) -> None:

@@ -57,7 +57,7 @@ class HttpScheme:
         self._no_dav: set[str] = set()
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
-        if declared is not Kind.DIRECTORY and (declared or not url.endswith("/")):
+        if declared is not Kind.DIRECTORY and (declared or "?" in url or not url.endswith("/")):
             return Kind.FILE, None
         target, response = self._propfind(url, "0")
         if response.status in _PASSING:
