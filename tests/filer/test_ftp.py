@@ -30,6 +30,7 @@ F, D = Kind.FILE, Kind.DIRECTORY
         ("drwxr-xr-x   2 ftp      ftp         4096 Jan 01 12:34 ..", None),
         ("srwxr-xr-x   1 ftp      ftp            0 Jan 01 12:34 socket", None),
         ("total 12", None),
+        ("insgesamt 12", None),
         ("", None),
         ("01-31-20  12:34PM       <DIR>          Program Files", Listed("Program Files", D, None)),
         ("01-31-2020  12:34               1024 a.txt", Listed("a.txt", F, 1024)),
@@ -53,7 +54,7 @@ def test_lists_of_unix_and_windows_are_read(line: str, listed: Listed | None) ->
 
 
 @pytest.mark.parametrize(
-    "line", ["-rw-r--r-- 1 a b 5 yesterday f", "f 12", "f;12;2024", "01-31-20 noon 5 f", "totals", "-rw-r--r-- a b f"]
+    "line", ["-rw-r--r-- 1 a b 5 yesterday f", "f 12 g", "f;12;2024", "01-31-20 noon 5 f", "totals", "-rw-r--r-- a b f"]
 )
 def test_a_line_that_is_not_understood_is_told(line: str) -> None:
     with pytest.raises(TransferError, match=re.escape(f"the server lists {line!r}, which tesk cannot read")):

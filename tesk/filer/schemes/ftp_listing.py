@@ -16,7 +16,8 @@ _UNIX: Final = re.compile(rf"^([-dlbcps])\S{{9,}}\s+(?:\S.*?\s+)??(\d+)\s+{_UNIX
 _WINDOWS: Final = re.compile(
     rf"^(?:\d\d[-/]\d\d[-/]\d\d(?:\d\d)?|{_DAY})\s+\d\d:\d\d(?:\s?[AP]M)?\s+(<\w+>|\d+)\s+(.+)$"
 )
-_NO_ENTRY: Final = re.compile(r"\s*(?:total\s.*)?", re.IGNORECASE)
+_NO_ENTRY: Final = re.compile(r"\s*(?:total\s.*|\w+:?\s+\d+)?", re.IGNORECASE)
+"""Nothing, or the sum of sizes that comes first, in whichever language."""
 
 
 class Listed(NamedTuple):

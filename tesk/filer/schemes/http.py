@@ -35,7 +35,8 @@ _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 5
 _PUSHED_BACK: Final = frozenset({408, 429, 503, 504, 509, 529})
 _NO_PARENT: Final = frozenset({409, 500})
 _NO_DAV: Final = frozenset({400, 403, 405, 501})
-_NO_MKCOL: Final = frozenset({400, 403, 404, 405})
+_GRAVE: Final = _PASSING | {401, 423}
+"""Answers to MKCOL that say more than that a server has no directories."""
 _DENIED: Final = frozenset({401, 403, 409})
 _PROPFIND: Final = (
     b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
@@ -240,7 +241,7 @@ class HttpScheme:
             return
         if response.status == 501:
             self._no_dav.add(target_of(whole).peer)
-        elif not 200 <= response.status < 300 and response.status not in _NO_MKCOL:
+        elif response.status in _GRAVE or 300 <= response.status < 400:
             raise self._refused(target, response)
         self._wire.settle(target, response)
 
