@@ -58,9 +58,10 @@ class Meter:
 class Sink:
     """A stretch of a new file, from `begin` up to `end`, that a scheme fills in order.
 
-    `end` is None until the size is known. `doubt` is asked when the checksums differ from the bytes: whether they may
-    be no checksums of these bytes at all. `expected` is the size that a listing told, `total` what the store says
-    when it is asked for the file itself; `version` is what the store calls these very bytes (an ETag, say).
+    `end` is None until the size is known. `doubt` is asked when the checksums differ from the bytes: what holds in
+    their place where they may be no checksums of these bytes at all (nothing, often), else None. `expected` is the
+    size that a listing told, `total` what the store says when it is asked for the file itself; `version` is what the
+    store calls these very bytes (an ETag, say).
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Sink:
         self.version = ""
         self.least_part = 0
         self.checksums: list[Checksum] = []
-        self.doubt: Callable[[], bool] = lambda: False
+        self.doubt: Callable[[], list[Checksum] | None] = lambda: None
         self.share: Callable[[Sink], int] | None = None
         self.size = 0
         self._meter = meter
@@ -136,7 +137,7 @@ class Sink:
             os.ftruncate(self.fd, 0)
         self._meter.add(-self.size)
         self.size = 0
-        self.checksums, self.doubt = [], lambda: False
+        self.checksums, self.doubt = [], lambda: None
 
 
 class Source:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tesk.filer.credentials import Entry
 from tesk.filer.schemes.aws import location_of
+from tesk.filer.schemes.sigv4 import Key
 from tesk.tes import Input
 from tests.filer.stores import fetch, tree, write
 from tests.servers.s3 import S3
@@ -84,3 +86,30 @@ def test_a_profile_serves_a_transfer_and_its_absence_is_told(
     (tmp_path / "root").mkdir()
     assert fetch(tmp_path / "root", Input("/f", url="s3://profile-bucket/f")).ok
     assert tree(tmp_path / "root") == {"f": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "where"),
+    [
+        ({}, ("https://s3.us-east-1.amazonaws.com", "/b/k/é")),
+        ({"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"}, ("https://b.s3.us-east-1.amazonaws.com", "/k/é")),
+        ({"AWS_ENDPOINT_URL": "http://h:9/s3/"}, ("http://h:9", "/s3/b/k/é")),
+        (
+            {"AWS_ENDPOINT_URL": "http://b.h:9", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true"},
+            ("http://b.h:9", "/k/é"),
+        ),
+    ],
+)
+def test_an_object_is_where_obstore_looks_for_it(environment: dict[str, str], where: tuple[str, str]) -> None:
+    location = location_of({"HOME": "/nonexistent", **OFF, **environment})
+    assert location.address("b", "k/é") == where
+
+
+def test_keys_are_known_where_python_can(home: dict[str, str]) -> None:
+    environment = {"AWS_ACCESS_KEY_ID": "E", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
+    assert location_of({**home, **environment}).key == Key("E", "s", "t")
+    assert location_of({**home, "AWS_PROFILE": "lab"}).key == Key("L", "l", "t")
+    entry = Entry("s3://b", Path(), {"access_key_id": "T", "secret_access_key": "u"})
+    assert location_of({**home, **environment}, entry).key == Key("T", "u")
+    assert location_of({**home, "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}).key is None
+    assert location_of({**home, **environment, "AWS_SKIP_SIGNATURE": "true"}).key is None

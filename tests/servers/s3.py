@@ -1,12 +1,17 @@
 """A real S3 server: versitygw over a folder. Buckets are its directories, objects its files."""
 
 import contextlib
+import http.client
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.message import Message
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+from tesk.filer.schemes.sigv4 import Key, escaped, query_of, signed
 from tests.servers.process import free_port, program, serving
 
 VERSION = "v1.8.0"
@@ -27,6 +32,33 @@ class S3(NamedTuple):
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": "us-east-1",
         }
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        parameters: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Message, bytes]:
+        """Status, head and body of the answer to a request for /bucket/key."""
+        host = urlsplit(self.url).netloc
+        sent = signed(
+            method,
+            host,
+            path,
+            Key(self.access_key, self.secret_key),
+            "us-east-1",
+            datetime.now(UTC),
+            parameters=parameters,
+            headers=headers,
+            body=body,
+        )
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+            connection.request(method, f"{escaped(path)}?{query_of(parameters or {})}".rstrip("?"), body, sent)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
 
 
 def cached() -> Path:

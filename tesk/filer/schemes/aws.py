@@ -11,8 +11,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from tesk.filer.credentials import NOTHING, Entry
+from tesk.filer.schemes.sigv4 import Key
 
 WORDS: Final = ("access_key_id", "secret_access_key", "session_token", "profile", "region", "endpoint", "anonymous")
 METADATA_HOST: Final = "169.254.169.254"
@@ -26,15 +28,25 @@ _BY_ENVIRONMENT: Final = (
 
 
 class Location(NamedTuple):
-    """`endpoint` is "" for AWS itself; `options` are S3Store's own."""
+    """`endpoint` is "" for AWS itself; `options` are S3Store's own; `key` is None where only obstore knows one."""
 
     endpoint: str
     anonymous: bool
     options: dict[str, Any]
+    key: Key | None = None
+    names_bucket: bool = False
 
     @property
     def shown(self) -> str:
         return self.endpoint or f"https://s3.{self.options['region']}.amazonaws.com"
+
+    def address(self, bucket: str, key: str) -> tuple[str, str]:
+        """Where obstore finds an object: scheme and host, and the path, which is not escaped yet."""
+        parts = urlsplit(self.shown)
+        host, above = parts.netloc, f"{parts.path}/{bucket}"
+        if self.names_bucket:
+            host, above = (host, parts.path) if self.endpoint else (f"{bucket}.{host}", "")
+        return f"{parts.scheme}://{host}", f"{above}/{key}"
 
 
 def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOTHING) -> Location:
@@ -56,28 +68,42 @@ def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOT
     region = entry.values.get("region", "") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
     options["region"] = region or profile.get("region") or "us-east-1"
     anonymous = False
+    known: Key | None = None
     if key := entry.read("access_key_id").strip():
-        options["credential_provider"] = _given(
-            key, entry.read("secret_access_key").strip(), entry.read("session_token").strip()
-        )
+        known = Key(key, entry.read("secret_access_key").strip(), entry.read("session_token").strip())
+        options["credential_provider"] = _given(known)
     elif entry.values.get("anonymous", "") == "true" or env.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         anonymous = True
+    elif env.get("AWS_ACCESS_KEY_ID") and env.get("AWS_SECRET_ACCESS_KEY"):
+        token = env.get("AWS_SESSION_TOKEN") or env.get("AWS_TOKEN") or ""
+        known = Key(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], token)
     elif not any(env.get(name) for name in _BY_ENVIRONMENT):
         if "aws_access_key_id" in profile:
             options["access_key_id"] = profile["aws_access_key_id"]
             options["secret_access_key"] = profile.get("aws_secret_access_key", "")
             if "aws_session_token" in profile:
                 options["session_token"] = profile["aws_session_token"]
+            known = Key(
+                profile["aws_access_key_id"],
+                profile.get("aws_secret_access_key", ""),
+                profile.get("aws_session_token", ""),
+            )
         else:
             anonymous = not _has_instance_role(env)
     if anonymous:
         options["skip_signature"] = True
-    return Location(endpoint, anonymous, options)
+    names_bucket = env.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
+    return Location(endpoint, anonymous, options, known, names_bucket)
 
 
-def _given(key: str, secret: str, token: str) -> Callable[[], dict[str, Any]]:
+def _given(key: Key) -> Callable[[], dict[str, Any]]:
     """Credentials that the environment's own do not mix with."""
-    credential = {"access_key_id": key, "secret_access_key": secret, "token": token or None, "expires_at": None}
+    credential = {
+        "access_key_id": key.access_key_id,
+        "secret_access_key": key.secret_access_key,
+        "token": key.session_token or None,
+        "expires_at": None,
+    }
     return lambda: credential
 
 

@@ -192,7 +192,7 @@ class DrsScheme(HttpScheme):
                 scheme.fetch(where, sink)
         finally:
             if known := [checksum for checksum in checksums(document) if checksum.algorithm in HASHES]:
-                sink.checksums, sink.doubt = known, lambda: False
+                sink.checksums, sink.doubt = known, lambda: None
         size = _size(document)
         told = sink.total if sink.total is not None else sink.size
         if size is not None and told != size:

@@ -17,7 +17,7 @@ _DIGESTS: Final = {
     "sha-256": "sha256",
     "sha-512": "sha512",
 }
-_AMAZON: Final = {"x-amz-checksum-crc32": "crc32", "x-amz-checksum-sha1": "sha1", "x-amz-checksum-sha256": "sha256"}
+_AMAZON: Final = {f"x-amz-checksum-{name}": name for name in ("crc32", "crc32c", "sha1", "sha256")}
 LEAST_AGE_S: Final = 60
 
 
@@ -66,7 +66,7 @@ def _told(head: Message) -> Iterator[tuple[str, str]]:
             yield name, text
     for field, name in _AMAZON.items():
         text = head.get(field) or ""
-        if "-" not in text:  # of a multipart object, it is a checksum of checksums
+        if "-" not in text and (head.get("x-amz-checksum-type") or "").upper() != "COMPOSITE":  # of parts' checksums
             yield name, text
 
 

@@ -2,17 +2,18 @@
 
 What follows the bucket is the key, as it is: nothing is percent-decoded. A directory is the keys below its name and
 a slash. obstore repeats failed requests itself, part by part, so errors come with the tries already made. What it sends
-is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5. It
+is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5, else
+with the checksum that the store keeps, which we ask for ourselves since obstore tells no headers. It
 carries no key with a line break, an empty component or a last slash, so an empty directory leaves no trace in a bucket.
 """
 
 import contextlib
-import http.client
 import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from email.message import Message
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -24,9 +25,10 @@ from obstore.store import S3Store
 from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Kind, http_headers
 from tesk.filer.schemes.aws import WORDS, Location, location_of
 from tesk.filer.schemes.buckets import checked_bucket
+from tesk.filer.schemes.s3_wire import S3Wire
 from tesk.filer.streams import Sink, Source
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 PART: Final = 8 * 1024 * 1024
 WHOLE: Final = 4 * 1024 * 1024
+ASKED_FROM: Final = 1024 * 1024
+"""An object of parts, or without an MD5 for its ETag and at least so large, is worth a request for its checksums."""
 MAX_PARTS: Final = 9_000
 CHUNK: Final = 256 * 1024
 PARTS_AT_ONCE: Final = 3
@@ -91,6 +95,7 @@ class S3Scheme:
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
         self._memory = context.memory
+        self._wire = S3Wire(context.reach, context.settings.timeout_s)
 
     def _store(self, url: str, bucket: str, longest_s: int = 0) -> tuple[S3Store, Location]:
         """One for each bucket and each table of the credentials; `longest_s` is what a request's body may take.
@@ -152,7 +157,9 @@ class S3Scheme:
             meta = answer.meta
             sink.total = size = meta["size"]
             etag = meta["e_tag"] or ""
-            sink.checksums, sink.doubt = md5(etag), partial(_is_encrypted, store, key)
+            sink.checksums, sink.doubt = md5(etag), partial(self._instead, store, location, bucket, key, etag)
+            if not sink.checksums and (size >= ASKED_FROM or "-" in etag):
+                sink.checksums, sink.doubt = sink.doubt() or [], lambda: None
             if size >= 2 * WHOLE and etag:
                 sink.offer(size, etag)
             _receive(answer, sink, size if sink.end is None else sink.end)
@@ -163,6 +170,15 @@ class S3Scheme:
         if sink.position != (size if sink.end is None else sink.end):
             answered = f"{location.shown} sent {sink.size} of {size} bytes"
             raise TransferError(answered, "check the server", passing=True)
+
+    def _instead(self, store: S3Store, location: Location, bucket: str, key: str, etag: str) -> list[Checksum] | None:
+        """What holds of an object instead of its ETag; None where the ETag is an MD5, or the object another now."""
+        head = self._wire.head(store, location, bucket, key)
+        if head is None:
+            return []
+        if (head.get("ETag") or "") != etag or (md5(etag) and not _is_encrypted(head)):
+            return None
+        return http_headers.checksums(head)
 
     def fetch_part(self, url: str, sink: Sink) -> None:
         bucket, key = split(url)
@@ -209,6 +225,7 @@ class S3Scheme:
 
     def close(self) -> None:
         self._stores.clear()
+        self._wire.close()
 
 
 def _receive(answer: "GetResult", sink: Sink, end: int) -> None:
@@ -225,18 +242,10 @@ def md5(etag: str) -> list[Checksum]:
     return [Checksum("md5", bytes.fromhex(text))] if _MD5.fullmatch(text) else []
 
 
-def _is_encrypted(store: S3Store, key: str) -> bool:
-    """Whether the ETag of an object is no MD5; also where that cannot be found out."""
-    try:
-        parts = urlsplit(obstore.sign(store, "HEAD", key, timedelta(minutes=5)))
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        with contextlib.closing(kind(parts.netloc, timeout=30)) as connection:
-            connection.request("HEAD", f"{parts.path}?{parts.query}")
-            answer = connection.getresponse()
-    except Exception:  # noqa: BLE001 - obstore raises what it likes; whatever it is, nothing is known
-        return True
-    by_key = answer.getheader("x-amz-server-side-encryption-customer-algorithm")
-    return answer.status != 200 or bool(by_key) or "kms" in (answer.getheader("x-amz-server-side-encryption") or "")
+def _is_encrypted(head: Message) -> bool:
+    """Whether the ETag of an object is no MD5, whatever it looks like."""
+    by_key = head.get("x-amz-server-side-encryption-customer-algorithm")
+    return bool(by_key) or "kms" in (head.get("x-amz-server-side-encryption") or "")
 
 
 def cut(size: int, memory: int) -> tuple[int, int]:
@@ -254,6 +263,8 @@ def _parts(source: Source, size: int) -> Iterator[bytes]:
 
 def _open(bucket: str, location: Location, retries: int, timeout_s: float, longest_s: int) -> S3Store:
     options: dict[str, Any] = dict(location.options)
+    if location.anonymous:
+        options["checksum_algorithm"] = "sha256"  # what the signature has otherwise
     answer_s = timeout_s + longest_s
     client: dict[str, Any] = {
         "timeout": "365d",

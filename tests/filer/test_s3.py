@@ -1,0 +1,132 @@
+"""What S3 tells of its objects beside their ETags, and what is signed by us and not by obstore."""
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tesk.tes import Input, Output
+from tests.filer.faulty import Versioned, faulty
+from tests.filer.stores import Places, fetch, write
+from tests.servers.s3 import S3
+
+PARTS = [b"a" * 5 * 1024 * 1024, b"b" * 1000]
+
+
+def crc32(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
+def in_parts(s3: S3, path: str, kind: str) -> None:
+    """Makes an object of PARTS with a CRC-32, of the whole or of its parts."""
+    whole = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": kind}
+    _, _, answer = s3.ask("POST", path, parameters={"uploads": ""}, headers=whole)
+    match = re.search(rb"<UploadId>(.+?)<", answer)
+    assert match, answer
+    upload, listed = {"uploadId": match[1].decode()}, ""
+    for number, part in enumerate(PARTS, 1):
+        told = {"x-amz-checksum-crc32": crc32(part)}
+        _, head, answer = s3.ask("PUT", path, part, parameters=upload | {"partNumber": str(number)}, headers=told)
+        listed += f"<Part><PartNumber>{number}</PartNumber><ETag>{head['ETag']}</ETag>"
+        listed += f"<ChecksumCRC32>{crc32(part)}</ChecksumCRC32></Part>"
+    body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+    status, _, answer = s3.ask("POST", path, body, parameters=upload, headers={"x-amz-checksum-type": kind})
+    assert status == 200, answer
+
+
+@pytest.mark.parametrize(("kind", "is_told"), [("FULL_OBJECT", True), ("COMPOSITE", False)])
+def test_an_object_of_parts_is_compared_with_the_checksum_of_the_whole(
+    places: Places, s3: S3, kind: str, is_told: bool
+) -> None:
+    place = places["s3"]
+    in_parts(s3, f"/{place.folder.name}/f", kind)
+    report = places.fetch(Input("/f", url=place.url("f")))
+    assert report.ok, report.failure
+    assert (places.root / "f").read_bytes() == b"".join(PARTS)
+    with (place.folder / "f").open("r+b") as file:
+        file.write(b"X")
+    report = places.fetch(Input("/g", url=place.url("f")))
+    assert report.ok is not is_told
+    if is_told:
+        assert "the bytes that arrived have the crc32 " in report.failure
+
+
+CONTENT = bytes(range(256)) * 8_000
+SHA256 = base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()
+NO_MD5 = "0" * 32
+KMS = "x-amz-server-side-encryption: aws:kms"
+
+
+@pytest.fixture
+def anonymous(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def point(url: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+
+    return point
+
+
+@pytest.mark.parametrize(
+    ("etag", "headers", "reason"),
+    [
+        (hashlib.md5(CONTENT).hexdigest(), [], ""),
+        (NO_MD5, [], "md5"),
+        (NO_MD5, [KMS], ""),
+        (NO_MD5, [KMS, f"x-amz-checksum-sha256: {SHA256}"], ""),
+        (NO_MD5, [KMS, "x-amz-checksum-crc32: AAAAAA=="], "crc32"),
+        ("other", ["x-amz-checksum-crc32c: AAAAAA=="], "crc32c"),
+        ("other", ["x-amz-checksum-crc32c: AAAAAA==", "x-amz-checksum-type: COMPOSITE"], ""),
+        ("other-2", ["x-amz-checksum-crc64nvme: AAAAAAAAAAA="], ""),
+    ],
+)
+def test_an_anonymous_store_is_asked_too(
+    tmp_path: Path, anonymous: Callable[[str], None], etag: str, headers: list[str], reason: str
+) -> None:
+    script = Versioned(CONTENT)
+    script.etag, script.headers = f'"{etag}"', ("Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT", *headers)
+    with faulty(script) as server:
+        anonymous(server.url)
+        report = fetch(tmp_path, Input("/f", url="s3://lab/f"))
+    assert report.ok if not reason else f"the bytes that arrived have the {reason} " in report.failure
+    assert not any("Authorization" in head.decode() for head in server.requests)
+
+
+def test_small_objects_cost_one_request(tmp_path: Path, anonymous: Callable[[str], None]) -> None:
+    """Beside the look at what is there."""
+    script = Versioned(b"x")
+    script.headers = ("Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT",)
+    with faulty(script) as server:
+        anonymous(server.url)
+        assert fetch(tmp_path, Input("/f", url="s3://lab/f")).ok
+    assert len(server.requests) == 2
+
+
+def public(s3: S3, bucket: str) -> None:
+    """Lets anybody read and write."""
+    places = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": places}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]}).encode()
+    status, _, answer = s3.ask("PUT", f"/{bucket}", policy, parameters={"policy": ""})
+    assert status in (200, 204), answer
+
+
+def test_what_goes_out_without_a_key_has_its_checksum(
+    places: Places, s3: S3, anonymous: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = places["s3"]
+    public(s3, place.folder.name)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    anonymous(s3.url)
+    write(places.root, {"out/f": b"x"})
+    report = places.push(Output("/out/f", place.url("f")))
+    assert report.ok, report.failure
+    assert (place.folder / "f").read_bytes() == b"x"
+    told = s3.ask("HEAD", f"/{place.folder.name}/f", headers={"x-amz-checksum-mode": "ENABLED"})[1]
+    assert told["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"x").digest()).decode()
+    assert places.fetch(Input("/in/f", url=place.url("f"))).ok
