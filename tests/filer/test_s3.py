@@ -4,15 +4,16 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tesk.tes import Input, Output
-from tests.filer.faulty import Versioned, faulty
-from tests.filer.stores import Places, fetch, write
+from tesk.tes import FileType, Input, Output
+from tests.filer.faulty import Versioned, answer, faulty
+from tests.filer.stores import DIRECTORY, FILE, Places, fetch, push, tree, write
 from tests.servers.s3 import S3
 
 PARTS = [b"a" * 5 * 1024 * 1024, b"b" * 1000]
@@ -25,18 +26,18 @@ def crc32(data: bytes) -> str:
 def in_parts(s3: S3, path: str, kind: str) -> None:
     """Makes an object of PARTS with a CRC-32, of the whole or of its parts."""
     whole = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": kind}
-    _, _, answer = s3.ask("POST", path, parameters={"uploads": ""}, headers=whole)
-    match = re.search(rb"<UploadId>(.+?)<", answer)
-    assert match, answer
+    _, _, text = s3.ask("POST", path, parameters={"uploads": ""}, headers=whole)
+    match = re.search(rb"<UploadId>(.+?)<", text)
+    assert match, text
     upload, listed = {"uploadId": match[1].decode()}, ""
     for number, part in enumerate(PARTS, 1):
         told = {"x-amz-checksum-crc32": crc32(part)}
-        _, head, answer = s3.ask("PUT", path, part, parameters=upload | {"partNumber": str(number)}, headers=told)
+        _, head, text = s3.ask("PUT", path, part, parameters=upload | {"partNumber": str(number)}, headers=told)
         listed += f"<Part><PartNumber>{number}</PartNumber><ETag>{head['ETag']}</ETag>"
         listed += f"<ChecksumCRC32>{crc32(part)}</ChecksumCRC32></Part>"
     body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-    status, _, answer = s3.ask("POST", path, body, parameters=upload, headers={"x-amz-checksum-type": kind})
-    assert status == 200, answer
+    status, _, text = s3.ask("POST", path, body, parameters=upload, headers={"x-amz-checksum-type": kind})
+    assert status == 200, text
 
 
 @pytest.mark.parametrize(("kind", "is_told"), [("FULL_OBJECT", True), ("COMPOSITE", False)])
@@ -111,8 +112,8 @@ def public(s3: S3, bucket: str) -> None:
     places = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": places}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]}).encode()
-    status, _, answer = s3.ask("PUT", f"/{bucket}", policy, parameters={"policy": ""})
-    assert status in (200, 204), answer
+    status, _, text = s3.ask("PUT", f"/{bucket}", policy, parameters={"policy": ""})
+    assert status in (200, 204), text
 
 
 def test_what_goes_out_without_a_key_has_its_checksum(
@@ -130,3 +131,75 @@ def test_what_goes_out_without_a_key_has_its_checksum(
     told = s3.ask("HEAD", f"/{place.folder.name}/f", headers={"x-amz-checksum-mode": "ENABLED"})[1]
     assert told["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"x").digest()).decode()
     assert places.fetch(Input("/in/f", url=place.url("f"))).ok
+
+
+def test_an_empty_directory_is_an_object_as_consoles_make_it(places: Places, s3: S3) -> None:
+    place = places["s3"]
+    write(places.root, {"out/a b/é+~": None})
+    report = places.push(Output("/out", place.url("d/")))
+    assert report.ok, report.failure
+    _, _, listing = s3.ask("GET", f"/{place.folder.name}", parameters={"list-type": "2"})
+    assert re.findall("<Key>(.+?)</Key><Size>(.+?)</Size>", listing.decode()) == [("d/a b/é+~/", "0")]
+
+
+@pytest.mark.parametrize("declared", [DIRECTORY, FILE, None])
+def test_folders_that_a_console_made_are_directories(places: Places, s3: S3, declared: FileType | None) -> None:
+    place = places["s3"]
+    for key in ("d/", "d/empty/", "d/full/", "d/full/f", "e/"):
+        assert s3.ask("PUT", f"/{place.folder.name}/{key}", b"x" if key[-1] == "f" else b"")[0] == 200
+    for name in ("d", "e"):
+        report = places.fetch(Input(f"/in/{name}", url=place.url(name), type=declared))
+        assert report.ok, report.failure
+    assert tree(places.root / "in") == {"d": None, "d/empty": None, "d/full": None, "d/full/f": b"x", "e": None}
+
+
+def test_a_file_beside_a_directory_of_its_name_is_none_of_its_entries(
+    tmp_path: Path, anonymous: Callable[[str], None]
+) -> None:
+    listed = "<Contents><Key>d/</Key><LastModified>2020-01-01T00:00:00.000Z</LastModified><Size>0</Size></Contents>"
+    listing = f"<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>".encode()
+    file = Versioned(b"file")
+    file.headers = ("Last-Modified: Wed, 01 Jan 2020 00:00:00 GMT",)
+    (tmp_path / "root").mkdir()
+
+    def script(connection: socket.socket, number: int, head: bytes) -> None:
+        if b"list-type=2" in head:
+            connection.sendall(answer("200 OK", listing))
+        else:
+            file(connection, number, head)
+
+    with faulty(script) as server:
+        anonymous(server.url)
+        report = fetch(tmp_path / "root", Input("/d", url="s3://lab/d", type=DIRECTORY))
+        assert report.ok, report.failure
+    assert tree(tmp_path / "root") == {"d": None}
+
+
+DENIED = b"<Error><Code>AccessDenied</Code></Error>"
+
+
+def test_an_empty_directory_that_is_refused_is_an_error(tmp_path: Path, anonymous: Callable[[str], None]) -> None:
+    write(tmp_path, {"root/out/empty": None})
+    answers = [answer("503 Slow Down"), answer("403 Forbidden", DENIED)]
+    with faulty(lambda connection, number, _: connection.sendall(answers[number])) as server:
+        anonymous(server.url)
+        report = push(tmp_path / "root", Output("/out", "s3://lab/d"), retries=1)
+    assert report.failure == (
+        f"output s3://lab/d/empty: access denied (403 AccessDenied) by {server.url} after 2 tries; "
+        'no key is configured for "s3://lab"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"), ("HTTP_PROXY", "http://127.0.0.1:1")]
+)
+def test_an_empty_directory_is_left_out_where_only_obstore_can_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    write(tmp_path, {"root/out/empty": None})
+    with faulty(lambda connection, *_: connection.sendall(answer("200 OK"))) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv(variable, value)
+        assert push(tmp_path / "root", Output("/out", "s3://lab/d")).ok
+    assert not server.requests

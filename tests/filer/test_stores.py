@@ -122,7 +122,7 @@ def test_a_directory_goes_out_whatever_it_was_declared_as(
     assert report.pushed["/out/d/sub/b c"].url == shown
 
 
-@pytest.mark.parametrize("scheme", ["file", "path", "gs", "az", "ftp", "sftp"])
+@pytest.mark.parametrize("scheme", LISTING)
 def test_empty_directories_are_kept_where_the_store_can_say_so(places: Places, scheme: str) -> None:
     write(places.root / "out/d", {"empty": None, "full": None, "full/f": b""})
     assert places.push(Output("/out/d", places[scheme].url("d"))).ok

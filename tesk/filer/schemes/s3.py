@@ -3,8 +3,9 @@
 What follows the bucket is the key, as it is: nothing is percent-decoded. A directory is the keys below its name and
 a slash. obstore repeats failed requests itself, part by part, so errors come with the tries already made. What it sends
 is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5, else
-with the checksum that the store keeps, which we ask for ourselves since obstore tells no headers. It
-carries no key with a line break, an empty component or a last slash, so an empty directory leaves no trace in a bucket.
+with the checksum that the store keeps, which we ask for ourselves since obstore tells no headers. An empty directory is
+an empty object whose key ends with a slash, which we make ourselves as well: obstore carries no such key, nor one with
+a line break or an empty component.
 """
 
 import contextlib
@@ -46,6 +47,7 @@ SLOWEST_BYTES_PER_S: Final = 50_000
 _STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
 _CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
 _HOST: Final = re.compile(r"performing \w+ (https?://[^/\s?]+)")
+_DENIALS: Final = ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId")
 _RETRIES: Final = re.compile(r"\bretries: (\d+),")
 _REASON: Final = re.compile(r'message: "([^"]+)"')
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
@@ -140,7 +142,7 @@ class S3Scheme:
         found: list[Entry] = []
         try:
             for chunk in obstore.list(store, key or None, chunk_size=1000):
-                found += [_entry(store, meta, skip) for meta in chunk]
+                found += [_entry(store, meta, skip) for meta in chunk if meta["path"] != key]
         except Exception as error:
             raise _translate(error, location, bucket) from error
         check_names([entry.relative for entry in found if not entry.is_directory])
@@ -158,7 +160,7 @@ class S3Scheme:
             sink.total = size = meta["size"]
             etag = meta["e_tag"] or ""
             sink.checksums, sink.doubt = md5(etag), partial(self._instead, store, location, bucket, key, etag)
-            if not sink.checksums and (size >= ASKED_FROM or "-" in etag):
+            if not sink.checksums and (size >= ASKED_FROM or "-" in etag) and self._wire.can_ask(location):
                 sink.checksums, sink.doubt = sink.doubt() or [], lambda: None
             if size >= 2 * WHOLE and etag:
                 sink.offer(size, etag)
@@ -221,7 +223,15 @@ class S3Scheme:
             raise _translate(error, location, bucket) from error
 
     def make_directory(self, url: str) -> None:
-        """Buckets have none."""
+        """An empty object whose key ends with a slash, as the console of AWS makes it."""
+        bucket, key = split(url)
+        _, location = self._store(url, bucket)
+        if not key or not self._wire.can_ask(location):
+            return
+        status, text = self._wire.put_empty(location, bucket, f"{key}/")
+        if status != 200:
+            code = match.group(1) if (match := _CODE.search(text)) else "refused"
+            raise _refused(str(status), code, location.shown, location, bucket)
 
     def close(self) -> None:
         self._stores.clear()
@@ -312,26 +322,36 @@ def _translate(error: Exception, location: Location, bucket: str) -> TransferErr
     tries = max((int(n) for n in _RETRIES.findall(text)), default=0) + 1
     code = match.group(1) if (match := _CODE.search(text)) else ""
     status, phrase = match.groups(default="") if (match := _STATUS.search(text)) else ("", "")
-    answer = code or phrase.strip() or type(error).__name__
-    if status in ("401", "403") or code in ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId"):
-        detail = f"{status} {code}".strip()
-        advice = f'check the key configured for "s3://{bucket}"'
-        if location.anonymous:
-            advice = f'no key is configured for "s3://{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
-        return TransferError(f"access denied ({detail}) by {host}", advice, tries=tries)
-    if status == "404" or isinstance(error, FileNotFoundError):
-        missing = "the bucket is not there" if code == "NoSuchBucket" else "not found"
-        return NotFound(f"{missing} ({status or 404}) by {host}", "check bucket and key", tries=tries)
-    if status in ("301", "307", "400") and not location.endpoint:
-        return TransferError(f"{answer} ({status}) by {host}", "set AWS_REGION to the bucket's region", tries=tries)
-    if status:
-        return TransferError(f"{answer} ({status}) by {host}", "check the store", tries=tries)
+    if isinstance(error, FileNotFoundError):
+        status = "404"
+    if status or code in _DENIALS:
+        failure = _refused(status, code, host, location, bucket, phrase.strip() or type(error).__name__)
+        failure.tries, failure.passing, failure.pushed_back = tries, False, False
+        return failure
     if "timed out" in text.lower() or "timedout" in text.lower() or "kind: Timeout" in text:
         return TransferError(f"{host} sent nothing in time", "check the store", tries=tries)
     if reasons := _REASON.findall(text):
         return TransferError(f"{host} cannot be reached ({reasons[-1].lower()})", "check the endpoint", tries=tries)
     first = text.partition("\n\nDebug source")[0].strip()
     return TransferError(f"{_BARE.sub(' ', first)[:300]} by {host}", "check the store", tries=tries)
+
+
+def _refused(status: str, code: str, host: str, location: Location, bucket: str, phrase: str = "") -> TransferError:
+    """What an answer means that is no success."""
+    answer = code or phrase
+    if status in ("401", "403") or code in _DENIALS:
+        advice = f'check the key configured for "s3://{bucket}"'
+        if location.anonymous:
+            advice = f'no key is configured for "s3://{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
+        return TransferError(f"access denied ({f'{status} {code}'.strip()}) by {host}", advice)
+    if status == "404":
+        missing = "the bucket is not there" if code == "NoSuchBucket" else "not found"
+        return NotFound(f"{missing} (404) by {host}", "check bucket and key")
+    advice = "check the store"
+    if status in ("301", "307", "400") and not location.endpoint:
+        advice = "set AWS_REGION to the bucket's region"
+    busy = status in ("429", "503")
+    return TransferError(f"{answer} ({status}) by {host}", advice, passing=busy or status[:1] == "5", pushed_back=busy)
 
 
 def open_scheme(context: Context) -> S3Scheme:

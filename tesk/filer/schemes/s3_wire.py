@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.message import Message
 from typing import Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import obstore
 from obstore.store import S3Store
@@ -29,16 +30,23 @@ class S3Wire:
         self._wire = Wire(reach, timeout_s)
         self._mute: set[str] = set()
 
+    def can_ask(self, location: Location) -> bool:
+        """Whether we have what obstore asks with: the key, if any, and no proxy, which only it uses."""
+        parts = urlsplit(location.shown)
+        proxies = getproxies()
+        proxied = (parts.scheme in proxies or "all" in proxies) and not proxy_bypass(parts.netloc)
+        return not proxied and bool(location.anonymous or location.key)
+
     def head(self, store: S3Store, location: Location, bucket: str, key: str) -> Message | None:
         """What the store says of an object, its checksums among it where we may ask; None where it says nothing.
 
-        A place that only obstore can reach (through a proxy, say) is asked once.
+        A place that cannot be reached is asked once.
         """
         base = location.address(bucket, key)[0]
         if base in self._mute:
             return None
         try:
-            if location.anonymous or location.key:
+            if self.can_ask(location):
                 target, headers = _request("HEAD", location, bucket, key, {"x-amz-checksum-mode": "ENABLED"})
             else:
                 target, headers = _presigned(store, key), {}
