@@ -147,7 +147,7 @@ def test_a_checksum_is_not_doubted_for_another_s_sake(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         is_encrypted = "trunc512" not in str(checksums)
-        monkeypatch.setattr("tesk.filer.schemes.s3._is_encrypted", lambda *_: is_encrypted)
+        monkeypatch.setattr("tesk.filer.schemes.s3.is_encrypted", lambda *_: is_encrypted)
         drs.documents["x"] = thing(DATA, "s3://b/f", checksums=checksums)
         report = fetch(tmp_path, Input("/f", url="drs://lab/x"), credentials=told)
     assert report.ok if not reason else reason in report.failure

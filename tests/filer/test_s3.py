@@ -203,3 +203,31 @@ def test_an_empty_directory_is_left_out_where_only_obstore_can_ask(
         monkeypatch.setenv(variable, value)
         assert push(tmp_path / "root", Output("/out", "s3://lab/d")).ok
     assert not server.requests
+
+
+@pytest.mark.parametrize("size", [0, 300_000, 40 * 1024 * 1024])
+def test_an_object_with_a_line_break_in_its_key_is_compared_as_others_are(places: Places, size: int) -> None:
+    place = places["s3"]
+    write(places.root, {"out/f": b"x" * size})
+    report = places.push(Output("/out/f", place.url("a\nb")))
+    assert report.ok, report.failure
+    assert places.fetch(Input("/in/f", url=place.url("a\nb"))).ok
+    assert (places.root / "in/f").read_bytes() == b"x" * size
+    if size:
+        with (place.folder / "a\nb").open("r+b") as file:
+            file.write(b"X")
+        assert "the bytes that arrived have the md5 " in places.fetch(Input("/g", url=place.url("a\nb"))).failure
+
+
+def test_what_is_wrong_with_such_an_object_is_told_as_of_others(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = places["s3"].url("a\nb")
+    assert "not found (404) by http" in places.fetch(Input("/f", url=url)).failure
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        failure = places.fetch(Input("/f", url=url)).failure
+        assert "access denied (403" in failure
+        assert "check the key configured for " in failure
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    assert "the key holds a control character" in places.fetch(Input("/f", url=url)).failure

@@ -1,6 +1,7 @@
 """A real S3 server: versitygw over a folder. Buckets are its directories, objects its files."""
 
 import contextlib
+import hashlib
 import http.client
 import os
 import tempfile
@@ -53,7 +54,7 @@ class S3(NamedTuple):
             datetime.now(UTC),
             parameters=parameters,
             headers=headers,
-            body=body,
+            digest=hashlib.sha256(body).hexdigest(),
         )
         with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
             connection.request(method, f"{escaped(path)}?{query_of(parameters or {})}".rstrip("?"), body, sent)

@@ -4,8 +4,8 @@ What follows the bucket is the key, as it is: nothing is percent-decoded. A dire
 a slash. obstore repeats failed requests itself, part by part, so errors come with the tries already made. What it sends
 is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5, else
 with the checksum that the store keeps, which we ask for ourselves since obstore tells no headers. An empty directory is
-an empty object whose key ends with a slash, which we make ourselves as well: obstore carries no such key, nor one with
-a line break or an empty component.
+an empty object whose key ends with a slash, which we make ourselves as well: obstore carries no such key. Those with a
+line break or the like go another way, see s3_odd.
 """
 
 import contextlib
@@ -14,13 +14,12 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from email.message import Message
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import PreconditionError
+from obstore.exceptions import InvalidPathError, PreconditionError
 from obstore.store import S3Store
 
 from tesk.filer.checksums import Checksum
@@ -29,7 +28,8 @@ from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.schemes import Context, Entry, Kind, http_headers
 from tesk.filer.schemes.aws import WORDS, Location, location_of
 from tesk.filer.schemes.buckets import checked_bucket
-from tesk.filer.schemes.s3_wire import S3Wire
+from tesk.filer.schemes.s3_odd import OddKeys
+from tesk.filer.schemes.s3_wire import DENIALS, S3Wire, code_of, is_encrypted, md5, refused
 from tesk.filer.streams import Sink, Source
 
 if TYPE_CHECKING:
@@ -45,12 +45,9 @@ PARTS_AT_ONCE: Final = 3
 SLOWEST_BYTES_PER_S: Final = 50_000
 """An upload that is slower than that for each of its parts counts as stalled."""
 _STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
-_CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
 _HOST: Final = re.compile(r"performing \w+ (https?://[^/\s?]+)")
-_DENIALS: Final = ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId")
 _RETRIES: Final = re.compile(r"\bretries: (\d+),")
 _REASON: Final = re.compile(r'message: "([^"]+)"')
-_MD5: Final = re.compile(r"[0-9a-f]{32}")
 _BARE: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -63,10 +60,9 @@ def split(url: str) -> tuple[str, str]:
         key.encode()
     except UnicodeEncodeError:
         raise TransferError("an S3 key is UTF-8 text, the name is not", "rename the file") from None
-    if key and (_BARE.search(key) or any(part in ("", ".", "..") for part in key.split("/"))):
+    if key and ("\0" in key or any(part in ("", ".", "..") for part in key.split("/"))):
         raise TransferError(
-            "the key holds an empty component, '.', '..' or a control character, which tesk does not stage",
-            "rename the object",
+            "the key holds an empty component, '.', '..' or a NUL, which tesk does not stage", "rename the object"
         )
     return bucket, key
 
@@ -98,6 +94,7 @@ class S3Scheme:
         self._lock = threading.Lock()
         self._memory = context.memory
         self._wire = S3Wire(context.reach, context.settings.timeout_s)
+        self._odd = OddKeys(context, self._where)
 
     def _store(self, url: str, bucket: str, longest_s: int = 0) -> tuple[S3Store, Location]:
         """One for each bucket and each table of the credentials; `longest_s` is what a request's body may take.
@@ -116,6 +113,17 @@ class S3Scheme:
                 )
             return self._stores[key]
 
+    def _where(self, url: str) -> tuple[Location, str, str]:
+        """Where an object is for requests of our own. Raises TransferError where we cannot make any."""
+        bucket, key = split(url)
+        _, location = self._store(url, bucket)
+        if not self._wire.can_ask(location):
+            raise TransferError(
+                "the key holds a control character: not with the key of a role or web identity, nor through a proxy",
+                "rename the file, or configure access_key_id",
+            )
+        return location, bucket, key
+
     def _check_reach(self, location: Location) -> None:
         """Whether transfers may go to the endpoint, before obstore connects to it. Raises TransferError."""
         parts = urlsplit(location.shown)
@@ -124,6 +132,8 @@ class S3Scheme:
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
         bucket, key = split(url)
+        if _BARE.search(key):
+            return self._odd.find(url, declared)
         store, location = self._store(url, bucket)
         if not key or (declared is Kind.DIRECTORY and _holds(store, location, key, bucket)):
             return Kind.DIRECTORY, None
@@ -138,11 +148,19 @@ class S3Scheme:
     def entries(self, url: str) -> Iterator[Entry]:
         bucket, key = split(url)
         store, location = self._store(url, bucket)
+        if _BARE.search(key):
+            yield from self._odd.entries(url)
+            return
         skip = len(key) + 1 if key else 0
         found: list[Entry] = []
         try:
             for chunk in obstore.list(store, key or None, chunk_size=1000):
                 found += [_entry(store, meta, skip) for meta in chunk if meta["path"] != key]
+        except InvalidPathError as error:
+            if "illegal character" not in str(error) or not self._wire.can_ask(location):
+                raise _translate(error, location, bucket) from error
+            yield from self._odd.entries(url)
+            return
         except Exception as error:
             raise _translate(error, location, bucket) from error
         check_names([entry.relative for entry in found if not entry.is_directory])
@@ -153,6 +171,9 @@ class S3Scheme:
 
     def fetch(self, url: str, sink: Sink) -> None:
         bucket, key = split(url)
+        if _BARE.search(key):
+            self._odd.fetch(url, sink)
+            return
         store, location = self._store(url, bucket)
         try:
             answer = obstore.get(store, key)
@@ -178,12 +199,15 @@ class S3Scheme:
         head = self._wire.head(store, location, bucket, key)
         if head is None:
             return []
-        if (head.get("ETag") or "") != etag or (md5(etag) and not _is_encrypted(head)):
+        if (head.get("ETag") or "") != etag or (md5(etag) and not is_encrypted(head)):
             return None
         return http_headers.checksums(head)
 
     def fetch_part(self, url: str, sink: Sink) -> None:
         bucket, key = split(url)
+        if _BARE.search(key):
+            self._odd.fetch_part(url, sink)
+            return
         store, location = self._store(url, bucket)
         if sink.is_full or sink.end is None:
             return
@@ -207,6 +231,9 @@ class S3Scheme:
         bucket, key = split(url)
         if not key:
             raise TransferError("names a bucket, not a key", "an S3 URL of a file is s3://bucket/key")
+        if _BARE.search(key):
+            self._odd.push(source, url)
+            return
         part, at_once = cut(source.size, self._memory.total)
         store, location = self._store(url, bucket, math.ceil(part / SLOWEST_BYTES_PER_S))
         try:
@@ -230,12 +257,12 @@ class S3Scheme:
             return
         status, text = self._wire.put_empty(location, bucket, f"{key}/")
         if status != 200:
-            code = match.group(1) if (match := _CODE.search(text)) else "refused"
-            raise _refused(str(status), code, location.shown, location, bucket)
+            raise refused(str(status), code_of(text) or "refused", location.shown, location, bucket)
 
     def close(self) -> None:
         self._stores.clear()
         self._wire.close()
+        self._odd.close()
 
 
 def _receive(answer: "GetResult", sink: Sink, end: int) -> None:
@@ -244,18 +271,6 @@ def _receive(answer: "GetResult", sink: Sink, end: int) -> None:
         sink.write(memoryview(chunk)[: end - sink.position])
         if sink.position >= end:
             break
-
-
-def md5(etag: str) -> list[Checksum]:
-    """The MD5 that an ETag is, unless the object came in parts, or its encryption makes the ETag something else."""
-    text = etag.strip('"')
-    return [Checksum("md5", bytes.fromhex(text))] if _MD5.fullmatch(text) else []
-
-
-def _is_encrypted(head: Message) -> bool:
-    """Whether the ETag of an object is no MD5, whatever it looks like."""
-    by_key = head.get("x-amz-server-side-encryption-customer-algorithm")
-    return bool(by_key) or "kms" in (head.get("x-amz-server-side-encryption") or "")
 
 
 def cut(size: int, memory: int) -> tuple[int, int]:
@@ -300,6 +315,8 @@ def _holds(store: S3Store, location: Location, key: str, bucket: str) -> bool:
     """Whether any object lies below `key` and a slash."""
     try:
         return any(len(chunk) for chunk in obstore.list(store, key, chunk_size=1))
+    except InvalidPathError:
+        return True
     except Exception as error:
         raise _translate(error, location, bucket) from error
 
@@ -320,12 +337,12 @@ def _translate(error: Exception, location: Location, bucket: str) -> TransferErr
     text = str(error)
     host = match.group(1) if (match := _HOST.search(text)) else location.shown
     tries = max((int(n) for n in _RETRIES.findall(text)), default=0) + 1
-    code = match.group(1) if (match := _CODE.search(text)) else ""
+    code = code_of(text)
     status, phrase = match.groups(default="") if (match := _STATUS.search(text)) else ("", "")
     if isinstance(error, FileNotFoundError):
         status = "404"
-    if status or code in _DENIALS:
-        failure = _refused(status, code, host, location, bucket, phrase.strip() or type(error).__name__)
+    if status or code in DENIALS:
+        failure = refused(status, code, host, location, bucket, phrase.strip() or type(error).__name__)
         failure.tries, failure.passing, failure.pushed_back = tries, False, False
         return failure
     if "timed out" in text.lower() or "timedout" in text.lower() or "kind: Timeout" in text:
@@ -334,24 +351,6 @@ def _translate(error: Exception, location: Location, bucket: str) -> TransferErr
         return TransferError(f"{host} cannot be reached ({reasons[-1].lower()})", "check the endpoint", tries=tries)
     first = text.partition("\n\nDebug source")[0].strip()
     return TransferError(f"{_BARE.sub(' ', first)[:300]} by {host}", "check the store", tries=tries)
-
-
-def _refused(status: str, code: str, host: str, location: Location, bucket: str, phrase: str = "") -> TransferError:
-    """What an answer means that is no success."""
-    answer = code or phrase
-    if status in ("401", "403") or code in _DENIALS:
-        advice = f'check the key configured for "s3://{bucket}"'
-        if location.anonymous:
-            advice = f'no key is configured for "s3://{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
-        return TransferError(f"access denied ({f'{status} {code}'.strip()}) by {host}", advice)
-    if status == "404":
-        missing = "the bucket is not there" if code == "NoSuchBucket" else "not found"
-        return NotFound(f"{missing} (404) by {host}", "check bucket and key")
-    advice = "check the store"
-    if status in ("301", "307", "400") and not location.endpoint:
-        advice = "set AWS_REGION to the bucket's region"
-    busy = status in ("429", "503")
-    return TransferError(f"{answer} ({status}) by {host}", advice, passing=busy or status[:1] == "5", pushed_back=busy)
 
 
 def open_scheme(context: Context) -> S3Scheme:

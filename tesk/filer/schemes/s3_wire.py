@@ -4,6 +4,8 @@ They are signed with the keys that Python knows: of a table, the environment or 
 identity are obstore's secret; it signs URLs with them, which tell no checksums and name no key with a last slash.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from typing import Final
@@ -13,13 +15,17 @@ from urllib.request import getproxies, proxy_bypass
 import obstore
 from obstore.store import S3Store
 
-from tesk.filer.errors import TransferError
+from tesk.filer.checksums import Checksum
+from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.reach import Reach
 from tesk.filer.schemes.aws import Location
 from tesk.filer.schemes.http_wire import Target, Wire, target_of
-from tesk.filer.schemes.sigv4 import escaped, signed
+from tesk.filer.schemes.sigv4 import EMPTY, escaped, query_of, signed
 from tesk.filer.streams import BLOCK
 
+DENIALS: Final = ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId")
+_CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 MINUTES: Final = timedelta(minutes=5)
 
 
@@ -28,6 +34,7 @@ class S3Wire:
 
     def __init__(self, reach: Reach, timeout_s: float) -> None:
         self._wire = Wire(reach, timeout_s)
+        self._heard: set[str] = set()
         self._mute: set[str] = set()
 
     def can_ask(self, location: Location) -> bool:
@@ -40,26 +47,28 @@ class S3Wire:
     def head(self, store: S3Store, location: Location, bucket: str, key: str) -> Message | None:
         """What the store says of an object, its checksums among it where we may ask; None where it says nothing.
 
-        A place that cannot be reached is asked once.
+        A place that never answered is asked once.
         """
         base = location.address(bucket, key)[0]
         if base in self._mute:
             return None
         try:
             if self.can_ask(location):
-                target, headers = _request("HEAD", location, bucket, key, {"x-amz-checksum-mode": "ENABLED"})
+                target, headers = request("HEAD", location, bucket, key, {"x-amz-checksum-mode": "ENABLED"})
             else:
                 target, headers = _presigned(store, key), {}
             response = self._wire.ask("HEAD", target, headers)
         except TransferError:
-            self._mute.add(base)
+            if base not in self._heard:
+                self._mute.add(base)
             return None
+        self._heard.add(base)
         self._wire.settle(target, response)
         return response.headers if response.status == 200 else None
 
     def put_empty(self, location: Location, bucket: str, key: str) -> tuple[int, str]:
         """Makes an empty object; status and text of the answer. Raises TransferError."""
-        target, headers = _request("PUT", location, bucket, key, {})
+        target, headers = request("PUT", location, bucket, key, {})
         response = self._wire.ask("PUT", target, headers)
         with self._wire.reading(target):
             text = response.read(BLOCK).decode(errors="replace")
@@ -70,16 +79,25 @@ class S3Wire:
         self._wire.close()
 
 
-def _request(
-    method: str, location: Location, bucket: str, key: str, headers: dict[str, str]
+def request(
+    method: str,
+    location: Location,
+    bucket: str,
+    key: str,
+    headers: Mapping[str, str],
+    parameters: Mapping[str, str] | None = None,
+    digest: str = EMPTY,
 ) -> tuple[Target, dict[str, str]]:
+    """Where a request goes and the headers that it has, signed where there is a key."""
     base, path = location.address(bucket, key)
-    target = target_of(base)._replace(path=escaped(path))
-    if location.key:
-        host = target.peer.partition("://")[2]
-        now = datetime.now(UTC)
-        headers = signed(method, host, path, location.key, location.options["region"], now, headers=headers)
-    return target, headers
+    query = query_of(parameters or {})
+    target = target_of(base)._replace(path=f"{escaped(path)}?{query}".rstrip("?"))
+    if location.key is None:
+        return target, dict(headers)
+    host = target.peer.partition("://")[2]
+    now, region = datetime.now(UTC), location.options["region"]
+    sent = signed(method, host, path, location.key, region, now, parameters=parameters, headers=headers, digest=digest)
+    return target, sent
 
 
 def _presigned(store: S3Store, key: str) -> Target:
@@ -88,3 +106,38 @@ def _presigned(store: S3Store, key: str) -> Target:
     except Exception as error:  # obstore raises what it likes
         raise TransferError("obstore signs no URL") from error
     return target_of(f"{parts.scheme}://{parts.netloc}")._replace(path=f"{parts.path}?{parts.query}")
+
+
+def md5(etag: str) -> list[Checksum]:
+    """The MD5 that an ETag is, unless the object came in parts, or its encryption makes the ETag something else."""
+    text = etag.strip('"')
+    return [Checksum("md5", bytes.fromhex(text))] if _MD5.fullmatch(text) else []
+
+
+def is_encrypted(head: Message) -> bool:
+    """Whether the ETag of an object is no MD5, whatever it looks like."""
+    by_key = head.get("x-amz-server-side-encryption-customer-algorithm")
+    return bool(by_key) or "kms" in (head.get("x-amz-server-side-encryption") or "")
+
+
+def code_of(text: str) -> str:
+    """The code of an error that S3 describes."""
+    return match.group(1) if (match := _CODE.search(text)) else ""
+
+
+def refused(status: str, code: str, host: str, location: Location, bucket: str, phrase: str = "") -> TransferError:
+    """What an answer means that is no success."""
+    answer = code or phrase
+    if status in ("401", "403") or code in DENIALS:
+        advice = f'check the key configured for "s3://{bucket}"'
+        if location.anonymous:
+            advice = f'no key is configured for "s3://{bucket}"; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
+        return TransferError(f"access denied ({f'{status} {code}'.strip()}) by {host}", advice)
+    if status == "404":
+        missing = "the bucket is not there" if code == "NoSuchBucket" else "not found"
+        return NotFound(f"{missing} (404) by {host}", "check bucket and key")
+    advice = "check the store"
+    if status in ("301", "307", "400") and not location.endpoint:
+        advice = "set AWS_REGION to the bucket's region"
+    busy = status in ("429", "503")
+    return TransferError(f"{answer} ({status}) by {host}", advice, passing=busy or status[:1] == "5", pushed_back=busy)

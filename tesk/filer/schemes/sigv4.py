@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
+EMPTY: Final = hashlib.sha256(b"").hexdigest()
 
 
 class Key(NamedTuple):
@@ -41,14 +42,13 @@ def signed(
     *,
     parameters: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    body: bytes = b"",
+    digest: str = EMPTY,
 ) -> dict[str, str]:
     """The headers of a request, `headers` among them, that authorize it; `host` is what its Host header says.
 
-    `path` is not escaped yet, and goes out as `escaped` makes it.
+    `path` is not escaped yet, and goes out as `escaped` makes it; `digest` is the SHA-256 of the body.
     """
     time = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    digest = hashlib.sha256(body).hexdigest()
     sent = {**(headers or {}), "x-amz-content-sha256": digest, "x-amz-date": time}
     if key.session_token:
         sent["x-amz-security-token"] = key.session_token

@@ -1,0 +1,103 @@
+"""S3 objects whose keys hold control characters, which obstore does not carry: by the HTTP scheme's own transfers."""
+
+import base64
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from typing import Final
+from urllib.parse import unquote_plus
+
+from tesk.filer.checksums import compute
+from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes.aws import Location
+from tesk.filer.schemes.http import Headers, HttpScheme
+from tesk.filer.schemes.http_wire import Response, Target
+from tesk.filer.schemes.objects import entries_of
+from tesk.filer.schemes.s3_wire import code_of, is_encrypted, md5, refused, request
+from tesk.filer.schemes.sigv4 import EMPTY
+from tesk.filer.streams import BLOCK, Source
+
+PAGE: Final = "1000"
+Where = Callable[[str], tuple[Location, str, str]]
+
+
+class OddKeys(HttpScheme):
+    """`where` gives location, bucket and key of a URL."""
+
+    def __init__(self, context: Context, where: Where) -> None:
+        super().__init__(context)
+        self._where = where
+
+    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+        if declared is Kind.DIRECTORY and self._holds(url):
+            return Kind.DIRECTORY, None
+        try:
+            target, response = self._follow("HEAD", url)
+        except NotFound:
+            if self._holds(url):
+                return Kind.DIRECTORY, None
+            raise
+        self._wire.settle(target, response)
+        return Kind.FILE, int(response.getheader("Content-Length") or 0)
+
+    def _holds(self, url: str) -> bool:
+        return any(self._pages(url, "1"))
+
+    def entries(self, url: str) -> Iterator[Entry]:
+        key = self._where(url)[2]
+        found = (each for page in self._pages(url, PAGE) for each in page)
+        yield from entries_of(found, f"{key}/" if key else "")
+
+    def _pages(self, url: str, size: str) -> Iterator[list[tuple[str, int]]]:
+        """Keys and sizes of what lies below a directory."""
+        location, bucket, key = self._where(url)
+        asked = {"list-type": "2", "prefix": f"{key}/" if key else "", "max-keys": size, "encoding-type": "url"}
+        while True:
+            target, headers = request("GET", location, bucket, "", {}, asked)
+            response = self._wire.ask("GET", target, headers)
+            if response.status != 200:
+                raise self._failed(url, target, response)
+            try:
+                listing = ET.fromstring(self._text(target, response))  # noqa: S314 - an operator's store
+            except ET.ParseError:
+                raise TransferError(f"{target.peer} does not list in XML", "check the endpoint") from None
+            decode = unquote_plus if listing.findtext("{*}EncodingType") == "url" else str
+            yield [
+                (decode(each.findtext("{*}Key") or ""), int(each.findtext("{*}Size") or 0))
+                for each in listing.iterfind("{*}Contents")
+            ]
+            token = listing.findtext("{*}NextContinuationToken")
+            if not token:
+                return
+            asked["continuation-token"] = token
+
+    def _follow(
+        self, method: str, url: str, headers: Headers | None = None, body: Source | bytes | None = None
+    ) -> tuple[Target, Response]:
+        """An answer that is no error. An ETag that is an MD5 counts as such."""
+        location, bucket, key = self._where(url)
+        more = dict(headers or {})
+        if method == "GET" and not more:
+            more["x-amz-checksum-mode"] = "ENABLED"
+        digest = EMPTY
+        if isinstance(body, Source):
+            digest = compute(body.fd, body.size, "sha256").hex()
+        target, sent = request(method, location, bucket, key, more, digest=digest)
+        response = self._wire.ask(method, target, sent, body)
+        if response.status not in (200, 206, 412, 416):
+            raise self._failed(url, target, response)
+        head = response.headers
+        if (known := md5(head.get("ETag") or "")) and not is_encrypted(head):
+            head["Content-MD5"] = base64.b64encode(known[0].digest).decode()
+        return target, response
+
+    def push(self, source: Source, url: str) -> None:
+        target, response = self._follow("PUT", url, None, source)
+        self._wire.settle(target, response)
+
+    def _failed(self, url: str, target: Target, response: Response) -> TransferError:
+        with self._wire.reading(target):
+            text = response.read(BLOCK).decode(errors="replace")
+        self._wire.drop(target)
+        location, bucket, _ = self._where(url)
+        return refused(str(response.status), code_of(text) or response.reason, target.peer, location, bucket)
