@@ -52,6 +52,13 @@ def test_an_executor_gets_no_credential_and_only_its_reporter_the_token() -> Non
     assert [each["name"] for each in pod["spec"]["containers"]] == ["reporter", "executor"]
 
 
+def test_paths_of_output_reach_the_reporter_as_the_executor_has_them() -> None:
+    named = task(executors=[Executor("image", ["program"], stdout="/out/$$x/$(TESK_POD)", stderr="/out/$(A)")])
+    reporter, ran = pod_of(named)["spec"]["containers"]
+    assert reporter["args"][3:7] == ["--stdout", "/out/$$$$x/$$(TESK_POD)", "--stderr", "/out/$$(A)"]
+    assert ran["command"][5:7] == ["/out/$$$$x/$$(TESK_POD)", "/out/$$(A)"]
+
+
 def test_paths_are_mounted_from_the_scratch_volume() -> None:
     staged = task(inputs=[Input(path="/data/in/a", content="x"), Input(path="/etc/b", content="x")])
     mounts = {mount["mountPath"]: mount.get("subPath") for mount in executor(staged)["volumeMounts"]}

@@ -174,7 +174,7 @@ def _reporter(place: Place, name: str, executor: Executor, plan: Layout) -> Mani
     mounts = [("shim", SHIM, False), ("control", CONTROL, False), ("token", TOKEN_FOLDER, True)]
     for option, path in (("--stdout", executor.stdout), ("--stderr", executor.stderr)):
         if path:
-            arguments += [option, path]
+            arguments += [option, verbatim(path)]
     if not plan.is_empty and (executor.stdout or executor.stderr):
         arguments += ["--scratch", SCRATCH]
         mounts.append(("scratch", SCRATCH, True))
