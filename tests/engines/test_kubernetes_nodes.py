@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.engines import strikes
 from tests.engines.alone import alone, lines, waits_for
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, sh
@@ -85,6 +86,24 @@ async def test_a_task_on_a_drained_node_runs_again_when_there_is_one(
     first, second = task["logs"]
     assert "drained" in lines(task)
     assert (first["logs"], [log["exit_code"] for log in second["logs"]]) == ([], [0])
+
+
+@pytest.mark.parametrize("settings", [{"schedule_timeout_s": 2.0}], indirect=True)
+async def test_a_taskmaster_that_finds_no_node_any_more_is_given_up_as_a_first_one_is(
+    tesk: Tesk, place: KubernetesPlace, holding: Holding
+) -> None:
+    name = node(place.cluster)["metadata"]["name"]
+    task_id = await tesk.create(executors=[held(holding)])
+    await holding.reached("held")
+    place.cluster.kubectl("cordon", name)
+    try:
+        strikes.delete(place, "pod", strikes.taskmaster(place, task_id)["metadata"]["name"])
+        task = await tesk.ended(task_id)
+    finally:
+        place.cluster.kubectl("uncordon", name)
+    assert task["state"] == "SYSTEM_ERROR"
+    assert "the taskmaster: 0/1 nodes are available" in lines(task)
+    assert "given up after 2 s, schedule_timeout_s" in lines(task)
 
 
 async def test_a_pod_that_fills_its_nodes_disk_is_evicted_and_says_so(place: KubernetesPlace, tmp_path: Path) -> None:

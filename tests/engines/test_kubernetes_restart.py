@@ -83,6 +83,18 @@ async def test_a_taskmaster_that_is_killed_between_two_steps_goes_on_with_the_ne
         assert_ran_once(doors, await tesk.ended(task_id))
 
 
+async def test_a_taskmaster_that_cannot_be_started_again_without_its_secret_gets_it_again(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    task_id = await tesk.create(**gated(doors, "bare", 0, 0))
+    doors.open("bare/inputs")
+    await reached(doors, "bare/executor-0")
+    await asyncio.to_thread(strikes.delete, place, "secret", f"tesk-{task_id}")
+    await asyncio.to_thread(strikes.delete, place, "pod", strikes.taskmaster(place, task_id)["metadata"]["name"])
+    doors.open_all()
+    assert_ran_once(doors, await tesk.ended(task_id))
+
+
 async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:

@@ -18,6 +18,7 @@ from tesk.engines.kubernetes.standing import (
     has_room,
     has_taskmaster,
     hopeless,
+    lacks_taskmaster,
     newest,
     running,
     standing,
@@ -226,3 +227,36 @@ def test_a_task_has_begun_once_a_pod_beside_its_taskmaster_runs(
 ) -> None:
     known = seen(*pods, record=None if recorded is None else record(recorded))
     assert (has_taskmaster(known), has_begun(known)) == (runs, has_run)
+
+
+RUNS = taskmaster(containerStatuses=[{"name": "taskmaster", "state": {"running": {}}}])
+
+
+@pytest.mark.parametrize(
+    ("known", "answer"),
+    [
+        (seen(), False),
+        (seen(job=job()), True),
+        (seen(RUNS, job=job()), True),
+        (seen(RUNS, job=job(), record=record(State.RUNNING)), False),
+        (seen(job=job(), record=record(State.RUNNING)), True),
+        (seen(NO_ROOM, job=job(), record=record(State.RUNNING)), True),
+        (seen(waits("InvalidImageName"), job=job(), record=record(State.RUNNING)), True),
+        (seen(job=job(), record=record(State.COMPLETE)), False),
+        (seen(record=record(State.RUNNING)), False),
+    ],
+)
+def test_a_task_lacks_a_taskmaster_until_one_has_told_something_and_when_that_is_lost(
+    known: Known, answer: bool
+) -> None:
+    assert lacks_taskmaster(known) is answer
+
+
+def test_where_no_taskmaster_is_at_work_the_task_waits_for_that_whatever_the_last_one_waited_for() -> None:
+    before = record(State.RUNNING, waiting="outputs: a quota")
+    assert told(standing(seen(RUNS, job=job(), record=before, waiting="x")))[1] == ["waiting: outputs: a quota"]
+    assert told(standing(seen(NO_ROOM, job=job(), record=before)))[1] == [
+        "waiting: the taskmaster: 0/1 nodes are available"
+    ]
+    lost = seen(taskmaster(), job=job(), record=record(State.RUNNING), waiting="FailedMount: no secret")
+    assert told(standing(lost))[1] == ["waiting: FailedMount: no secret"]

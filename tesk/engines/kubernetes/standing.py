@@ -106,6 +106,14 @@ def has_taskmaster(known: Known) -> bool:
     return known.record is not None or ((pod := known.taskmaster) is not None and observe.runs(pod))
 
 
+def lacks_taskmaster(known: Known) -> bool:
+    """True while the task's Job has no taskmaster that runs, or none that has told anything."""
+    if known.job is None or (known.record is not None and known.record.state.is_terminal):
+        return False
+    pod = known.taskmaster
+    return known.record is None or pod is None or not observe.runs(pod)
+
+
 def has_begun(known: Known) -> bool:
     """True once a filer or an executor runs, or has run."""
     is_over = known.record is not None and known.record.state.is_terminal
@@ -113,17 +121,17 @@ def has_begun(known: Known) -> bool:
 
 
 def waits_for(known: Known) -> str:
-    """What a task waits for, by its record or, where no taskmaster is at work, by what the cluster says; empty for
+    """What a task waits for: where no taskmaster is at work, by what the cluster says, else by its record; empty for
     nothing."""
-    if known.record is not None and known.record.waiting:
-        return known.record.waiting
     if known.trouble is not None:
         return f"the taskmaster: {known.trouble.words}"
     pod = known.taskmaster
     status = observe.container(pod, names.TASKMASTER_CONTAINER) if pod else None
     if known.crash and status is not None and status.state.running is None:
         return f"the taskmaster is started again ({known.crash})"
-    return known.waiting if known.record is None else ""
+    if known.record is not None and known.record.waiting:
+        return known.record.waiting
+    return known.waiting if known.record is None or lacks_taskmaster(known) else ""
 
 
 def hopeless(known: Known, limits: Cluster, moment: float) -> str | None:

@@ -1,4 +1,4 @@
-"""Why a task waits that has no taskmaster at work yet, and when waiting for one is given up.
+"""Why a task waits that has no taskmaster at work, yet or any more, and when waiting for one is given up.
 
 A Job without a pod says why only in its events, and so does a pod that cannot mount its Secrets. Events are asked for
 seldom and for few tasks at once: a thousand tasks that wait for room must not cost a thousand requests.
@@ -16,7 +16,7 @@ from tesk.engines.base import TaskId
 from tesk.engines.kubernetes import names, objects, observe, refusal
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.standing import Known, hopeless, newest
+from tesk.engines.kubernetes.standing import Known, hopeless, lacks_taskmaster, newest
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _events = msgspec.json.Decoder(objects.EventList).decode
 
 
 class Waiting:
-    """Looks after the tasks in `known` that have no record."""
+    """Looks after the tasks in `known` that lack a taskmaster."""
 
     def __init__(
         self, client: Client, cluster: Cluster, known: dict[TaskId, Known], evaluate: Callable[[TaskId], None],
@@ -58,8 +58,11 @@ class Waiting:
 
     async def _look(self) -> None:
         moment = time.monotonic()
-        waiting = {task_id: known for task_id, known in self._known.items() if known.record is None and known.job}
+        waiting = {task_id: known for task_id, known in self._known.items() if lacks_taskmaster(known)}
         self._next = {task_id: self._next.get(task_id, (moment + ASK_AFTER_S[0], 0)) for task_id in waiting}
+        for task_id, known in self._known.items():
+            if known.record is not None and task_id not in waiting:
+                known.waiting = ""
         for task_id, known in waiting.items():
             if not known.refused and (reason := hopeless(known, self._cluster, moment)):
                 known.refused = reason
@@ -80,10 +83,15 @@ class Waiting:
             return
         selector = f"type=Warning,involvedObject.name={about}"
         event = newest(_events(await self._client.find("events", fieldSelector=selector)).items)
-        if event is None or known.record is not None:
+        if event is None or not lacks_taskmaster(known):
             return
         known.waiting = f"{event.reason}: {event.message}"
-        if event.reason == "FailedCreate" and pod is None and refusal.is_lasting(event.message):
+        if (
+            event.reason == "FailedCreate"
+            and pod is None
+            and known.record is None
+            and refusal.is_lasting(event.message)
+        ):
             known.refused = f"the cluster refused its taskmaster: {event.message}{refusal.advice(event.message)}"
         elif event.reason == "FailedMount":
             await self._make_again(task_id)
