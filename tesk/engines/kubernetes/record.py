@@ -5,7 +5,6 @@ it to know the task's state. Nothing in it is a wish; everything in it has happe
 """
 
 import zlib
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -16,6 +15,8 @@ from tesk.tes import State, TaskLog
 
 FULL: int = 900_000
 """Bytes that a record may have: a ConfigMap holds 1 MiB with all its keys."""
+SHORTER: tuple[int, ...] = (32768, 8192, 2048, 512, 0)
+"""How much of each stream of an executor may be kept where not all can be."""
 
 
 class Attempt(Struct):
@@ -23,6 +24,7 @@ class Attempt(Struct):
 
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
     `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
+    `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
     `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
     volume of its own. `overdue`: those that were ended for their time limit. `started`: the start of the executor
     that runs now.
@@ -68,16 +70,18 @@ _decode = msgspec.json.Decoder(Record).decode
 
 
 def pack(record: Record) -> bytes:
-    """The record for the ConfigMap. One that is too large keeps less of the executors' output, and says so."""
-    data = zlib.compress(_encode(record), 6)
-    keep = 32768
-    while len(data) > FULL and keep:
-        record = msgspec.convert(msgspec.to_builtins(record), Record)
-        for attempt in record.attempts:
-            for entry in attempt.log.logs:
-                entry.stdout, entry.stderr = _end(entry.stdout, keep), _end(entry.stderr, keep)
-        data = zlib.compress(_encode(record), 6)
-        keep //= 2
+    """The record for the ConfigMap. One that is too large keeps less of its lists, if it must, and as much of the
+    executors' output as there is room for then; it says so in its system logs."""
+    data = _squeezed(record)
+    if len(data) <= FULL:
+        return data
+    shown = max(max(len(each.log.outputs), len(_lines(each.log))) for each in record.attempts)
+    while shown and len(data := _squeezed(_shortened(record, shown, 0))) > FULL:
+        shown = shown * FULL // len(data) * 9 // 10
+    for characters in SHORTER:
+        data = _squeezed(_shortened(record, shown, characters))
+        if len(data) <= FULL:
+            break
     return data
 
 
@@ -102,5 +106,34 @@ def _log(log: TaskLog) -> TaskLog:
     return msgspec.structs.replace(log)
 
 
-def _end(text: Any, size: int) -> Any:
-    return text[-size:] if isinstance(text, str) else text
+def _squeezed(record: Record) -> bytes:
+    return zlib.compress(_encode(record), 6)
+
+
+def _shortened(record: Record, shown: int, characters: int) -> Record:
+    """The record with the first outputs, the last lines and the ends of the executors' output alone."""
+    replace = msgspec.structs.replace
+    attempts = []
+    for attempt in record.attempts:
+        log, lines, notes = attempt.log, _lines(attempt.log), []
+        logs = [replace(each, stdout=_end(each.stdout, characters), stderr=_end(each.stderr, characters))
+                for each in log.logs]  # fmt: skip
+        if logs != log.logs:
+            notes.append(f"warning: the log is too long to be kept: {characters} characters of each output are")
+        if len(lines) > shown:
+            notes.append(f"warning: {len(lines)} lines were noted; they are too many to be kept, {shown} are shown")
+        if len(log.outputs) > shown:
+            words = f"{len(log.outputs)} outputs were pushed; the list of them is too long to be kept"
+            notes.append(f"warning: {words}, {shown} are shown")
+        lines = [*notes, *lines[len(lines) - min(shown, len(lines)) :]]
+        log = replace(log, logs=logs, outputs=log.outputs[:shown], system_logs=lines or log.system_logs)
+        attempts.append(replace(attempt, log=log))
+    return replace(record, attempts=attempts)
+
+
+def _lines(log: TaskLog) -> list[str]:
+    return [] if log.system_logs is UNSET else log.system_logs
+
+
+def _end(text: str | UnsetType, size: int) -> str | UnsetType:
+    return text if text is UNSET else text[max(0, len(text) - size) :]
