@@ -29,6 +29,8 @@ STEADY_S: Final = 5.0
 """A watch that held for so long is not what the next failure is about."""
 PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
 MOST_LOG_BYTES: Final = 12 * 1024 * 1024
+TOLD_AFTER: Final = 4
+"""So many failures of a creation may pass without anybody being told of them."""
 
 
 class ApiError(Exception):
@@ -108,7 +110,7 @@ class Api:
             "watch": "1", "labelSelector": selector, "resourceVersion": version,
             "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S),
         }  # fmt: skip
-        connection, self._connection = self._connection or self._connect(TIMEOUT_S), None
+        connection, self._connection = self._connected(), None
         with contextlib.closing(connection):
             connection.sock.settimeout(SILENCE_S)
             connection.request("GET", f"{self._path(kind)}?{urlencode(query)}", headers=self._headers())
@@ -129,14 +131,14 @@ class Api:
     def _patiently(self, method: str, path: str, body: Any = None, kind: str = "") -> bytes:
         """Repeats a request while what is in its way may pass. Creation is safe to repeat: names are given.
 
-        A creation that is forbidden for now is the caller's to repeat, who can tell what it waits for.
+        A creation that is refused for more than a moment is the caller's to repeat, who can tell what it waits for.
         """
         said: list[str] = []
         for turn in range(1_000_000_000):
             try:
                 return self._once(method, path, body, kind)
             except ApiError as error:
-                if not error.is_passing or (error.code == 403 and method == "POST"):
+                if not error.is_passing or (method == "POST" and (error.code == 403 or turn >= TOLD_AFTER)):
                     raise
                 _say_once(said, f"{method} {path}: {error}")
             except (OSError, http.client.HTTPException) as error:
@@ -146,15 +148,20 @@ class Api:
         raise AssertionError
 
     def _once(self, method: str, path: str, body: Any, kind: str) -> bytes:
-        if self._connection is None:
-            self._connection = self._connect(TIMEOUT_S)
+        connection = self._connection = self._connected()
         data = None if body is None else json.dumps(body).encode()
-        self._connection.request(method, path, data, self._headers(kind or "application/json"))
-        answer = self._connection.getresponse()
+        connection.request(method, path, data, self._headers(kind or "application/json"))
+        answer = connection.getresponse()
         content = answer.read()
         if answer.status >= 300:
             raise _refusal(answer.status, content)
         return content
+
+    def _connected(self) -> http.client.HTTPSConnection:
+        """The connection that there is, or another where the API has closed it, as one that shuts down does."""
+        if self._connection is None or self._connection.sock is None:
+            return self._connect(TIMEOUT_S)
+        return self._connection
 
     def _connect(self, timeout_s: float) -> http.client.HTTPSConnection:
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)

@@ -1,6 +1,7 @@
 """Faults that strike a task's pods from outside."""
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 
 from tests.engines.places import KubernetesPlace
@@ -69,6 +70,41 @@ def silenced(cluster: Cluster) -> Iterator[None]:
         cluster.on_node(
             "sh", "-c", "iptables -D INPUT -j SILENCED; iptables -D OUTPUT -j SILENCED; iptables -F SILENCED"
         )
+
+
+@contextlib.contextmanager
+def webhook_away(cluster: Cluster, namespace: str, role: str) -> Iterator[None]:
+    """Pods of a role need the word of a webhook that cannot be reached."""
+    name = f"away-{uuid.uuid4().hex[:8]}"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    webhook = {
+        "name": f"{name}.example.com", "clientConfig": {"url": "https://127.0.0.1:1/"}, "rules": [rule],
+        "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "objectSelector": {"matchLabels": {"tesk/role": role}},
+    }  # fmt: skip
+    kind = "ValidatingWebhookConfiguration"
+    api = "admissionregistration.k8s.io/v1"
+    cluster.apply({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "webhooks": [webhook]})
+    try:
+        await_refusal(cluster, namespace, role, name)
+        yield
+    finally:
+        cluster.kubectl("delete", kind, name)
+
+
+def await_refusal(cluster: Cluster, namespace: str, role: str, words: str) -> None:
+    """Until pods of a role are refused with these words: it takes the API server a moment to know of that."""
+    probe = ["run", "probe", "--image=localhost/busybox:1", f"--labels=tesk/role={role}", "--dry-run=server"]
+
+    def is_refused() -> bool:
+        try:
+            cluster.kubectl("-n", namespace, *probe)
+        except AssertionError as error:
+            return words in str(error)
+        return False
+
+    until(is_refused, what=f"a refusal of role {role} in {namespace}")
 
 
 def limit(place: KubernetesPlace, **most: int) -> None:

@@ -1,6 +1,8 @@
 """Limits: more than the cluster has, quotas, time, memory."""
 
 import asyncio
+import base64
+import random
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,13 @@ async def test_a_task_may_set_its_own_time_limit_where_that_is_allowed(tesk: Tes
     task = await tesk.run(executors=[sh("sleep 60")], resources={"backend_parameters": {"Executor_Timeout_S": "0.5"}})
     assert task["state"] == "EXECUTOR_ERROR"
     assert "ended after its time limit of 0.5 s" in lines(task)
+
+
+async def test_a_task_that_is_too_large_for_the_cluster_ends_with_its_words(tesk: Tesk) -> None:
+    noise = base64.b64encode(random.Random(0).randbytes(1_250_000)).decode()
+    task = await tesk.run(executors=[sh("echo never", env={"NOISE": noise})])
+    assert (task["state"], task["logs"][0]["logs"]) == ("SYSTEM_ERROR", [])
+    assert "error: the cluster refused it: etcdserver: request is too large" in lines(task)
 
 
 def quota(**hard: str) -> Object:

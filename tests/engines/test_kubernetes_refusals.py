@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.engines import strikes
 from tests.engines.alone import alone, lines, waits_for
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
-from tests.servers.cluster import Cluster, Object, until
+from tests.servers.cluster import Cluster, Object
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
 
@@ -70,7 +71,7 @@ async def test_a_pod_that_a_policy_refuses_ends_the_task_with_the_policys_words(
         try:
             async with alone(place, tmp_path / name) as (tesk, namespace):
                 cluster.kubectl("label", "namespace", namespace, f"test/policy={name}")
-                await asyncio.to_thread(is_in_force, cluster, namespace, role, message)
+                await asyncio.to_thread(strikes.await_refusal, cluster, namespace, role, message)
                 output = {"path": "/in/a", "url": f"{tesk.settings.file_roots[0]}/a"}
                 task = await tesk.run(executors=[sh("echo ran")], inputs=[content("/in/a")], outputs=[output])
         finally:
@@ -84,18 +85,12 @@ async def test_a_pod_that_a_policy_refuses_ends_the_task_with_the_policys_words(
     await asyncio.gather(*(refused(*case) for case in cases))
 
 
-def is_in_force(cluster: Cluster, namespace: str, role: str, message: str) -> None:
-    """Returns when the policy is applied, which takes the API server a moment."""
-    probe = ["run", "probe", "--image=localhost/busybox:1", f"--labels=tesk/role={role}", "--dry-run=server"]
-
-    def is_refused() -> bool:
-        try:
-            cluster.kubectl("-n", namespace, *probe)
-        except AssertionError as error:
-            return message in str(error)
-        return False
-
-    until(is_refused)
+async def test_a_webhook_that_cannot_be_reached_is_named_and_waited_for(tesk: Tesk, place: KubernetesPlace) -> None:
+    with strikes.webhook_away(place.cluster, place.namespace, "executor"):
+        task_id = await tesk.create(executors=[sh("echo ran")])
+        await waits_for(tesk, task_id, "waiting: Internal error occurred: failed calling webhook ")
+    task = await tesk.ended(task_id)
+    assert (task["state"], lines(task)) == ("COMPLETE", "")
 
 
 NAMES = {

@@ -22,6 +22,7 @@ RIGHT = 'pods is forbidden: User "system:serviceaccount:n:a" cannot create resou
         ('Error creating: admission webhook "v" denied the request: no latest', False, True, False),
         ('Pod "p" is invalid: spec.containers[0].image: Required value', False, True, False),
         ("Internal error occurred: failed calling webhook", False, False, False),
+        ("etcdserver: request is too large", False, True, False),
         ('pods "p" is forbidden: not yet ready to handle request', False, False, False),
         (RIGHT, False, True, True),
     ],

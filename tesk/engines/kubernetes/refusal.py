@@ -13,6 +13,7 @@ ADVICE: Final = (
     ("no PriorityClass with name", "check the backend parameter priority_class"),
     ("error looking up service account", "check the name of the service account"),
 )
+LASTING: Final = (" is forbidden: ", " denied the request", " is invalid: ", "request is too large")
 
 
 def is_quota(words: str) -> bool:
@@ -31,8 +32,9 @@ def is_race(code: int, words: str) -> bool:
 
 
 def is_lasting(words: str) -> bool:
-    """True for a refusal of an object that will be repeated: a policy's, as opposed to a quota's or a fault."""
-    denied = any(sign in words for sign in (" is forbidden: ", " denied the request", " is invalid: "))
+    """True for a refusal of an object that will be repeated: a policy's, or one for its size, as opposed to a quota's
+    or a fault."""
+    denied = any(sign in words for sign in LASTING)
     return denied and not (is_quota(words) or is_early(words))
 
 
