@@ -29,6 +29,11 @@ STEADY_S: Final = 5.0
 """A watch that held for so long is not what the next failure is about."""
 PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
 MOST_LOG_BYTES: Final = 12 * 1024 * 1024
+GAP: Final = b"...\n"
+"""A line that stands for those of a log that were not read."""
+LOG_TIMEOUT_S: Final = 8.0
+LOG_PATIENCE_S: Final = 15.0
+"""For so long a log is asked for: its node may be away for good, and all else must not wait for it."""
 TOLD_AFTER: Final = 4
 """So many failures of a creation may pass without anybody being told of them."""
 
@@ -92,14 +97,43 @@ class Api:
         """The list of a kind as JSON, by labelSelector or fieldSelector."""
         return self._patiently("GET", f"{self._path(kind)}?{urlencode(query)}")
 
-    def logs(self, pod: str, container: str, lines: int) -> bytes:
-        """The end of a container's log; empty when it cannot be had any more."""
+    def logs(self, pod: str, container: str, lines: int) -> bytes | None:
+        """The end of a container's log, whole lines of it: empty when there is none any more, None when nobody answers
+        for it, as when its node is away.
+
+        Of a log that is too long what comes first is read, and then its end.
+        """
+        found = end = self._log(pod, container, lines)
+        while end and len(end) >= MOST_LOG_BYTES and lines > 1:
+            lines //= 10
+            end = self._log(pod, container, lines)
+        return found if end is found or not found or not end else joined(found, end)
+
+    def _log(self, pod: str, container: str, lines: int) -> bytes | None:
         query = urlencode({"container": container, "tailLines": lines, "limitBytes": MOST_LOG_BYTES})
-        try:
-            return self._patiently("GET", f"{self._path('pods', pod)}/log?{query}")
-        except ApiError as error:
-            log.warning("the log of %s in pod %s cannot be had: %s", container, pod, error)
-            return b""
+        path = f"{self._path('pods', pod)}/log?{query}"
+        tried_s = 0.0
+        for turn in range(1_000_000_000):
+            begun, is_away = time.monotonic(), False
+            try:
+                return self._once("GET", path, None, "", LOG_TIMEOUT_S)
+            except ApiError as error:
+                words = f"the log of {container} in pod {pod} cannot be had: {error}"
+                if not error.is_passing:
+                    log.warning("%s", words)
+                    return b""
+            except (OSError, http.client.HTTPException) as error:
+                words = f"the log of {container} in pod {pod} cannot be had: {error!r}"
+                self.close()
+                is_away = True
+            time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+            tried_s += time.monotonic() - begun
+            if tried_s >= LOG_PATIENCE_S:
+                log.warning("%s", words)
+                return None
+            if is_away:
+                self.get("pods", pod)  # for as long as it is the API itself that does not answer
+        raise AssertionError
 
     def watch(self, kind: str, selector: str, version: str) -> Iterator[bytes]:
         """Lines of a watch that begins after `version`, until the server or a silence ends it. Raises ApiError.
@@ -147,8 +181,9 @@ class Api:
             time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
         raise AssertionError
 
-    def _once(self, method: str, path: str, body: Any, kind: str) -> bytes:
+    def _once(self, method: str, path: str, body: Any, kind: str, timeout_s: float = TIMEOUT_S) -> bytes:
         connection = self._connection = self._connected()
+        connection.sock.settimeout(timeout_s)
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, path, data, self._headers(kind or "application/json"))
         answer = connection.getresponse()
@@ -200,6 +235,14 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
             log.info("watching %s was cut: %s; listing again", kind, error)
         turn = 0 if time.monotonic() - begun > STEADY_S else turn + 1
         time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+
+
+def joined(log: bytes, end: bytes) -> bytes:
+    """A log whose last line may be cut, and its end, which may begin within it or after it: as whole lines."""
+    first, last = log.splitlines(keepends=True)[:-1], end.splitlines(keepends=True)
+    most = min(len(first), len(last))
+    same = next((n for n in range(most, 0, -1) if first[-n] == last[0] and first[-n:] == last[:n]), 0)
+    return b"".join([*first, *([] if same else [GAP]), *last[same:]])
 
 
 def _refusal(code: int, content: bytes) -> ApiError:

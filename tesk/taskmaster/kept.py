@@ -87,6 +87,24 @@ class Kept:
             self.record.waiting = ""
             self.reach(State.RUNNING, save=True)
 
+    def end(self, state: State, reason: str) -> None:
+        """The task's end with all that is known of it, or with state and reason alone where the API refuses that."""
+        if reason:
+            self.note(f"error: {reason}")
+        self.record.now.log.end_time = now()
+        self.record.state, self.record.waiting = state, ""
+        try:
+            self.save()
+        except ApiError as error:
+            words = f"warning: the log could not be kept: {error}"
+        else:
+            return
+        log.error("%s", words)
+        for attempt in self.record.attempts:
+            attempt.log = TaskLog(start_time=attempt.log.start_time, end_time=attempt.log.end_time)
+        self.record.now.log.system_logs = [words, *([f"error: {reason}"] if reason else [])]
+        self.save()
+
     def progress(self, told: Sequence[Event], *, save: bool = True) -> None:
         """How far a filer is, by the last that it has told of that."""
         last = next((event for event in reversed(told) if isinstance(event, Progress)), None)

@@ -9,52 +9,39 @@ import logging
 import time
 from typing import Final
 
-import msgspec
 from msgspec import UNSET
 
 from tesk.clock import now, stamp
 from tesk.engines.kubernetes import manifests, names, observe, refusal
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.manifests import Manifest, Place
 from tesk.engines.kubernetes.objects import Event, Pod
-from tesk.engines.kubernetes.record import Attempt
+from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.engines.kubernetes.told import Ended, Started
 from tesk.engines.notes import out_of_memory
+from tesk.filer.plan import Event as FilerEvent
 from tesk.filer.plan import Failed, Pushed, Warned
 from tesk.layout import layout
 from tesk.taskmaster import endings
-from tesk.taskmaster.api import Api, ApiError
+from tesk.taskmaster.api import GAP, Api, ApiError
 from tesk.taskmaster.board import Board
 from tesk.taskmaster.kept import Kept
+from tesk.taskmaster.outcomes import End, Lost, Unborn
 from tesk.taskmaster.patience import Patience
+from tesk.taskmaster.workload import Workload
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, Task, TaskLog
 
 log = logging.getLogger(__name__)
 
-PAUSE_S: Final = 5.0
 REPORTER_GRACE_S: Final = 4.0
 MOST_UNBORN: Final = 3
 ENDING_S: Final = 60.0
 """A taskmaster that is deleted with its pods, as when its task is cancelled, is ended before it blames them."""
-decode_pod: Final = msgspec.json.Decoder(Pod).decode
-
-
-class End(Exception):
-    """The task's end: its state, and for a system error why."""
-
-    def __init__(self, state: State, reason: str = "") -> None:
-        super().__init__(state, reason)
-        self.state = state
-        self.reason = reason
-
-
-class Lost(Exception):
-    """The attempt's end by a fault of the cluster, after which another may be made."""
-
-
-class Unborn(Exception):
-    """A pod whose program was never begun: another is to take its place."""
+LOG_PATIENCE_S: Final = 300.0
+"""For so long the log of a filer that has ended is waited for, which alone says what it has moved."""
+LOG_PAUSE_S: Final = 5.0
+KILL_S: Final = 30.0
+"""A pod that is to end and does not, so long after its grace, has a node that is away."""
 
 
 class Life:
@@ -65,45 +52,56 @@ class Life:
         board: Board,
     ) -> None:  # fmt: skip
         self.task_id, self.task, self.cluster = task_id, task, cluster
-        self._owner_uid, self._parts, self._address = owner_uid, parts, address
         self._api, self._board = api, board
         self._plan = layout(task)
         self._kept = Kept(api, task_id, cluster, owner_uid)
-        self._record = self._kept.record
+        self._workload = Workload(
+            task_id, task, cluster, self._plan, owner_uid=owner_uid, parts=parts, address=address, api=api, board=board,
+            kept=self._kept,
+        )  # fmt: skip
         self._so_far = b""
 
     def live(self) -> State:
         """Takes the task to its end, whatever has been done of it before."""
-        self._record = self._kept.recall()
+        self._kept.recall()
+        lost = ""
         while not self._record.state.is_terminal:
+            end: End | None = None
             try:
-                self._attempt()
-            except Lost as lost:
-                if self._board.is_ending:
-                    time.sleep(ENDING_S)
-                if len(self._record.attempts) > self.cluster.retries:
-                    self._finish(State.SYSTEM_ERROR, str(lost))
-                else:
-                    self._begin_again(str(lost))
+                if lost:
+                    self._begin_again(lost)
+                lost = ""
+                end = self._attempt()
+            except Lost as error:
+                lost = str(error)
             except ApiError as error:
-                self._finish(State.SYSTEM_ERROR, f"the cluster refused it: {error}{refusal.advice(str(error))}")
-            except End as end:
-                self._finish(end.state, end.reason)
-        self._remove_claim()
+                end = End(State.SYSTEM_ERROR, f"the cluster refused it: {error}{refusal.advice(str(error))}")
+            except End as error:
+                end = error
+            if end is None and self._board.is_ending:
+                time.sleep(ENDING_S)
+            if end is None and len(self._record.attempts) > self.cluster.retries:
+                end = End(State.SYSTEM_ERROR, lost)
+            if end is not None:
+                self._kept.end(end.state, end.reason)
+        self._workload.remove_claim()
         return self._record.state
 
-    def _attempt(self) -> None:
+    @property
+    def _record(self) -> Record:
+        return self._kept.record
+
+    def _attempt(self) -> End:
+        """Makes an attempt, from where it stands. Raises Lost, End, and ApiError for a refusal that lasts."""
         if not self._plan.is_empty and not self._record.now.staged:
             self._stage()
         failed = self._execute_all()
         if self.task.outputs and not self._record.now.pushed:
             self._push(failed=failed)
-        raise End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
+        return End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
 
     def _stage(self) -> None:
-        attempt = len(self._record.attempts)
-        claim = manifests.claim(self.task_id, self.task, self.cluster, self._owner_uid, attempt)
-        self._patient_create("persistentvolumeclaims", claim)
+        self._workload.make_claim()
         if failure := self._filer(names.INPUTS)[1]:
             raise End(State.SYSTEM_ERROR, failure)
         self._record.now.staged = True
@@ -122,21 +120,24 @@ class Life:
     def _filer(self, role: str, *, failed: bool = False) -> tuple[list[OutputFileLog], str | None]:
         """Runs a filer's pod: what it pushed, and why it failed if it did. Its warnings become notes."""
         name = records.pod(self._record, self.task_id, role)
-        self._ensure(name, manifests.filer_pod(self._place(), name, role, failed=failed))
+        self._workload.ensure(name, manifests.filer_pod(self._workload.place(), name, role, failed=failed))
         patience = Patience(self.cluster)
         while True:
             turn, pod, told = self._board.look(name)
             events, is_whole = endings.heard(told)
             if is_whole and endings.is_last(events):
                 break
-            pod = self._present(name, pod)
+            pod = self._workload.present(name, pod)
             if observe.terminated(pod, names.FILER_CONTAINER) or observe.is_over(pod):
-                events = endings.events(self._api.logs(name, names.FILER_CONTAINER, endings.LOG_LINES))
-                if endings.is_last(events):
-                    break
-                if self._is_replaced(role, pod, names.FILER_CONTAINER):
+                try:
+                    events = self._wrote(role, pod, patience)
+                except Unborn:
                     return self._filer(role, failed=failed)
-                raise Lost(observe.loss(pod) or endings.broken(pod, names.FILER_CONTAINER))
+                if events:
+                    break
+                self._kept.wait_for(f"{role}: {_unread(pod)}")
+                self._board.wait(turn, LOG_PAUSE_S)
+                continue
             if reason := observe.loss(pod):
                 raise Lost(reason)
             self._kept.progress(events)
@@ -149,9 +150,26 @@ class Life:
         pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in events if isinstance(e, Pushed)]
         return pushed, last.message if isinstance(last, Failed) else None
 
+    def _wrote(self, role: str, pod: Pod, patience: Patience) -> list[FilerEvent]:
+        """All that a filer has said, by the log that it left; nothing while that cannot be had. Raises Lost, Unborn."""
+        log = self._api.logs(pod.metadata.name, names.FILER_CONTAINER, endings.LOG_LINES)
+        events = endings.events(log or b"")
+        if endings.is_last(events):
+            if len(events) >= endings.LOG_LINES or GAP in (log or b"").splitlines(keepends=True):
+                self._kept.note(f"warning: {role}: its log is too long to be read; not all that was moved is shown")
+            return events
+        if log is not None and self._is_replaced(role, pod, names.FILER_CONTAINER):
+            raise Unborn
+        if reason := observe.loss(pod):
+            raise Lost(reason)
+        if log is None and not patience.since("log", LOG_PATIENCE_S):
+            return []
+        raise Lost(endings.broken(pod, names.FILER_CONTAINER) if log is not None else _unread(pod))
+
     def _execute_all(self) -> bool:
         """Runs the executors in order; True when one failed and its error was not to be ignored."""
         entries = self._record.now.log.logs
+        self._free()
         for n, executor in enumerate(self.task.executors):
             if n == len(entries):
                 entries.append(self._execute(n, executor))
@@ -161,9 +179,22 @@ class Life:
                     self._kept.note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
                 if not self._fails(n) and self._goes_on_after(n):
                     self._kept.save()
+                self._free()
             if self._fails(n):
                 return True
         return False
+
+    def _free(self) -> None:
+        """Removes pods that hold their room, and the volume, though their executor has ended, once that is on record.
+
+        Such is one whose shim was killed with its program for want of memory (cgroup v2, memory.oom.group).
+        """
+        if not self._record.now.stuck:
+            return
+        self._kept.save()
+        for name in self._record.now.stuck:
+            self._api.delete("pods", name, 0)
+        self._record.now.stuck.clear()
 
     def _goes_on_after(self, n: int) -> bool:
         """False when the task's end is recorded next."""
@@ -179,7 +210,9 @@ class Life:
         homeless = n in self._record.now.homeless
         name = records.pod(self._record, self.task_id, names.EXECUTOR_ROLE, n)
         self._so_far = b""
-        self._ensure(name, manifests.executor_pod(self._place(), name, n, self._plan, homeless=homeless))
+        self._workload.ensure(
+            name, manifests.executor_pod(self._workload.place(), name, n, self._plan, homeless=homeless)
+        )
         try:
             ended = self._ended(n, name)
         except Unborn:
@@ -211,20 +244,39 @@ class Life:
                     self._kept.runs(each.at)
                     patience.started(each.at)
             try:
-                pod = self._present(name, pod)
+                pod = self._workload.present(name, pod)
             except Lost:
                 if not ours:
                     raise
-                return endings.killed(self._record.now.started, self._so_far, self.cluster.log_tail_bytes)
+                return self._killed()
             if not ours and (reason := observe.loss(pod)):
                 raise Lost(reason)
             if last and observe.is_over(pod):
                 return last
+            if ours and self._is_out_of_reach(pod, patience):
+                self._api.delete("pods", name, 0)
+                return self._killed()
             if found := self._seen(n, pod, patience):
                 return found
-            if ours or patience.is_overdue:
+            if patience.is_overdue or (ours and not patience.is_spent):
                 self._end_overdue(n, pod, patience)
             self._board.wait(turn, self._look_after(f"executor {n}", pod, patience, running=State.QUEUED))
+
+    def _killed(self) -> Ended:
+        return endings.killed(self._record.now.started, self._so_far, self.cluster.log_tail_bytes)
+
+    def _is_out_of_reach(self, pod: Pod, patience: Patience) -> bool:
+        """True when a pod that was to end has been lost on the way, or its node does not end it."""
+        late = patience.since("deleted", self.cluster.grace_s + KILL_S)
+        return late or observe.loss(pod, deleting_is_loss=False) is not None
+
+    def _output(self, n: int, pod: Pod) -> bytes:
+        """What an executor wrote, by its reporter's log."""
+        output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES)
+        line = f"warning: executor {n}: what it wrote is not all shown: {_unread(pod)}"
+        if output is None and line not in (self._record.now.log.system_logs or ()):
+            self._kept.note(line)
+        return output or self._so_far
 
     def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
         """The end by the pod's status, where the pod's own reporter has not told and will not."""
@@ -246,8 +298,9 @@ class Life:
         reporter = observe.terminated(pod, names.REPORTER_CONTAINER)
         if reporter is None and not patience.since("reporter", REPORTER_GRACE_S):
             return None
-        output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES) or self._so_far
-        return endings.ended(end, reporter, output, self.cluster.log_tail_bytes)
+        if reporter is None:
+            self._record.now.stuck.append(pod.metadata.name)
+        return endings.ended(end, reporter, self._output(n, pod), self.cluster.log_tail_bytes)
 
     def _is_replaced(self, step: str, pod: Pod, container: str) -> bool:
         """True when the pod's program was never begun for a fault of its node, and another pod may take its place."""
@@ -269,8 +322,9 @@ class Life:
             self._kept.note(f"executor {n} ({image}): ended after its time limit of {patience.limit_s:g} s")
             overdue.append(n)
             self._kept.save()
+        patience.spend()
         if not pod.metadata.deletion_timestamp:
-            self._so_far = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES)
+            self._so_far = self._output(n, pod)
             self._api.delete("pods", pod.metadata.name)
 
     def _look_after(self, step: str, pod: Pod, patience: Patience, *, running: State) -> float | None:
@@ -298,74 +352,16 @@ class Life:
             of = f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim}"
         return endings.told_by_the_cluster(self._api.find("events", fieldSelector=of))
 
-    def _present(self, name: str, pod: Pod | None) -> Pod:
-        """The pod as the cluster has it. Raises Lost when it is gone: the watch may be late, so it is asked for."""
-        if pod is None:
-            found = self._api.get("pods", name)
-            if found is None:
-                raise Lost(endings.gone(name, self._board.last(name)))
-            pod = decode_pod(found)
-            self._board.change(pod)
-        self._place_at(pod)
-        return pod
-
-    def _place_at(self, pod: Pod) -> None:
-        if pod.spec.node_name and not self._record.now.node and not self._plan.is_empty:
-            self._record.now.node = pod.spec.node_name
-
-    def _ensure(self, name: str, manifest: Manifest) -> None:
-        """Makes the pod unless it has been made before."""
-        self._board.expect(name)
-        if name in self._record.now.pods:
-            return
-        made = self._patient_create("pods", manifest) or self._api.get("pods", name)
-        if made is None:
-            raise Lost(f"pod {name} was deleted by somebody else")
-        pod = decode_pod(made)
-        if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
-            raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
-        self._record.now.pods[name] = pod.metadata.uid
-        self._board.change(pod)
-        self._kept.save()
-
-    def _patient_create(self, kind: str, manifest: Manifest) -> bytes | None:
-        """Creates; waits while there is no room in a quota or no right. Raises ApiError for a refusal that lasts."""
-        while True:
-            try:
-                made = self._api.create(kind, manifest)
-            except ApiError as error:
-                if not error.is_passing:
-                    raise
-                self._kept.wait_for(str(error))
-                self._board.wait(self._board.look("")[0], PAUSE_S)
-            else:
-                self._kept.wait_for("")
-                return made
-
     def _begin_again(self, reason: str) -> None:
         self._kept.note(f"error: {reason}; trying again")
         self._kept.goes_on(State.INITIALIZING)
         self._record.now.log.end_time = now()
         for pod in self._record.now.pods:
             self._api.delete("pods", pod, 0)
-        self._remove_claim()
+        self._workload.remove_claim()
         self._record.attempts.append(Attempt(TaskLog(start_time=now())))
         self._kept.save()
 
-    def _finish(self, state: State, reason: str) -> None:
-        if reason:
-            self._kept.note(f"error: {reason}")
-        self._record.now.log.end_time = now()
-        self._record.state, self._record.waiting = state, ""
-        self._kept.save()
 
-    def _remove_claim(self) -> None:
-        if not self._plan.is_empty:
-            self._api.delete("persistentvolumeclaims", names.claim(self.task_id, len(self._record.attempts)))
-
-    def _place(self) -> Place:
-        bound = self.cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty
-        return Place(
-            self.task_id, self.task, self.cluster, self._owner_uid, self._address, self._parts,
-            len(self._record.attempts), self._record.now.node if bound else "",
-        )  # fmt: skip
+def _unread(pod: Pod) -> str:
+    return f"the log of pod {pod.metadata.name} cannot be had; node {pod.spec.node_name} does not answer"

@@ -13,6 +13,8 @@ from tesk.engines.kubernetes.objects import Event, Pod
 
 LOOK_S: Final = (5.0, 10.0, 20.0, 60.0)
 """A pod that has not started for so long without a word may have one in its events, or in those of its claim."""
+REPEATED_S: Final = {"reporter": 1.0, "deleted": 5.0}
+"""How often to look at what goes by without a word: a reporter that may yet tell, a pod that is to end."""
 
 
 class Judged(Struct, frozen=True):
@@ -30,6 +32,7 @@ class Patience:
         self.limit_s = limit_s
         self._since: dict[str, float] = {}
         self._ends: float | None = None
+        self._is_spent = False
         self._looks = 0
         self._look_at = time.monotonic() + LOOK_S[0]
         self._had_node = False
@@ -47,7 +50,17 @@ class Patience:
 
     @property
     def is_overdue(self) -> bool:
-        return self._ends is not None and time.monotonic() >= self._ends
+        return not self._is_spent and self._ends is not None and time.monotonic() >= self._ends
+
+    @property
+    def is_spent(self) -> bool:
+        """True when the program has been ended for its limit."""
+        return self._is_spent
+
+    def spend(self) -> None:
+        """The limit has been reached, and the pod is told to end: that is to be looked at from now on."""
+        self._is_spent = True
+        self.since("deleted", 0.0)
 
     def since(self, what: str, seconds: float) -> bool:
         """True when this has been asked about `what` for so long."""
@@ -74,9 +87,8 @@ class Patience:
     def next_look_s(self, pod: Pod | None) -> float | None:
         """How long nothing may change before it is time to look again; None: for ever. `pod`: one not started yet."""
         moment = time.monotonic()
-        ends = [] if self._ends is None else [self._ends - moment]
-        if "reporter" in self._since:
-            ends.append(1.0)
+        ends = [] if self._ends is None or self._is_spent else [self._ends - moment]
+        ends += [seconds for what, seconds in REPEATED_S.items() if what in self._since]
         if pod is not None:
             ends.append(self._look_at - moment if self._look_at > moment else LOOK_S[-1])
             limits = {kind: self._limit_s(kind) for kind in self._since}

@@ -73,6 +73,17 @@ def silenced(cluster: Cluster) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def without_logs(cluster: Cluster, instead: str = "REJECT --reject-with tcp-reset") -> Iterator[None]:
+    """The API server reaches no kubelet, so that it has no logs; pods go on. `instead`: what becomes of its packets."""
+    rule = f"OUTPUT -p tcp --dport 10250 -j {instead}"
+    cluster.on_node("sh", "-c", f"iptables -I {rule}")
+    try:
+        yield
+    finally:
+        cluster.on_node("sh", "-c", f"iptables -D {rule}")
+
+
+@contextlib.contextmanager
 def webhook_away(cluster: Cluster, namespace: str, role: str) -> Iterator[None]:
     """Pods of a role need the word of a webhook that cannot be reached."""
     name = f"away-{uuid.uuid4().hex[:8]}"

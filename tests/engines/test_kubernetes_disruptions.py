@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.engines import strikes
 from tests.engines.alone import lines
+from tests.engines.gates import Gates, reached
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster, until
@@ -113,6 +115,23 @@ async def test_a_task_that_is_lost_more_often_than_it_may_be_retried_fails(
     task = await tesk.ended(task_id)
     assert task["state"] == "SYSTEM_ERROR"
     assert [log["system_logs"][-1].partition(": ")[0] for log in task["logs"]] == ["error", "error"]
+
+
+async def test_a_pod_whose_executor_was_killed_with_its_shim_makes_room_for_the_next(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    """As the kernel kills all of a container for want of memory (cgroup v2, memory.oom.group)."""
+    first = sh(f"echo begun; wget -q -O - {doors.url}/first", ignore_error=True)
+    task_id = await tesk.create(executors=[first, sh(f"wget -q -O - {doors.url}/second")])
+    await reached(doors, "first")
+    pod = f"tesk-{task_id}-executor-0"
+    await asyncio.to_thread(strikes.kill, place, pod, "executor")
+    await reached(doors, "second")
+    await asyncio.to_thread(until, lambda: not is_there(place, pod), what=f"the end of pod {pod}")
+    doors.open_all()
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert [(log["exit_code"], log["stdout"]) for log in task["logs"][0]["logs"]] == [(137, "begun\n"), (0, "second\n")]
 
 
 def is_there(place: KubernetesPlace, pod: str) -> bool:

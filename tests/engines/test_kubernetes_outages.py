@@ -18,9 +18,10 @@ from tesk.engines.kubernetes.objects import ConfigMap
 from tesk.engines.kubernetes.watch import Cache
 from tesk.settings import Settings
 from tests.engines import strikes
-from tests.engines.gates import Gates, assert_ran_once, gated, in_every_step, reached
+from tests.engines.alone import lines
+from tests.engines.gates import Gates, assert_ran_once, gated, in_every_step, reached, steps
 from tests.engines.places import KUBERNETES, KubernetesPlace
-from tests.engines.running import Document
+from tests.engines.running import Document, Tesk, running, sh
 from tests.engines.serving import Server, serving
 from tests.servers.cluster import Cluster, account, until
 from tests.servers.proxy import Proxy
@@ -108,6 +109,40 @@ async def test_tasks_end_right_when_parts_of_the_cluster_crash_one_after_the_oth
     await asyncio.to_thread(place.cluster.start, "kubelet")
     doors.open_all()
     await assert_all_end_right(server, doors, ids)
+
+
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 5.0}], indirect=True)
+async def test_an_overdue_executor_on_a_node_that_is_gone_comes_to_its_end(tesk: Tesk, place: KubernetesPlace) -> None:
+    place.cluster.need_node()
+    task_id = await tesk.create(executors=[sh("echo begun; sleep 600")])
+    await tesk.until(task_id, running)
+    await asyncio.to_thread(strikes.cut_down, place.cluster, "kubelet")
+    try:
+        task = await tesk.ended(task_id)
+    finally:
+        await asyncio.to_thread(place.cluster.start, "kubelet")
+    assert task["state"] == "EXECUTOR_ERROR"
+    assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [137]
+    assert "ended after its time limit of 5 s" in lines(task)
+    assert f"the log of pod tesk-{task_id}-executor-0 cannot be had; node" in lines(task)
+
+
+async def test_outputs_are_not_lost_while_the_log_of_their_filer_cannot_be_had(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    """The taskmaster is killed before all is pushed, so that it has not been told of all."""
+    place.cluster.need_node()
+    task_id = await server.create(gated(doors, "unheard", 0, 0))
+    doors.open(*steps("unheard", before="outputs"))
+    await reached(doors, "unheard/outputs")
+    before = await asyncio.to_thread(strikes.taskmaster, place, task_id)
+    await asyncio.to_thread(strikes.kill, place, before["metadata"]["name"], "taskmaster")
+    await asyncio.to_thread(strikes.await_another_life, place, task_id, before)
+    with strikes.without_logs(place.cluster):
+        doors.open_all()
+        words = "waiting: outputs: the log of pod "
+        await server.until(task_id, lambda task: words in lines(task) or task["state"].endswith("ERROR"))
+    assert_ran_once(doors, await server.ended(task_id))
 
 
 async def strike(place: KubernetesPlace, component: str) -> None:

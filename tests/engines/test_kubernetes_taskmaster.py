@@ -1,6 +1,8 @@
-"""A taskmaster's requests, as it makes them, and what they come to when the API does not do as it should."""
+"""A taskmaster's requests, as it makes them, and what they come to when the API or a node does not do as it should."""
 
+import base64
 import json
+import random
 import threading
 import uuid
 from collections.abc import Iterator
@@ -10,16 +12,23 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.config import load
 from tesk.engines.kubernetes.objects import PodList
 from tesk.taskmaster import api as client
-from tesk.taskmaster.api import Api, ApiError
+from tesk.taskmaster import endings
+from tesk.taskmaster.api import GAP, Api, ApiError
+from tesk.taskmaster.kept import Kept
+from tesk.tes import OutputFileLog, State
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.servers.closing import closing
-from tests.servers.cluster import BUSYBOX, Object
+from tests.servers.cluster import BUSYBOX, Object, until
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+
+LINES = 5000
 
 
 @pytest.fixture
@@ -57,7 +66,52 @@ def name(place: KubernetesPlace) -> Iterator[str]:
     """Of an object that a test makes; it is gone afterwards."""
     made = f"tesk-{uuid.uuid4().hex[:8]}"
     yield made
-    strikes.delete(place, "pod", made)
+    for kind in ("pod", "job"):
+        strikes.delete(place, kind, made)
+
+
+@pytest.fixture
+def talker(place: KubernetesPlace, api: Api, name: str) -> str:
+    """A pod that has written 5000 numbered lines."""
+    api.create("pods", pod(name, f"i=1; while [ $i -le {LINES} ]; do echo line $i; i=$((i + 1)); done"))
+    phase = ("-n", place.namespace, "get", "pod", name, "-o", "jsonpath={.status.phase}")
+    until(lambda: place.cluster.kubectl(*phase) == "Succeeded", what=f"the end of {name}")
+    return name
+
+
+def line(n: int) -> bytes:
+    return b"line %d\n" % n
+
+
+def test_of_a_log_that_is_too_long_the_end_is_read_too(api: Api, talker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api.logs(talker, "executor", LINES) == b"".join(map(line, range(1, LINES + 1)))
+    monkeypatch.setattr(client, "MOST_LOG_BYTES", 20_000)
+    found = (api.logs(talker, "executor", LINES) or b"").splitlines(keepends=True)
+    gap = found.index(GAP)
+    assert found[:gap] == [line(n) for n in range(1, gap + 1)]
+    assert found[gap + 1 :] == [line(n) for n in range(LINES - LINES // 10 + 1, LINES + 1)]
+
+
+@pytest.mark.parametrize("instead", ["REJECT --reject-with tcp-reset", "DROP"], ids=["refuses", "says nothing"])
+def test_a_log_is_given_up_while_its_node_is_away_and_had_once_it_is_back(
+    instead: str, place: KubernetesPlace, api: Api, talker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LOG_TIMEOUT_S", 1.0)
+    found: list[bytes | None] = []
+    waiting = threading.Thread(target=lambda: found.append(api.logs(talker, "executor", 1)), daemon=True)
+    with strikes.without_logs(place.cluster, instead):
+        with monkeypatch.context() as changed:
+            changed.setattr(client, "LOG_PATIENCE_S", 0.5)
+            assert api.logs(talker, "executor", 1) is None
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert found == [line(LINES)]
+
+
+def test_a_log_that_is_no_more_is_empty(api: Api) -> None:
+    assert api.logs("nowhere", "executor", 1) == b""
 
 
 def test_a_watch_goes_on_after_a_list_whose_connection_was_closed(
@@ -98,3 +152,26 @@ def test_a_creation_that_fails_for_a_moment_is_repeated(
     creating.join(30)
     assert made
     assert made[0]
+
+
+def test_an_end_whose_record_is_refused_is_kept_without_its_log(
+    place: KubernetesPlace, api: Api, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = {"spec": pod(name, "true")["spec"]}
+    metadata = {"name": name, "namespace": place.namespace}
+    spec = {"suspend": True, "template": template}
+    place.cluster.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+    (owner,) = [each for each in place.cluster.get(place.namespace, "jobs") if each["metadata"]["name"] == name]
+    task_id, cluster = name.removeprefix("tesk-"), Cluster(namespace=place.namespace, instance="i", image="tesk:1")
+    kept = Kept(api, task_id, cluster, owner["metadata"]["uid"])
+    kept.recall()
+    kept.reach(State.RUNNING)
+    monkeypatch.setattr(records, "FULL", 10_000_000)
+    noise = base64.b64encode(random.Random(0).randbytes(1_500_000)).decode()
+    kept.record.now.log.outputs = [OutputFileLog(f"s3://b/{noise}", "/out", "1")]
+    kept.end(State.SYSTEM_ERROR, "some reason")
+    record = records.unpack(endings.recorded(api.get("configmaps", name) or b""))
+    assert (record.state, record.now.log.outputs) == (State.SYSTEM_ERROR, [])
+    refused, reason = record.now.log.system_logs or ["", ""]
+    assert refused.startswith("warning: the log could not be kept: ConfigMap ")
+    assert reason == "error: some reason"

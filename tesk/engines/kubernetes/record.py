@@ -25,9 +25,8 @@ class Attempt(Struct):
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
     `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
     `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
-    `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
-    volume of its own. `overdue`: those that were ended for their time limit. `started`: the start of the executor
-    that runs now.
+    volume of its own. `overdue`: those that were ended for their time limit. `stuck`: pods whose executor has ended
+    and that do not end themselves. `started`: the start of the executor that runs now.
     """
 
     log: TaskLog
@@ -38,6 +37,7 @@ class Attempt(Struct):
     unborn: dict[str, int] = {}
     homeless: list[int] = []
     overdue: list[int] = []
+    stuck: list[str] = []
     started: str | UnsetType = UNSET
 
 

@@ -1,0 +1,94 @@
+"""What a taskmaster makes on the cluster for its task, each once: the claim of an attempt, and its pods."""
+
+from typing import Final
+
+import msgspec
+
+from tesk.engines.kubernetes import manifests, names
+from tesk.engines.kubernetes.cluster import Cluster
+from tesk.engines.kubernetes.manifests import Manifest, Place
+from tesk.engines.kubernetes.objects import Pod
+from tesk.layout import Layout
+from tesk.taskmaster import endings
+from tesk.taskmaster.api import Api, ApiError
+from tesk.taskmaster.board import Board
+from tesk.taskmaster.kept import Kept
+from tesk.taskmaster.outcomes import End, Lost
+from tesk.tes import State, Task
+
+PAUSE_S: Final = 5.0
+decode_pod: Final = msgspec.json.Decoder(Pod).decode
+
+
+class Workload:
+    """The objects of one task. `address`: where its pods reach the taskmaster."""
+
+    def __init__(
+        self, task_id: str, task: Task, cluster: Cluster, plan: Layout, *, owner_uid: str, parts: int, address: str,
+        api: Api, board: Board, kept: Kept,
+    ) -> None:  # fmt: skip
+        self._task_id, self._task, self._cluster, self._plan = task_id, task, cluster, plan
+        self._owner_uid, self._parts, self._address = owner_uid, parts, address
+        self._api, self._board, self._kept = api, board, kept
+
+    def place(self) -> Place:
+        """What all pods of the attempt have in common."""
+        bound = self._cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty
+        return Place(
+            self._task_id, self._task, self._cluster, self._owner_uid, self._address, self._parts,
+            len(self._kept.record.attempts), self._kept.record.now.node if bound else "",
+        )  # fmt: skip
+
+    def make_claim(self) -> None:
+        attempt = len(self._kept.record.attempts)
+        claim = manifests.claim(self._task_id, self._task, self._cluster, self._owner_uid, attempt)
+        self._create("persistentvolumeclaims", claim)
+
+    def remove_claim(self) -> None:
+        if not self._plan.is_empty:
+            claim = names.claim(self._task_id, len(self._kept.record.attempts))
+            self._api.delete("persistentvolumeclaims", claim)
+
+    def ensure(self, name: str, manifest: Manifest) -> None:
+        """Makes the pod unless it has been made before."""
+        self._board.expect(name)
+        if name in self._kept.record.now.pods:
+            return
+        made = self._create("pods", manifest) or self._api.get("pods", name)
+        if made is None:
+            raise Lost(f"pod {name} was deleted by somebody else")
+        pod = decode_pod(made)
+        if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
+            raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
+        self._kept.record.now.pods[name] = pod.metadata.uid
+        self._board.change(pod)
+        self._kept.save()
+
+    def present(self, name: str, pod: Pod | None) -> Pod:
+        """The pod as the cluster has it. Raises Lost when it is gone: the watch may be late, so it is asked for."""
+        if pod is None:
+            found = self._api.get("pods", name)
+            if found is None:
+                raise Lost(endings.gone(name, self._board.last(name)))
+            pod = decode_pod(found)
+            self._board.change(pod)
+        self._place_at(pod)
+        return pod
+
+    def _place_at(self, pod: Pod) -> None:
+        if pod.spec.node_name and not self._kept.record.now.node and not self._plan.is_empty:
+            self._kept.record.now.node = pod.spec.node_name
+
+    def _create(self, kind: str, manifest: Manifest) -> bytes | None:
+        """Creates; waits while that is refused for now, as with no room in a quota. Raises ApiError where it lasts."""
+        while True:
+            try:
+                made = self._api.create(kind, manifest)
+            except ApiError as error:
+                if not error.is_passing:
+                    raise
+                self._kept.wait_for(str(error))
+                self._board.wait(self._board.look("")[0], PAUSE_S)
+            else:
+                self._kept.wait_for("")
+                return made
