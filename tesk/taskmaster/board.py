@@ -45,16 +45,26 @@ class Board:
             self._changed.notify_all()
 
     def change(self, pod: Pod, *, gone: bool = False) -> None:
-        """A pod as it is now, or was when it went; one that went does not come back with a late answer."""
+        """A pod as the watch tells that it is now, or was when it went."""
         name = pod.metadata.name
         with self._changed:
             if gone:
                 self._pods.pop(name, None)
                 self._gone[name] = pod
-            elif name not in self._gone or self._gone[name].metadata.uid != pod.metadata.uid:
+            else:
                 self._pods[name] = pod
             self._turn += 1
             self._changed.notify_all()
+
+    def answered(self, pod: Pod) -> None:
+        """A pod by the answer to a request, which may come later than what the watch has told of it since."""
+        name = pod.metadata.name
+        with self._changed:
+            if all(known.get(name) is None or known[name].metadata.uid != pod.metadata.uid
+                   for known in (self._pods, self._gone)):  # fmt: skip
+                self._pods[name] = pod
+                self._turn += 1
+                self._changed.notify_all()
 
     def tell(self, pod: str, told: Told) -> bool:
         """Takes what a pod tells; False if nothing is expected of it."""

@@ -61,7 +61,7 @@ class Workload:
         if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
             raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
         self._kept.record.now.pods[name] = pod.metadata.uid
-        self._board.change(pod)
+        self._board.answered(pod)
         self._kept.save()
 
     def present(self, name: str, pod: Pod | None) -> Pod:
@@ -71,7 +71,7 @@ class Workload:
             if found is None:
                 raise Lost(endings.gone(name, self._board.last(name)))
             pod = decode_pod(found)
-            self._board.change(pod)
+            self._board.answered(pod)
         self._place_at(pod)
         return pod
 
