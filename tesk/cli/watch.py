@@ -4,8 +4,11 @@ The pause grows from a tenth of a second to a whole one, so that a short task is
 the server one small request a second.
 """
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from tesk.tes import State
@@ -15,6 +18,35 @@ LAST_PAUSE_S: Final = 1.0
 GROWTH: Final = 1.3
 
 Change = Callable[[str, State], None]
+
+
+class Interrupts:
+    """Whether there was a SIGINT. Python drops the KeyboardInterrupt that is raised in a finalizer or callback."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def take(self, *_: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Meanwhile each SIGINT is noted; only the main thread can."""
+    found = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+    before = signal.signal(signal.SIGINT, found.take)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def state_of(name: object) -> State:
@@ -33,8 +65,17 @@ def wait(
 ) -> dict[str, State]:
     """Looks at each task until all have ended; their last states, in the order of `ids`.
 
-    `changed` is called at the first look and at each new state. Raises TimeoutError after `timeout_s` seconds.
+    `changed` is called at the first look and at each new state. Raises TimeoutError after `timeout_s` seconds,
+    and KeyboardInterrupt for a SIGINT.
     """
+    with interrupts() as found:
+        return _wait(ids, look, changed, found, timeout_s, sleep, clock)
+
+
+def _wait(
+    ids: Iterable[str], look: Callable[[str], State], changed: Change, found: Interrupts, timeout_s: float | None,
+    sleep: Callable[[float], None], clock: Callable[[], float],
+) -> dict[str, State]:  # fmt: skip
     states: dict[str, State | None] = dict.fromkeys(ids)
     deadline = None if timeout_s is None else clock() + timeout_s
     pause = FIRST_PAUSE_S
@@ -46,6 +87,7 @@ def wait(
             if state is not known:
                 states[task_id] = state
                 changed(task_id, state)
+        found.check()
         seen = {task_id: state for task_id, state in states.items() if state is not None}
         running = sum(not state.is_terminal for state in seen.values())
         if not running:

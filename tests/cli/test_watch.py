@@ -1,5 +1,6 @@
 """Waiting: which tasks are looked at, how often, and when it ends. The clock is an argument."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -73,3 +74,23 @@ def test_it_gives_up_at_its_time_limit_and_not_before() -> None:
 def test_a_state_of_a_later_version_is_not_an_end() -> None:
     assert state_of("HIBERNATING") is State.UNKNOWN
     assert not state_of(None).is_terminal
+
+
+class Swallows:
+    """Where Python ignores an exception, as that of a signal that comes just then."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_ends_the_waiting_all_the_same() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def look(_: str) -> State:
+        Swallows()
+        return State.RUNNING
+
+    with pytest.raises(KeyboardInterrupt):
+        wait(["a"], look, lambda *_: None, timeout_s=5)
+    assert signal.getsignal(signal.SIGINT) is before
