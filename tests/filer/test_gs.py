@@ -224,12 +224,14 @@ def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int |
         assert {entry.relative: entry.size for entry in entries_of(keys.items(), "d/")} == found
 
 
-def test_two_users_in_one_file_have_a_token_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tesk.filer.schemes.google.grant", lambda source: {"access_token": source["refresh_token"]})
+def test_two_users_in_one_file_have_a_token_each() -> None:
+    seen: Seen = []
     identity = Identity()
-    for user in ("one", "other", "one"):
-        source = {**USER, "refresh_token": user, "file": "/stores.toml"}
-        assert identity.headers(Access("", source, ""))["Authorization"] == f"Bearer {user}"
+    with faulty(cloud(seen)) as server:
+        for user in ("one", "other", "one"):
+            source = {**USER, "refresh_token": user, "file": "/stores.toml", "token_uri": f"{server.url}/token"}
+            assert identity.headers(Access("", source, ""))["Authorization"] == "Bearer tok-1"
+    assert [parse_qs(body)["refresh_token"] for _, _, body in seen] == [["one"], ["other"]]
 
 
 def test_a_directory_whose_first_page_is_empty_is_found(root: Path) -> None:
