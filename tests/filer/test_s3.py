@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tesk.filer.errors import TransferError
+from tesk.filer.schemes.s3_odd import read_page
 from tesk.tes import FileType, Input, Output
 from tests.filer.faulty import Versioned, answer, faulty
 from tests.filer.stores import DIRECTORY, FILE, Places, fetch, push, tree, write
@@ -231,3 +233,26 @@ def test_what_is_wrong_with_such_an_object_is_told_as_of_others(
         assert "check the key configured for " in failure
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     assert "the key holds a control character" in places.fetch(Input("/f", url=url)).failure
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"<!DOCTYPE x [<!ENTITY a 'b'>]><x>&a;</x>", "defines entities"),
+        (b"<ListBucketResult>", "is no XML"),
+        (b"<L><Contents><Key>a</Key><Size>-1</Size></Contents></L>", "a size of '-1'"),
+    ],
+)
+def test_a_listing_that_is_none_is_refused(text: bytes, reason: str) -> None:
+    with pytest.raises(TransferError, match=reason):
+        read_page(text)
+
+
+def test_a_store_that_lists_one_page_for_ever_is_left(tmp_path: Path, anonymous: Callable[[str], None]) -> None:
+    page = (
+        b"<L><Contents><Key>d%0A/a</Key><Size>1</Size></Contents><NextContinuationToken>t</NextContinuationToken></L>"
+    )
+    with faulty(lambda connection, _n, _head: connection.sendall(answer("200 OK", page))) as server:
+        anonymous(server.url)
+        report = fetch(tmp_path, Input("/d", url="s3://b/d\n", type=FileType.DIRECTORY), retries=0)
+    assert "lists the same page again and again" in report.failure

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urlencode
-from xml.etree import ElementTree
 
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
@@ -25,6 +24,7 @@ from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.http import HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
 from tesk.filer.schemes.objects import checked_key, entries_of
+from tesk.filer.schemes.xml import parsed
 from tesk.filer.streams import Sink, Source
 
 PAGE: Final = 5000
@@ -216,12 +216,7 @@ class AzScheme(HttpScheme):
 
 def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
     """One page of a listing, and the marker of the next. Raises TransferError."""
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise TransferError("the store's listing defines entities", "check the endpoint")
-    try:
-        page = ElementTree.fromstring(text.removeprefix(b"\xef\xbb\xbf"))  # noqa: S314 - there is nothing to expand
-    except ElementTree.ParseError as error:
-        raise TransferError(f"the store's listing is no XML ({error})", "check the endpoint") from None
+    page = parsed(text, "the store's listing", "check the endpoint")
     found = []
     for blob in page.iter("Blob"):
         name = blob.find("Name")

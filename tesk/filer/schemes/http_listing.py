@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Final
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
-from xml.etree import ElementTree
 
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Entry
+from tesk.filer.schemes.xml import parsed
 
 _INDEX: Final = re.compile(r"\s*(index of|directory listing for)\b", re.IGNORECASE)
 _DAV: Final = "{DAV:}"
@@ -49,12 +49,7 @@ def from_dav(body: bytes, url: str) -> tuple[Entry, list[Entry]]:
 
     Raises TransferError.
     """
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise TransferError("the server's WebDAV answer defines entities", "check the server")
-    try:
-        answer = ElementTree.fromstring(body)  # noqa: S314 - without a DTD there is nothing to expand
-    except ElementTree.ParseError as error:
-        raise TransferError(f"the server's WebDAV answer is no XML ({error})", "check the server") from None
+    answer = parsed(body, "the server's WebDAV answer", "check the server")
     base = _steps(urlsplit(url).path)
     itself = Entry("", False)
     found = []

@@ -1,7 +1,6 @@
 """S3 objects whose keys hold control characters, which obstore does not carry: by the HTTP scheme's own transfers."""
 
 import base64
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
@@ -15,6 +14,7 @@ from tesk.filer.schemes.http_wire import Response, Target
 from tesk.filer.schemes.objects import entries_of
 from tesk.filer.schemes.s3_wire import code_of, is_encrypted, md5, refused, request
 from tesk.filer.schemes.sigv4 import EMPTY
+from tesk.filer.schemes.xml import parsed
 from tesk.filer.streams import BLOCK, Source
 
 PAGE: Final = "1000"
@@ -57,18 +57,12 @@ class OddKeys(HttpScheme):
             response = self._wire.ask("GET", target, headers)
             if response.status != 200:
                 raise self._failed(url, target, response)
-            try:
-                listing = ET.fromstring(self._text(target, response))  # noqa: S314 - an operator's store
-            except ET.ParseError:
-                raise TransferError(f"{target.peer} does not list in XML", "check the endpoint") from None
-            decode = unquote_plus if listing.findtext("{*}EncodingType") == "url" else str
-            yield [
-                (decode(each.findtext("{*}Key") or ""), int(each.findtext("{*}Size") or 0))
-                for each in listing.iterfind("{*}Contents")
-            ]
-            token = listing.findtext("{*}NextContinuationToken")
+            found, token = read_page(self._text(target, response))
+            yield found
             if not token:
                 return
+            if token == asked.get("continuation-token"):
+                raise TransferError(f"{target.peer} lists the same page again and again", "check the endpoint")
             asked["continuation-token"] = token
 
     def _follow(
@@ -101,3 +95,16 @@ class OddKeys(HttpScheme):
         self._wire.drop(target)
         location, bucket, _ = self._where(url)
         return refused(str(response.status), code_of(text) or response.reason, target.peer, location, bucket)
+
+
+def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
+    """Keys and sizes of one page of ListObjectsV2, and the token of the next. Raises TransferError."""
+    page = parsed(text, "the store's listing", "check the endpoint")
+    decode = unquote_plus if page.findtext("{*}EncodingType") == "url" else str
+    found = []
+    for each in page.iterfind("{*}Contents"):
+        size = each.findtext("{*}Size") or ""
+        if not (size.isascii() and size.isdigit()):
+            raise TransferError(f"the store's listing tells a size of {size[:40]!r}", "check the endpoint")
+        found.append((decode(each.findtext("{*}Key") or ""), int(size)))
+    return found, page.findtext("{*}NextContinuationToken") or ""
