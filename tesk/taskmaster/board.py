@@ -60,8 +60,8 @@ class Board:
         """A pod by the answer to a request, which may come later than what the watch has told of it since."""
         name = pod.metadata.name
         with self._changed:
-            if all(known.get(name) is None or known[name].metadata.uid != pod.metadata.uid
-                   for known in (self._pods, self._gone)):  # fmt: skip
+            known = [each.metadata.uid for each in (self._pods.get(name), self._gone.get(name)) if each is not None]
+            if pod.metadata.uid not in known:
                 self._pods[name] = pod
                 self._turn += 1
                 self._changed.notify_all()
