@@ -67,8 +67,22 @@ def _s3(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 @contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    """Processes that are started here keep to the first core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextlib.contextmanager
 def _web(folder: Path, *, ranges: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
-    with nginx(folder, listing="dav", ranges=ranges) as url:
+    """On one core, as it is one process: else it and a client share one in some runs, whichever the client is."""
+    with contextlib.ExitStack() as stack:
+        with _one_core():
+            url = stack.enter_context(nginx(folder, listing="dav", ranges=ranges))
         yield f"{url}/bench", {}
 
 

@@ -3,10 +3,12 @@
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from tesk.filer.schemes.sockets import send_all
+from tesk.filer.schemes.sockets import UNSENT, send_all, send_file
+from tesk.filer.streams import Meter, Source
 
 BYTES = bytes(range(256)) * 400
 
@@ -42,3 +44,27 @@ def test_what_stands_still_is_given_up(pair: tuple[socket.socket, socket.socket]
     ours, theirs = pair
     with ours, theirs, pytest.raises(TimeoutError):
         send_all(ours, BYTES)
+
+
+def test_a_file_goes_from_where_it_is_with_little_of_it_held_back(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(BYTES)
+    got = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as server, path.open("rb") as file:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+
+        def read() -> None:
+            while data := theirs.recv(8192):
+                got.extend(data)
+
+        reading = threading.Thread(target=read, daemon=True)
+        with ours, theirs:
+            reading.start()
+            source = Source(file.fileno(), Meter(threading.Event()))
+            source.read(1000)
+            send_file(ours, source, 4096)
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
+            ours.shutdown(socket.SHUT_WR)
+            reading.join(30)
+    assert got == BYTES[1000:]

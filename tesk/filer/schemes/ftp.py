@@ -23,10 +23,12 @@ from tesk.filer.errors import Changed, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp_wire import Sessions, Target, target_of
-from tesk.filer.schemes.sockets import send_all
+from tesk.filer.schemes.sockets import send_file
 from tesk.filer.streams import Sink, Source
 
 BLOCK: Final = 256 * 1024
+SENT: Final = 64 * 1024
+"""What servers read at once (vsftpd does)."""
 LEAST_PART: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 200
 WORDS: Final = ("user", "password")
@@ -161,8 +163,7 @@ class FtpScheme:
     def _store(self, ftp: ftplib.FTP, path: str, source: Source) -> None:
         try:
             with self._sessions.transfer(ftp, f"STOR {path}") as data:
-                while block := source.read(BLOCK):
-                    send_all(data, block)
+                send_file(data, source, SENT)
         except (ConnectionError, ssl.SSLError):
             # A server that takes no more hangs up, and says why: that tells more than the broken pipe.
             ftp.voidresp()

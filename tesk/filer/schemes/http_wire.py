@@ -11,11 +11,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tesk.filer.errors import NO_HOST, TransferError
 from tesk.filer.reach import Reach, is_public
-from tesk.filer.schemes.sockets import from_socket, hang_up, send_all
+from tesk.filer.schemes.sockets import from_socket, hang_up, send_file
 from tesk.filer.streams import BLOCK, Source
 
 Response = http.client.HTTPResponse
-_SEND_STEP: Final = BLOCK // 4
 _LEGAL: Final = "!#$%&'()*+,-./:;=?@[]_~"
 _BROKEN: Final = (OSError, http.client.HTTPException)
 
@@ -233,7 +232,7 @@ def _exchange(
         return connection.getresponse()
     connection.endheaders()
     try:
-        _send(connection, body)
+        send_file(connection.sock, body)
     except (BrokenPipeError, ConnectionResetError) as error:
         # A server that refuses a body answers first and closes then: the answer says more than the broken pipe.
         try:
@@ -241,9 +240,3 @@ def _exchange(
         except _BROKEN:
             raise error from None
     return connection.getresponse()
-
-
-def _send(connection: http.client.HTTPConnection, source: Source) -> None:
-    """By hand: sendfile(2) was a third slower to a server on the same machine, and a network is slower than either."""
-    while data := source.read(_SEND_STEP):
-        send_all(connection.sock, data)

@@ -3,8 +3,18 @@
 import contextlib
 import errno
 import socket
+from typing import Final
 
 from tesk.filer.errors import TransferError
+from tesk.filer.streams import Source
+
+STEP: Final = 256 * 1024
+UNSENT: Final = 64 * 1024
+"""Bytes that the kernel may hold which are not on their way yet (TCP_NOTSENT_LOWAT in tcp(7)).
+
+With megabytes, as it takes them by itself, they have left the processor's cache when they are sent: a server on the
+same machine took a third longer to receive them. Between two network namespaces 4 GB/s still go through.
+"""
 
 
 def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
@@ -28,6 +38,13 @@ def send_all(sock: socket.socket, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[sock.send(rest) :]
+
+
+def send_file(sock: socket.socket, source: Source, step: int = STEP) -> None:
+    """Sends the rest of a file. By hand: sendfile(2) was a third slower to a server on the same machine."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    while data := source.read(step):
+        send_all(sock, data)
 
 
 def hang_up(sock: socket.socket | None) -> None:
