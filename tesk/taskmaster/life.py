@@ -105,7 +105,6 @@ class Life:
         if failure := self._filer(names.INPUTS)[1]:
             raise End(State.SYSTEM_ERROR, failure)
         self._record.now.staged = True
-        self._kept.save()
 
     def _push(self, *, failed: bool) -> None:
         """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
@@ -177,8 +176,6 @@ class Life:
                 if code := entries[n].exit_code:
                     ignored = "" if self._fails(n) else ", ignored"
                     self._kept.note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
-                if not self._fails(n) and self._goes_on_after(n):
-                    self._kept.save()
                 self._free()
             if self._fails(n):
                 return True
@@ -195,10 +192,6 @@ class Life:
         for name in self._record.now.stuck:
             self._api.delete("pods", name, 0)
         self._record.now.stuck.clear()
-
-    def _goes_on_after(self, n: int) -> bool:
-        """False when the task's end is recorded next."""
-        return n + 1 < len(self.task.executors) or not self._plan.is_empty
 
     def _fails(self, n: int) -> bool:
         if n in self._record.now.overdue:

@@ -17,6 +17,8 @@ from tesk.taskmaster.outcomes import End, Lost
 from tesk.tes import State, Task
 
 PAUSE_S: Final = 5.0
+ASKED: Final = ""
+"""In place of the uid of a pod that has been asked for, by this life or one whose answer is lost."""
 decode_pod: Final = msgspec.json.Decoder(Pod).decode
 
 
@@ -50,19 +52,35 @@ class Workload:
             self._api.delete("persistentvolumeclaims", claim)
 
     def ensure(self, name: str, manifest: Manifest) -> None:
-        """Makes the pod unless it has been made before."""
+        """Makes the pod unless it has been made before. What has been learnt until then is recorded with it.
+
+        That it is asked for is on record first, for a life may be cut off before it reads the answer. The next one
+        makes the pod where there is none, but not where there was one, in which the executor may have run.
+        """
         self._board.expect(name)
-        if name in self._kept.record.now.pods:
+        pods = self._kept.record.now.pods
+        if pods.get(name):
             return
+        if name not in pods:
+            pods[name] = ASKED
+            self._kept.save()
+        elif self._has_been(name):
+            raise Lost(endings.gone(name, self._board.last(name)))
         made = self._create("pods", manifest) or self._api.get("pods", name)
         if made is None:
             raise Lost(f"pod {name} was deleted by somebody else")
         pod = decode_pod(made)
         if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
             raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
-        self._kept.record.now.pods[name] = pod.metadata.uid
+        pods[name] = pod.metadata.uid
         self._board.answered(pod)
-        self._kept.save()
+
+    def _has_been(self, name: str) -> bool:
+        """True when a pod that is not there was: the scheduler and its node have told of it in events."""
+        if self._api.get("pods", name) is not None:
+            return False
+        of = f"involvedObject.kind=Pod,involvedObject.name={name}"
+        return bool(endings.told_by_the_cluster(self._api.find("events", fieldSelector=of)))
 
     def present(self, name: str, pod: Pod | None) -> Pod:
         """The pod as the cluster has it. Raises Lost when it is gone: the watch may be late, so it is asked for."""

@@ -1,9 +1,14 @@
 """Faults that strike a task's pods from outside."""
 
+import base64
 import contextlib
+import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from tesk.engines.kubernetes import record as records
+from tesk.engines.kubernetes.names import RECORD_KEY
+from tesk.engines.kubernetes.record import Record
 from tests.engines.places import KubernetesPlace
 from tests.servers.cluster import Cluster, Object, until
 
@@ -31,13 +36,26 @@ def await_another_life(place: KubernetesPlace, task_id: str, before: Object) -> 
     until(lambda: life(taskmaster(place, task_id)) != life(before), what=f"another taskmaster of {task_id}")
 
 
-def kill(place: KubernetesPlace, pod: str, container: str) -> None:
-    """SIGKILL for the first process of a container that runs."""
+def kill(place: KubernetesPlace, pod: str, container: str, signal: str = "KILL") -> None:
+    """A signal for the first process of a container that runs."""
     path = f"{{.status.containerStatuses[?(@.name=='{container}')].containerID}}"
     found = place.cluster.kubectl("-n", place.namespace, "get", "pod", pod, "-o", f"jsonpath={path}")
     name = found.removeprefix("containerd://")
     assert name, f"{container} of {pod} does not run"
-    place.cluster.on_node("sh", "-c", f"kill -9 $(ctr tasks ls 2> /dev/null | awk '$1 == \"{name}\" {{print $2}}')")
+    place.cluster.on_node(
+        "sh", "-c", f"kill -s {signal} $(ctr tasks ls 2> /dev/null | awk '$1 == \"{name}\" {{print $2}}')"
+    )
+
+
+def rewrite(place: KubernetesPlace, task_id: str, change: Callable[[Record], None]) -> None:
+    """Changes a task's record behind its taskmaster's back."""
+    name = f"tesk-{task_id}"
+    path = f"{{.binaryData.{RECORD_KEY}}}"
+    found = place.cluster.kubectl("-n", place.namespace, "get", "configmap", name, "-o", f"jsonpath={path}")
+    record = records.unpack(base64.b64decode(found))
+    change(record)
+    patch = json.dumps({"binaryData": {RECORD_KEY: base64.b64encode(records.pack(record)).decode()}})
+    place.cluster.kubectl("-n", place.namespace, "patch", "configmap", name, "--type=merge", "-p", patch)
 
 
 def delete(place: KubernetesPlace, kind: str, name: str, *options: str) -> None:

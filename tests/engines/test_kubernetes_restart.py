@@ -6,13 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from tesk.clock import stamp
+from tesk.engines.kubernetes.record import Record
+from tesk.tes import State
 from tests.engines import strikes
-from tests.engines.gates import STEPS, Gates, assert_ran_once, gated, in_every_step, reached, steps
+from tests.engines.gates import STEPS, Gates, assert_ran_once, gated, in_every_step, reached, short, steps
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk
 from tests.engines.serving import Server
+from tests.servers.cluster import until
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
 
@@ -81,6 +85,38 @@ async def test_a_taskmaster_that_is_killed_between_two_steps_goes_on_with_the_ne
     doors.open_all()
     for task_id in (first | second).values():
         assert_ran_once(doors, await tesk.ended(task_id))
+
+
+async def test_a_pod_that_was_made_and_lost_before_that_was_recorded_is_not_made_again(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    """The taskmaster had asked for the pod when it was killed; the pod ran, and is gone too."""
+    place.cluster.need_node()
+    task_id = await tesk.create(**short(doors, "unrecorded"))
+    await reached(doors, "unrecorded/executor-0")
+    await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+
+    def strike() -> None:
+        before = strikes.taskmaster(place, task_id)
+        [executor] = strikes.pods(place, task_id, "executor")
+        strikes.kill(place, before["metadata"]["name"], "taskmaster", "STOP")
+        strikes.rewrite(place, task_id, unanswered)
+        strikes.delete(place, "pod", executor["metadata"]["name"], "--grace-period=0", "--force")
+        until(lambda: not strikes.pods(place, task_id, "executor"), what="the executor's pod to go")
+        strikes.kill(place, before["metadata"]["name"], "taskmaster")
+
+    await asyncio.to_thread(strike)
+    task = await tesk.ended(task_id)
+    assert task["state"] == "SYSTEM_ERROR", task
+    assert "is gone: somebody deleted it" in task["logs"][0]["system_logs"][-1]
+    assert doors.reached["unrecorded/executor-0"] == 1, "the executor ran twice"
+
+
+def unanswered(record: Record) -> None:
+    """As it stood between the executor's pod being asked for and the answer."""
+    record.state, record.now.started = State.QUEUED, UNSET
+    assert list(record.now.pods.values()) != [""]
+    record.now.pods = dict.fromkeys(record.now.pods, "")
 
 
 async def test_a_taskmaster_that_cannot_be_started_again_without_its_secret_gets_it_again(

@@ -20,7 +20,8 @@ SHORTER: tuple[int, ...] = (32768, 8192, 2048, 512, 0)
 
 
 class Attempt(Struct):
-    """One attempt at running the task. `pods` maps the names of the pods that were made to their uids.
+    """One attempt at running the task. `pods` maps the names of the pods that were asked for to their uids, or to ""
+    while no answer to that is on record.
 
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
     `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
