@@ -57,12 +57,12 @@ HASHES: Final[dict[str, Callable[[], "_Crc32 | _Crc32c | hashlib._Hash"]]] = {
 }
 
 
-def compute(fd: int, size: int, algorithm: str) -> bytes:
-    """The digest of the first `size` bytes of a file. Raises OSError."""
+def compute(fd: int, size: int, algorithm: str, begin: int = 0) -> bytes:
+    """The digest of `size` bytes of a file, from `begin` on. Raises OSError."""
     state = HASHES[algorithm]()
     buffer = memoryview(bytearray(min(BLOCK, size)))
     position = 0
-    while position < size and (n := os.preadv(fd, [buffer[: size - position]], position)):
+    while position < size and (n := os.preadv(fd, [buffer[: size - position]], begin + position)):
         state.update(buffer[:n])
         position += n
     return state.digest()

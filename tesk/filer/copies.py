@@ -53,7 +53,8 @@ def copy_out(source: Source, fd: int) -> None:
         os.ftruncate(fd, 0)
     while source.position < source.size:
         try:
-            copied = os.copy_file_range(source.fd, fd, min(COPY_STEP, source.size - source.position))
+            wanted = min(COPY_STEP, source.size - source.position)
+            copied = os.copy_file_range(source.fd, fd, wanted, source.position)
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise

@@ -141,13 +141,21 @@ class Sink:
 
 
 class Source:
-    """A file to be pushed: exactly `size` bytes from its start, whatever happens to it meanwhile."""
+    """A stretch of a file to be pushed: exactly `size` bytes from `begin` on, whatever happens to it meanwhile.
 
-    def __init__(self, fd: int, meter: Meter) -> None:
+    Several threads may have stretches of one file.
+    """
+
+    def __init__(self, fd: int, meter: Meter, begin: int = 0, size: int | None = None) -> None:
         self.fd = fd
-        self.size = os.fstat(fd).st_size
+        self.begin = begin
+        self.size = os.fstat(fd).st_size - begin if size is None else size
         self.position = 0
         self._meter = meter
+
+    def stretch(self, begin: int, size: int) -> "Source":
+        """A part of this one, which counts what it reads itself."""
+        return Source(self.fd, self._meter, self.begin + begin, size)
 
     def block(self, n_bytes: int) -> bytes:
         """The next `n_bytes`, or all that is left; never less. Raises Stopped, TransferError."""
@@ -161,7 +169,7 @@ class Source:
         """Up to `n_bytes` more; empty at the end. Raises Stopped, TransferError."""
         wanted = min(n_bytes, self.size - self.position)
         try:
-            data = os.read(self.fd, wanted) if wanted else b""
+            data = os.pread(self.fd, wanted, self.begin + self.position) if wanted else b""
         except OSError as error:
             raise from_file(error, "reading the file") from error
         if wanted and not data:
@@ -175,6 +183,6 @@ class Source:
         self._meter.check()
 
     def restart(self) -> None:
-        os.lseek(self.fd, 0, os.SEEK_SET)
+        """At its begin again; what it had read counts no more."""
         self._meter.add(-self.position)
         self.position = 0

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -226,3 +228,30 @@ def test_a_listing_tells_directories_and_names_that_xml_cannot_hold() -> None:
     assert read_page(page) == ([("d/a b", 3), ("d/e/", 0), ("d/g/", 0), ("d/\uffff", 1)], "more")
     with pytest.raises(TransferError, match="entities"):
         read_page(b"<!DOCTYPE x [<!ENTITY a 'b'>]><x/>")
+
+
+def test_a_block_that_is_cut_is_sent_again_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tesk.filer.schemes.az.WHOLE", 1_000_000)
+    data = os.urandom(2_500_000)
+    write(root, {"f": data})
+    sent: list[str] = []
+    got: dict[str, bytes] = {}
+
+    def script(connection: socket.socket, n: int, head: bytes) -> None:
+        line, _, body = head.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", line)
+        while length and len(body) < int(length[1]) and (more := connection.recv(65536)):
+            body += more
+        if name := re.search(rb"blockid=([^& ]+)", line):
+            sent.append(name[1].decode())
+            got[sent[-1]] = body
+        if len(sent) != 2:
+            connection.sendall(answer("201 Created"))
+
+    with faulty(script) as server:
+        told = settle(root, "az://lab", endpoint=server.url, account="acct", account_key=KEY)
+        report = push(root, Output("/f", "az://lab/f"), credentials=told)
+    assert report.ok, report.failure
+    assert len(sent) == 4
+    assert sent[1] == sent[2]
+    assert b"".join(got[name] for name in dict.fromkeys(sent)) == data

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes.google import Access, Identity
 from tesk.filer.schemes.objects import entries_of
@@ -248,3 +250,74 @@ def test_a_directory_whose_first_page_is_empty_is_found(root: Path) -> None:
         report = fetch(root, Input("/in", url="gs://lab/d"), credentials=settle(root, endpoint=server.url))
     assert report.ok, report.failure
     assert tree(root) == {"in": None, "in/f": b"x"}
+
+
+CUT = os.urandom(20_000_000)
+
+
+class Cutting:
+    """A store that cuts each connection of an upload after 6 MB, and keeps what came in whole 256 KiB.
+
+    The session ends, as after a week, when it has been asked `ends_after` times where it stands.
+    """
+
+    def __init__(self, ends_after: int = 1000) -> None:
+        self.kept = b""
+        self.ranges: list[str] = []
+        self._asked, self._ends_after = 0, ends_after
+
+    def __call__(self, connection: socket.socket, n: int, head: bytes) -> None:
+        line, _, rest = head.partition(b"\r\n\r\n")
+        told = dict(each.split(": ", 1) for each in line.decode().split("\r\n")[1:])
+        span, size = told.get("Content-Range", "whole"), int(told.get("Content-Length", "0"))
+        if line.startswith(b"POST"):
+            self.kept, self._asked = b"", 0
+            connection.sendall(answer("200 OK", b"", f"Location: http://{told['Host']}/session"))
+            return
+        self.ranges.append(span)
+        if span == f"bytes */{len(CUT)}":
+            self._asked += 1
+            if self._asked > self._ends_after:
+                self._ends_after = 1000
+                connection.sendall(answer("410 Gone"))
+            else:
+                last = f"Range: bytes=0-{len(self.kept) - 1}" if self.kept else "X: none"
+                connection.sendall(answer("308 Resume Incomplete", b"", last))
+            return
+        body = rest
+        while len(body) < min(size, 6_000_000) and (got := connection.recv(65536)):
+            body += got
+        if len(body) < size:
+            self.kept += body[: len(body) // 262144 * 262144]
+            return
+        self.kept += body
+        state = HASHES["crc32c"]()
+        state.update(self.kept)
+        checksum = base64.b64encode(state.digest()).decode()
+        connection.sendall(answer("200 OK", json.dumps({"size": str(len(self.kept)), "crc32c": checksum}).encode()))
+
+
+def test_an_upload_that_is_cut_goes_on_where_it_was(root: Path) -> None:
+    write(root, {"f": CUT})
+    store = Cutting()
+    with faulty(store) as server:
+        told = settle(root, endpoint=server.url, anonymous="true")
+        report = push(root, Output("/f", "gs://lab/f"), credentials=told)
+    assert report.ok, report.failure
+    assert store.kept == CUT
+    sent = [span for span in store.ranges if "*" not in span]
+    assert sent[0] == "whole"
+    begins = [int(span.removeprefix("bytes ").partition("-")[0]) for span in sent[1:]]
+    assert begins == sorted(set(begins)), "it came closer each time"
+    assert begins[-1] >= 14_000_000
+
+
+def test_an_upload_whose_session_is_over_begins_anew(root: Path) -> None:
+    write(root, {"f": CUT})
+    store = Cutting(ends_after=1)
+    with faulty(store) as server:
+        told = settle(root, endpoint=server.url, anonymous="true")
+        report = push(root, Output("/f", "gs://lab/f"), credentials=told)
+    assert report.ok, report.failure
+    assert store.kept == CUT
+    assert store.ranges.count("whole") == 2

@@ -9,7 +9,8 @@ import pytest
 
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import UPLOADS_BYTES, Memory
-from tesk.filer.schemes.s3 import MAX_PARTS, PARTS_AT_ONCE, cut
+from tesk.filer.schemes.s3 import PARTS_AT_ONCE, cut
+from tesk.filer.schemes.s3_parts import MAX_PARTS
 from tesk.filer.streams import Meter, Source
 from tesk.tes import Output
 from tests.filer.faulty import answer, faulty

@@ -1,9 +1,9 @@
 """`az:` and the https URLs of Azure's blobs, by the REST API over the HTTP scheme's own connections.
 
 So downloads come in parts, go on after a cut and are compared with the Content-MD5 that the store keeps; every block
-that goes up carries its MD5, which the store checks, and the whole one's is kept with the blob. In `az://container/key`
-the key is as it is, in an https URL it is percent-encoded. An empty directory is an empty blob marked hdi_isfolder, as
-AzCopy and Hadoop make them.
+that goes up carries its MD5, which the store checks, and goes again alone where it was cut; the whole one's is kept
+with the blob. In `az://container/key` the key is as it is, in an https URL it is percent-encoded. An empty directory is
+an empty blob marked hdi_isfolder, as AzCopy and Hadoop make them.
 """
 
 import base64
@@ -13,11 +13,13 @@ import math
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urlencode
 
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.retry import exhaust
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.azure import WORDS, Access, Identity, access_of, account_in, query
 from tesk.filer.schemes.buckets import checked_bucket
@@ -25,7 +27,7 @@ from tesk.filer.schemes.http import HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
 from tesk.filer.schemes.objects import checked_key, entries_of
 from tesk.filer.schemes.xml import parsed
-from tesk.filer.streams import Sink, Source
+from tesk.filer.streams import BLOCK, Sink, Source
 
 PAGE: Final = 5000
 WHOLE: Final = 8 * 1024 * 1024
@@ -71,6 +73,8 @@ class AzScheme(HttpScheme):
         self._credentials = Credentials(context.settings.credentials)
         self._identity = Identity()
         self._memory = context.memory
+        self._retries = context.settings.retries
+        self._stop = context.meter.stop
         self._accesses: dict[str, Access] = {}
         self._asking = threading.local()
 
@@ -169,31 +173,39 @@ class AzScheme(HttpScheme):
                 raise TransferError("names a container or a directory, not a blob", "such a URL is az://container/key")
             if source.size <= WHOLE:
                 with self._memory.lend(source.size):
-                    self._put(self._api(blob, blob.key), source.block(WHOLE), {"x-ms-blob-type": "BlockBlob"})
+                    self._put_bytes(self._api(blob, blob.key), source.block(WHOLE), {"x-ms-blob-type": "BlockBlob"})
                 return
             self._put_blocks(source, blob)
 
     def _put_blocks(self, source: Source, blob: Blob) -> None:
+        """Straight from the file, which is read twice: for the MD5 of each block, and to be sent."""
         whole = hashlib.md5(usedforsecurity=False)
         size = max(WHOLE, math.ceil(source.size / MAX_BLOCKS))
         upload = os.urandom(8).hex()
         names: list[str] = []
-        while source.position < source.size:
+        for begin in range(0, source.size, size):
+            block = source.stretch(begin, min(size, source.size - begin))
             names.append(base64.b64encode(f"{upload}-{len(names):06}".encode()).decode())
-            with self._memory.lend(size):
-                data = source.block(size)
+            digest = hashlib.md5(usedforsecurity=False)
+            while data := block.read(BLOCK):
+                digest.update(data)
                 whole.update(data)
-                self._put(self._api(blob, blob.key, comp="block", blockid=names[-1]), data, {})
-                del data
+            where = self._api(blob, blob.key, comp="block", blockid=names[-1])
+            exhaust(partial(self._put, where, block, digest.digest(), {}), self._retries, self._stop)
         listed = "".join(f"<Latest>{name}</Latest>" for name in names)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         kept = {"x-ms-blob-content-md5": base64.b64encode(whole.digest()).decode()}
-        self._put(self._api(blob, blob.key, comp="blocklist"), body, kept)
+        self._put_bytes(self._api(blob, blob.key, comp="blocklist"), body, kept)
 
-    def _put(self, api_url: str, data: bytes, headers: dict[str, str]) -> None:
+    def _put_bytes(self, api_url: str, data: bytes, headers: dict[str, str]) -> None:
+        self._put(api_url, data, hashlib.md5(data, usedforsecurity=False).digest(), headers)
+
+    def _put(self, api_url: str, body: Source | bytes, md5: bytes, headers: dict[str, str]) -> None:
         """One request whose body the store compares with its MD5."""
-        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        target, response = self._follow("PUT", api_url, {**headers, "Content-MD5": digest}, data)
+        if isinstance(body, Source):
+            body.restart()
+        told = {**headers, "Content-MD5": base64.b64encode(md5).decode()}
+        target, response = self._follow("PUT", api_url, told, body)
         if response.status not in (200, 201):
             raise self._refused(target, response)
         self._wire.settle(target, response)
@@ -201,7 +213,7 @@ class AzScheme(HttpScheme):
     def make_directory(self, url: str) -> None:
         with self._asked_for(url) as blob:
             if blob.key:
-                self._put(self._api(blob, blob.key), b"", {"x-ms-blob-type": "BlockBlob", _FOLDER: "true"})
+                self._put_bytes(self._api(blob, blob.key), b"", {"x-ms-blob-type": "BlockBlob", _FOLDER: "true"})
 
     def _refused(self, target: Target, response: Response) -> TransferError:
         """With Azure's own word for it, such as AuthorizationFailure."""

@@ -1,8 +1,8 @@
 """`gs:`, Google Cloud Storage, by its JSON API over the HTTP scheme's own connections.
 
 So downloads come in parts, go on after a cut and are compared with the CRC-32C that the store tells; uploads are
-compared with what it says that it got. The key is what follows the bucket, with nothing decoded. An empty directory is
-an empty object whose key ends with a slash.
+compared with what it says that it got, and go on after a cut. The key is what follows the bucket, with nothing decoded.
+An empty directory is an empty object whose key ends with a slash.
 """
 
 import base64
@@ -16,10 +16,12 @@ from urllib.parse import quote, urlencode
 from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.retry import exhaust
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
-from tesk.filer.schemes.http import HttpScheme
+from tesk.filer.schemes.http import Headers, HttpScheme
+from tesk.filer.schemes.http_wire import Response, Target
 from tesk.filer.schemes.objects import checked_key, entries_of
 from tesk.filer.streams import Sink, Source
 
@@ -40,6 +42,7 @@ class GsScheme(HttpScheme):
         super().__init__(context, self._sign)
         self._credentials = Credentials(context.settings.credentials)
         self._identity = Identity()
+        self._retries, self._stop = context.settings.retries, context.meter.stop
         self._accesses: dict[str, Access] = {}
         self._asking = threading.local()
 
@@ -150,7 +153,7 @@ class GsScheme(HttpScheme):
                 if response.status not in (200, 201) or not where:
                     raise self._refused(target, response)
                 self._wire.settle(target, response)
-            told = self._json(url, "PUT", where, source)
+            told = self._send(url, where, source)
         if int(told.get("size", -1)) != source.size:
             raise TransferError(
                 f"{told.get('size', 'no')} of {source.size} bytes arrived", "check the store", passing=True
@@ -159,15 +162,58 @@ class GsScheme(HttpScheme):
         checksums = [Checksum(name, base64.b64decode(text)) for name, text in known.items() if text]
         verify(source.fd, source.size, checksums, "the bytes that went out")
 
-    def _json(self, url: str, method: str, api_url: str, body: Source | None = None) -> dict[str, Any]:
-        with self._asked_for(url):
-            target, response = self._follow(method, api_url, {}, body)
-            if response.status != 200:
-                raise self._refused(target, response)
+    def _send(self, url: str, where: str, source: Source) -> dict[str, Any]:
+        """What the store says of an object whose upload was begun at `where`.
+
+        After a cut it goes on behind what the store has kept. An upload that the store knows no more begins anew.
+        """
+        is_cut = False
+
+        def attempt() -> dict[str, Any]:
+            nonlocal is_cut
+            if is_cut and (done := self._kept(url, where, source)):
+                return done
+            is_cut = True
+            kept, size = source.position, source.size
+            rest = source.stretch(kept, size - kept)
+            headers = {"Content-Range": f"bytes {kept}-{size - 1}/{size}"} if kept else None
             try:
-                found = json.loads(self._text(target, response))
-            except ValueError:
-                raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint") from None
+                return self._json(url, "PUT", where, rest, headers)
+            except BaseException:
+                rest.restart()
+                raise
+
+        try:
+            return exhaust(attempt, self._retries, self._stop, lambda: source.position)
+        except NotFound as error:
+            error.passing = True
+            raise
+
+    def _kept(self, url: str, where: str, source: Source) -> dict[str, Any] | None:
+        """Goes to the end of what an upload has brought so far; what the store says of the object where that is all."""
+        with self._asked_for(url):
+            target, response = self._follow("PUT", where, {"Content-Range": f"bytes */{source.size}"})
+            if response.status != 308:
+                return self._answer(target, response)
+            self._wire.settle(target, response)
+        last = (response.getheader("Range") or "").removeprefix("bytes=0-")
+        kept = int(last) + 1 if last.isascii() and last.isdigit() else 0
+        source.advance(min(kept, source.size) - source.position)
+        return None
+
+    def _json(
+        self, url: str, method: str, api_url: str, body: Source | None = None, headers: Headers | None = None
+    ) -> dict[str, Any]:
+        with self._asked_for(url):
+            return self._answer(*self._follow(method, api_url, headers, body))
+
+    def _answer(self, target: Target, response: Response) -> dict[str, Any]:
+        if response.status not in (200, 201):
+            raise self._refused(target, response)
+        try:
+            found = json.loads(self._text(target, response))
+        except ValueError:
+            raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint") from None
         if not isinstance(found, dict):
             raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint")
         return found

@@ -5,7 +5,7 @@ a slash. obstore repeats failed requests itself, part by part, so errors come wi
 is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5, else
 with the checksum that the store keeps, which we ask for ourselves since obstore tells no headers. An empty directory is
 an empty object whose key ends with a slash, which we make ourselves as well: obstore carries no such key. Those with a
-line break or the like go another way, see s3_odd.
+line break or the like go another way, see s3_odd, and so do files whose parts are too large to be held, see s3_parts.
 """
 
 import contextlib
@@ -25,23 +25,25 @@ from obstore.store import S3Store
 from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
+from tesk.filer.memory import UPLOADS_BYTES
 from tesk.filer.schemes import Context, Entry, Kind, http_headers
 from tesk.filer.schemes.aws import WORDS, Location, location_of
 from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.s3_odd import OddKeys
+from tesk.filer.schemes.s3_parts import Parts, part_size
 from tesk.filer.schemes.s3_wire import DENIALS, S3Wire, code_of, is_encrypted, md5, refused
 from tesk.filer.streams import Sink, Source
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
 
-PART: Final = 8 * 1024 * 1024
 WHOLE: Final = 4 * 1024 * 1024
 ASKED_FROM: Final = 1024 * 1024
 """An object of parts, or without an MD5 for its ETag and at least so large, is worth a request for its checksums."""
-MAX_PARTS: Final = 9_000
 CHUNK: Final = 256 * 1024
 PARTS_AT_ONCE: Final = 3
+MOST_HELD: Final = UPLOADS_BYTES // 2
+"""Larger parts go straight from the file: above 300 GB."""
 SLOWEST_BYTES_PER_S: Final = 50_000
 """An upload that is slower than that for each of its parts counts as stalled."""
 _STATUS: Final = re.compile(r"status(?: code)?:? (\d{3})(?: ([A-Za-z -]+))?")
@@ -94,7 +96,8 @@ class S3Scheme:
         self._lock = threading.Lock()
         self._memory = context.memory
         self._wire = S3Wire(context.reach, context.settings.timeout_s)
-        self._odd = OddKeys(context, self._where)
+        self._parts = Parts(context)
+        self._odd = OddKeys(context, self._where, self._parts)
 
     def _store(self, url: str, bucket: str, longest_s: int = 0) -> tuple[S3Store, Location]:
         """One for each bucket and each table of the credentials; `longest_s` is what a request's body may take.
@@ -236,6 +239,9 @@ class S3Scheme:
             return
         part, at_once = cut(source.size, self._memory.total)
         store, location = self._store(url, bucket, math.ceil(part / SLOWEST_BYTES_PER_S))
+        if part > MOST_HELD and self._wire.can_ask(location):
+            self._parts.push(source, location, bucket, key)
+            return
         try:
             with self._memory.lend(min(source.size, part * at_once)):
                 if source.size <= WHOLE:
@@ -263,6 +269,7 @@ class S3Scheme:
         self._stores.clear()
         self._wire.close()
         self._odd.close()
+        self._parts.close()
 
 
 def _receive(answer: "GetResult", sink: Sink, end: int) -> None:
@@ -277,7 +284,7 @@ def cut(size: int, memory: int) -> tuple[int, int]:
     """The size of the parts that a file of `size` bytes goes out in, and how many at once; all of these are held."""
     if size <= WHOLE:
         return WHOLE, 1
-    part = max(PART, math.ceil(size / MAX_PARTS))
+    part = part_size(size)
     return part, max(1, min(PARTS_AT_ONCE, memory // part))
 
 

@@ -12,21 +12,25 @@ from tesk.filer.schemes.aws import Location
 from tesk.filer.schemes.http import Headers, HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
 from tesk.filer.schemes.objects import entries_of
+from tesk.filer.schemes.s3_parts import Parts
 from tesk.filer.schemes.s3_wire import code_of, is_encrypted, md5, refused, request
 from tesk.filer.schemes.sigv4 import EMPTY
 from tesk.filer.schemes.xml import parsed
 from tesk.filer.streams import BLOCK, Source
 
 PAGE: Final = "1000"
+ONE_PUT: Final = 4 * 1024**3
+"""S3 takes 5 GiB in one request."""
 Where = Callable[[str], tuple[Location, str, str]]
 
 
 class OddKeys(HttpScheme):
     """`where` gives location, bucket and key of a URL."""
 
-    def __init__(self, context: Context, where: Where) -> None:
+    def __init__(self, context: Context, where: Where, parts: Parts) -> None:
         super().__init__(context)
         self._where = where
+        self._parts = parts
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
         if declared is Kind.DIRECTORY and self._holds(url):
@@ -86,6 +90,9 @@ class OddKeys(HttpScheme):
         return target, response
 
     def push(self, source: Source, url: str) -> None:
+        if source.size > ONE_PUT:
+            self._parts.push(source, *self._where(url))
+            return
         target, response = self._follow("PUT", url, None, source)
         self._wire.settle(target, response)
 
