@@ -2,9 +2,9 @@
 
 On simulated nodes no container runs, so nothing would ever end a task. For each taskmaster's pod that a simulated node
 has started, the stand-in makes the requests of tesk/taskmaster/life.py for one executor without files, in the same
-order and with the same objects: it asks for the record, makes the executor's pod and then the record, and writes it
-when that pod runs, and has ended. So the server, the API and its store have the load of real
-tasks; what is missing is the nodes' own work, which is measured on a real one.
+order and with the same objects: it asks for the record, makes it and then the executor's pod, and writes it when that
+pod runs, and has ended. So the server, the API and its store have the load of real tasks; what is missing is the nodes'
+own work, which is measured on a real one.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.engines.kubernetes.watch import Cache
 from tesk.layout import layout
+from tesk.taskmaster.workload import ASKED
 from tesk.tes import ExecutorLog, State, TaskLog
 
 _pod = msgspec.json.Decoder(objects.Pod).decode
@@ -82,11 +83,12 @@ class StandIn:
             place = manifests.Place(task_id, self._task, self._cluster, uid, f"10.0.0.1:{names.TOLD_PORT}", 1)
             pod = names.pod(task_id, names.EXECUTOR_ROLE, executor=0)
             self._changed[pod] = asyncio.Event()
+            record.now.pods[pod] = ASKED
+            await self._client.create("configmaps", manifests.status(task_id, self._cluster, uid, records.pack(record)))
             manifest = manifests.executor_pod(place, pod, 0, layout(self._task), homeless=False)
             made = await self._client.create("pods", manifest)
             assert made is not None
             record.now.pods[pod] = _pod(made).metadata.uid
-            await self._client.create("configmaps", manifests.status(task_id, self._cluster, uid, records.pack(record)))
             await self._until(pod, lambda seen: bool(seen.status.container_statuses))
             record.state, record.now.started = State.RUNNING, now()
             await self._save(name, record)
