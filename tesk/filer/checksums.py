@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from tesk.filer.errors import Damaged
 
 BLOCK: Final = 1024 * 1024
+Buffer = bytes | bytearray | memoryview
 
 
 class Checksum(NamedTuple):
@@ -22,39 +23,42 @@ class Checksum(NamedTuple):
     digest: bytes
 
 
-class _Crc32:
-    def __init__(self) -> None:
+class _Crc:
+    """`extend` gives the checksum of what there is and of what follows it."""
+
+    def __init__(self, extend: Callable[[Buffer, int], int], n_bytes: int) -> None:
+        self._extend, self._n_bytes = extend, n_bytes
         self._value = 0
 
-    def update(self, data: bytes | bytearray | memoryview) -> None:
-        self._value = zlib.crc32(data, self._value)
+    def update(self, data: Buffer) -> None:
+        self._value = self._extend(data, self._value)
 
     def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
+        return self._value.to_bytes(self._n_bytes, "big")
 
 
-class _Crc32c:
-    def __init__(self) -> None:
-        import google_crc32c  # only what comes from Google Cloud Storage needs it
+def _crc32c() -> _Crc:
+    from awscrt.checksums import crc32c  # type: ignore[import-untyped]  # a library of 12 MB, for what comes from Google
 
-        self._extend: Callable[[int, bytes], int] = google_crc32c.extend
-        self._value = 0
-
-    def update(self, data: bytes | bytearray | memoryview) -> None:
-        self._value = self._extend(self._value, bytes(data))
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
+    return _Crc(crc32c, 4)
 
 
-HASHES: Final[dict[str, Callable[[], "_Crc32 | _Crc32c | hashlib._Hash"]]] = {
-    "crc32c": _Crc32c,
-    "crc32": _Crc32,
+def _crc64nvme() -> _Crc:
+    from awscrt.checksums import crc64nvme  # the same, for what S3 keeps of objects that came without a checksum
+
+    return _Crc(crc64nvme, 8)
+
+
+HASHES: Final[dict[str, Callable[[], "_Crc | hashlib._Hash"]]] = {
+    "crc64nvme": _crc64nvme,
+    "crc32c": _crc32c,
+    "crc32": lambda: _Crc(zlib.crc32, 4),
     "md5": lambda: hashlib.md5(usedforsecurity=False),
     "sha1": lambda: hashlib.sha1(usedforsecurity=False),
     "sha256": hashlib.sha256,
     "sha512": hashlib.sha512,
 }
+"""The cheapest first."""
 
 
 def compute(fd: int, size: int, algorithm: str, begin: int = 0) -> bytes:

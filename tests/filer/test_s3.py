@@ -5,12 +5,12 @@ import hashlib
 import json
 import re
 import socket
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes.s3_odd import read_page
 from tesk.tes import FileType, Input, Output
@@ -21,33 +21,55 @@ from tests.servers.s3 import S3
 PARTS = [b"a" * 5 * 1024 * 1024, b"b" * 1000]
 
 
-def crc32(data: bytes) -> str:
-    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+def crc(algorithm: str, data: bytes) -> str:
+    state = HASHES[algorithm.lower()]()
+    state.update(data)
+    return base64.b64encode(state.digest()).decode()
 
 
-def in_parts(s3: S3, path: str, kind: str) -> None:
-    """Makes an object of PARTS with a CRC-32, of the whole or of its parts."""
-    whole = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": kind}
+@pytest.mark.parametrize(
+    ("algorithm", "check"), [("crc32", "cbf43926"), ("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
+)
+def test_checksums_are_those_of_the_catalogues(algorithm: str, check: str) -> None:
+    for parts in ((b"123456789",), (b"1234", bytearray(b"56789")), (b"", memoryview(b"123456789"), b"")):
+        state = HASHES[algorithm]()
+        for part in parts:
+            state.update(part)
+        assert state.digest().hex() == check
+
+
+def in_parts(s3: S3, path: str, kind: str, algorithm: str) -> None:
+    """Makes an object of PARTS with a checksum, of the whole or of its parts."""
+    field = f"x-amz-checksum-{algorithm.lower()}"
+    whole = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind}
     _, _, text = s3.ask("POST", path, parameters={"uploads": ""}, headers=whole)
     match = re.search(rb"<UploadId>(.+?)<", text)
     assert match, text
     upload, listed = {"uploadId": match[1].decode()}, ""
     for number, part in enumerate(PARTS, 1):
-        told = {"x-amz-checksum-crc32": crc32(part)}
+        told = {field: crc(algorithm, part)}
         _, head, text = s3.ask("PUT", path, part, parameters=upload | {"partNumber": str(number)}, headers=told)
         listed += f"<Part><PartNumber>{number}</PartNumber><ETag>{head['ETag']}</ETag>"
-        listed += f"<ChecksumCRC32>{crc32(part)}</ChecksumCRC32></Part>"
+        listed += f"<Checksum{algorithm}>{crc(algorithm, part)}</Checksum{algorithm}></Part>"
     body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
     status, _, text = s3.ask("POST", path, body, parameters=upload, headers={"x-amz-checksum-type": kind})
     assert status == 200, text
 
 
-@pytest.mark.parametrize(("kind", "is_told"), [("FULL_OBJECT", True), ("COMPOSITE", False)])
+@pytest.mark.parametrize(
+    ("kind", "algorithm", "is_told"),
+    [
+        ("FULL_OBJECT", "CRC32", True),
+        ("FULL_OBJECT", "CRC32C", True),
+        ("FULL_OBJECT", "CRC64NVME", True),
+        ("COMPOSITE", "CRC32", False),
+    ],
+)
 def test_an_object_of_parts_is_compared_with_the_checksum_of_the_whole(
-    places: Places, s3: S3, kind: str, is_told: bool
+    places: Places, s3: S3, kind: str, algorithm: str, is_told: bool
 ) -> None:
     place = places["s3"]
-    in_parts(s3, f"/{place.folder.name}/f", kind)
+    in_parts(s3, f"/{place.folder.name}/f", kind, algorithm)
     report = places.fetch(Input("/f", url=place.url("f")))
     assert report.ok, report.failure
     assert (places.root / "f").read_bytes() == b"".join(PARTS)
@@ -56,10 +78,11 @@ def test_an_object_of_parts_is_compared_with_the_checksum_of_the_whole(
     report = places.fetch(Input("/g", url=place.url("f")))
     assert report.ok is not is_told
     if is_told:
-        assert "the bytes that arrived have the crc32 " in report.failure
+        assert f"the bytes that arrived have the {algorithm.lower()} " in report.failure
 
 
 CONTENT = bytes(range(256)) * 8_000
+CRC64 = "oR/sxy2F7xM="
 SHA256 = base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()
 NO_MD5 = "0" * 32
 KMS = "x-amz-server-side-encryption: aws:kms"
@@ -84,7 +107,9 @@ def anonymous(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (NO_MD5, [KMS, "x-amz-checksum-crc32: AAAAAA=="], "crc32"),
         ("other", ["x-amz-checksum-crc32c: AAAAAA=="], "crc32c"),
         ("other", ["x-amz-checksum-crc32c: AAAAAA==", "x-amz-checksum-type: COMPOSITE"], ""),
-        ("other-2", ["x-amz-checksum-crc64nvme: AAAAAAAAAAA="], ""),
+        ("other-2", ["x-amz-checksum-crc64nvme: AAAAAAAAAAA="], "crc64nvme"),
+        ("other-2", [f"x-amz-checksum-crc64nvme: {CRC64}"], ""),
+        ("other-2", ["x-amz-checksum-other: AAAAAAAAAAA="], ""),
     ],
 )
 def test_an_anonymous_store_is_asked_too(
@@ -218,7 +243,7 @@ def test_an_object_with_a_line_break_in_its_key_is_compared_as_others_are(places
     if size:
         with (place.folder / "a\nb").open("r+b") as file:
             file.write(b"X")
-        assert "the bytes that arrived have the md5 " in places.fetch(Input("/g", url=place.url("a\nb"))).failure
+        assert "the bytes that arrived have the crc64nvme " in places.fetch(Input("/g", url=place.url("a\nb"))).failure
 
 
 def test_what_is_wrong_with_such_an_object_is_told_as_of_others(

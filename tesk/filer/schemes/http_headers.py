@@ -17,7 +17,7 @@ _DIGESTS: Final = {
     "sha-256": "sha256",
     "sha-512": "sha512",
 }
-_AMAZON: Final = {f"x-amz-checksum-{name}": name for name in ("crc32", "crc32c", "sha1", "sha256")}
+_AMAZON: Final = {f"x-amz-checksum-{name}": name for name in ("crc64nvme", "crc32", "crc32c", "sha1", "sha256")}
 LEAST_AGE_S: Final = 60
 
 
