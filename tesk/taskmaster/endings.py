@@ -63,6 +63,14 @@ def is_last(told: Sequence[FilerEvent]) -> bool:
     return bool(told) and (isinstance(told[-1], Done) or (isinstance(told[-1], Failed) and told[-1].message != STOPPED))
 
 
+def fuller(log: bytes | None, before: bytes) -> bytes:
+    """A reporter's log, or what was read of it before where it says no more.
+
+    For a container that is gone while its pod is not, the kubelet answers 200 and words of its own.
+    """
+    return log if log and any(tails_from_log(log.splitlines(), 1)) else before
+
+
 def ended(end: Terminated, reporter: Terminated | None, log: bytes, tail_bytes: int) -> Ended:
     """The end of an executor by its container's status, what its reporter left as last words, and its output's log."""
     stdout, stderr = tails_from_log(log.splitlines(), tail_bytes)

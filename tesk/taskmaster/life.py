@@ -269,7 +269,7 @@ class Life:
         line = f"warning: executor {n}: what it wrote is not all shown: {_unread(pod)}"
         if output is None and line not in (self._record.now.log.system_logs or ()):
             self._kept.note(line)
-        return output or self._so_far
+        return endings.fuller(output, self._so_far)
 
     def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
         """The end by the pod's status, where the pod's own reporter has not told and will not."""

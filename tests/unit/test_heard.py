@@ -1,12 +1,13 @@
-"""What a filer tells in several messages is only all that it said if none of them is missing."""
+"""What a filer tells in several messages, and what is left of an executor's output: whole, or known not to be."""
 
 import pytest
 
 from tesk.engines.kubernetes.told import Moved
 from tesk.filer.plan import Done, Event, Warned
-from tesk.taskmaster.endings import heard
+from tesk.taskmaster.endings import fuller, heard
 
 A, B, C = Warned("a"), Warned("b"), Done()
+BEFORE = b'{"stdout": "a\\n"}\n'
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,16 @@ A, B, C = Warned("a"), Warned("b"), Done()
 )
 def test_a_filer_is_heard_out(told: list[Moved], events: list[Event], is_whole: bool) -> None:
     assert heard(told) == (events, is_whole)
+
+
+@pytest.mark.parametrize(
+    ("log", "kept"),
+    [
+        (b'{"stdout": "a\\nb\\n"}\n', b'{"stdout": "a\\nb\\n"}\n'),
+        (b"unable to retrieve container logs for containerd://1234", BEFORE),
+        (b"", BEFORE),
+        (None, BEFORE),
+    ],
+)
+def test_what_an_executor_wrote_is_not_lost_with_its_container(log: bytes | None, kept: bytes) -> None:
+    assert fuller(log, BEFORE) == kept
