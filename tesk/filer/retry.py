@@ -56,12 +56,3 @@ def persist(
             wait = delay_s(tries, error.retry_after_s, os.urandom(1)[0] / 256)
         if stop.wait(wait):
             raise Stopped
-
-
-def exhaust(call: Callable[[], T], retries: int, stop: threading.Event, moved: Callable[[], int] = lambda: 0) -> T:
-    """`persist` for a part of a transfer, whose last error is not one to try the whole again for."""
-    try:
-        return persist(call, retries, stop, moved)
-    except TransferError as error:
-        error.passing = False
-        raise

@@ -32,7 +32,8 @@ class Step:
         self.settings = settings
         self.halt = threading.Event()
         self.meter = Meter(self.halt)
-        self.schemes = Schemes(Context(settings, self.meter, self.warn, Reach(settings.allow, settings.deny)))
+        reach = Reach(settings.allow, settings.deny)
+        self.schemes = Schemes(Context(settings, self.meter, self.warn, reach, heed=self._heed))
         self._pace = Pace(settings.concurrency, time.monotonic())
         self._pool: Pool | None = None
         self._emit = emit

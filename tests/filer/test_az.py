@@ -230,11 +230,12 @@ def test_a_listing_tells_directories_and_names_that_xml_cannot_hold() -> None:
         read_page(b"<!DOCTYPE x [<!ENTITY a 'b'>]><x/>")
 
 
-def test_a_block_that_is_cut_is_sent_again_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cut_of_an_upload_is_sent_again_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tesk.filer.schemes.az.WHOLE", 1_000_000)
     data = os.urandom(2_500_000)
     write(root, {"f": data})
     sent: list[str] = []
+    lists: list[bytes] = []
     got: dict[str, bytes] = {}
 
     def script(connection: socket.socket, n: int, head: bytes) -> None:
@@ -245,7 +246,9 @@ def test_a_block_that_is_cut_is_sent_again_alone(root: Path, monkeypatch: pytest
         if name := re.search(rb"blockid=([^& ]+)", line):
             sent.append(name[1].decode())
             got[sent[-1]] = body
-        if len(sent) != 2:
+        if b"comp=blocklist" in line:
+            lists.append(body)
+        if len(sent) != 2 and len(lists) != 1:
             connection.sendall(answer("201 Created"))
 
     with faulty(script) as server:
@@ -253,5 +256,6 @@ def test_a_block_that_is_cut_is_sent_again_alone(root: Path, monkeypatch: pytest
         report = push(root, Output("/f", "az://lab/f"), credentials=told)
     assert report.ok, report.failure
     assert len(sent) == 4
+    assert lists == [lists[0]] * 2, "the list of the blocks was cut as well"
     assert sent[1] == sent[2]
     assert b"".join(got[name] for name in dict.fromkeys(sent)) == data

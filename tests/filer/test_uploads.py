@@ -9,6 +9,8 @@ import pytest
 
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import UPLOADS_BYTES, Memory
+from tesk.filer.plan import FilerSettings
+from tesk.filer.schemes import Context
 from tesk.filer.schemes.s3 import PARTS_AT_ONCE, cut
 from tesk.filer.schemes.s3_parts import MAX_PARTS
 from tesk.filer.streams import Meter, Source
@@ -114,6 +116,19 @@ def test_an_s3_store_may_take_a_part_slower_than_it_may_be_silent(
         _configure(monkeypatch, tmp_path, server.url)
         report = push(tmp_path / "root", Output("/f", "s3://lab/f"), retries=0, timeout_s=0.3)
     assert report.ok, report.failure
+
+
+def test_a_store_that_pushes_back_on_a_part_is_heeded_and_the_whole_is_not_tried_again_for_it() -> None:
+    heard: list[TransferError] = []
+    context = Context(FilerSettings(retries=1), Meter(threading.Event()), print, heed=heard.append)
+
+    def part() -> None:
+        raise TransferError("busy (503)", "wait", passing=True, pushed_back=True)
+
+    with pytest.raises(TransferError, match="busy") as raised:
+        context.exhaust(part)
+    assert [error.pushed_back for error in heard] == [True]
+    assert (raised.value.tries, raised.value.passing) == (2, False)
 
 
 def _configure(monkeypatch: pytest.MonkeyPatch, home: Path, url: str) -> None:

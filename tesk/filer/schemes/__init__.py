@@ -9,13 +9,16 @@ import importlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import Memory
 from tesk.filer.plan import FilerSettings
 from tesk.filer.reach import Reach
+from tesk.filer.retry import persist
 from tesk.filer.streams import Meter, Sink, Source
+
+T = TypeVar("T")
 
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 
@@ -60,6 +63,18 @@ class Context(NamedTuple):
     warn: Callable[[str], None]
     reach: Reach = Reach()
     memory: Memory = Memory()
+    heed: Callable[[TransferError], None] = lambda _: None
+
+    def exhaust(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
+        """The result of a part of a transfer, tried again as the whole would be, which is not tried again for it.
+
+        `heed` hears of what passes, such as a store that pushes back. Raises TransferError, Stopped.
+        """
+        try:
+            return persist(call, self.settings.retries, self.meter.stop, moved, self.heed)
+        except TransferError as error:
+            error.passing = False
+            raise
 
 
 class Scheme(Protocol):

@@ -19,7 +19,6 @@ from urllib.parse import quote, unquote, urlencode
 
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.retry import exhaust
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.azure import WORDS, Access, Identity, access_of, account_in, query
 from tesk.filer.schemes.buckets import checked_bucket
@@ -73,8 +72,7 @@ class AzScheme(HttpScheme):
         self._credentials = Credentials(context.settings.credentials)
         self._identity = Identity()
         self._memory = context.memory
-        self._retries = context.settings.retries
-        self._stop = context.meter.stop
+        self._exhaust = context.exhaust
         self._accesses: dict[str, Access] = {}
         self._asking = threading.local()
 
@@ -191,11 +189,11 @@ class AzScheme(HttpScheme):
                 digest.update(data)
                 whole.update(data)
             where = self._api(blob, blob.key, comp="block", blockid=names[-1])
-            exhaust(partial(self._put, where, block, digest.digest(), {}), self._retries, self._stop)
+            self._exhaust(partial(self._put, where, block, digest.digest(), {}))
         listed = "".join(f"<Latest>{name}</Latest>" for name in names)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         kept = {"x-ms-blob-content-md5": base64.b64encode(whole.digest()).decode()}
-        self._put_bytes(self._api(blob, blob.key, comp="blocklist"), body, kept)
+        self._exhaust(partial(self._put_bytes, self._api(blob, blob.key, comp="blocklist"), body, kept))
 
     def _put_bytes(self, api_url: str, data: bytes, headers: dict[str, str]) -> None:
         self._put(api_url, data, hashlib.md5(data, usedforsecurity=False).digest(), headers)

@@ -16,7 +16,6 @@ from urllib.parse import quote, urlencode
 from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.retry import exhaust
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
@@ -42,7 +41,7 @@ class GsScheme(HttpScheme):
         super().__init__(context, self._sign)
         self._credentials = Credentials(context.settings.credentials)
         self._identity = Identity()
-        self._retries, self._stop = context.settings.retries, context.meter.stop
+        self._exhaust = context.exhaust
         self._accesses: dict[str, Access] = {}
         self._asking = threading.local()
 
@@ -184,7 +183,7 @@ class GsScheme(HttpScheme):
                 raise
 
         try:
-            return exhaust(attempt, self._retries, self._stop, lambda: source.position)
+            return self._exhaust(attempt, lambda: source.position)
         except NotFound as error:
             error.passing = True
             raise

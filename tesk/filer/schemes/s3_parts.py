@@ -12,12 +12,11 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final
 from xml.sax.saxutils import escape
 
 from tesk.filer.checksums import compute
 from tesk.filer.errors import Stopped, TransferError
-from tesk.filer.retry import exhaust
 from tesk.filer.schemes import Context
 from tesk.filer.schemes.aws import Location
 from tesk.filer.schemes.http_wire import Wire
@@ -31,8 +30,6 @@ MAX_PARTS: Final = 9_000
 AT_ONCE: Final = 3
 _PASSING: Final = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout"})
 
-T = TypeVar("T")
-
 
 def part_size(size: int) -> int:
     """Bytes of each part of a file of `size` bytes."""
@@ -44,8 +41,7 @@ class Parts:
 
     def __init__(self, context: Context) -> None:
         self._wire = Wire(context.reach, context.settings.timeout_s)
-        self._retries = context.settings.retries
-        self._stop = context.meter.stop
+        self._exhaust = context.exhaust
 
     def push(self, source: Source, location: Location, bucket: str, key: str) -> None:
         """Makes an object of all of `source`.
@@ -56,7 +52,7 @@ class Parts:
         def ask(method: str, asked: Mapping[str, str], body: Source | bytes = b"") -> tuple[str, str]:
             return self._ask(location, bucket, key, method, asked, body)
 
-        begun = self._persist(lambda: ask("POST", {"uploads": ""}))[0]
+        begun = self._exhaust(lambda: ask("POST", {"uploads": ""}))[0]
         upload = parsed(begun.encode(), "the store's answer", "check the endpoint").findtext("{*}UploadId") or ""
         if not upload:
             raise TransferError(f"{location.shown} begins no upload of parts", "check the endpoint")
@@ -68,7 +64,7 @@ class Parts:
                 for number, etag in enumerate(etags, 1)
             )
             body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-            self._persist(lambda: ask("POST", {"uploadId": upload}, body))
+            self._exhaust(lambda: ask("POST", {"uploadId": upload}, body))
         except BaseException:
             with contextlib.suppress(TransferError):
                 ask("DELETE", {"uploadId": upload})
@@ -86,7 +82,7 @@ class Parts:
                 return send(number, each)
 
             try:
-                return self._persist(attempt)
+                return self._exhaust(attempt)
             except BaseException:
                 failed.set()
                 each.restart()
@@ -127,9 +123,6 @@ class Parts:
             failure.passing = failure.passing or code in _PASSING
             raise failure
         return text, response.getheader("ETag") or ""
-
-    def _persist(self, call: Callable[[], T]) -> T:
-        return exhaust(call, self._retries, self._stop)
 
     def close(self) -> None:
         self._wire.close()
