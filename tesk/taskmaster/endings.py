@@ -91,7 +91,7 @@ def killed(started: str | UnsetType, log: bytes, tail_bytes: int) -> Ended:
 
 def gone(name: str, last: Pod | None) -> str:
     """Why a pod is not there any more, if that shows in how it was at last."""
-    why = observe.loss(last) if last is not None else None
+    why = observe.loss(last, is_gone=True) if last is not None else None
     return why or f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node"
 
 

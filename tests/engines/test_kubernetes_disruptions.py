@@ -117,6 +117,23 @@ async def test_a_task_that_is_lost_more_often_than_it_may_be_retried_fails(
     assert [log["system_logs"][-1].partition(": ")[0] for log in task["logs"]] == ["error", "error"]
 
 
+async def test_a_disruption_that_is_announced_and_not_done_ends_nothing(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    """As when an eviction or a preemption is given up after the pod's condition was set."""
+    task_id = await tesk.create(executors=[sh(f"wget -q -O - {doors.url}/on")])
+    await reached(doors, "on")
+    pod = f"tesk-{task_id}-executor-0"
+    announced = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "by x"}
+    patch = json.dumps({"status": {"conditions": [announced]}})
+    place.cluster.kubectl("-n", place.namespace, "patch", "pod", pod, "--subresource=status", "-p", patch)
+    await asyncio.sleep(1)
+    doors.open_all()
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert task["logs"][0]["logs"][0]["stdout"] == "on\n"
+
+
 async def test_a_pod_whose_executor_was_killed_with_its_shim_makes_room_for_the_next(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:

@@ -1,6 +1,7 @@
 """Admission, pulls and what the container engine does wrong: a task's life where it is the local engine's own."""
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
@@ -72,9 +73,8 @@ async def test_a_filer_that_is_killed_is_run_again(tesk: Tesk, place: Place, sil
     )
     await tesk.until(slow, lambda task: task["state"] == "INITIALIZING")
     await _filers_are_there()
-    for process in psutil.Process().children(recursive=True):
-        if "tesk.engines.local.zygote" in process.cmdline():
-            process.kill()
+    for process in _zygotes():
+        process.kill()
     task = await tesk.run(executors=[sh("cat /in/b")], inputs=[content("/in/b", "fine\n")])
     assert task["logs"][0]["logs"][0]["stdout"] == "fine\n"
     assert (await tesk.task(slow))["state"] == "INITIALIZING"
@@ -84,12 +84,18 @@ async def test_a_filer_that_is_killed_is_run_again(tesk: Tesk, place: Place, sil
 async def _filers_are_there() -> None:
     """Returns when the zygote has forked the filer that hangs on the silent server."""
     async with asyncio.timeout(30):
-        while len([name for name in _command_lines() if "zygote" in name]) < 2:  # noqa: ASYNC110
+        while len(_zygotes()) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
-def _command_lines() -> list[str]:
-    return [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+def _zygotes() -> list[psutil.Process]:
+    """The zygote and what it has forked; not what has just ended, whose command line cannot be read."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "tesk.engines.local.zygote" in process.cmdline():
+                found.append(process)
+    return found
 
 
 async def test_a_container_removed_by_hand_is_no_success(tesk: Tesk) -> None:

@@ -10,6 +10,7 @@ from tesk.engines.kubernetes import observe
 from tesk.engines.kubernetes.objects import Event, Pod, PodSpec
 
 EXITED = {"exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
 ROOT = "container has runAsNonRoot and image will run as root"
 
 
@@ -36,12 +37,14 @@ def condition(kind: str, status: str, reason: str, message: str) -> dict[str, An
     [
         ({}, {}, None),
         ({"phase": "Failed"}, {}, None),
-        ({}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "deleted by somebody else"),
+        ({}, DELETED, "deleted by somebody else"),
         ({"phase": "Failed", "reason": "Evicted", "message": "disk"}, {}, "evicted: disk"),
-        (condition("DisruptionTarget", "True", "PreemptionByScheduler", "by x"), {}, "higher priority: by x"),
-        (condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"), {}, "drained: asked"),
-        (condition("DisruptionTarget", "True", "DeletionByTaintManager", ""), {}, "node was lost or tainted"),
-        (condition("DisruptionTarget", "True", "NewReason", "x"), {}, "NewReason: x"),
+        (condition("DisruptionTarget", "True", "PreemptionByScheduler", "by x"), DELETED, "higher priority: by x"),
+        (condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"), DELETED, "drained: asked"),
+        (condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"), {}, None),
+        ({**condition("DisruptionTarget", "True", "DeletionByPodGC", "no node"), "phase": "Failed"}, {}, "no node"),
+        (condition("DisruptionTarget", "True", "DeletionByTaintManager", ""), DELETED, "node was lost or tainted"),
+        (condition("DisruptionTarget", "True", "NewReason", "x"), DELETED, "NewReason: x"),
         (condition("DisruptionTarget", "False", "x", "x"), {}, None),
         (
             containers(filer={"terminated": {**EXITED, "reason": "ContainerStatusUnknown"}}),
@@ -54,6 +57,11 @@ def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | Non
     found = observe.loss(pod(status, **metadata))
     assert (found is None) == (words is None)
     assert words is None or (found and words in found and "pod p" in found)
+
+
+def test_a_pod_that_is_gone_was_taken_by_the_disruption_that_was_announced() -> None:
+    announced = pod(condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"))
+    assert "drained: asked" in (observe.loss(announced, is_gone=True) or "")
 
 
 @pytest.mark.parametrize(

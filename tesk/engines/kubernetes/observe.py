@@ -88,16 +88,18 @@ def runs(pod: Pod) -> bool:
     )
 
 
-def loss(pod: Pod, *, deleting_is_loss: bool = True) -> str | None:
+def loss(pod: Pod, *, deleting_is_loss: bool = True, is_gone: bool = False) -> str | None:
     """Why the pod was taken away from outside; None if it was not.
 
     Eviction by the kubelet is in the phase's reason, what the control plane did in the condition DisruptionTarget
     (Kubernetes documentation, Disruptions, "Pod disruption conditions"); a deletion by hand shows as nothing else.
+    The condition is set before the pod is deleted, and for a deletion that then fails too: alone it only announces.
     """
+    is_done = is_gone or bool(pod.metadata.deletion_timestamp) or is_over(pod)
     if pod.status.reason in ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated", "NodeAffinity"):
         return _with(f"pod {pod.metadata.name}: {pod.status.reason.lower()}", pod.status.message)
     for condition in pod.status.conditions:
-        if condition.type == "DisruptionTarget" and condition.status == "True":
+        if condition.type == "DisruptionTarget" and condition.status == "True" and is_done:
             cause = CAUSES.get(condition.reason, condition.reason)
             return _with(f"pod {pod.metadata.name}: {cause}", condition.message)
     for status in pod.status.container_statuses:
