@@ -260,7 +260,6 @@ class KubernetesEngine:
 
     def _unfollow(self, task_id: TaskId) -> Following | None:
         self._line.leaves(task_id)
-        self._window.leaves(task_id)
         return self._following.pop(task_id, None)
 
     async def _stop_submitting(self, following: Following | None) -> None:
@@ -299,11 +298,13 @@ class KubernetesEngine:
         """(what is known, an event set at each change): kept while the task's objects are taken away."""
         known = self._known.setdefault(task_id, Known())
         changed = self._ending[task_id] = asyncio.Event()
+        self._window.ends(task_id, time.monotonic())
         try:
             yield known, changed
         finally:
             if self._ending.get(task_id) is changed:
                 del self._ending[task_id]
+                self._window.leaves(task_id)
 
     def _job_changed(self, name: str, job: objects.Job | None) -> None:
         task_id = _task_of(name)
@@ -361,9 +362,10 @@ class KubernetesEngine:
     def _tell_window(self, task_id: TaskId, known: Known) -> None:
         moment = time.monotonic()
         if has_taskmaster(known):
-            self._window.has_taskmaster(task_id, moment)
+            node = known.taskmaster.spec.node_name if known.taskmaster is not None else ""
+            self._window.has_taskmaster(task_id, node, moment)
         if has_begun(known):
-            self._window.begins(task_id, moment)
+            self._window.begins(task_id)
         elif waits_for(known):
             self._window.leaves(task_id)
 
