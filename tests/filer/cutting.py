@@ -9,8 +9,10 @@ from collections.abc import Iterator
 class Relay:
     """`cuts`: how many connections were cut so far."""
 
-    def __init__(self, to_port: int, after_bytes: int, times: int, stalls: bool) -> None:
+    def __init__(self, to_port: int, after_bytes: int, times: int, stalls: bool, unanswered: bytes) -> None:
         self.cuts = 0
+        self._unanswered = unanswered
+        self._silent: set[socket.socket] = set()
         self._stalls = stalls
         self._closing = threading.Event()
         self._to = ("127.0.0.1", to_port)
@@ -31,6 +33,8 @@ class Relay:
     def _pass_on(self, source: socket.socket, target: socket.socket, budget: list[int | None]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self._is_swallowed(source, target, data):
+                    break
                 left = budget[0]
                 if left is not None and left < len(data):
                     self.cuts += 1
@@ -43,6 +47,15 @@ class Relay:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    def _is_swallowed(self, source: socket.socket, target: socket.socket, data: bytes) -> bool:
+        """True for the answer to the first request with the words that shall have none: the connection ends instead."""
+        if self._unanswered and self._unanswered in data and not self._silent:
+            self._silent.add(target)
+        elif source in self._silent:
+            self.cuts += 1
+            return True
+        return False
+
     def close(self) -> None:
         self._closing.set()
         with contextlib.suppress(OSError):
@@ -51,9 +64,14 @@ class Relay:
 
 
 @contextlib.contextmanager
-def relay(to_port: int, *, after_bytes: int, times: int, stalls: bool = False) -> Iterator[Relay]:
-    """The first `times` connections are cut, or say no more, after `after_bytes` both ways together."""
-    way = Relay(to_port, after_bytes, times, stalls)
+def relay(
+    to_port: int, *, after_bytes: int = 0, times: int = 0, stalls: bool = False, unanswered: bytes = b""
+) -> Iterator[Relay]:
+    """The first `times` connections are cut, or say no more, after `after_bytes` both ways together.
+
+    `unanswered`: the first request with these words in it is carried out, and its answer is lost.
+    """
+    way = Relay(to_port, after_bytes, times, stalls, unanswered)
     thread = threading.Thread(target=way.serve, daemon=True)
     thread.start()
     try:

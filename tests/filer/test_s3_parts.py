@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tesk.filer.plan import FilerSettings, OutputsPlan
+from tesk.filer.schemes import s3_parts
 from tesk.tes import Input, Output
 from tests.filer.cutting import relay
 from tests.filer.faulty import answer, faulty
@@ -58,16 +59,63 @@ def test_a_part_that_is_cut_is_sent_again_alone(places: Places, s3: S3, monkeypa
     assert places["s3"].folder.joinpath("cut").read_bytes() == data
 
 
+def test_a_completion_whose_answer_is_lost_was_one(places: Places, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(2 * PART)
+    write(places.root, {"out": data})
+    with relay(urlsplit(s3.url).port or 0, unanswered=b"<CompleteMultipartUpload>") as way:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{way.port}")
+        report = places.push(Output("/out", places["s3"].url("lost")))
+    assert report.ok, report.failure
+    assert way.cuts == 1
+    assert places["s3"].folder.joinpath("lost").read_bytes() == data
+
+
+@pytest.mark.parametrize(("whole", "failure"), [("own", ""), ("0" * 32 + "-1", "not found (404)")])
+def test_an_upload_that_is_gone_is_an_error_unless_its_object_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: str, failure: str
+) -> None:
+    """The store forgets the upload with its completion, whose answer is lost."""
+    write(tmp_path, {"root/f": b"x" * PART})
+    part = "ab" * 16
+    told = s3_parts.etag_of([part]) if whole == "own" else whole
+    completions: list[bytes] = []
+
+    def script(connection: socket.socket, _: int, head: bytes) -> None:
+        body = _body(connection, head)
+        if b"?uploads" in head.partition(b"\r\n")[0]:
+            connection.sendall(answer("200 OK", b"<R><UploadId>u1</UploadId></R>"))
+        elif head.startswith(b"POST"):
+            completions.append(body)
+            if len(completions) > 1:
+                connection.sendall(answer("404 Not Found", b"<Error><Code>NoSuchUpload</Code></Error>"))
+        else:
+            connection.sendall(answer("200 OK", b"", f'ETag: "{told if head[:4] == b"HEAD" else part}"'))
+
+    with faulty(script) as server:
+        _settle(monkeypatch, tmp_path, server.url)
+        report = push(tmp_path / "root", Output("/f", "s3://lab/f"))
+    assert len(completions) == 2
+    assert report.ok if not failure else failure in report.failure
+
+
+@pytest.mark.parametrize(
+    ("etags", "whole"),
+    [
+        (['"d41d8cd98f00b204e9800998ecf8427e"'], "59adb24ef3cdbe0297f05b395827453f-1"),
+        (["d41d8cd98f00b204e9800998ecf8427e", "x"], None),
+    ],
+)
+def test_the_etag_of_an_object_in_parts(etags: list[str], whole: str | None) -> None:
+    assert s3_parts.etag_of(etags) == whole
+
+
 def test_a_refusal_ends_it_and_nothing_is_left_at_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second part is refused for good."""
     write(tmp_path, {"root/f": b"x" * 3 * PART})
 
     def script(connection: socket.socket, _: int, head: bytes) -> None:
         line = head.partition(b"\r\n")[0]
-        left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-        left -= len(head.partition(b"\r\n\r\n")[2])
-        while left > 0 and (got := len(connection.recv(65536))):
-            left -= got
+        _body(connection, head)
         if line.startswith(b"POST"):
             connection.sendall(answer("200 OK", b"<R><UploadId>u1</UploadId></R>"))
         elif b"partNumber=2&" in line:
@@ -90,10 +138,7 @@ def test_an_error_that_comes_as_a_success_is_none(tmp_path: Path, monkeypatch: p
     completed: list[bytes] = []
 
     def script(connection: socket.socket, _: int, head: bytes) -> None:
-        left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
-        body = head.partition(b"\r\n\r\n")[2]
-        while len(body) < left and (got := connection.recv(65536)):
-            body += got
+        body = _body(connection, head)
         if b"?uploads" in head.partition(b"\r\n")[0]:
             connection.sendall(answer("200 OK", b"<R><UploadId>u1</UploadId></R>"))
         elif head.startswith(b"POST"):
@@ -109,6 +154,14 @@ def test_an_error_that_comes_as_a_success_is_none(tmp_path: Path, monkeypatch: p
     assert report.ok, report.failure
     assert completed == [completed[0]] * 2
     assert b'<PartNumber>1</PartNumber><ETag>"a&amp;b"</ETag>' in completed[0]
+
+
+def _body(connection: socket.socket, head: bytes) -> bytes:
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+    body = head.partition(b"\r\n\r\n")[2]
+    while len(body) < length and (got := connection.recv(65536)):
+        body += got
+    return body
 
 
 def _settle(monkeypatch: pytest.MonkeyPatch, home: Path, url: str) -> None:

@@ -9,14 +9,15 @@ import base64
 import contextlib
 import hashlib
 import math
+import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from xml.sax.saxutils import escape
 
 from tesk.filer.checksums import compute
-from tesk.filer.errors import Stopped, TransferError
+from tesk.filer.errors import NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context
 from tesk.filer.schemes.aws import Location
 from tesk.filer.schemes.http_wire import Wire
@@ -28,12 +29,20 @@ from tesk.filer.streams import BLOCK, Source
 PART: Final = 8 * 1024 * 1024
 MAX_PARTS: Final = 9_000
 AT_ONCE: Final = 3
+_MD5: Final = re.compile(r'"?([0-9a-f]{32})"?')
 _PASSING: Final = frozenset({"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout"})
 
 
 def part_size(size: int) -> int:
     """Bytes of each part of a file of `size` bytes."""
     return max(PART, math.ceil(size / MAX_PARTS))
+
+
+def etag_of(etags: list[str]) -> str | None:
+    """The ETag of an object by those of its parts, where they are MD5s."""
+    found = [_MD5.fullmatch(etag) for etag in etags]
+    digests = b"".join(bytes.fromhex(each[1]) for each in found if each is not None)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}" if all(found) else None
 
 
 class Parts:
@@ -64,11 +73,21 @@ class Parts:
                 for number, etag in enumerate(etags, 1)
             )
             body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-            self._exhaust(lambda: ask("POST", {"uploadId": upload}, body))
+            with self._known_to_be_there(lambda: ask("HEAD", {})[1], etags):
+                self._exhaust(lambda: ask("POST", {"uploadId": upload}, body))
         except BaseException:
             with contextlib.suppress(TransferError):
                 ask("DELETE", {"uploadId": upload})
             raise
+
+    @contextlib.contextmanager
+    def _known_to_be_there(self, etag: Callable[[], str], etags: list[str]) -> Iterator[None]:
+        """A completion whose answer is lost is asked for again, and then the store may know no such upload any more."""
+        try:
+            yield
+        except NotFound:
+            if self._exhaust(etag).strip('"') != etag_of(etags):
+                raise
 
     def _send_all(self, source: Source, send: Callable[[int, Source], str]) -> list[str]:
         """The ETags of the parts. When one fails, no other is begun."""
