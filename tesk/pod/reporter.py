@@ -34,6 +34,8 @@ TOKEN: Final = Path("/tesk/token/token")
 LAST_WORDS: Final = Path("/dev/termination-log")
 IN_CLOSE_WRITE: Final = 0x8
 LOOK_S: Final = 1.0
+LAST_LOOK_S: Final = 0.2
+"""The same once the pod is to end: what is not in the log when it is killed is lost."""
 MOST_PER_LOOK: Final = 65536
 ENDED: Final = re.compile(r"([0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5])( workdir)?\n")
 
@@ -60,7 +62,7 @@ class Reporter:
             if (ended := self._ended()) is not None:
                 self._finish(ended)
                 return
-            if select.select([watch], [], [], LOOK_S)[0]:
+            if select.select([watch], [], [], LAST_LOOK_S if self._is_ending else LOOK_S)[0]:
                 os.read(watch, 65536)
             else:
                 self._follow()

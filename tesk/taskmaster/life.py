@@ -253,6 +253,8 @@ class Life:
                 return found
             if patience.is_overdue or (ours and not patience.is_spent):
                 self._end_overdue(n, pod, patience)
+            elif ours:
+                self._so_far = self._output(n, pod)
             self._board.wait(turn, self._look_after(f"executor {n}", pod, patience, running=State.QUEUED))
 
     def _killed(self) -> Ended:

@@ -38,12 +38,12 @@ async def test_room_is_waited_for_no_longer_than_configured(tesk: Tesk) -> None:
         assert "given up after 2 s, schedule_timeout_s" in lines(task)
 
 
-@pytest.mark.parametrize("settings", [{"executor_timeout_s": 4.0}], indirect=True)
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 4.0, "grace_s": 4.0}], indirect=True)
 async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wrote(tesk: Tesk) -> None:
     scripts = {
         "echo begun; sleep 60": 143,
         "trap 'echo cleaned; exit 0' TERM; echo begun; sleep 60 & wait": 143,
-        "trap '' TERM; echo begun; while :; do sleep 1; done": 137,
+        "trap 'echo not cleaned' TERM; echo begun; while :; do sleep 0.1; done": 137,
     }
 
     async def overdue(script: str, code: int) -> None:

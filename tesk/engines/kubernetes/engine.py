@@ -49,7 +49,7 @@ PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
 MOST_SUBMITTING: Final = 16
 MOST_ACTIVE: Final = 1000
-STARTING: Final = "as many tasks are being started as the cluster starts at a time"
+STARTING: Final = "as many tasks are being started or cleaned up as the cluster takes at a time"
 
 
 class Following(msgspec.Struct, eq=False):
