@@ -42,6 +42,7 @@ def condition(kind: str, status: str, reason: str, message: str) -> dict[str, An
         (condition("DisruptionTarget", "True", "PreemptionByScheduler", "by x"), DELETED, "higher priority: by x"),
         (condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"), DELETED, "drained: asked"),
         (condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"), {}, None),
+        ({**condition("DisruptionTarget", "True", "EvictionByEvictionAPI", ""), "phase": "Succeeded"}, {}, None),
         ({**condition("DisruptionTarget", "True", "DeletionByPodGC", "no node"), "phase": "Failed"}, {}, "no node"),
         (condition("DisruptionTarget", "True", "DeletionByTaintManager", ""), DELETED, "node was lost or tainted"),
         (condition("DisruptionTarget", "True", "NewReason", "x"), DELETED, "NewReason: x"),

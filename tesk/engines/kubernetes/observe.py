@@ -95,7 +95,7 @@ def loss(pod: Pod, *, deleting_is_loss: bool = True, is_gone: bool = False) -> s
     (Kubernetes documentation, Disruptions, "Pod disruption conditions"); a deletion by hand shows as nothing else.
     The condition is set before the pod is deleted, and for a deletion that then fails too: alone it only announces.
     """
-    is_done = is_gone or bool(pod.metadata.deletion_timestamp) or is_over(pod)
+    is_done = is_gone or bool(pod.metadata.deletion_timestamp) or pod.status.phase == "Failed"
     if pod.status.reason in ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated", "NodeAffinity"):
         return _with(f"pod {pod.metadata.name}: {pod.status.reason.lower()}", pod.status.message)
     for condition in pod.status.conditions:
