@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from tesk.filer.plan import FilerSettings, OutputsPlan
 from tesk.filer.schemes import s3_parts
 from tesk.tes import Input, Output
 from tests.filer.cutting import relay
-from tests.filer.faulty import answer, faulty
+from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import Places, push, write
 from tests.servers.s3 import S3
 
@@ -78,23 +79,14 @@ def test_an_upload_that_is_gone_is_an_error_unless_its_object_is_there(
     write(tmp_path, {"root/f": b"x" * PART})
     part = "ab" * 16
     told = s3_parts.etag_of([part]) if whole == "own" else whole
-    completions: list[bytes] = []
-
-    def script(connection: socket.socket, _: int, head: bytes) -> None:
-        body = _body(connection, head)
-        if b"?uploads" in head.partition(b"\r\n")[0]:
-            connection.sendall(answer("200 OK", b"<R><UploadId>u1</UploadId></R>"))
-        elif head.startswith(b"POST"):
-            completions.append(body)
-            if len(completions) > 1:
-                connection.sendall(answer("404 Not Found", b"<Error><Code>NoSuchUpload</Code></Error>"))
-        else:
-            connection.sendall(answer("200 OK", b"", f'ETag: "{told if head[:4] == b"HEAD" else part}"'))
+    completed: list[bytes] = []
+    lost = answer("404 Not Found", b"<Error><Code>NoSuchUpload</Code></Error>")
+    script = _store(completed, lambda: b"" if len(completed) == 1 else lost, part=part, whole=told or "")
 
     with faulty(script) as server:
         _settle(monkeypatch, tmp_path, server.url)
         report = push(tmp_path / "root", Output("/f", "s3://lab/f"))
-    assert len(completions) == 2
+    assert len(completed) == 2
     assert report.ok if not failure else failure in report.failure
 
 
@@ -137,23 +129,32 @@ def test_an_error_that_comes_as_a_success_is_none(tmp_path: Path, monkeypatch: p
     write(tmp_path, {"root/f": b"x" * PART})
     completed: list[bytes] = []
 
-    def script(connection: socket.socket, _: int, head: bytes) -> None:
-        body = _body(connection, head)
-        if b"?uploads" in head.partition(b"\r\n")[0]:
-            connection.sendall(answer("200 OK", b"<R><UploadId>u1</UploadId></R>"))
-        elif head.startswith(b"POST"):
-            completed.append(body)
-            words = b"<Error><Code>InternalError</Code></Error>" if len(completed) == 1 else b"<R/>"
-            connection.sendall(answer("200 OK", words))
-        else:
-            connection.sendall(answer("200 OK", b"", 'ETag: "a&b"'))
+    def complete() -> bytes:
+        return answer("200 OK", b"<Error><Code>InternalError</Code></Error>" if len(completed) == 1 else b"<R/>")
 
+    script = _store(completed, complete, part="a&b")
     with faulty(script) as server:
         _settle(monkeypatch, tmp_path, server.url)
         report = push(tmp_path / "root", Output("/f", "s3://lab/f"))
     assert report.ok, report.failure
     assert completed == [completed[0]] * 2
     assert b'<PartNumber>1</PartNumber><ETag>"a&amp;b"</ETag>' in completed[0]
+
+
+def _store(completed: list[bytes], complete: Callable[[], bytes], *, part: str, whole: str = "") -> Script:
+    """Takes parts, and answers completions as told. `part`, `whole`: the ETags of each part and of the object."""
+
+    def script(connection: socket.socket, _: int, head: bytes) -> None:
+        body = _body(connection, head)
+        if b"?uploads" in head.partition(b"\r\n")[0]:
+            connection.sendall(answer("200 OK", b"<R><UploadId>u1</UploadId></R>"))
+        elif head.startswith(b"POST"):
+            completed.append(body)
+            connection.sendall(complete())
+        else:
+            connection.sendall(answer("200 OK", b"", f'ETag: "{whole if head[:4] == b"HEAD" else part}"'))
+
+    return script
 
 
 def _body(connection: socket.socket, head: bytes) -> bytes:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from xml.sax.saxutils import escape
@@ -68,25 +68,27 @@ class Parts:
         try:
             etags = self._send_all(source, lambda number, each: ask(
                 "PUT", {"partNumber": str(number), "uploadId": upload}, each)[1])  # fmt: skip
-            listed = "".join(
-                f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
-                for number, etag in enumerate(etags, 1)
-            )
-            body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-            with self._known_to_be_there(lambda: ask("HEAD", {})[1], etags):
-                self._exhaust(lambda: ask("POST", {"uploadId": upload}, body))
+            self._complete(ask, upload, etags)
         except BaseException:
             with contextlib.suppress(TransferError):
                 ask("DELETE", {"uploadId": upload})
             raise
 
-    @contextlib.contextmanager
-    def _known_to_be_there(self, etag: Callable[[], str], etags: list[str]) -> Iterator[None]:
-        """A completion whose answer is lost is asked for again, and then the store may know no such upload any more."""
+    def _complete(self, ask: Callable[..., tuple[str, str]], upload: str, etags: list[str]) -> None:
+        """Makes the object of its parts.
+
+        Where the answer is lost it is asked for again, and the store may know no such upload any more: then the
+        object itself tells whether it is there.
+        """
+        listed = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
+            for number, etag in enumerate(etags, 1)
+        )
+        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
         try:
-            yield
+            self._exhaust(lambda: ask("POST", {"uploadId": upload}, body))
         except NotFound:
-            if self._exhaust(etag).strip('"') != etag_of(etags):
+            if self._exhaust(lambda: ask("HEAD", {})[1]).strip('"') != etag_of(etags):
                 raise
 
     def _send_all(self, source: Source, send: Callable[[int, Source], str]) -> list[str]:
