@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.engines.alone import alone, lines, waits_for
+from tests.engines.gates import Gates, reached
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
+from tests.engines.strikes import delete
 from tests.servers.cluster import Cluster, Object
 
 pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
@@ -58,6 +60,21 @@ async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wr
     in_time = tesk.run(executors=[sh("sleep 1.5")] * 3)
     task, _ = await asyncio.gather(in_time, asyncio.gather(*(overdue(*case) for case in scripts.items())))
     assert task["state"] == "COMPLETE"
+
+
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 1.0, "grace_s": 30.0}], indirect=True)
+async def test_what_is_written_after_term_is_kept_where_the_pod_goes_before_its_end(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
+    told = f"echo told; wget -q -O /dev/null {doors.url}/told"
+    task_id = await tesk.create(executors=[sh(f"trap '{told}' TERM; while :; do sleep 0.1; done")])
+    await reached(doors, "told")
+    await asyncio.sleep(8)  # it is read twice a second, and nothing shows when it has been
+    await asyncio.to_thread(delete, place, "pod", f"tesk-{task_id}-executor-0", "--force", "--grace-period=0")
+    task = await tesk.ended(task_id)
+    assert task["state"] == "EXECUTOR_ERROR"
+    (log,) = task["logs"][0]["logs"]
+    assert (log["exit_code"], log["stdout"]) == (137, "told\n")
 
 
 @pytest.mark.parametrize("settings", [{"allowed_backend_parameters": ("executor_timeout_s",)}], indirect=True)
