@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.running import Tesk, content, sh
+from tests.engines.running import SHORT_S, Tesk, content, sh
 from tests.servers.containers import BARE_IMAGE, IMAGE, NOBODY_IMAGE
 
 
@@ -290,12 +290,9 @@ async def test_times_and_states_are_true(tesk: Tesk) -> None:
 async def test_a_running_tasks_log_has_what_it_wrote_so_far(tesk: Tesk) -> None:
     task_id = await tesk.create(executors=[sh("true"), sh("echo so far; echo oops >&2; sleep 30")])
     await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
-    for _ in range(500):
-        log = await tesk.dispatcher.live_log(task_id)
-        if log and len(log.logs) == 2 and log.logs[1].stderr:
-            break
-        await asyncio.sleep(0.02)
-    assert log is not None
+    async with asyncio.timeout(SHORT_S):
+        while not ((log := await tesk.dispatcher.live_log(task_id)) and len(log.logs) == 2 and log.logs[1].stderr):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     assert (log.logs[1].stdout, log.logs[1].stderr, log.logs[1].exit_code) == ("so far\n", "oops\n", -1)
     await tesk.dispatcher.cancel(task_id)
     assert (await tesk.ended(task_id))["state"] == "CANCELED"

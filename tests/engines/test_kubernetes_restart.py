@@ -15,12 +15,10 @@ from tests.engines import strikes
 from tests.engines.gates import STEPS, Gates, assert_ran_once, gated, in_every_step, reached, short, steps
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk
-from tests.engines.serving import Server
+from tests.engines.serving import END_S, Server
 from tests.servers.cluster import until
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
-
-AWAY_S = 15.0
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 
 async def strike(
@@ -168,14 +166,22 @@ async def test_a_server_that_is_killed_takes_up_every_task_where_it_stands(serve
     assert (task["state"], task["logs"][0]["system_logs"][-1]) == ("CANCELED", "canceled by the user")
 
 
-async def test_tasks_go_on_without_a_server_and_it_catches_up(server: Server, doors: Gates) -> None:
+def are_over(place: KubernetesPlace, instance: str) -> bool:
+    """True when every Job of an instance has come to its end."""
+    jobs = place.cluster.get(place.namespace, "jobs", f"app.kubernetes.io/instance={instance}")
+    return all({"Complete", "Failed"} & {each["type"] for each in job["status"].get("conditions", ())} for job in jobs)
+
+
+async def test_tasks_go_on_without_a_server_and_it_catches_up(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
     ids = await in_every_step(server, doors)
     ids["failing"] = await server.create(gated(doors, "failing", 0, 3))
     doors.open(*steps("failing", before="executor-1"))
     await reached(doors, "failing/executor-1")
     await server.kill()
     doors.open_all()
-    await asyncio.sleep(AWAY_S)
+    await asyncio.to_thread(until, lambda: are_over(place, server.settings.instance), END_S, "the end of all Jobs")
     back = stamp(datetime.now(UTC).isoformat())
     await server.start()
     failing = await server.ended(ids.pop("failing"))

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,20 +29,25 @@ class Engine:
         self.place = LocalPlace(name, folder / f"{name}.sock")
 
     async def start(self) -> None:
-        service = containers.podman_service(self._folder)
+        service = containers.podman_service(self._folder, signal.SIGKILL)
         if self._name == "docker":
-            service = containers.docker_daemon(self._folder, "--live-restore")
+            service = containers.docker_daemon(self._folder, "--live-restore", end=signal.SIGKILL)
         socket = await asyncio.to_thread(self._service.enter_context, service)
         assert socket == self.place.socket
 
     async def end(self) -> None:
+        """Kills the service alone, as a crash does: one that ends in order might still end containers."""
         await asyncio.to_thread(self._service.close)
 
     async def remove(self) -> None:
         """Ends it for good. A Docker that lets containers live leaves a mount of its data for its next start."""
         await self.end()
         if self._name == "docker":
-            subprocess.run(["umount", "-l", self._folder / "data"], check=True)
+            pid = int((self._folder / "exec/containerd/containerd.pid").read_text())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            if (self._folder / "data").is_mount():
+                subprocess.run(["umount", "-l", self._folder / "data"], check=True)
 
 
 @pytest.fixture(params=LOCAL)

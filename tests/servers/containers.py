@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import time
@@ -37,8 +38,11 @@ IMAGES: dict[str, dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def docker_daemon(folder: Path, *options: str) -> Iterator[Path]:
-    """A Docker daemon of our own; its socket. It and all it started end with the context, unless by an option."""
+def docker_daemon(folder: Path, *options: str, end: signal.Signals = signal.SIGTERM) -> Iterator[Path]:
+    """A Docker daemon of our own; its socket. It and all it started end with the context, unless by an option.
+
+    `end`: the signal that ends it; SIGKILL leaves its containerd.
+    """
     dockerd = shutil.which("dockerd")
     assert dockerd, "dockerd is missing; scripts/test installs it (package docker.io)"
     socket, pid = folder / "docker.sock", folder / "docker.pid"
@@ -59,7 +63,7 @@ def docker_daemon(folder: Path, *options: str) -> Iterator[Path]:
             time.sleep(0.05)
         yield socket
     finally:
-        process.terminate()
+        process.send_signal(end)
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
@@ -68,7 +72,7 @@ def docker_daemon(folder: Path, *options: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def podman_service(folder: Path) -> Iterator[Path]:
+def podman_service(folder: Path, end: signal.Signals = signal.SIGTERM) -> Iterator[Path]:
     """Podman's API service, with the configuration that tesk gives it; its socket."""
     podman = shutil.which("podman")
     assert podman, "podman is missing; scripts/test installs it"
@@ -94,7 +98,7 @@ def podman_service(folder: Path) -> Iterator[Path]:
             time.sleep(0.05)
         yield socket
     finally:
-        process.terminate()
+        process.send_signal(end)
         process.wait(60)
 
 

@@ -22,7 +22,7 @@ class Recorder:
 
     def commit(self, writes: Sequence[Write]) -> list[Any]:
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         numbers = [write.arguments for write in writes]
         if min(numbers) < 0:
             raise ValueError(f"bad: {min(numbers)}")
