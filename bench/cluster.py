@@ -212,7 +212,10 @@ PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
 
 
 async def measure(figures: Figures, parts: list[str], *, quick: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="tesk-bench-") as name, clusters.cluster(Path(name)) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="tesk-bench-") as name,
+        clusters.cluster(Path(name), f"bench-{os.getpid()}") as cluster,
+    ):
         for part in parts:
             with clusters.namespace(cluster) as namespace:
                 folder = Path(name, part)

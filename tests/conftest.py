@@ -1,13 +1,112 @@
-"""What tests of several folders share: a real Kubernetes, started when the first of them asks for it."""
+"""How the suite runs: parts beside each other in several processes, on real Kubernetes nodes that they share.
 
+A test begins once what it needs has been built (see tests/parts.py); at the end stands how long each part took.
+"""
+
+import functools
+import os
+import subprocess
+import time
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from tests import parts
 from tests.servers import cluster as clusters
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+PROGRESS = os.environ.get("TESK_TEST_BUILT", "")
+"""The file to which a scripts/build that runs beside the tests writes the name of each thing that is there."""
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
-    with clusters.cluster(tmp_path_factory.mktemp("cluster")) as running:
+    """The newest Kubernetes, which all processes share; a test must leave the node as it is."""
+    kept = os.environ.get("TESK_TEST_CLUSTER")
+    name, shared = kept or f"test-{clusters.RUN}", bool(kept or WORKER)
+    with clusters.cluster(tmp_path_factory.mktemp("cluster"), name, shared=shared) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
+    """A node of this process alone, whose parts tests may stop and break."""
+    with clusters.cluster(tmp_path_factory.mktemp("cluster"), f"test-{clusters.RUN}-{WORKER or 'own'}") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def oldest_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
+    """The oldest Kubernetes that tesk supports."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with clusters.cluster(folder, f"test-{clusters.RUN}-oldest", version="oldest") as running:
+        yield running
+
+
+class _ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out groups of tests in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return parts.part(nodeid).group
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByGroup:
+    config.option.loadscopereorder = False
+    return _ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts tests into the order in which their groups begin, in turn one that waits and one that works."""
+    if not WORKER:
+        return
+    is_building = bool(PROGRESS)
+
+    def order(item: pytest.Item) -> tuple[int, tuple[bool, int]]:
+        return (parts.built_by(item.nodeid) if is_building else 0, parts.rank(item.nodeid))
+
+    items.sort(key=order)
+    if not is_building:
+        items[:] = parts.in_turn(items, lambda item: parts.part(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Waits for what the test needs before its time limit begins."""
+    for what in parts.NEEDS[parts.part(item.nodeid).name]:
+        _ensure(what)
+    return (yield)
+
+
+@functools.cache
+def _ensure(what: str) -> None:
+    progress = Path(PROGRESS)
+    while PROGRESS and what in parts.BUILT and not {what, "end"} & set(progress.read_text().split()):
+        time.sleep(0.5)
+    subprocess.run([str(clusters.ROOT / "scripts" / "ensure"), what], check=True, timeout=clusters.START_S)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Ends the node that the processes shared."""
+    if not WORKER and session.config.option.dist != "no":
+        clusters.end(f"test-{clusters.RUN}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tells when each part began and ended, and how long its tests took together."""
+    begin, end = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and report.nodeid.startswith("tests/"):
+                name = parts.part(report.nodeid).name
+                begin[name].append(report.start)
+                end[name].append(report.stop)
+    terminalreporter.section("time of each part, in seconds")
+    first = min((min(moments) for moments in begin.values()), default=0.0)
+    for name in sorted(begin, key=lambda name: min(begin[name])):
+        busy = sum(end[name]) - sum(begin[name])
+        span = f"{min(begin[name]) - first:6.0f} to {max(end[name]) - first:5.0f}"
+        terminalreporter.write_line(f"{name:12} {span}   its tests together {busy:6.0f}")

@@ -1,8 +1,11 @@
 """Places where tasks run: real container engines and a real Kubernetes. A test runs on all, or on those that it names:
 
-pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*LOCAL)
+
+With pytest.mark.oldest it runs on the oldest Kubernetes too.
 """
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,8 +15,10 @@ import pytest
 from tesk.settings import Settings
 from tests.engines.gates import Gates, gates
 from tests.engines.places import (
+    DISRUPTED,
     KUBERNETES,
     LOCAL,
+    OLDEST,
     RESTRICTED,
     KubernetesPlace,
     LocalPlace,
@@ -27,13 +32,30 @@ from tests.servers import holding as servers
 from tests.servers.holding import Holding
 from tests.servers.silent import Silent, silent
 
+CLUSTERS = {
+    **dict.fromkeys(KUBERNETES + RESTRICTED, "cluster"),
+    **dict.fromkeys(DISRUPTED, "own_cluster"),
+    **dict.fromkeys(OLDEST, "oldest_cluster"),
+}
+"""The fixture of the cluster of each place that is in one."""
 
-@pytest.fixture(scope="session", params=[*LOCAL, *KUBERNETES])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "place" not in metafunc.fixturenames:
+        return
+    named = metafunc.definition.get_closest_marker("places")
+    chosen = named.args if named else (*LOCAL, *KUBERNETES)
+    if metafunc.definition.get_closest_marker("oldest") and not os.environ.get("TESK_TEST_KUBECONFIG"):
+        chosen += OLDEST
+    metafunc.parametrize("place", chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param in KUBERNETES + RESTRICTED:
+    if fixture := CLUSTERS.get(request.param):
         security = "restricted" if request.param in RESTRICTED else "baseline"
-        with kubernetes_place(request.getfixturevalue("cluster"), folder, security) as there:
+        with kubernetes_place(request.getfixturevalue(fixture), folder, security) as there:
             yield there
     else:
         with local_place(request.param, folder) as here:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ LOCAL = ("podman", "docker")
 KUBERNETES = ("kubernetes",)
 RESTRICTED = ("restricted",)
 """A namespace that enforces the Pod Security Standard "restricted"."""
+DISRUPTED = ("disrupted",)
+"""A node of the test's own process, whose parts it may stop and break."""
+OLDEST = ("oldest",)
+"""The oldest Kubernetes: for the tests that are marked with it, besides their other places."""
 
 
 class Place(Protocol):
@@ -118,11 +123,11 @@ async def containers_and_folders(socket: Path, data: Path) -> list[str]:
     """Containers and folders of the local engine that are still there after a while."""
     listing = Containers(socket, instance(data))
     try:
-        for _ in range(250):
+        deadline = time.monotonic() + clusters.WAIT_S
+        while True:
             left = [*await listing.names(), *(entry.name for entry in (data / "tasks").iterdir())]
-            if not left:
-                break
+            if not left or time.monotonic() > deadline:
+                return left
             await asyncio.sleep(0.04)
-        return left
     finally:
         await listing.close()

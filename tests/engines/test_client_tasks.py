@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.engines.running import Tesk, content, sh
 from tests.servers.containers import IMAGE, NOBODY_IMAGE
 
@@ -11,6 +13,7 @@ def output(path: str, shared: Path, **more: str) -> dict[str, Any]:
     return {"path": path, "url": f"{shared}{path}", **more}
 
 
+@pytest.mark.oldest
 async def test_nextflow(tesk: Tesk, shared: Path) -> None:
     """Scripts in /work, untyped outputs wanted after a failure too, a bin folder at its old path, links, spaces."""
     command_run = (
@@ -58,6 +61,7 @@ async def test_snakemake(tesk: Tesk) -> None:
     assert task["logs"][0]["logs"][0]["stdout"] == ".\n..\nrun_snakemake.sh\n/tmp\nx\n"
 
 
+@pytest.mark.oldest
 async def test_cwl_tes(tesk: Tesk, shared: Path) -> None:
     """A random top-level working directory, stdout in it, and the whole of it pushed beside the single file."""
     (shared / "in").write_text("b\na\n")
@@ -102,6 +106,7 @@ async def test_cromwell(tesk: Tesk, shared: Path) -> None:
     assert (there / "script").read_text() == script
 
 
+@pytest.mark.oldest
 async def test_galaxy_and_pulsar(tesk: Tesk) -> None:
     """Three executors of different images and users share one volume; arguments of 100 kB and more."""
     unpack = ["sh", "-c", 'mkdir /pulsar_staging/a; printf %s "$0" | wc -c > /pulsar_staging/a/size', "A" * 110_000]

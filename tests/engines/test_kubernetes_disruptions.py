@@ -17,7 +17,7 @@ from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster, until
 from tests.servers.holding import Holding
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 Strike = Callable[[Cluster, str, str], Any]
 

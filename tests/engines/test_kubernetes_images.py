@@ -13,7 +13,7 @@ from tests.servers.cluster import Cluster
 from tests.servers.process import free_port
 from tests.servers.registry import registry
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 SLOW_S = 8
 

@@ -23,7 +23,7 @@ from tests.engines.running import Document, Tesk, cancelled, content, running, s
 from tests.servers.cluster import Object, leftovers
 from tests.servers.containers import IMAGE
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 BODY_BYTES = 4 * 1024 * 1024
 
@@ -78,6 +78,7 @@ async def slow_server(place: KubernetesPlace) -> AsyncIterator[SlowServer]:
         server.go.set()
 
 
+@pytest.mark.oldest
 async def test_a_task_without_room_is_queued_with_the_schedulers_words_and_can_be_cancelled(
     settings: Settings, place: KubernetesPlace
 ) -> None:
@@ -100,6 +101,7 @@ async def test_a_task_without_room_is_queued_with_the_schedulers_words_and_can_b
         assert await place.leftovers(settings) == []
 
 
+@pytest.mark.oldest
 async def test_states_are_what_the_user_takes_them_for(
     tesk: Tesk, slow_server: SlowServer, place: KubernetesPlace, shared: Path
 ) -> None:
@@ -127,10 +129,11 @@ async def test_states_are_what_the_user_takes_them_for(
     first, second = log["logs"]
     assert (first["exit_code"], second["exit_code"]) == (5, 0)
     begin, end = map(int, first["stdout"].split())
-    assert begin <= seen["RUNNING"]
     assert seconds(first["start_time"]) <= begin < end <= seconds(first["end_time"])
     status = next(each for each in executor["status"]["containerStatuses"] if each["name"] == "executor")
-    assert seconds(status["state"]["terminated"]["startedAt"]) <= seconds(first["start_time"])
+    started = seconds(status["state"]["terminated"]["startedAt"])
+    assert started <= seconds(first["start_time"])
+    assert started <= seen["RUNNING"], "the program itself may come to its first line much later, on a busy machine"
 
 
 def seconds(timestamp: str) -> int:
@@ -160,6 +163,7 @@ async def test_live_output_is_bounded_for_the_user_and_on_the_disk(tesk: Tesk, p
     assert log_of(task)["logs"][0]["stdout"].endswith("\nend")
 
 
+@pytest.mark.oldest
 async def test_what_a_task_does_not_need_is_not_made(tesk: Tesk, place: KubernetesPlace, shared: Path) -> None:
     outputs = [{"path": "/out/a", "url": f"{shared}/a"}]
     cases: list[tuple[set[str], dict[str, Any]]] = [
@@ -182,7 +186,7 @@ async def test_what_a_task_does_not_need_is_not_made(tesk: Tesk, place: Kubernet
     async def run(wanted: set[str], document: dict[str, Any]) -> None:
         task = await tesk.run(**document)
         assert task["state"] == "COMPLETE", task["logs"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not wanted <= (found := await made(place, task["id"])):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         taskmaster = {name for name in found if len(name.removeprefix("Pod ")) == 5}
@@ -272,6 +276,7 @@ async def test_what_appears_later_is_swept_too(
         await cancelled(tesk, place, known)
 
 
+@pytest.mark.oldest
 async def test_the_cluster_itself_removes_everything_when_the_job_of_a_lost_server_is_deleted(
     settings: Settings, place: KubernetesPlace
 ) -> None:

@@ -14,7 +14,7 @@ from tests.engines.running import Tesk, content, sh
 from tests.engines.strikes import delete
 from tests.servers.cluster import Cluster, Object
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 TOO_LARGE = {"executors": [sh("echo never")], "resources": {"ram_gb": 4000}}
 TOO_MANY_CORES = {"executors": [sh("echo never")], "inputs": [content("/in/a")], "resources": {"cpu_cores": 1000}}

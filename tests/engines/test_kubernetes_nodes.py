@@ -11,12 +11,12 @@ import pytest
 
 from tests.engines import strikes
 from tests.engines.alone import alone, lines, waits_for
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import DISRUPTED, KubernetesPlace
 from tests.engines.running import Tesk, sh
 from tests.servers.cluster import BUSYBOX, Cluster, Object
 from tests.servers.holding import Holding
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*DISRUPTED)
 
 ONCE = "test.example.com/once"
 

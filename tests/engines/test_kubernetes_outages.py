@@ -20,15 +20,17 @@ from tesk.settings import Settings
 from tests.engines import strikes
 from tests.engines.alone import lines
 from tests.engines.gates import Gates, assert_ran_once, gated, in_every_step, reached, steps
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import DISRUPTED, KubernetesPlace
 from tests.engines.running import Document, Tesk, running, sh
 from tests.engines.serving import Server, serving
 from tests.servers.cluster import Cluster, account, until
 from tests.servers.proxy import Proxy
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*DISRUPTED)
 
 SHORT_S = 6.0
+LONG_S = 20.0
+"""Four times the longest pause between two tries of a server or a taskmaster."""
 ETCD = "http://127.0.0.1:2379/v3/kv"
 
 
@@ -68,7 +70,7 @@ async def assert_all_end_right(server: Server, doors: Gates, ids: dict[str, str]
             assert_ran_once(doors, task)
 
 
-async def test_tasks_end_right_after_a_minute_without_the_api_server(
+async def test_tasks_end_right_after_a_while_without_the_api_server(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:
     ids = await with_failing_and_cancelled(server, doors)
@@ -80,7 +82,7 @@ async def test_tasks_end_right_after_a_minute_without_the_api_server(
         doors.open("in-inputs/inputs", "in-executor-0/executor-0", "in-executor-1/executor-1", "failing/executor-1")
         await server.troubled("cannot be reached")
         await server.until(ids["fresh-0"], lambda task: "cannot be reached" in str(task.get("logs")))
-        await asyncio.sleep(60)
+        await asyncio.sleep(LONG_S)
     finally:
         await asyncio.to_thread(place.cluster.start, "kube-apiserver")
     await asyncio.to_thread(recover, place.cluster)

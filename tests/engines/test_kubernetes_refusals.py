@@ -14,7 +14,7 @@ from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster, Object
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 
 @pytest.mark.parametrize(

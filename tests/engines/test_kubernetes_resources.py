@@ -19,7 +19,7 @@ from tests.engines.running import Tesk, cancelled, content, sh, started
 from tests.servers.cluster import Object
 from tests.servers.silent import Silent
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 GPU = "tesk.test/gpu"
 HOST = "kubernetes.io/hostname"

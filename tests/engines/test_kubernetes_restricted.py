@@ -26,7 +26,7 @@ from tests.engines.test_lifecycle import (  # noqa: F401
 )
 from tests.servers.containers import NUMERIC_IMAGE
 
-pytestmark = pytest.mark.parametrize("place", RESTRICTED, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*RESTRICTED)
 
 
 @pytest.fixture

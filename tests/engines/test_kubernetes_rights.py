@@ -22,7 +22,7 @@ from tests.engines.running import Document, Tesk, content, running, sh, started
 from tests.servers.cluster import account
 from tests.servers.containers import IMAGE
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 Right = tuple[str, str]
 SERVER: Final = [(kind, verb) for kind, verbs in rights.NEEDED.items() for verb in verbs]

@@ -10,7 +10,7 @@ from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import cancelled, sh, started
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 
 async def test_taskmasters_do_not_take_all_the_room_that_their_executors_need(

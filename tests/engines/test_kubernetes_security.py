@@ -16,7 +16,7 @@ from tests.engines.running import Document, Tesk, cancelled, content, running, s
 from tests.servers.cluster import PRODUCT, Object
 from tests.servers.silent import Silent
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 
 class Vault:

@@ -24,7 +24,7 @@ from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, content, sh
 from tests.engines.serving import Server, serving
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 TASKS = int(os.environ.get("TESK_TEST_STORM") or 150)
 AT_ONCE = 40

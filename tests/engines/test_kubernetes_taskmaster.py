@@ -22,11 +22,11 @@ from tesk.taskmaster.api import GAP, Api, ApiError
 from tesk.taskmaster.kept import Kept
 from tesk.tes import OutputFileLog, State
 from tests.engines import strikes
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import DISRUPTED, KUBERNETES, KubernetesPlace
 from tests.servers.closing import closing
 from tests.servers.cluster import BUSYBOX, Object, until
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 LINES = 5000
 
@@ -92,6 +92,7 @@ def test_of_a_log_that_is_too_long_the_end_is_read_too(api: Api, talker: str, mo
     assert found[gap + 1 :] == [line(n) for n in range(LINES - LINES // 10 + 1, LINES + 1)]
 
 
+@pytest.mark.places(*DISRUPTED)
 @pytest.mark.parametrize("instead", ["REJECT --reject-with tcp-reset", "DROP"], ids=["refuses", "says nothing"])
 def test_a_log_is_given_up_while_its_node_is_away_and_had_once_it_is_back(
     instead: str, place: KubernetesPlace, api: Api, talker: str, monkeypatch: pytest.MonkeyPatch

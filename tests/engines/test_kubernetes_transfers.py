@@ -15,7 +15,7 @@ from tests.servers.cluster import Cluster, Object
 from tests.servers.nginx import nginx
 from tests.servers.process import free_port
 
-pytestmark = pytest.mark.parametrize("place", KUBERNETES, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*KUBERNETES)
 
 MIB = 1024 * 1024
 

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from tesk.settings import Settings
 from tests.engines.places import Place
@@ -45,6 +46,7 @@ async def test_cancelling_while_inputs_are_fetched(tesk: Tesk, place: Place, sil
     assert task["logs"][0]["system_logs"] == ["canceled by the user"]
 
 
+@pytest.mark.oldest
 async def test_cancelling_while_an_image_is_pulled(tesk: Tesk, place: Place, silent_server: Silent) -> None:
     task_id = await tesk.create(executors=[{"image": f"{silent_server.address}/slow/image:1", "command": ["true"]}])
     await silent_server.visited()
@@ -52,6 +54,7 @@ async def test_cancelling_while_an_image_is_pulled(tesk: Tesk, place: Place, sil
     assert (await cancelled(tesk, place, task_id))["logs"][0]["logs"] == []
 
 
+@pytest.mark.oldest
 async def test_cancelling_a_running_program_lets_it_end_in_its_own_way(tesk: Tesk, place: Place) -> None:
     script = "trap 'echo got TERM; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     task_id = await tesk.create(executors=[sh(script), sh("echo never")])
@@ -139,6 +142,7 @@ async def test_outputs_are_pushed_after_a_failed_executor_whose_error_stays(tesk
     assert task["logs"][0]["outputs"] == [{"url": f"{shared}/a", "path": "/out/a", "size_bytes": "2"}]
 
 
+@pytest.mark.oldest
 async def test_a_refused_input_names_the_url_and_the_answer(tesk: Tesk) -> None:
     task = await tesk.run(executors=[sh("true")], inputs=[{"path": "/in/a", "url": "http://127.0.0.1:1/a"}])
     assert task["state"] == "SYSTEM_ERROR"

@@ -16,7 +16,7 @@ from tests.engines.places import LOCAL, LocalPlace
 from tests.engines.running import running, sh, started
 from tests.servers.between import Between, between
 
-pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*LOCAL)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place
 from tests.engines.running import Tesk, cancelled, sh, started
 
-pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*LOCAL)
 
 FILL = "dd if=/dev/zero of=/work/big bs=4096 2>/dev/null"
 

@@ -16,7 +16,7 @@ from tests.servers.containers import IMAGE, NOBODY_IMAGE
 from tests.servers.registry import registry
 from tests.servers.silent import Silent
 
-pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*LOCAL)
 
 
 async def test_a_task_that_can_never_fit_fails_at_once_and_says_why(tesk: Tesk) -> None:

@@ -1,10 +1,12 @@
 """A real Kubernetes for the tests: the node of scripts/cluster, or an existing cluster that TESK_TEST_KUBECONFIG names.
 
-TESK_TEST_CLUSTER names a node of scripts/cluster that stays up; otherwise one is started and ended here.
+TESK_TEST_CLUSTER names a node of scripts/cluster that stays up, for tests that leave the node as it is; other nodes are
+started and ended here.
 TESK_TEST_IMAGE_ARCHIVE: where the product's image is kept between runs.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -28,6 +30,8 @@ PRODUCT: Final = "localhost/tesk:dev"
 BUSYBOX: Final = "localhost/busybox:1"
 START_S: Final = 1800.0
 WAIT_S: Final = 60.0
+RUN: Final = os.environ.setdefault("TESK_TEST_RUN", str(os.getpid()))
+"""Names a run of the suite; its further processes inherit the variable from the first one."""
 KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
 """Kinds of which a task makes objects."""
 
@@ -112,24 +116,42 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster that has the tests' images."""
+def cluster(folder: Path, name: str, version: str = "", *, shared: bool = False) -> Iterator[Cluster]:
+    """A cluster that has the tests' images. One that is `shared` stays up until `end`."""
     existing = os.environ.get("TESK_TEST_KUBECONFIG")
     if existing:
         yield Cluster("", Path(existing))
         return
-    version = os.environ.get("KUBE_VERSION", "")
-    kept = os.environ.get("TESK_TEST_CLUSTER")
-    name = kept or f"test-{os.getpid()}"
-    started = subprocess.run([SCRIPT, "up", version, name], stdout=subprocess.PIPE, text=True, timeout=START_S)
-    assert started.returncode == 0, "scripts/cluster up failed; see above"
+    version = version or os.environ.get("KUBE_VERSION", "")
+    started = subprocess.run(
+        [SCRIPT, "up", version, name], capture_output=True, text=True, timeout=START_S, check=False
+    )
+    assert started.returncode == 0, f"scripts/cluster up: {started.stderr}"
     running = Cluster(name, Path(started.stdout.strip()))
     try:
-        running.load(*archives(folder))
+        _load_once(running, folder)
         yield running
     finally:
-        if not kept:
-            subprocess.run([SCRIPT, "down", name], check=True, timeout=60)
+        if not shared:
+            end(name)
+
+
+def end(name: str) -> None:
+    """Ends a node of scripts/cluster, if it is up."""
+    if subprocess.run([SCRIPT, "status", name], capture_output=True, timeout=60, check=False).returncode == 0:
+        subprocess.run([SCRIPT, "down", name], check=True, timeout=60)
+
+
+def _load_once(running: Cluster, folder: Path) -> None:
+    """Takes the tests' images in, unless another process of this run has done so."""
+    mark = running.kubeconfig.parent / "images-of-the-tests"
+    with mark.open("a+") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        taken.seek(0)
+        if taken.read() != RUN:
+            running.load(*archives(folder))
+            taken.truncate(0)
+            taken.write(RUN)
 
 
 def archives(folder: Path) -> list[Path]:
@@ -202,7 +224,7 @@ def share(cluster: Cluster, namespace: str, folder: Path) -> None:
     )  # fmt: skip
 
 
-def leftovers(cluster: Cluster, namespace: str, seconds: float = 20.0, of: str = "") -> list[str]:
+def leftovers(cluster: Cluster, namespace: str, seconds: float = WAIT_S, of: str = "") -> list[str]:
     """What tesk's tasks have left in a namespace after a while."""
     selector = "app.kubernetes.io/managed-by=tesk" + (f",{of}" if of else "")
 
@@ -211,8 +233,10 @@ def leftovers(cluster: Cluster, namespace: str, seconds: float = 20.0, of: str =
         return names.split()
 
     deadline = time.monotonic() + seconds
-    while (left := found()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while (left := found()) and (remaining := deadline - time.monotonic()) > 0:
+        limit = f"--timeout={remaining:.0f}s"
+        cluster.kubectl("-n", namespace, "wait", "--for=delete", limit, *left, check=False)
+        time.sleep(0.1)
     return left
 
 

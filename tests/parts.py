@@ -1,0 +1,92 @@
+"""The parts of the suite: what each needs that has to be built, and which tests go one after the other in one process.
+
+Most tests wait more than they work, so several processes (pytest-xdist) run them beside each other. What one process
+does in order is a group; the groups are handed out in the order of `rank`. All of this follows from a test's node id.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+LONGEST: Final = ("test_kubernetes_outages", "test_kubernetes_storm", "test_kubernetes_nodes", "test_chart")
+"""Modules that begin first, since nothing should wait for them at the end."""
+
+TOGETHER: Final = ("test_kubernetes_resources",)
+"""Modules whose tests share something of a cluster that all see, and so go one after the other."""
+
+SERVERS: Final = ("versitygw", "gcs", "azurite")
+CLUSTER: Final = ("newest", "image")
+NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "unit": (),
+    "api": ("postgres", "nginx"),
+    "store": ("postgres",),
+    "chart": ("helm", "helm4"),
+    "cli": ("podman", "busybox"),
+    "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
+    "whole": ("podman", "busybox", *SERVERS),
+    "podman": ("podman", "busybox"),
+    "docker": ("dockerd", "busybox"),
+    "local": ("podman", "dockerd", "busybox"),
+    "cluster": ("postgres", "nginx", "helm", "helm4", *SERVERS, *CLUSTER),
+    "kubernetes": ("nginx", *SERVERS, *CLUSTER),
+    "restricted": CLUSTER,
+    "disrupted": CLUSTER,
+    "oldest": ("oldest", "image"),
+}
+"""What scripts/ensure has to bring for each part."""
+
+BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "newest", "image", "oldest")
+"""What takes minutes to build, in the order of scripts/build."""
+
+
+class Part(NamedTuple):
+    """`name`: a key of NEEDS. `group`: of the tests that run one after the other."""
+
+    name: str
+    group: str
+
+
+def part(nodeid: str) -> Part:
+    """The part that a test belongs to."""
+    path, _, test = nodeid.partition("::")
+    folder = path.split("/")[1]
+    if folder not in ("engines", "cluster"):
+        return Part(folder, path)
+    if folder == "cluster":
+        return Part(folder, nodeid)
+    found = re.search(r"\[(?:.*-)?(podman|docker|kubernetes|restricted|disrupted|oldest)(?:-.*)?\]$", test)
+    name = found[1] if found else "local"
+    if name == "kubernetes" and not any(f"/{module}." in path for module in TOGETHER):
+        return Part(name, nodeid)
+    return Part(name, f"{path} {name}" if name in ("kubernetes", "disrupted", "restricted") else name)
+
+
+def rank(nodeid: str) -> tuple[bool, int]:
+    """Tests of lower rank begin earlier: the longest first."""
+    path = nodeid.partition("::")[0]
+    modules = [n for n, module in enumerate(LONGEST) if f"/{module}." in path]
+    return (not modules, modules[0] if modules else 0)
+
+
+def built_by(nodeid: str) -> int:
+    """How many steps of scripts/build a test has to wait for."""
+    needs = NEEDS[part(nodeid).name]
+    return max((n for n, what in enumerate(BUILT, 1) if what in needs), default=0)
+
+
+def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
+    """Groups in their order, but those of clusters and engines, which wait, in turn with those that work."""
+    groups: dict[Part, list[T]] = {}
+    for item in items:
+        groups.setdefault(part_of(item), []).append(item)
+    waits = [group for found, group in groups.items() if not _works(found)]
+    works = [group for found, group in groups.items() if _works(found)]
+    pairs = itertools.zip_longest(waits, works)
+    return [item for pair in pairs for group in pair for item in group or []]
+
+
+def _works(found: Part) -> bool:
+    return found.name in ("unit", "api", "store", "chart", "cli", "filer", "whole")
