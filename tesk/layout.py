@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tesk.tes import WILDCARDS, FileType, Input, Task
+from tesk.tes import WILDCARDS, FileType, Input, Task, normal
 
 TREES: Final = re.compile(
     r"/(bin|sbin|lib[^/]*|usr|etc|opt|boot|dev|proc|sys|run|nix|snap|\.tesk"
@@ -47,11 +47,6 @@ class Layout(Struct, frozen=True):
     def covers(self, path: str) -> bool:
         """True when the path lies in what is mounted."""
         return _covered(normal(path), self.mounts) or normal(path) in self.files
-
-
-def normal(path: str) -> str:
-    """The path without doubled or trailing slashes and dots."""
-    return "/" + posixpath.normpath(path).strip("/")
 
 
 def is_protected(directory: str) -> bool:

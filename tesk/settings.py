@@ -30,7 +30,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="origins of web pages that may call the API; * for any")
     ] = ()
     allowed_hosts: Annotated[
-        tuple[str, ...], Meta(description="further Host names that a loopback server answers to")
+        tuple[str, ...], Meta(description="further Host names that are answered; *.DOMAIN for all below it, * for any")
     ] = ()
     max_body_bytes: Annotated[int, Meta(description="largest request body", ge=1024)] = 4 * 1024 * 1024
     log_tail_bytes: Annotated[int, Meta(description="bytes kept of each executor's stdout and stderr", ge=0)] = 65536

@@ -12,19 +12,26 @@ import posixpath
 import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tesk import images, urls
 
 MAX_STRING: Final = 4096
 MAX_FILES: Final = 10_000
 MAX_ITEMS: Final = 1000
 WILDCARDS: Final = re.compile(r"[*?\[]")
-_PLAIN_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
-"""Paths without any problem, recognised at once; most are such."""
-_NO_IMAGE: Final = re.compile(r"[\s\0]")
-_PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp|ftps)://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_.,+=@/ -]*)?")
+MAX_PATH_BYTES: Final = 3840
+"""The kernel takes 4096 bytes, of which the folder of the server that a path lies in needs some."""
+KERNEL: Final = ("/proc", "/sys")
+"""Where no container engine mounts anything."""
+OURS: Final = "/.tesk"
+_PLAIN_PATH: Final = re.compile(r"(?!/(?:\.tesk|proc|sys)(?:/|$))(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
+"""Paths without any problem (as long as they are short), recognised at once; most are such."""
+_PLAIN_BYTES: Final = 1024
+_DEVICES: Final = ("/dev/", "/proc/", "/sys/")
+_PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp|ftps)://[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9_.,+=@/ -]*")
 READ_SCHEMES: Final = frozenset({"drs"})
 """Those that only inputs may have."""
 KEPT_SCHEMES: Final = READ_SCHEMES | {"file", "http", "https", "s3", "gs", "az", "ftp", "ftps", "sftp"}
@@ -175,6 +182,7 @@ Problem = tuple[str, str]
 encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Task).decode
 _AT: Final = re.compile(r"^(.*) - at `(key in )?\$\.?(.*)`$", re.DOTALL)
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 
 
@@ -186,18 +194,35 @@ def decode(body: bytes) -> Task:
     try:
         return _decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidTask("", f"the body is not JSON: {error}") from None
+        what = f"not JSON: {error}" if body.strip() else "empty: send the task as JSON"
+        raise InvalidTask("", f"the body is {what}") from None
 
 
-def _invalid(error: str) -> InvalidTask:
+def _invalid(error: str, body: bytes) -> InvalidTask:
     """msgspec's "Expected `str`, got `int` - at `$.executors[0].image`" as field and reason."""
     match = _AT.match(error)
     reason, _, field = match.groups() if match else (error, None, "")
     if missing := _MISSING.fullmatch(reason):
         return InvalidTask(f"{field}.{missing[1]}".lstrip("."), "required, but missing")
-    return InvalidTask(field.replace("[...]", ""), reason)
+    if reason.startswith("Invalid enum value"):
+        reason = f"{reason}; it is one of {', '.join(kind.value for kind in FileType)}"
+    if field.endswith("[...]"):
+        field = field.removesuffix("[...]")
+        field += _key_without_text(body, field)
+    return InvalidTask(field, reason)
+
+
+def _key_without_text(body: bytes, field: str) -> str:
+    """The key of the first value in the map `field` that is no text, which msgspec does not name; else nothing."""
+    try:
+        found = msgspec.json.decode(body)
+        for name, index in _STEP.findall(field):
+            found = found[name] if name else found[int(index)]
+        return next(f".{key[:100]}" for key, value in found.items() if not isinstance(value, str | None))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError, StopIteration):
+        return ""
 
 
 def parse(
@@ -222,6 +247,7 @@ def _drop_unset(task: Task) -> None:
     for executor in task.executors:
         _drop_false_values(executor, "workdir", "stdin", "stdout", "stderr", "ignore_error")
         executor.env = _without_nulls(executor.env)
+        executor.image = executor.image.removeprefix(images.TRANSPORT)
     for given in task.inputs or ():
         _drop_false_values(given, "name", "description", "url", "streamable")
         if given.url and not given.content:
@@ -275,8 +301,9 @@ def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
     for n, output in enumerate(task.outputs or ()):
         yield from _output_problems(f"outputs[{n}]", output, schemes)
     for n, volume in enumerate(task.volumes or ()):
-        if not _PLAIN_PATH.fullmatch(volume):
+        if not _is_plain_path(volume):
             yield from _mounted_problems(f"volumes[{n}]", volume)
+            yield from _kernel_problems(f"volumes[{n}]", volume)
     for n, executor in enumerate(task.executors):
         yield from _executor_problems(f"executors[{n}]", executor)
     for key, value in (task.tags or {}).items():
@@ -285,34 +312,111 @@ def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
     for name in ("name", "description"):
         if "\0" in (getattr(task, name) or ""):
             yield name, "holds a NUL character"
+    yield from _collisions(task)
+
+
+def _is_plain_path(path: str) -> bool:
+    return len(path) <= _PLAIN_BYTES and _PLAIN_PATH.fullmatch(path) is not None
 
 
 def _path_problems(field: str, path: str) -> Iterator[Problem]:
     if not path.startswith("/"):
-        yield field, f"{path!r} is not an absolute path"
+        yield field, f"{urls.redact(path)!r} is not an absolute path"
     elif ".." in path.split("/"):
         yield field, f"{path!r} must not hold '..'"
     elif "\0" in path:
         yield field, "a path cannot hold a NUL character"
     elif any(len(part.encode()) > 255 for part in path.split("/")):
         yield field, "a path component is longer than 255 bytes"
+    elif len(path.encode()) > MAX_PATH_BYTES:
+        yield field, f"a path is longer than {MAX_PATH_BYTES} bytes"
+    elif _is_below(normal(path), (OURS,)):
+        yield field, f"{OURS} is where this server keeps what is its own"
 
 
 def _mounted_problems(field: str, path: str) -> Iterator[Problem]:
     yield from _path_problems(field, path)
-    if posixpath.normpath(path) in ("/", "//"):
+    if normal(path) == "/":
         yield field, "the root of the file system cannot be mounted"
 
 
+def _kernel_problems(field: str, path: str) -> Iterator[Problem]:
+    if _is_below(normal(path), KERNEL):
+        yield field, "nothing can be mounted there: it is the kernel's"
+
+
+def _file_problems(field: str, path: str) -> Iterator[Problem]:
+    yield from _path_problems(field, path)
+    if path.rpartition("/")[2] in ("", "."):
+        yield field, f"{path!r} is a directory's path, not a file's"
+
+
+def normal(path: str) -> str:
+    """The path without doubled or trailing slashes and dots."""
+    if path.startswith("/") and not path.endswith("/") and "//" not in path and "/." not in path:
+        return path
+    return "/" + posixpath.normpath(path).strip("/")
+
+
+def _is_below(path: str, folders: Collection[str]) -> bool:
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)
+
+
+def _collisions(task: Task) -> Iterator[Problem]:
+    """What would have to be a file and a directory at once: `content` and the streams of executors are files."""
+    streams = [
+        (f"executors[{n}].{name}", getattr(executor, name))
+        for n, executor in enumerate(task.executors)
+        for name in ("stdin", "stdout", "stderr")
+    ]
+    given = [(f"inputs[{n}].path", given.path) for n, given in enumerate(task.inputs or ()) if given.content]
+    files = {normal(path): field for field, path in (*given, *streams) if path and not path.startswith(_DEVICES)}
+    if not files:
+        return
+    for field, path in _directories(task):
+        if path in files:
+            yield field, f"{path!r} is a directory here, and a file in {files[path]}"
+    for field, path in (*streams, *_paths(task)):
+        whole = normal(path or "/")
+        end = whole.rfind("/")
+        while end > 0:
+            if (above := whole[:end]) in files:
+                yield field, f"{path!r} lies below {above!r}, which is a file in {files[above]}"
+            end = whole.rfind("/", 0, end)
+
+
+def _directories(task: Task) -> Iterator[tuple[str, str]]:
+    for n, volume in enumerate(task.volumes or ()):
+        yield f"volumes[{n}]", normal(volume)
+    for n, executor in enumerate(task.executors):
+        if executor.workdir:
+            yield f"executors[{n}].workdir", normal(executor.workdir)
+    for n, given in enumerate(task.inputs or ()):
+        if given.type is FileType.DIRECTORY:
+            yield f"inputs[{n}].path", normal(given.path)
+
+
+def _paths(task: Task) -> Iterator[tuple[str, str]]:
+    """Paths of all but files; of an output with wildcards what comes before them."""
+    yield from _directories(task)
+    for n, given in enumerate(task.inputs or ()):
+        yield f"inputs[{n}].path", given.path
+    for n, output in enumerate(task.outputs or ()):
+        wildcard = WILDCARDS.search(output.path)
+        yield f"outputs[{n}].path", output.path[: wildcard.end()] if wildcard else output.path
+
+
 def _input_problems(field: str, given: Input, schemes: Collection[str]) -> Iterator[Problem]:
-    if not _PLAIN_PATH.fullmatch(given.path):
+    if not _is_plain_path(given.path):
         yield from _mounted_problems(f"{field}.path", given.path)
+        yield from _kernel_problems(f"{field}.path", given.path)
     if given.content:
         if given.type is FileType.DIRECTORY:
             yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
+        yield from _file_problems(f"{field}.path", given.path)
     elif given.url:
         if not _is_plain_url(given.url, schemes):
-            yield from _url_problems(f"{field}.url", given.url, schemes)
+            yield from urls.problems(f"{field}.url", given.url, schemes)
     elif given.content is None:
         yield field, "an input needs url or content"
 
@@ -321,8 +425,8 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
     if not output.url:
         yield f"{field}.url", "an output needs a url"
     elif not _is_plain_url(output.url, schemes):
-        yield from _url_problems(f"{field}.url", output.url, [s for s in schemes if s not in READ_SCHEMES])
-    if _PLAIN_PATH.fullmatch(output.path):
+        yield from urls.problems(f"{field}.url", output.url, [s for s in schemes if s not in READ_SCHEMES])
+    if _is_plain_path(output.path):
         return
     yield from _mounted_problems(f"{field}.path", output.path)
     if not WILDCARDS.search(output.path):
@@ -346,35 +450,14 @@ def _is_plain_url(url: str, schemes: Collection[str]) -> bool:
     return plain is not None and plain[1] in schemes
 
 
-def _url_problems(field: str, url: str, schemes: Collection[str]) -> Iterator[Problem]:
-    if "\0" in url:
-        yield field, "a URL cannot hold a NUL character"
-        return
-    if url.startswith("/"):
-        return
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        yield field, "not a URL: its host or port cannot be read"
-        return
-    if parts.scheme not in schemes:
-        known = ", ".join(sorted(schemes))
-        yield field, f"unsupported URL scheme {parts.scheme!r}; supported: {known}, or an absolute path"
-    elif parts.scheme == "file":
-        if host not in (None, "", "localhost") or not parts.path.startswith("/"):
-            yield field, "a file URL is file:///absolute/path"
-    elif not host:
-        yield field, f"a {parts.scheme} URL needs a host or bucket"
-
-
 def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:
-    for name in ("workdir", "stdin", "stdout", "stderr"):
-        path = getattr(executor, name)
-        if path is not None and not _PLAIN_PATH.fullmatch(path):
-            yield from _path_problems(f"{field}.{name}", path)
-    if _NO_IMAGE.search(executor.image):
-        yield f"{field}.image", "not the name of an image"
+    if executor.workdir is not None and not _is_plain_path(executor.workdir):
+        yield from _path_problems(f"{field}.workdir", executor.workdir)
+    for name in ("stdin", "stdout", "stderr"):
+        if (path := getattr(executor, name)) is not None:
+            yield from _file_problems(f"{field}.{name}", path)
+    if reason := images.problem(executor.image):
+        yield f"{field}.image", reason
     for n, argument in enumerate(executor.command):
         if "\0" in argument:
             yield f"{field}.command[{n}]", "an argument cannot hold a NUL character"

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 import tesk
+from tesk.cli.terminal import escaped
 
 INTERRUPTED: Final = 128 + 2
 COMMANDS: Final = {
@@ -79,7 +80,7 @@ def main() -> int:
 
 def _line(error: click.ClickException) -> str:
     """An error in one line: which command, what is wrong, and for an error of use where to read on."""
-    message = " ".join(error.format_message().split())
+    message = escaped(" ".join(error.format_message().split()))
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return f"tesk: {message}"
     command = error.ctx.command_path

@@ -11,6 +11,7 @@ import click
 
 from tesk.cli import document, show
 from tesk.cli.options import connect, server_option
+from tesk.cli.terminal import echo_output, escaped
 from tesk.cli.watch import state_of, wait
 from tesk.tes import State
 
@@ -79,7 +80,7 @@ def run_command(server: str, detach: bool, dry_run: bool, as_json: bool, quiet: 
     try:
         task_id = client.create(json.dumps(task).encode())
         if detach:
-            click.echo(task_id)
+            click.echo(escaped(task_id))
             return 0
         return _follow(client, task_id, as_json=as_json, quiet=quiet)
     except click.ClickException as error:
@@ -123,8 +124,8 @@ def _follow(client: Any, task_id: str, *, as_json: bool, quiet: bool) -> int:
 
 def _print_result(task: dict[str, Any]) -> None:
     for log in show.executor_logs(task):
-        click.echo(log.get("stdout") or "", nl=False)
-        click.echo(log.get("stderr") or "", nl=False, err=True)
+        echo_output(log.get("stdout"), err=False)
+        echo_output(log.get("stderr"), err=True)
     for line in show.system_logs(task):
         click.echo(f"tesk: {line}", err=True)
 

@@ -1,9 +1,9 @@
 """What the client commands print: tables and words on a terminal, JSON in a pipe.
 
+JSON is the task's document, whole; tables and words are for readers, without control characters and credentials.
 rich is imported only where a table is drawn. Task ids and states go first, so that they survive a narrow terminal.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from tesk.cli.terminal import escaped, json_text
 from tesk.tes import State
+from tesk.urls import redact
 
 Document = dict[str, Any]
 
@@ -32,14 +34,14 @@ def on_terminal() -> bool:
 
 
 def as_json(document: object) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json_text(document, indent=2))
 
 
 def as_json_array(documents: Iterable[Document]) -> None:
     """One JSON array, written as its items come, so that a long list needs no memory."""
     between = "[\n  "
     for document in documents:
-        click.echo(between + json.dumps(document, ensure_ascii=False), nl=False)
+        click.echo(between + json_text(document), nl=False)
         between = ",\n  "
     click.echo("[]" if between.startswith("[") else "\n]")
 
@@ -54,7 +56,9 @@ def as_table(tasks: Iterable[Document]) -> None:
         table.add_column(heading, no_wrap=heading != "COMMAND", overflow="ellipsis")
     for task in tasks:
         table.add_row(
-            Text(task["id"]), _coloured(task.get("state")), Text(_moment(task)), Text(_name(task)), Text(_command(task))
+            Text(escaped(task["id"])),
+            _coloured(task.get("state")),
+            *(Text(escaped(shown)) for shown in (_moment(task), _name(task), _command(task))),
         )
     Console().print(table)
 
@@ -69,17 +73,18 @@ def as_words(task: Document) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in _facts(task):
-        table.add_row(label, text if isinstance(text, Text) else Text(text))
+        table.add_row(escaped(label), text if isinstance(text, Text) else Text(escaped(text)))
     Console().print(table)
 
 
 def state_line(task_id: str, state: State) -> str:
     """A state for stderr: coloured where that is a terminal."""
-    return f"{task_id}  {click.style(state.name, fg=COLOURS.get(state))}"
+    return f"{escaped(task_id)}  {click.style(state.name, fg=COLOURS.get(state))}"
 
 
 def system_logs(task: Document) -> list[str]:
-    return [str(line) for attempt in task.get("logs") or [] for line in attempt.get("system_logs") or []]
+    """Each as one line that a terminal may have."""
+    return [escaped(line) for attempt in task.get("logs") or [] for line in attempt.get("system_logs") or []]
 
 
 def executor_logs(task: Document) -> list[Document]:
@@ -98,16 +103,16 @@ def _facts(task: Document) -> Iterable[tuple[str, Any]]:
     for key, value in (task.get("tags") or {}).items():
         yield "tag", f"{key}={value}"
     for given in task.get("inputs") or []:
-        yield "input", f"{given.get('url') or '(content)'} → {given['path']}"
+        yield "input", f"{redact(given.get('url') or '(content)')} → {given['path']}"
     codes = [log.get("exit_code") for log in executor_logs(task)]
     for n, executor in enumerate(task.get("executors") or []):
         end = f" → exit code {codes[n]}" if n < len(codes) else ""
         yield f"executor {n}", f"{executor['image']}: {_quoted(executor['command'])}{end}"
     for output in task.get("outputs") or []:
-        yield "output", f"{output['path']} → {output['url']}"
+        yield "output", f"{output['path']} → {redact(output['url'])}"
     for attempt in task.get("logs") or []:
         for file in attempt.get("outputs") or []:
-            yield "written", f"{file['url']} ({file['size_bytes']} bytes)"
+            yield "written", f"{redact(file['url'])} ({file['size_bytes']} bytes)"
     for line in system_logs(task):
         yield "system log", line
 
@@ -115,7 +120,7 @@ def _facts(task: Document) -> Iterable[tuple[str, Any]]:
 def _coloured(name: object) -> Any:
     from rich.text import Text
 
-    return Text(str(name), style=COLOURS.get(State.__members__.get(str(name), State.UNKNOWN), ""))
+    return Text(escaped(name), style=COLOURS.get(State.__members__.get(str(name), State.UNKNOWN), ""))
 
 
 def _moment(task: Document) -> str:

@@ -8,6 +8,7 @@ import click
 
 from tesk.cli import show
 from tesk.cli.options import connect, ids_argument, json_option, server_option
+from tesk.cli.terminal import echo_output, escaped
 from tesk.cli.watch import GROWTH, LAST_PAUSE_S, state_of, wait
 from tesk.tes import State
 
@@ -29,7 +30,7 @@ def create_command(server: str, file: BinaryIO) -> None:
     tesk run --image alpine --dry-run -- echo hello | tesk create -
     """
     client = connect(server)
-    click.echo(client.create(file.read()))
+    click.echo(escaped(client.create(file.read())))
 
 
 @click.command("get", short_help="Show tasks.")
@@ -182,7 +183,7 @@ def _print_new(task: dict[str, Any], shown: dict[tuple[int, str], str], only: in
             continue
         for stream in ("stdout", "stderr"):
             text = log.get(stream) or ""
-            click.echo(appended(shown.get((n, stream), ""), text), nl=False, err=stream == "stderr")
+            echo_output(appended(shown.get((n, stream), ""), text), err=stream == "stderr")
             shown[n, stream] = text
     sys.stdout.flush()
 

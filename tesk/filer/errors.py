@@ -5,17 +5,23 @@ without credentials: no user and password, and no query (where signatures and ke
 """
 
 import errno
-import os
-import re
 from typing import Final
 
-_AUTHORITY: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
-_SECRET: Final = re.compile(
-    r"^((?:s3|gs|az)://(?=[^/?#@]*:)|[a-z][a-z0-9+.-]*://(?!\[)[^/?#@]*:(?![0-9]*[/?#]))[^/?#@]*[/?#].*@",
-    re.IGNORECASE | re.DOTALL,
-)
-"""A user and what follows the colon where that is no port: a secret whose `/`, `?` or `#` was not escaped."""
-_QUERY: Final = re.compile(r"^(https?://[^?#]*)[?#].*$", re.IGNORECASE | re.DOTALL)
+from tesk.urls import printable, redact
+
+__all__ = [
+    "NO_HOST",
+    "Changed",
+    "Damaged",
+    "NotFound",
+    "Stopped",
+    "TransferError",
+    "from_file",
+    "printable",
+    "redact",
+    "sentence",
+]
+
 NO_HOST: Final = "check the URL: in a user or password, / ? # and @ are written %2F %3F %23 and %40"
 
 
@@ -58,20 +64,6 @@ class Changed(TransferError):
 
 class Damaged(TransferError):
     """What arrived is not what was sent."""
-
-
-def redact(url: str) -> str:
-    """The URL as it may be shown: `ftp://me:secret@host/a` is `ftp://host/a`, `http://host/a?key=1` is `http://host/a?…`."""
-    return _QUERY.sub(r"\1?…", _AUTHORITY.sub(r"\1", _SECRET.sub(_scheme, printable(url))))
-
-
-def _scheme(match: re.Match[str]) -> str:
-    return match.group().partition("://")[0] + "://"
-
-
-def printable(name: str) -> str:
-    """A file name as text that any log and JSON can carry: bytes that are not UTF-8 become U+FFFD."""
-    return os.fsencode(name).decode("utf-8", "replace") if any("\ud800" <= c <= "\udfff" for c in name) else name
 
 
 def sentence(what: str, url: str, error: TransferError) -> str:

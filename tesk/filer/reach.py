@@ -90,6 +90,12 @@ class Reach:
             return "is a private address, to which a public server must not redirect"
         return ""
 
+    def is_closed(self, host: str) -> bool:
+        """True where the name alone tells that `host` is not reached, whatever its addresses are."""
+        if self._deny.has_name(host):
+            return True
+        return bool(self._allow) and not self._allow.networks and not self._allow.has_name(host)
+
     def resolve(self, host: str, port: int, *, from_public: bool = False) -> list[str]:
         """The addresses of `host` that may be connected to. Raises TransferError when none may, OSError."""
         refused = ""

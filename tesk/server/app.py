@@ -95,7 +95,7 @@ class App:
 
     async def _reply(self, call: Call) -> Reply:
         try:
-            self._hosts.check(call.headers.get(b"host"), call.scope["http_version"])
+            self._hosts.check(call.headers, call.scope["http_version"])
             if call.method == "OPTIONS" and (preflight := self._cors.preflight(call.headers)):
                 return preflight
             handler = self._handler(call)

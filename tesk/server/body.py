@@ -2,6 +2,7 @@
 
 The media type is what keeps web pages from running containers: a browser sends application/json to another origin
 only after a preflight, which CORS answers (origins.py). A form or a script without permission gets 415 or nothing.
+A request without a body needs no type: what a page asks for so is told by its origin alone.
 """
 
 from typing import Final
@@ -29,9 +30,10 @@ class Bodies:
         self._most = most
         self._limit = Limit(BODY_LIMIT_S)
 
-    async def read_json(self, call: Call) -> bytes:
+    async def read_json(self, call: Call, *, may_be_empty: bool = False) -> bytes:
         """The body of a write. Raises Refusal (408, 413, 415) and Disconnected."""
-        _need_json(call)
+        if not (may_be_empty and _has_no_body(call)):
+            _need_json(call)
         declared = call.headers.get(b"content-length", b"0")
         expected = int(declared) if declared.isdigit() else 0
         if expected > self._most and b"expect" in call.headers:
@@ -71,6 +73,11 @@ async def _read(call: Call, most: int) -> bytes:
 
 def _too_large(limit: int) -> Refusal:
     return Refusal(413, f"the request body is larger than {limit} bytes (setting max_body_bytes)", headers=_CLOSE)
+
+
+def _has_no_body(call: Call) -> bool:
+    """By its head (RFC 9112 §6.3)."""
+    return b"transfer-encoding" not in call.headers and call.headers.get(b"content-length", b"0").strip(b"0") == b""
 
 
 def _need_json(call: Call) -> None:

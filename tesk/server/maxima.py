@@ -3,7 +3,7 @@
 Anything else is refused before anything is stored.
 """
 
-import math
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,8 +12,18 @@ from msgspec import Struct
 from tesk.settings import Settings
 from tesk.tes import InvalidTask, Task
 
-NUMBERS: Final = {"executor_timeout_s": "a number of seconds", "gpu": "a whole number"}
-"""Backend parameters that are numbers above 0, and what they are called."""
+_NAME: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_OBJECT: Final = (re.compile(rf"(?!.{{254}})(?:{_NAME}(?:\.{_NAME})*)?"), "the name of a Kubernetes object")
+MEANT: Final = {
+    "executor_timeout_s": (re.compile(r"(?=[0-9.]*[1-9])[0-9]{1,9}(?:\.[0-9]{1,9})?"), "a number of seconds above 0"),
+    "gpu": (re.compile(r"[1-9][0-9]{0,5}"), "a whole number above 0"),
+    "priority_class": _OBJECT,
+    "runtime_class": _OBJECT,
+    "service_account": _OBJECT,
+}
+"""What a backend parameter has to be: a pattern, and its name. An empty name counts as not given."""
+NODE_SELECTOR: Final = "node_selector."
+LABEL: Final = (re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"), "the value of a Kubernetes label")
 
 
 class Maxima(Struct, frozen=True):
@@ -31,20 +41,12 @@ def maxima(settings: Settings) -> Maxima:
 def check(task: Task, most: Maxima) -> None:
     """Raises InvalidTask for a task that asks for too much, or for nothing that could be had."""
     for name, value in ((task.resources and task.resources.backend_parameters) or {}).items():
-        wanted = NUMBERS.get(name.lower())
-        if wanted and not _is_number(value or "", whole=name.lower() == "gpu"):
-            raise InvalidTask(f"resources.backend_parameters.{name}", f"{value!r} is not {wanted} above 0")
+        pattern, meant = LABEL if name.lower().startswith(NODE_SELECTOR) else MEANT.get(name.lower(), (None, ""))
+        if pattern and not pattern.fullmatch(value or ""):
+            raise InvalidTask(f"resources.backend_parameters.{name}", f"{(value or '')[:100]!r} is not {meant}")
     for name, asked, limit in _asked(task, most):
         if asked and limit and asked > limit:
             raise InvalidTask(f"resources.{name}", f"{asked:g} is more than the {limit:g} that this server allows")
-
-
-def _is_number(text: str, *, whole: bool) -> bool:
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        return False
-    return number > 0 and math.isfinite(number)
 
 
 def _asked(task: Task, most: Maxima) -> Iterator[tuple[str, float | None, float]]:

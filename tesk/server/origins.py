@@ -1,8 +1,10 @@
 """Who may call: Host names (against DNS rebinding) and origins of web pages (CORS).
 
-A server without sign-in that listens on loopback trusts whoever is on the machine, but not a web page in that
-person's browser. Such a page comes under a Host name of its own, or names its Origin; both are refused unless
-configured. Decisions only; no I/O. Sources: RFC 9110 §7.2 and §15.5.20, the Fetch standard, CORS protocol.
+A server without sign-in trusts whoever reaches it, but not a web page in that person's browser. Such a page comes
+under a Host name of its own, or names its Origin; both are refused unless configured. On loopback the name is held
+against every request. Elsewhere it is held against those of browsers alone: other clients send whatever name they
+reached the server by, and a name of theirs proves nothing.
+Decisions only; no I/O. Sources: RFC 9110 §7.2 and §15.5.20, the Fetch standard, CORS protocol.
 """
 
 import ipaddress
@@ -13,6 +15,16 @@ from typing import Final
 from tesk.server.exchange import Header, Refusal, Reply
 
 _HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]*)?")
+_BROWSERS_OWN: Final = (
+    b"origin",
+    b"sec-fetch-site",
+    b"sec-fetch-mode",
+    b"sec-fetch-dest",
+    b"accept-language",
+    b"referer",
+)
+"""Headers by which a browser is known. A page under plain HTTP that reads from its own origin has neither Origin nor
+Sec-Fetch; but every browser says which languages its user reads, and no page can leave that out."""
 _METHODS: Final = b"GET, HEAD, POST"
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
 _EXPOSED: Final = (b"access-control-expose-headers", b"x-request-id")
@@ -29,32 +41,57 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_from_browser(headers: Mapping[bytes, bytes]) -> bool:
+    return any(name in headers for name in _BROWSERS_OWN) or headers.get(b"user-agent", b"").startswith(b"Mozilla/")
+
+
 class Hosts:
-    """The Host names that are answered. None is refused where nothing is configured and all may connect."""
+    """The Host names that are answered: those of this machine, `bound_to`, and the allowed ones.
+
+    `*.example.org` is whatever lies below, `*` any. Where all may connect and nothing is configured, any is answered,
+    since nobody has said what this server is called. Away from loopback an address is as good as an allowed name:
+    nobody can make one lead elsewhere.
+    """
 
     def __init__(self, bound_to: str, allowed: Iterable[str]) -> None:
-        self._names = {name.strip("[]").rstrip(".").lower() for name in allowed}
-        self._all = "*" in self._names or (not self._names and not is_loopback(bound_to))
-        self._names.add(bound_to.strip("[]").lower())
+        names = {name.strip("[]").rstrip(".").lower() for name in allowed}
+        self._for_all = is_loopback(bound_to)
+        self._any = "*" in names or (not names and not self._for_all)
+        self._above = tuple(name[1:] for name in names if name.startswith("*."))
+        self._names = names | {bound_to.strip("[]").lower()}
         self._seen: set[bytes | None] = set()
 
-    def check(self, host: bytes | None, http_version: str) -> None:
+    def check(self, headers: Mapping[bytes, bytes], http_version: str) -> None:
         """Raises Refusal (400, 421)."""
-        if host in self._seen or self._all:
+        host = headers.get(b"host")
+        if self._any or host in self._seen:
             return
         if host is None and http_version == "1.0":
             return
-        text = (host or b"").decode("latin-1")
-        match = _HOST.fullmatch(text)
+        match = _HOST.fullmatch((host or b"").decode("latin-1"))
         if match is None:
             raise Refusal(400, "the request needs one valid Host header", "Host")
         name = match[1].strip("[]").rstrip(".").lower()
-        if name not in self._names and not is_loopback(name):
+        if self._is_ours(name):
+            if len(self._seen) < 1000:
+                self._seen.add(host)
+        elif self._for_all or is_from_browser(headers):
             raise Refusal(
                 421, f"this server does not answer to the name {name[:100]!r}; see the setting allowed_hosts", "Host"
             )
-        if len(self._seen) < 1000:
-            self._seen.add(host)
+
+    def _is_ours(self, name: str) -> bool:
+        if name in self._names or is_loopback(name) or (self._above and name.endswith(self._above)):
+            return True
+        return not self._for_all and is_address(name)
 
 
 class Cors:
@@ -80,8 +117,12 @@ class Cors:
 
     def check_write(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuses (403) a write that a foreign page sends, even one that the browser let through."""
-        origin = headers.get(b"origin")
-        if origin is None or self.allows(origin) or headers.get(b"sec-fetch-site") == b"same-origin":
+        origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+        if origin is None and not self._any and site in (b"cross-site", b"same-site"):
+            raise Refusal(
+                403, "web pages of other origins may not call this server; see cors_origins", "Sec-Fetch-Site"
+            )
+        if origin is None or self.allows(origin) or site == b"same-origin":
             return
         if origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower():
             raise _not_allowed(origin)

@@ -5,26 +5,48 @@ the three keys that TES 1.0 knew: py-tes 0.4.2 fails on any other.
 """
 
 import asyncio
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from tesk import __version__
 from tesk.dispatcher import Dispatcher
 from tesk.filer.credentials import prefixes
+from tesk.filer.reach import Reach
+from tesk.filer.schemes import MODULES
+from tesk.filer.schemes.known import by_environment
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
 READY_LIMIT_S: Final = 5.0
+BUCKETS: Final = frozenset({"s3", "gs", "az"})
 
 
-def storage(settings: Settings) -> list[str]:
-    """The storage locations that are listed: file roots as file: URLs, prefixes that have credentials, `storage`."""
+def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """The storage locations that are listed: what is configured and can work, then the setting `storage`.
+
+    File roots as file: URLs; prefixes that have credentials; whole schemes that the environment of filers has some for,
+    as far as it is this process' own. Never file: as a whole: Toil mounts whatever folder of its own machine has an
+    entry for a prefix.
+    """
     roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
-    listed = dict.fromkeys([*roots, *prefixes(settings.credentials), *settings.storage])
-    return list(listed)
+    reach = Reach(settings.transfer_allow, settings.transfer_deny)
+    found = [prefix for prefix in prefixes(settings.credentials) if _can_work(prefix, reach)]
+    own = by_environment(environ) if settings.engine == "local" else []
+    return list(dict.fromkeys([*roots, *found, *own, *settings.storage]))
+
+
+def _can_work(prefix: str, reach: Reach) -> bool:
+    """False for a prefix that no transfer uses: of a scheme that there is not, or of a host that is closed by name."""
+    scheme, _, rest = prefix.partition("://")
+    if scheme.lower() in BUCKETS:
+        return True
+    host = urlsplit(prefix).hostname or ""
+    return scheme.lower() in MODULES.keys() - {"", "file"} and bool(rest) and not reach.is_closed(host)
 
 
 def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, Any]:
@@ -36,7 +58,7 @@ def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, A
         "description": settings.service_description,
         "organization": {"name": settings.organization_name, "url": settings.organization_url},
         "version": __version__,
-        "storage": storage(settings),
+        "storage": storage(settings, os.environ),
         "tesResources_backend_parameters": sorted(parameters),
     }
 
@@ -49,7 +71,11 @@ class Service:
         self._dispatcher = dispatcher
         self._info = encode(service_info(settings, parameters))
         self._old_info = encode(
-            {"name": settings.service_name, "doc": settings.service_description, "storage": storage(settings)}
+            {
+                "name": settings.service_name,
+                "doc": settings.service_description,
+                "storage": storage(settings, os.environ),
+            }
         )
 
     async def info(self, call: Call) -> Reply:

@@ -97,7 +97,7 @@ class Tasks:
                 return parts, None
 
     async def cancel(self, call: Call) -> Reply:
-        await self._bodies.read_json(call)
+        await self._bodies.read_json(call, may_be_empty=True)
         state = await self._within(self._dispatcher.cancel(call.task_id))
         if state is None:
             raise _unknown(call.task_id)

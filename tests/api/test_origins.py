@@ -64,36 +64,97 @@ def test_a_host_that_is_none_is_400(client: httpx.Client, host: bytes) -> None:
     assert answer.status_code == 400
 
 
+CURL = {b"user-agent": b"curl/8"}
+READING = {b"user-agent": b"Mozilla/5.0", b"accept-language": b"de"}
+"""A page that reads from its own origin, over plain HTTP: neither Origin nor Sec-Fetch."""
+NAMES = ["tesk-server", "tes.example.org", "*.apps.example.org", "fd00::7"]
+
+
 @pytest.mark.parametrize(
-    ("bound_to", "allowed", "host", "answered"),
+    ("bound_to", "allowed", "host", "by_curl", "by_page"),
     [
-        ("0.0.0.0", [], b"any.example.org", True),
-        ("0.0.0.0", [], None, True),
-        ("0.0.0.0", ["tes.example.org"], b"tes.example.org:443", True),
-        ("0.0.0.0", ["tes.example.org"], b"TES.example.org", True),
-        ("0.0.0.0", ["tes.example.org"], b"other.example.org", False),
-        ("0.0.0.0", ["tes.example.org"], b"localhost", True),
-        ("10.0.0.5", ["tes.example.org"], b"10.0.0.5:8080", True),
-        ("127.0.0.1", ["tes.example.org"], b"tes.example.org", True),
-        ("127.0.0.1", ["*"], b"any.example.org", True),
-        ("::1", [], b"any.example.org", False),
-        ("::1", [], b"[::1]:8080", True),
-        ("localhost", [], b"evil.example", False),
-        ("127.0.0.1", [], None, False),
+        ("0.0.0.0", [], b"any.example.org", True, True),
+        ("0.0.0.0", [], None, True, True),
+        ("0.0.0.0", NAMES, b"tes.example.org:443", True, True),
+        ("0.0.0.0", NAMES, b"TES.example.org.", True, True),
+        ("0.0.0.0", NAMES, b"tesk-server:80", True, True),
+        ("0.0.0.0", NAMES, b"tesk-lab.apps.example.org", True, True),
+        ("0.0.0.0", NAMES, b"apps.example.org", True, False),
+        ("0.0.0.0", NAMES, b"evilapps.example.org", True, False),
+        ("0.0.0.0", NAMES, b"tes.example.org.evil.example", True, False),
+        ("0.0.0.0", NAMES, b"other.example.org", True, False),
+        ("0.0.0.0", NAMES, b"localhost:8080", True, True),
+        ("0.0.0.0", NAMES, b"10.0.0.5:30080", True, True),
+        ("0.0.0.0", NAMES, b"[fd00::1]:30080", True, True),
+        ("0.0.0.0", NAMES, b"10.0.0.5.evil.example", True, False),
+        ("0.0.0.0", ["*"], b"any.example.org", True, True),
+        ("10.0.0.5", NAMES, b"10.0.0.5:8080", True, True),
+        ("127.0.0.1", NAMES, b"tes.example.org", True, True),
+        ("127.0.0.1", NAMES, b"10.0.0.5", False, False),
+        ("127.0.0.1", ["*"], b"any.example.org", True, True),
+        ("::1", [], b"any.example.org", False, False),
+        ("::1", [], b"[::1]:8080", True, True),
+        ("localhost", [], b"evil.example", False, False),
+        ("127.0.0.1", [], None, False, False),
     ],
 )
-def test_hosts_by_address_and_setting(bound_to: str, allowed: list[str], host: bytes | None, answered: bool) -> None:
+def test_hosts_by_address_and_setting(
+    bound_to: str, allowed: list[str], host: bytes | None, by_curl: bool, by_page: bool
+) -> None:
     hosts = Hosts(bound_to, allowed)
-    for _ in range(2):  # what was seen before is answered alike
+    for headers, answered in ((CURL, by_curl), (READING, by_page)) * 2:  # what was seen before is answered alike
+        sent = headers if host is None else {**headers, b"host": host}
         if answered:
-            hosts.check(host, "1.1")
+            hosts.check(sent, "1.1")
         else:
             with pytest.raises(Refusal):
-                hosts.check(host, "1.1")
+                hosts.check(sent, "1.1")
 
 
 def test_http_1_0_needs_no_host() -> None:
-    Hosts("127.0.0.1", []).check(None, "1.0")
+    Hosts("127.0.0.1", []).check({}, "1.0")
+
+
+@pytest.fixture(scope="module")
+def reached_by_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server as on a cluster: all may connect, and it knows its names."""
+    with running(tmp_path_factory.mktemp("all"), host="0.0.0.0", allowed_hosts=("tesk-server",)) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Accept-Language": "de,en;q=0.5", "Accept": "*/*"},
+        {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"},
+        {"Origin": "http://evil.example:8080"},
+        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"},
+        {"Referer": "http://evil.example:8080/"},
+    ],
+)
+def test_a_page_that_rebinds_its_name_gets_nothing(reached_by_all: Running, headers: dict[str, str]) -> None:
+    """As through `kubectl port-forward`: the page's own name leads to 127.0.0.1."""
+    client = reached_by_all.client
+    port = client.base_url.port
+    page = {"User-Agent": "x", **headers, "Host": f"evil.example:{port}"}
+    for answer in (
+        client.get("/v1/tasks", headers=page),
+        client.post("/v1/tasks", content=TASK, headers={**page, **JSON}),
+        client.post("/v1/tasks/0000000000000:cancel", headers=page),
+    ):
+        assert answer.status_code == 421
+        assert "allowed_hosts" in answer.json()["msg"]
+    assert count(reached_by_all) == 0
+    assert client.get("/v1/tasks", headers={**page, "Host": "tesk-server"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "agent", ["curl/8.5.0", "python-requests/2.32", "okhttp/4.12", "Java/17", "Go-http-client/1.1", ""]
+)
+def test_clients_that_are_no_browsers_come_by_any_name(reached_by_all: Running, agent: str) -> None:
+    for host in ("tes.lab.example", "10.1.2.3:30080", "tesk-server.lab.svc.other.domain"):
+        headers = {"User-Agent": agent, "Host": host}
+        assert reached_by_all.client.get("/v1/tasks", headers=headers).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +289,28 @@ def test_a_page_of_the_server_itself_may_write(client: httpx.Client) -> None:
     assert client.post("/v1/tasks", content=TASK, headers=own).status_code == 200
     proxied = {**JSON, "Origin": "https://tes.example.org", "Sec-Fetch-Site": "same-origin"}
     assert client.post("/v1/tasks", content=TASK, headers=proxied).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 404),
+        ({"Content-Length": "0"}, 404),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 404),
+        ({"Content-Type": "application/json"}, 404),
+        ({"Origin": PAGE}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Content-Type": "application/x-www-form-urlencoded"}, 403),
+        ({"Sec-Fetch-Mode": "cors"}, 404),  # Node's own fetch
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://tes.example.org"}, 404),
+    ],
+)
+def test_a_cancel_without_a_body_needs_no_type_and_is_no_pages_to_send(
+    client: httpx.Client, headers: dict[str, str], status: int
+) -> None:
+    assert client.post("/v1/tasks/0000000000000:cancel", headers=headers).status_code == status
 
 
 def test_a_preflight_from_the_internet_to_a_private_network_is_answered(portal: Running) -> None:

@@ -1,6 +1,7 @@
 """What the server says about itself: service-info in both forms, health, the API description."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import jsonschema
 import pytest
 
 import tesk
+from tesk.server.service import storage
+from tesk.settings import Settings
 from tests.api.conftest import Running, running
 from tests.spec import served
 
@@ -36,6 +39,16 @@ def test_the_old_service_info_has_three_keys(client: httpx.Client, prefix: str) 
     assert set(client.get(prefix + "/tasks/service-info").json()) == {"name", "doc", "storage"}
 
 
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without any cloud's credentials."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in os.environ:
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("nobody")
 def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
     settings: dict[str, Any] = {
@@ -59,6 +72,62 @@ def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
     told = ["sftp://lab/data/", "https://data.org"]
     assert info["storage"] == [f"file://{tmp_path}/a%20b", "file:///data", *told, "s3://bucket"]
     assert old == {"name": "our TES", "doc": "of the lab", "storage": info["storage"]}
+
+
+AWS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
+AZURE = {"AZURE_STORAGE_ACCOUNT_NAME": "lab", "AZURE_STORAGE_ACCOUNT_KEY": "a2V5"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "listed"),
+    [
+        ({}, {}, []),
+        (AWS, {}, ["s3://"]),
+        ({**AWS, "AWS_SKIP_SIGNATURE": "true"}, {}, []),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}, {}, ["s3://"]),
+        ({"AWS_PROFILE": "lab"}, {}, ["s3://"]),
+        ({"GOOGLE_APPLICATION_CREDENTIALS": "{home}/key.json"}, {}, ["gs://"]),
+        ({"GOOGLE_APPLICATION_CREDENTIALS": "/none"}, {}, []),
+        (AZURE, {}, ["az://"]),
+        ({"AZURE_STORAGE_ACCOUNT_NAME": "lab"}, {}, []),
+        (AWS, {"engine": "kubernetes", "storage": ("s3://lab",)}, ["s3://lab"]),  # filers have another environment
+        (AWS, {"storage": ("s3://",), "file_roots": ("/data",)}, ["file:///data", "s3://"]),
+        ({}, {"credentials": ("{home}/stores.toml",)}, ["s3://lab", "sftp://lab/d", "https://data.org"]),
+        (
+            {},
+            {"credentials": ("{home}/stores.toml",), "transfer_deny": ("lab",)},
+            ["s3://lab", "https://data.org"],
+        ),
+        (
+            {},
+            {"credentials": ("{home}/stores.toml",), "transfer_allow": ("lab",)},
+            ["s3://lab", "sftp://lab/d"],
+        ),
+        (
+            {},
+            {"credentials": ("{home}/stores.toml",), "transfer_allow": ("10.0.0.0/8",)},
+            ["s3://lab", "sftp://lab/d", "https://data.org"],
+        ),
+    ],
+)
+def test_storage_is_what_is_configured_and_can_work(
+    environment: dict[str, str], settings: dict[str, Any], listed: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text("[lab]\naws_access_key_id = id\naws_secret_access_key = key\n")
+    (tmp_path / "key.json").write_text('{"type": "service_account"}')
+    (tmp_path / "stores.toml").write_text(
+        '["s3://lab"]\n["sftp://lab/d"]\n["https://me:secret@data.org"]\n["gopher://lab"]\n["file://localhost/"]\n'
+    )
+
+    def here(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(here, value))
+        return value.replace("{home}", str(tmp_path))
+
+    environ = {"HOME": str(tmp_path), **{name: here(value) for name, value in environment.items()}}
+    chosen = Settings(**{name: here(value) for name, value in settings.items()})
+    assert storage(chosen, environ) == listed
 
 
 def test_health_and_readiness(server: Running) -> None:

@@ -17,6 +17,8 @@ from tesk.engines.kubernetes import manifests, names
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.cluster import Mount
 from tesk.engines.kubernetes.rights import NEEDED, TASKMASTER
+from tesk.server.exchange import Refusal
+from tesk.server.origins import Hosts
 from tesk.settings import Settings, load
 from tests.chart.values import EVERYTHING, selected
 from tests.servers.helm import CHART, MAJORS, HelmError, Manifest, helm, of_kind, pod_specs, rendered
@@ -132,6 +134,49 @@ def test_what_other_objects_rest_on_is_not_for_extra_settings(name: str) -> None
         rendered({f"extraSettings.{name}": "x"})
 
 
+SERVICE = (
+    "tesk-server", "tesk-server.lab", "tesk-server.lab.svc", "tesk-server.lab.svc.cluster.local"
+)  # fmt: skip
+NAMED: dict[str, Any] = {
+    "allowedHosts": ["tes.lab.example"],
+    "ingress": {
+        "enabled": True,
+        "hosts": [{"host": "tes.example.org"}, {"host": "*.tes.example.org"}],
+        "tls": [{"hosts": ["tes.example.org", "secure.example.org"]}, {"secretName": "default"}],
+    },
+    "route": {"enabled": True, "host": "tes.apps.example.org"},
+}
+BROWSER = {b"accept-language": b"de"}
+
+
+@pytest.mark.parametrize(
+    ("values", "host", "answered"),
+    [
+        *(({}, f"{name}:8080", True) for name in (*SERVICE, "localhost", "127.0.0.1", "10.96.0.7", "[fd00::7]")),
+        ({}, "evil.example:8080", False),
+        ({}, "tesk-server.lab.svc.evil.example", False),
+        ({}, "tesk-server.other", False),
+        ({}, "tes.example.org", False),
+        *((NAMED, name, True) for name in (SERVICE[1], "tes.example.org", "a.tes.example.org", "secure.example.org")),
+        *((NAMED, name, True) for name in ("tes.apps.example.org", "tes.lab.example")),
+        (NAMED, "evil.example", False),
+        ({**NAMED, "ingress.enabled": False}, "tes.example.org", False),
+        ({"allowedHosts": ["*"]}, "evil.example", True),
+    ],
+)
+def test_a_page_comes_by_the_names_that_the_chart_makes_known(
+    values: Manifest, host: str, answered: bool, tmp_path: Path
+) -> None:
+    found = settings(rendered(values), tmp_path)
+    hosts = Hosts(found.host, found.allowed_hosts)
+    hosts.check({b"host": host.encode(), b"user-agent": b"curl/8"}, "1.1")
+    if answered:
+        hosts.check({b"host": host.encode(), **BROWSER}, "1.1")
+    else:
+        with pytest.raises(Refusal):
+            hosts.check({b"host": host.encode(), **BROWSER}, "1.1")
+
+
 def test_the_defaults_are_the_server_s_own(tmp_path: Path) -> None:
     found = settings(rendered(), tmp_path)
     changed = {
@@ -143,6 +188,7 @@ def test_the_defaults_are_the_server_s_own(tmp_path: Path) -> None:
         "data": "/data",
         "namespace": "lab",
         "max_active_tasks": 1000,
+        "allowed_hosts": ("localhost", *SERVICE),
         "image": f"ghcr.io/tesk/tesk:{__version__}",
     }
 

@@ -90,19 +90,21 @@ def tesk(server: Server) -> Tesk:
 def on_terminal(server: Server) -> Callable[..., str]:
     """Runs `tesk ARGUMENTS` with stdout on a plain terminal; what it shows."""
 
-    def run(*arguments: str) -> str:
-        ours, theirs = pty.openpty()
-        environment = {**os.environ, "TESK_SERVER": server.url, "TERM": "dumb"}
-        with subprocess.Popen([*TESK, *arguments], stdin=theirs, stdout=theirs, env=environment) as process:
-            os.close(theirs)
-            shown = b""
-            while chunk := _read(ours):
-                shown += chunk
-            os.close(ours)
-            assert process.wait(30) == 0
-        return shown.decode()
+    return lambda *arguments: shown_on_terminal(server.url, *arguments)
 
-    return run
+
+def shown_on_terminal(url: str, *arguments: str) -> str:
+    """What `tesk ARGUMENTS` shows on a terminal, of both its streams; it has to end well."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TESK_SERVER": url, "TERM": "dumb"}
+    with subprocess.Popen([*TESK, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+        os.close(ours)
+        assert process.wait(30) == 0, shown
+    return shown.decode()
 
 
 def _read(terminal: int) -> bytes:

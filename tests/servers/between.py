@@ -15,12 +15,16 @@ Change = Callable[[Any], tuple[int, Any]]
 
 
 class Between:
-    """Requests whose line holds `held` wait until `go`; `waits` is set while one does. `changes`: by a part of it."""
+    """Requests whose line holds `held` wait until `go`; `waits` is set while one does. `changes`: by a part of it.
+
+    `lines`: what the first lines of all that came were.
+    """
 
     def __init__(self, socket: Path, server: Path) -> None:
         self.socket, self._server = socket, server
         self.changes: dict[str, Change] = {}
         self.held = ""
+        self.lines: list[str] = []
         self.waits, self.go = asyncio.Event(), asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,6 +33,7 @@ class Between:
         try:
             while data := await reader.read(65536):
                 line = data.partition(b"\r\n")[0].decode(errors="replace")
+                self.lines.append(line)
                 if self.held and self.held in line:
                     self.waits.set()
                     await self.go.wait()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tesk.layout import Layout, is_protected, layout, normal
-from tesk.tes import parse
+from tesk.layout import Layout, is_protected, layout
+from tesk.tes import normal, parse
 
 
 def layout_of(**document: Any) -> Layout:
@@ -112,13 +112,16 @@ paths = st.lists(names, min_size=1, max_size=4).map(lambda parts: "/" + "/".join
 
 
 @given(
-    st.lists(paths, max_size=4), st.lists(paths, max_size=4), st.lists(paths, max_size=3), st.lists(paths, max_size=2)
+    st.lists(paths, max_size=4),
+    st.lists(paths, max_size=4),
+    st.lists(paths, max_size=3),
+    st.lists(paths.map(lambda path: f"{path}/stream"), max_size=2),
 )
 def test_every_path_reaches_the_container_and_nothing_of_the_image_is_hidden(
     inputs: list[str], outputs: list[str], volumes: list[str], stdio: list[str]
 ) -> None:
     result = layout_of(
-        inputs=[file_in(path) for path in inputs],
+        inputs=[{"path": path, "url": "s3://lab/x"} for path in inputs],
         outputs=[file_out(path) for path in outputs],
         volumes=volumes,
         executors=run(**dict(zip(("stdout", "stderr"), stdio, strict=False))),

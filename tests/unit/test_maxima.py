@@ -20,6 +20,7 @@ def asks(resources: Resources | None) -> Task:
         Resources(),
         Resources(cpu_cores=2, ram_gb=4.5, disk_gb=9999),
         Resources(backend_parameters={"Executor_Timeout_S": "0.5", "gpu": "2", "priority_class": "high"}),
+        Resources(backend_parameters={"service_account": "", "runtime_class": "a.b-c", "Node_Selector.pool": "a_B.c"}),
     ],
 )
 def test_as_much_as_is_allowed_may_be_asked_for(resources: Resources | None) -> None:
@@ -36,11 +37,26 @@ def test_as_much_as_is_allowed_may_be_asked_for(resources: Resources | None) -> 
                 Resources(backend_parameters={"executor_timeout_s": value}),
                 f"resources.backend_parameters.executor_timeout_s: {value!r} is not a number of seconds above 0",
             )
-            for value in ("soon", "", "-1", "0", "nan", "inf")
+            for value in ("soon", "", "-1", "0", "0.0", "nan", "inf", "1_0", " 5", "5\n", "٣", "1e400", "9" * 10, "+5")
+        ),
+        *(
+            (
+                Resources(backend_parameters={"GPU": value}),
+                f"resources.backend_parameters.GPU: {value!r} is not a whole number above 0",
+            )
+            for value in ("1.5", "1_0", "0", "00", " 1", "1 ", "٣", "²", "1Gi", "9" * 20)
+        ),
+        *(
+            (
+                Resources(backend_parameters={name: value}),
+                f"resources.backend_parameters.{name}: {value!r} is not the name of a Kubernetes object",
+            )
+            for name in ("priority_class", "runtime_class", "service_account")
+            for value in ("High", "a/b", "-a", "a_b", "a..b", "a\n", "a" * 64)
         ),
         (
-            Resources(backend_parameters={"GPU": "1.5"}),
-            "resources.backend_parameters.GPU: '1.5' is not a whole number above 0",
+            Resources(backend_parameters={"node_selector.pool": "a b"}),
+            "resources.backend_parameters.node_selector.pool: 'a b' is not the value of a Kubernetes label",
         ),
     ],
 )

@@ -66,6 +66,12 @@ REFUSED: list[tuple[object, str, str]] = [
     (executor(image="  "), "executors[0].image", "not the name of an image"),
     (executor(image="al pine"), "executors[0].image", "not the name of an image"),
     (executor(image="alpine\0"), "executors[0].image", "not the name of an image"),
+    (executor(image="../images/get?names=big:1&x="), "executors[0].image", "not the name of an image"),
+    (executor(image="alpine?x=1"), "executors[0].image", "not the name of an image"),
+    (executor(image="Ubuntu"), "executors[0].image", "small letters"),
+    (executor(image="library://lab/tool:1"), "executors[0].image", "library:// names no image"),
+    (executor(image="oras://quay.io/lab/tool:1"), "executors[0].image", "oras:// names no image"),
+    (executor(image="docker://"), "executors[0].image", "not the name of an image"),
     (executor(image="a" * 1025), "executors[0].image", "length <= 1024"),
     (executor(command=[]), "executors[0].command", "length >= 1"),
     (executor(command="true"), "executors[0].command", "got `str`"),
@@ -80,10 +86,18 @@ REFUSED: list[tuple[object, str, str]] = [
     (executor(stdout="out.txt"), "executors[0].stdout", "not an absolute path"),
     (executor(stderr="err.txt"), "executors[0].stderr", "not an absolute path"),
     (executor(stderr="/e\0"), "executors[0].stderr", "NUL"),
+    (executor(stdout="/"), "executors[0].stdout", "a directory's path"),
+    (executor(stdin="/."), "executors[0].stdin", "a directory's path"),
+    (executor(stdin="/in/"), "executors[0].stdin", "a directory's path"),
+    (executor(stderr="/out/."), "executors[0].stderr", "a directory's path"),
+    (executor(stdout="/.tesk/control/ended"), "executors[0].stdout", "what is its own"),
+    (executor(workdir="//.tesk"), "executors[0].workdir", "what is its own"),
+    (executor(workdir="/" + "/".join(["a" * 250] * 16)), "executors[0].workdir", "longer than 3840 bytes"),
+    (executor(workdir="http://me:hunter2@host/w"), "executors[0].workdir", "'http://host/w' is not an absolute path"),
     (executor(stdout="/" + "a" * 256), "executors[0].stdout", "255 bytes"),
     (executor(stdout="/" + "ä" * 128), "executors[0].stdout", "255 bytes"),
     (executor(stdout="/" + "a/" * 3000), "executors[0].stdout", "length <= 4096"),
-    (executor(env={"A": 1}), "executors[0].env", "got `int`"),
+    (executor(env={"A": 1}), "executors[0].env.A", "got `int`"),
     (executor(env={"": "x"}), "executors[0].env", "cannot be an environment variable"),
     (executor(env={"A=B": "x"}), "executors[0].env", "cannot be an environment variable"),
     (executor(env={"A": "x\0"}), "executors[0].env", "cannot be an environment variable"),
@@ -102,7 +116,18 @@ REFUSED: list[tuple[object, str, str]] = [
     (an_input(path="/a/../etc"), "inputs[0].path", "'..'"),
     (an_input(path="/a\0"), "inputs[0].path", "NUL"),
     (an_input(type="file"), "inputs[0].type", "Invalid enum value"),
-    (an_input(type="FOLDER"), "inputs[0].type", "Invalid enum value"),
+    (an_input(type="FOLDER"), "inputs[0].type", "'FOLDER'; it is one of FILE, DIRECTORY"),
+    (an_input(path="/proc/x"), "inputs[0].path", "the kernel's"),
+    (an_input(path="/sys"), "inputs[0].path", "the kernel's"),
+    (an_input(path="/.tesk/shim/run"), "inputs[0].path", "what is its own"),
+    (an_input(path="/in/", content="x"), "inputs[0].path", "a directory's path"),
+    (an_input(url="http://ho st/x"), "inputs[0].url", "percent-encoded"),
+    (an_input(url="http://host\r\nX/x"), "inputs[0].url", "percent-encoded"),
+    (an_input(url="s3://buck?et/x"), "inputs[0].url", "bucket's name"),
+    (an_input(url="s3://key:secret@bucket/x"), "inputs[0].url", "bucket's name"),
+    (an_input(url="drs://host/"), "inputs[0].url", "needs a path: drs://host/id"),
+    (an_input(url="sftp://host"), "inputs[0].url", "needs a path"),
+    (an_input(url="file:///a%00b"), "inputs[0].url", "NUL"),
     (an_input(content="x", type="DIRECTORY"), "inputs[0].type", "FILE, not a DIRECTORY"),
     (an_input(url="gopher://host/x"), "inputs[0].url", "unsupported URL scheme 'gopher'"),
     (an_input(url="relative/path"), "inputs[0].url", "unsupported URL scheme ''"),
@@ -126,6 +151,7 @@ REFUSED: list[tuple[object, str, str]] = [
     (an_output(url=None), "outputs[0].url", "got `null`"),
     (an_output(path="out"), "outputs[0].path", "not an absolute path"),
     (an_output(path="/"), "outputs[0].path", "root"),
+    (an_output(path="/.tesk"), "outputs[0].path", "what is its own"),
     (an_output(path="/out/../x"), "outputs[0].path", "'..'"),
     (an_output(url="drs://host/id"), "outputs[0].url", "unsupported URL scheme 'drs'; supported: az, "),
     (an_input(url="drs://dg.4503:dg.4503/x"), "inputs[0].url", "not a URL"),
@@ -142,9 +168,38 @@ REFUSED: list[tuple[object, str, str]] = [
     (task(volumes=["vol"]), "volumes[0]", "not an absolute path"),
     (task(volumes=["/ok", "/"]), "volumes[1]", "root"),
     (task(volumes=["/a/.."]), "volumes[0]", "'..'"),
+    (task(volumes=["/proc"]), "volumes[0]", "the kernel's"),
+    (task(volumes=["/.tesk/x"]), "volumes[0]", "what is its own"),
+    # a file and a directory at once
+    ({**executor(stdout="/data/"[:-1]), "volumes": ["/data/"]}, "volumes[0]", "a file in executors[0].stdout"),
+    (
+        {**executor(stdin="/in"), "inputs": [{"path": "/in", "url": "s3://b/k", "type": "DIRECTORY"}]},
+        "inputs[0].path",
+        "a file in executors[0].stdin",
+    ),
+    (
+        {**executor(workdir="/w"), "inputs": [{"path": "/w", "content": "x"}]},
+        "executors[0].workdir",
+        "a file in inputs[0].path",
+    ),
+    (
+        task(inputs=[{"path": "/a", "content": "x"}, {"path": "/a/b", "url": "s3://b/k"}]),
+        "inputs[1].path",
+        "lies below '/a'",
+    ),
+    (
+        {**executor(stderr="/a//b/c"), "inputs": [{"path": "/a/b", "content": "x"}]},
+        "executors[0].stderr",
+        "lies below '/a/b'",
+    ),
+    (
+        {**executor(stdout="/o"), "outputs": [{"path": "/o/*", "path_prefix": "/o", "url": "s3://b/k"}]},
+        "outputs[0].path",
+        "lies below '/o'",
+    ),
     (task(volumes=[None]), "volumes[0]", "got `null`"),
     (task(volumes="/vol"), "volumes", "got `str`"),
-    (task(tags={"a": 1}), "tags", "got `int`"),
+    (task(tags={"ok": "x", "n": None, "a.b": 1}), "tags.a.b", "got `int`"),
     (task(tags=["a"]), "tags", "got `array`"),
     (task(tags={"a\0": "x"}), "tags", "NUL"),
     (task(tags={"a": "x\0"}), "tags", "NUL"),
@@ -167,7 +222,7 @@ REFUSED: list[tuple[object, str, str]] = [
     (resources(zones=[1]), "resources.zones[0]", "got `int`"),
     (resources(zones={}), "resources.zones", "got `object`"),
     (resources(backend_parameters=[]), "resources.backend_parameters", "got `array`"),
-    (resources(backend_parameters={"a": 1}), "resources.backend_parameters", "got `int`"),
+    (resources(backend_parameters={"a": 1}), "resources.backend_parameters.a", "got `int`"),
     (
         resources(backend_parameters={"gpu": "1"}, backend_parameters_strict=True),
         "resources.backend_parameters.gpu",
@@ -187,8 +242,6 @@ def test_a_task_that_cannot_run_is_refused_at_its_field(document: object, field:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b" ",
         b"{",
         b"nul",
         b"task",
@@ -211,6 +264,12 @@ def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
     assert "JSON" in refused.value.reason
 
 
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_called_so(body: bytes) -> None:
+    with pytest.raises(InvalidTask, match="the body is empty: send the task as JSON"):
+        tes.parse(body)
+
+
 def test_a_number_beyond_all_bounds_is_refused_at_its_field() -> None:
     with pytest.raises(InvalidTask) as refused:
         tes.parse(b'{"resources":{"cpu_cores":1e999},"executors":[{"image":"a","command":["b"]}]}')
@@ -224,6 +283,11 @@ SAME: list[dict[str, Any]] = [
     executor(workdir="/", stdin="/in", stdout="/out", stderr="/err", env={"A": "", "b.c-d": "e=f"}, ignore_error=True),
     executor(workdir="/" + "a" * 255),
     {"executors": [EXECUTOR, {"image": "quay.io/a/b@sha256:" + "0" * 64, "command": ["x"]}]},
+    executor(image="localhost:5000/a/b_c__d-e---f.g:V1.2-x_y@sha256:" + "a" * 64),
+    executor(image="[2001:db8::1]:5000/a"),
+    executor(image="Registry.Example.ORG/lab/tool"),
+    executor(stdin="/dev/null", stdout="/dev/stdout", stderr="/proc/self/fd/2"),
+    {**executor(stdout="/w/out", workdir="/w"), "volumes": ["/w"], "outputs": [{"path": "/w/out", "url": "/srv/o"}]},
     an_input(type="DIRECTORY", name="n", description="d", streamable=True),
     an_input(url="/a bare path/with spaces"),
     an_input(url="file:///a"),
@@ -298,6 +362,8 @@ TOLERATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (resources(zones=""), task()),
     (resources(zones=[]), task()),
     (task(name="", description="", inputs=[], outputs=[], volumes=[], tags={}, resources={}), task()),
+    # Apptainer, Snakemake, WDL
+    (executor(image="docker://quay.io/a/b:1"), executor(image="quay.io/a/b:1")),
     (executor(workdir="", stdin="", stdout="", stderr="", env={}), task()),
     # defaults
     (executor(ignore_error=False), task()),
@@ -348,6 +414,8 @@ def test_reasons_never_quote_what_may_be_secret() -> None:
         an_input(url="http://host:hunter2/x"),
         an_input(url="s9://key:hunter2@bucket/x"),
         an_input(content="hunter2", type="DIRECTORY"),
+        an_input(url="ftp://me:hunter2@ho st/x"),
+        an_input(path="https://me:hunter2@host/x?sig=hunter2"),
     ):
         with pytest.raises(InvalidTask) as refused:
             parse(document)

@@ -21,15 +21,19 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 PATH = st.lists(st.text("abc.*?[ü ", min_size=1, max_size=8).filter(lambda part: part != ".."), min_size=1).map(
     lambda parts: "/x/" + "/".join(parts)
 )
+FILE = st.text("abc*?[ü ", min_size=1, max_size=8).map(lambda name: f"/y/{name}")
+IMAGE = st.from_regex(
+    r"(?:[a-z]{1,5}\.org(?::[0-9]{1,4})?/)?[a-z0-9]{1,9}(?:[._-][a-z]{1,3})?(?::[A-Za-z0-9_]{1,9})?", fullmatch=True
+)
 TASKS = st.fixed_dictionaries(
     {
         "executors": st.lists(
             st.fixed_dictionaries(
-                {"image": st.text("abc/:@.", min_size=1), "command": st.lists(TEXT, min_size=1, max_size=4)},
+                {"image": IMAGE, "command": st.lists(TEXT, min_size=1, max_size=4)},
                 optional={
                     "workdir": PATH,
-                    "stdin": PATH,
-                    "stdout": PATH,
+                    "stdin": FILE,
+                    "stdout": FILE,
                     "env": st.dictionaries(st.text("ABC_", min_size=1), TEXT, min_size=1),
                     "ignore_error": st.just(True),
                 },
@@ -41,7 +45,7 @@ TASKS = st.fixed_dictionaries(
     optional={
         "name": TEXT,
         "description": TEXT,
-        "inputs": st.lists(st.fixed_dictionaries({"path": PATH, "content": TEXT}), min_size=1, max_size=3),
+        "inputs": st.lists(st.fixed_dictionaries({"path": FILE, "content": TEXT}), min_size=1, max_size=3),
         "volumes": st.lists(PATH, min_size=1, max_size=3),
         "tags": st.dictionaries(TEXT, TEXT, min_size=1, max_size=3),
         "resources": st.fixed_dictionaries({"cpu_cores": st.integers(0, 99) | st.floats(0, 99)}),

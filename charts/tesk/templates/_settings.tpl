@@ -17,12 +17,6 @@ rest on is not for extraSettings to change.
   {{- $mounts = append $mounts (printf "%s=claim:%s" .path .claim) -}}
   {{- $roots = append $roots .path -}}
 {{- end -}}
-{{- $hosts := list -}}
-{{- with .Values.allowedHosts -}}
-  {{- $service := printf "%s-server" $fullname -}}
-  {{- $inNamespace := printf "%s.%s" $service $.Release.Namespace -}}
-  {{- $hosts = concat . (list $service $inNamespace (printf "%s.svc" $inNamespace) (printf "%s.svc.cluster.local" $inNamespace)) -}}
-{{- end -}}
 {{- $own := dict
   "engine" "kubernetes"
   "host" .Values.server.host
@@ -38,7 +32,7 @@ rest on is not for extraSettings to change.
 {{- $chosen := dict
   "log_level" .Values.server.logLevel
   "cors_origins" .Values.corsOrigins
-  "allowed_hosts" $hosts
+  "allowed_hosts" (include "tesk.hosts" . | fromJsonArray)
   "service_id" $info.id
   "service_name" $info.name
   "service_description" $info.description
@@ -93,6 +87,27 @@ rest on is not for extraSettings to change.
   {{- $_ := set $chosen $name $value -}}
 {{- end -}}
 {{- merge $own $chosen | toJson -}}
+{{- end -}}
+
+{{/*
+The Host names by which browsers may come: what the chart itself makes known. A page that makes a name of its own lead
+here, as to the end of a port-forward, is refused.
+*/}}
+{{- define "tesk.hosts" -}}
+{{- $service := printf "%s-server" (include "tesk.fullname" .) -}}
+{{- $inNamespace := printf "%s.%s" $service .Release.Namespace -}}
+{{- $svc := printf "%s.svc" $inNamespace -}}
+{{- $hosts := list "localhost" $service $inNamespace $svc (printf "%s.cluster.local" $svc) -}}
+{{- with .Values.ingress -}}
+  {{- if .enabled -}}
+    {{- range .hosts }}{{ $hosts = append $hosts .host }}{{ end -}}
+    {{- range .tls }}{{ $hosts = concat $hosts (.hosts | default list) }}{{ end -}}
+  {{- end -}}
+{{- end -}}
+{{- with .Values.route -}}
+  {{- if and .enabled .host }}{{ $hosts = append $hosts .host }}{{ end -}}
+{{- end -}}
+{{- concat $hosts .Values.allowedHosts | uniq | toJson -}}
 {{- end -}}
 
 {{/* A map as a list of key=value. */}}

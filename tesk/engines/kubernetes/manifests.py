@@ -11,8 +11,8 @@ from tesk.engines.base import TaskId
 from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.layout import Layout, normal
-from tesk.tes import Executor, Resources, Task
+from tesk.layout import Layout
+from tesk.tes import Executor, Resources, Task, normal
 
 Manifest = dict[str, Any]
 

@@ -8,6 +8,7 @@ it: Podman answers /wait only every quarter of a second.
 import asyncio
 import contextlib
 import io
+import json
 import logging
 import tarfile
 import time
@@ -19,7 +20,9 @@ import aiodocker
 import aiohttp
 from aiodocker.exceptions import DockerError
 from msgspec import Struct
+from yarl import URL
 
+from tesk import images
 from tesk.engines.base import EngineError
 
 log = logging.getLogger(__name__)
@@ -84,7 +87,16 @@ class ImageError(Exception):
 
 
 class _Docker(aiodocker.Docker):
-    """Tells an engine that is away from one that refuses, whatever was asked of it."""
+    """Tells an engine that is away from one that refuses, whatever was asked of it.
+
+    A path is nothing but a path: aiodocker joins names into URLs as they are, so `?`, `#` and `..` are taken for parts
+    of the name here, whosever it is.
+    """
+
+    def _canonicalize_url(self, path: str | URL, *, versioned_api: bool = True) -> URL:
+        if isinstance(path, URL) or any(part in ("", ".", "..") for part in path.split("/")):
+            raise ValueError(f"{str(path)[:200]!r} is no path of the container engine's API")
+        return URL(self.docker_host).with_path(f"/{self.api_version}/{path}" if versioned_api else f"/{path}")
 
     async def _do_query(self, *args: Any, **options: Any) -> aiohttp.ClientResponse:
         try:
@@ -137,6 +149,8 @@ class Containers:
         """Pulls the image if it is not here, telling of its progress. Raises ImageError."""
         if time.monotonic() < self._present.get(image, 0.0):
             return
+        if reason := images.problem(image):
+            raise ImageError(f"image: {reason}")
         async with self._pulls.setdefault(image, asyncio.Lock()):
             if await self._is_here(image):
                 return
@@ -299,9 +313,8 @@ class Containers:
         A container that is being removed may have no name any more; its id stands for it. Raises EngineError.
         """
         wanted = [f"tesk.instance={self._instance}"] + ([f"tesk.task={task_id}"] if task_id else [])
-        filters = '{"label": [' + ", ".join(f'"{label}"' for label in wanted) + "]}"
         try:
-            found = await self._docker.containers.list(all="true", filters=filters)
+            found = await self._docker.containers.list(all="true", filters=json.dumps({"label": wanted}))
         except DockerError as error:
             raise EngineError(f"the container engine does not list its containers: {error.message}") from error
         names = [(each["Names"] or [each["Id"]])[0].lstrip("/") for each in found]
