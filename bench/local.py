@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ HELLO_LIMIT, STAGED_LIMIT, RATE_LIMIT, P99_LIMIT_MS = 1.6, 2.0, 0.8, 50.0
 LOOK_EVERY_S, PAUSE_S = 0.004, 0.3
 COMMAND = ["echo", "hello"]
 HELLO: dict[str, Any] = {"executors": [{"image": IMAGE, "command": COMMAND}]}
-ENGINES = {"podman": servers.podman_service, "docker": servers.docker_daemon}
+ENGINES: dict[str, Callable[[Path], contextlib.AbstractContextManager[Path]]] = {
+    "podman": servers.podman_service, "docker": servers.docker_daemon,
+}  # fmt: skip
 
 
 class Baseline:
