@@ -43,13 +43,12 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended: `full` is its FULL document; `submitted` when an engine was told of it."""
+    """A task that has not ended; `submitted` when an engine was told of it."""
 
     id: TaskId
     owner: int
     state: State
     submitted: bool
-    full: bytes
 
 
 class Queued(NamedTuple):

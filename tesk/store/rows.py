@@ -49,7 +49,7 @@ def whole(row: Sequence[Any]) -> Row:
 
 
 def unfinished(row: Sequence[Any]) -> Unfinished:
-    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]), row[4])
+    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]))
 
 
 def queued(row: Sequence[Any]) -> Queued:

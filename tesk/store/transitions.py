@@ -43,10 +43,7 @@ CANCEL: Final = (
 
 STATE: Final = "SELECT state FROM task WHERE id = ?"
 
-UNFINISHED: Final = (
-    "SELECT t.id, t.owner, t.state, t.submitted, coalesce(c.document, t.basic) "
-    "FROM task AS t LEFT JOIN content AS c ON c.task = t.id WHERE t.ended IS NULL AND t.id > ? ORDER BY t.id LIMIT ?"
-)
+UNFINISHED: Final = "SELECT id, owner, state, submitted FROM task WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?"
 
 LONG_BYTES: Final = 65536
 QUEUED: Final = (

@@ -171,7 +171,7 @@ async def test_pages_follow_each_other_while_tasks_are_added(store: Store) -> No
     assert seen == ids[::-1]
 
 
-async def test_unfinished_tasks_come_oldest_first_with_their_contents(store: Store) -> None:
+async def test_unfinished_tasks_come_oldest_first(store: Store) -> None:
     ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
     await store.submitted(ids[1])
     await store.advance(ids[2], State.RUNNING, TaskLog())
@@ -183,7 +183,6 @@ async def test_unfinished_tasks_come_oldest_first_with_their_contents(store: Sto
         (ids[1], 1, State.QUEUED, True),
         (ids[2], 2, State.RUNNING, False),
     ]
-    assert {each.full for each in found} == {FULL}
     assert [each.id for each in await store.unfinished(after=ids[0], limit=1)] == [ids[1]]
     assert await store.unfinished(after="nonsense") == []
 
