@@ -82,7 +82,7 @@ class Store(Protocol):
         """Raises StoreError when the database does not answer within a few seconds."""
 
     async def create(self, new: NewTask) -> TaskId:
-        """Stores the task as QUEUED."""
+        """Stores the task as QUEUED. Where that fails or its caller gives up, the task is not run, whatever comes."""
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         """Brief for MINIMAL, else Row. FULL has contents, stdout, stderr and system logs."""
@@ -108,7 +108,7 @@ class Store(Protocol):
         """Tasks that have not ended, oldest first."""
 
     async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
-        """Tasks of which no engine was told yet, oldest first."""
+        """Tasks of which no engine was told yet, oldest first; none whose create is not answered yet."""
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time; how many were deleted."""
@@ -119,3 +119,7 @@ class Store(Protocol):
 
 class StoreError(RuntimeError):
     """The database cannot be used: the message says which, why and what to do."""
+
+
+class NotConfirmed(StoreError):
+    """The database may have made the write, or may make it yet."""

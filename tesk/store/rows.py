@@ -23,16 +23,17 @@ class NewRows(NamedTuple):
 TASK_COLUMNS = "id, owner, state, submitted, created, name, tags, warnings, basic"
 
 
-def new_rows(number: int, new: NewTask) -> NewRows:
-    """Raises ValueError for text that no database can hold; tes.parse refuses such tasks before."""
+def new_rows(number: int, new: NewTask, created_ms: int) -> NewRows:
+    """`number` says in which order tasks came, not when: it may be ahead of the clock.
+
+    Raises ValueError for text that no database can hold; tes.parse refuses such tasks before."""
     tags = new.tags or {}
     if not all(map(is_storable, (new.name or "", *tags, *tags.values()))):
         raise ValueError("a task's name and tags cannot hold NUL characters or lone surrogates")
     kept_tags = encode(tags) if tags else None
-    created = number >> 20
     warnings = encode_warnings(new.warnings)
     return NewRows(
-        (number, new.owner, int(State.QUEUED), 0, created, new.name, kept_tags, warnings, new.basic),
+        (number, new.owner, int(State.QUEUED), 0, created_ms, new.name, kept_tags, warnings, new.basic),
         [(new.owner, tag_text(key), number, tag_text(value)) for key, value in tags.items()],
         None if new.full is None else (number, new.full),
     )

@@ -52,6 +52,7 @@ QUEUED: Final = (
 )
 """Parameters: id after which to begin, limit. Long documents are left out, so that a page of them takes no memory."""
 
+WITHDRAWN: Final = f"SELECT id, owner, tags FROM task WHERE id = ? AND {_UNKNOWN_TO_ENGINES}"
 PRUNABLE: Final = "SELECT id, owner, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
 
 

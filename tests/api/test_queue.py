@@ -58,6 +58,24 @@ def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
         assert given(server) == following, "its room is free again"
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_create_that_was_answered_503_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
+) -> None:
+    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    url = database(kind, tmp_path, request)
+    document = {"executors": [{"image": "alpine", "command": ["true"]}]}
+    with running(tmp_path, database=url) as server:
+        server.engine.room = 9
+        with stalled(url):
+            assert server.client.post("/v1/tasks", json=document).status_code == 503
+        again = post(server)
+        assert given(server) == again
+        until(lambda: len(server.client.get("/v1/tasks").json()["tasks"]) == 1, 20, "the other one's removal")
+        following = post(server)
+        assert given(server) == following
+
+
 def test_what_is_canceling_in_the_store_is_ended_whoever_wrote_it(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.engine.room = 1

@@ -13,7 +13,7 @@ import pytest
 
 from tesk.store import open_store, postgresql
 from tesk.store.base import Brief, NewTask, Query, Row, Store
-from tesk.store.identifiers import show
+from tesk.store.identifiers import Identifiers, now_ms, show
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
 from tests.store.conftest import LOG_TAIL_BYTES
 
@@ -169,6 +169,17 @@ async def test_pages_follow_each_other_while_tasks_are_added(store: Store) -> No
         before = page[-1].id
         await store.create(NewTask(basic=BASIC))
     assert seen == ids[::-1]
+
+
+@pytest.mark.parametrize("ahead_ms", [10**9, -(10**9)])
+async def test_a_clock_that_was_wrong_once_gives_later_tasks_no_wrong_time(store: Store, ahead_ms: int) -> None:
+    store._identifiers = Identifiers(lambda: now_ms() + ahead_ms)  # type: ignore[attr-defined]
+    first = await store.create(NewTask(basic=BASIC))
+    store._identifiers._clock_ms = now_ms  # type: ignore[attr-defined]
+    before = now_ms()
+    second = await store.create(NewTask(basic=BASIC))
+    assert before <= (await row(store, second, "BASIC")).created_ms <= now_ms()
+    assert [each.id for each in await store.page(Query(limit=9))] == [second, first], "the newest is first"
 
 
 async def test_unfinished_tasks_come_oldest_first(store: Store) -> None:
