@@ -87,8 +87,8 @@ class Store(Protocol):
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         """Brief for MINIMAL, else Row. FULL has contents, stdout, stderr and system logs."""
 
-    async def page(self, query: Query) -> list[Row] | list[Brief]:
-        """Newest first, at most `limit`; Briefs for MINIMAL."""
+    async def page(self, query: Query) -> list[Row | Brief]:
+        """Newest first, at most `limit`; Briefs for MINIMAL, and for tasks that are long (see `get`), in any view."""
 
     async def submitted(self, task_id: TaskId) -> bool:
         """Notes that an engine is about to be told of a QUEUED task; False if it is not QUEUED any more."""

@@ -63,6 +63,8 @@ CONNECTIONS: Final = 16
 WRITERS: Final = 6
 """Inserts at once. What waits for the disk shares its next flush, whoever wrote it; what waits for a writer does not.
 So on a slow disk few writers let a task wait for more flushes: two reach 0.7 of the rate of six."""
+LONG_READERS: Final = 2
+"""Long tasks that are read at once."""
 READERS: Final = 2
 """Statements at once that read by id in one view."""
 CONNECT_S: Final = 10.0
@@ -101,6 +103,7 @@ class PostgresqlStore:
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
         self._connections: Pool | None = None
+        self._long = asyncio.Semaphore(LONG_READERS)
 
     async def open(self) -> None:
         try:
@@ -188,11 +191,15 @@ class PostgresqlStore:
         if not self._gets:
             raise self._not_open()
         row = await self._gets[view].ask(number)
-        if row is None:
-            return None
-        return brief(row) if view == "MINIMAL" else whole(row)
+        if row is None or view == "MINIMAL":
+            return None if row is None else brief(row)
+        if row[3] is not None:
+            return whole(row)
+        async with self._long:
+            rows = await self._run(Sql(_LONG[view], (number,)))
+        return whole(rows[0]) if rows else None
 
-    async def page(self, query: Query) -> list[Row] | list[Brief]:
+    async def page(self, query: Query) -> list[Row | Brief]:
         return await read_page(query, POSTGRESQL, self._run)
 
     async def submitted(self, task_id: TaskId) -> bool:
@@ -327,7 +334,9 @@ class PostgresqlStore:
         return True
 
 
-_BY_ID: Final = {view: one(view).replace("= ?", "= ANY($1::bigint[])") for view in ("MINIMAL", "BASIC", "FULL")}
+_VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
+_BY_ID: Final = {view: one(view, of_long=False).replace("= ?", "= ANY($1::bigint[])") for view in _VIEWS}
+_LONG: Final = {view: one(view) for view in _VIEWS}
 _WITHDRAWN: Final = transitions.WITHDRAWN.replace("= ?", "= ANY($1::bigint[])", 1) + " FOR UPDATE"
 _ADVANCE: Final = {
     state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()

@@ -43,8 +43,10 @@ def brief(row: Sequence[Any]) -> Brief:
     return Brief(show(row[0]), STATES[row[1]])
 
 
-def whole(row: Sequence[Any]) -> Row:
-    """A row of the BASIC or the FULL view; only the latter has warnings."""
+def whole(row: Sequence[Any]) -> Row | Brief:
+    """A row of the BASIC or the FULL view, of which only the latter has warnings. Without its document it is brief."""
+    if row[3] is None:
+        return brief(row)
     logs = with_warnings(row[4], row[5]) if len(row) > 5 else row[4]
     return Row(show(row[0]), STATES[row[1]], row[2], row[3], logs)
 

@@ -149,7 +149,7 @@ class SqliteStore:
             return None
         return brief(row) if view == "MINIMAL" else whole(row)
 
-    async def page(self, query: Query) -> list[Row] | list[Brief]:
+    async def page(self, query: Query) -> list[Row | Brief]:
         inline = query.view != "FULL" and query.limit <= INLINE
         return await read_page(query, SQLITE, self._run_inline if inline else self._run_apart)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from tesk.store.queries import tag_text
+from tesk.store.queries import LONG_BYTES, tag_text
 from tesk.tes import NEXT, TERMINAL, State
 
 _read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -45,7 +45,6 @@ STATE: Final = "SELECT state FROM task WHERE id = ?"
 
 UNFINISHED: Final = "SELECT id, owner, state, submitted FROM task WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?"
 
-LONG_BYTES: Final = 65536
 QUEUED: Final = (
     f"SELECT id, owner, CASE WHEN length(basic) <= {LONG_BYTES} THEN basic END "
     f"FROM task WHERE ended IS NULL AND {_UNKNOWN_TO_ENGINES} AND id > ? ORDER BY id LIMIT ?"

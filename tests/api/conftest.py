@@ -120,9 +120,13 @@ class Running:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server did not stop"
 
+    @property
+    def server_state(self) -> Any:
+        return self._server.server_state
+
     def connections(self) -> int:
         """How many clients are connected."""
-        return len(self._server.server_state.connections)
+        return len(self.server_state.connections)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What the server has logged; complete only after `stop`."""
@@ -146,7 +150,7 @@ class Running:
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
-        app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log)
+        self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log)
         self._server = ThreadServer(app, self.url)
         await self.engine.asked.wait()
         self._loop.call_soon(self._ready.set_result, None)

@@ -198,6 +198,18 @@ async def test_unfinished_tasks_come_oldest_first(store: Store) -> None:
     assert await store.unfinished(after="nonsense") == []
 
 
+async def test_long_tasks_are_brief_in_a_page_and_whole_by_themselves(store: Store) -> None:
+    long = b'{"name":"' + b"x" * 65536 + b'"}'
+    document, short = [await store.create(NewTask(basic=each)) for each in (long, BASIC)]
+    content = await store.create(NewTask(basic=BASIC, full=long))
+    for view, briefs in (("BASIC", {document}), ("FULL", {document, content})):
+        page = await store.page(Query(limit=9, view=view))
+        assert {each.id for each in page if isinstance(each, Brief)} == briefs
+        assert {each.id for each in page} >= {short, *briefs}
+        for each in briefs:
+            assert (await row(store, each, view)).document == long
+
+
 async def test_queued_tasks_come_oldest_first_without_long_documents(store: Store) -> None:
     long = b'{"name":"' + b"x" * 65536 + b'"}'
     ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
