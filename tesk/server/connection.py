@@ -30,6 +30,9 @@ JOINED_BYTES: Final = 64 * 1024
 HEAD_BYTES: Final = 64 * 1024
 """Largest request line and headers together."""
 
+MOST_PIPELINED: Final = 512
+"""Requests that may wait on a connection for the answers before them. One segment can hold thousands."""
+
 _REASONS: Final = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -152,6 +155,8 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError("no tunnels")
             return
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise httptools.HttpParserError("too many requests at once")
         super().on_headers_complete()
         extensions: dict[str, Any] = {ANSWER: partial(self._answer, self.cycle), WHEN_SENT: self._call_when_sent}
         self.scope["extensions"] = extensions

@@ -87,6 +87,13 @@ def test_hundreds_of_pipelined_requests_are_answered(server: Running) -> None:
     assert exchange(server, GET * 300 + LAST).count(b"HTTP/1.1 200 OK") == 301
 
 
+def test_more_than_a_thousand_pipelined_requests_do_not_wait_in_memory(server: Running) -> None:
+    with connected(server) as opened, contextlib.suppress(ConnectionError):
+        opened.sendall(GET * 1500 + LAST)
+        assert codes(until_closed(opened)).count(200) < 1500
+    assert exchange(server, LAST).startswith(b"HTTP/1.1 200")
+
+
 def test_a_request_byte_by_byte_is_a_request(server: Running) -> None:
     with connected(server) as opened:
         for n in range(len(LAST)):
