@@ -77,7 +77,7 @@ class Dispatcher:
         self._pending: dict[TaskId, TaskStatus] = {}
         self._recording: set[TaskId] = set()
         self._ending: set[TaskId] = set()
-        self._stalled: set[TaskId] = set()
+        self._stalled: dict[TaskId, asyncio.Task[None]] = {}
         self._cancels: dict[TaskId, asyncio.Task[State | None]] = {}
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
@@ -289,20 +289,17 @@ class Dispatcher:
     async def _submit(self, job: Job) -> None:
         """Gives a task to the engine. What the engine does not take is tried again apart: others go on meanwhile."""
         if not await self._attempt(f"task {job.id}: starting", lambda: self._engine.submit(job)):
-            self._stalled.add(job.id)
-            self._spawn(self._submit_again(job), f"start {job.id}")
+            self._stalled[job.id] = self._spawn(self._submit_again(job), f"start {job.id}")
 
     async def _submit_again(self, job: Job) -> None:
         try:
             for pause_s in LAST_RETRIES_S:
                 await asyncio.sleep(pause_s)
-                if job.id in self._ending:
-                    return
                 if await self._attempt(f"task {job.id}: starting", lambda: self._engine.submit(job)):
                     return
             self._reported(job.id, _failed("the engine did not take the task; see the server's log"))
         finally:
-            self._stalled.discard(job.id)
+            self._stalled.pop(job.id, None)
             self._wake.set()
 
     async def _refuse(self, task_id: TaskId, reason: str) -> None:
@@ -372,6 +369,8 @@ class Dispatcher:
 
     def _begin_end(self, task_id: TaskId) -> None:
         """Ends a task that is CANCELING, and so is not admitted any more, unless that is under way."""
+        if task_id in self._stalled:
+            self._stalled.pop(task_id).cancel()
         if task_id not in self._ending:
             self._ending.add(task_id)
             self._spawn(self._end(task_id), f"cancel {task_id}")
@@ -450,10 +449,11 @@ class Dispatcher:
             tes.encode(place).decode() if any(place) else "",
         )
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._chores.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)

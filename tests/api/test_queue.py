@@ -119,6 +119,7 @@ def test_a_task_that_is_cancelled_while_the_engine_does_not_take_it_is_not_start
         assert server.client.post(f"/v1/tasks/{broken}:cancel", json={}).status_code == 200
         server.engine.broken.clear()
         until(lambda: state(server, broken) == "CANCELED", 20, "its end")
+        assert f"start {broken}" not in {chore.get_name() for chore in server.dispatcher._chores}
         following = post(server)
         assert given(server) == following
 
