@@ -265,13 +265,13 @@ def test_curl_may_offer_http_2(server: Running) -> None:
 @pytest.fixture
 def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A server whose page of tasks is far larger than what sockets hold, and which has little patience."""
-    monkeypatch.setattr(connection, "UNREAD_LIMIT_S", 1.0)
-    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.3)
     command = ["sh", "-c", "x" * 4_000_000]
     with running(tmp_path) as server:
         for _ in range(4):
             created = httpx.post(f"{server.url}/v1/tasks", json={"executors": [{"image": "a", "command": command}]})
             assert created.status_code == 200, created.text
+        monkeypatch.setattr(connection, "UNREAD_LIMIT_S", 1.0)
+        monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.3)
         yield server
 
 
