@@ -61,7 +61,7 @@ def _tasks(count: int) -> Iterator[NewRows]:
             tags["fiftieth"] = "yes"
         if n % 5_000 == 0:
             tags["few"] = "yes"
-        made = new_rows(first + n << 20, NewTask(basic=basic, full=full, name=name, tags=tags))
+        made = new_rows(first + n << 20, NewTask(basic=basic, full=full, name=name, tags=tags), first + n)
         yield made._replace(task=(*made.task[:2], int(_state(n, count)), *made.task[3:]))
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,8 @@ from tesk import tes
 from tesk.engines.base import Demand, Engine, EngineError, Job, TaskId, TaskStatus
 from tesk.queue import Queue, Waiting, shortage, too_large
 from tesk.settings import Settings
-from tesk.store.base import Queued, Row, Store, StoreError
+from tesk.store.base import Query, Queued, Row, Store, StoreError, Unfinished
+from tesk.store.identifiers import read
 from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,12 @@ SWEEP_S: Final = 600.0
 PRUNE_S: Final = 60.0
 CLEANUP_S: Final = 5.0
 RETRY_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+LAST_RETRIES_S: Final = (*RETRY_S, 15.0, 30.0)
+"""Pauses between tries of what is given up after about a minute."""
+MOST_STALLED: Final = 8
+"""Tasks that the engine did not take, and beyond which the engine itself must be the reason: the queue waits then."""
+CANCELING_S: Final = 5.0
+"""Time between two looks into the store for tasks that are CANCELING."""
 READY_TIMEOUT_S: Final = 5.0
 
 
@@ -49,6 +56,9 @@ class Asking(Struct, frozen=True):
     resources: Resources | None = None
 
 
+Unreadable: Final = (tes.InvalidTask, msgspec.MsgspecError)
+UNREADABLE: Final = "the task's stored document cannot be read"
+Step = Callable[[], Awaitable[None]]
 _read_asking: Final = msgspec.json.Decoder(Asking).decode
 
 
@@ -67,7 +77,8 @@ class Dispatcher:
         self._pending: dict[TaskId, TaskStatus] = {}
         self._recording: set[TaskId] = set()
         self._ending: set[TaskId] = set()
-        self._locks: dict[TaskId, asyncio.Lock] = {}
+        self._stalled: dict[TaskId, asyncio.Task[None]] = {}
+        self._cancels: dict[TaskId, asyncio.Task[State | None]] = {}
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
         self._read_at = 0.0
@@ -83,7 +94,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Lets go of everything; what runs goes on without us and is taken up at the next start."""
-        tasks = [task for task in (self._main, *self._chores) if task is not None]
+        tasks = [task for task in (self._main, *self._chores, *self._cancels.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -96,14 +107,23 @@ class Dispatcher:
         self._wake.set()
 
     async def cancel(self, task_id: TaskId) -> State | None:
-        """The task's state once its end is asked for; None for an unknown task."""
-        async with self._lock(task_id):
-            state = await self._store.cancel(task_id)
-            self._queue.pop(task_id)
+        """The task's state once its end is asked for; None for an unknown task.
+
+        The write goes on when the caller gives up, and calls for one task share it.
+        """
+        if read(task_id) is None:
+            return None
+        work = self._cancels.get(task_id)
+        if work is None:
+            work = self._cancels[task_id] = asyncio.create_task(self._cancel(task_id), name=f"cancel {task_id}")
+            work.add_done_callback(lambda _: self._cancels.pop(task_id))
+        return await asyncio.shield(work)
+
+    async def _cancel(self, task_id: TaskId) -> State | None:
+        state = await self._store.cancel(task_id)
+        self._queue.pop(task_id)
         if state is State.CANCELING:
             self._begin_end(task_id)
-        elif state is not None and task_id not in self._active:
-            self._locks.pop(task_id, None)
         return state
 
     async def live_log(self, task_id: TaskId) -> TaskLog | None:
@@ -133,6 +153,7 @@ class Dispatcher:
         await self._patiently("taking up unfinished tasks", self._take_up)
         self._trouble = None
         self._spawn(self._sweep(), "sweep")
+        self._spawn(self._end_canceling(), "end what is CANCELING")
         if self._settings.prune_after_s:
             self._spawn(self._prune(), "prune")
         while True:
@@ -169,15 +190,25 @@ class Dispatcher:
         while page := await self._store.unfinished(after, PAGE):
             after = page[-1].id
             for row in page:
-                if not row.submitted or row.id in self._active:
-                    continue
-                task = tes.decode(row.full)
-                demand = self._demand(task.resources)
-                self._active[row.id] = row.owner, demand
-                if row.state is State.CANCELING:
-                    self._begin_end(row.id)
-                else:
-                    await self._engine.submit(Job(row.id, demand, task, begun=row.state > State.QUEUED))
+                if row.submitted and row.id not in self._active:
+                    await self._take_up_task(row)
+
+    async def _take_up_task(self, row: Unfinished) -> None:
+        """The task is read again, since it may have been cancelled after the page was read."""
+        found = await self._store.get(row.id, "FULL")
+        if not isinstance(found, Row) or found.state.is_terminal:
+            return
+        try:
+            task = tes.decode(found.document)
+        except Unreadable as error:
+            self._reported(row.id, _failed(f"{UNREADABLE}: {error}"))
+            return
+        demand = self._demand(task.resources)
+        self._active[row.id] = row.owner, demand
+        if found.state is State.CANCELING:
+            self._begin_end(row.id)
+        else:
+            await self._submit(Job(row.id, demand, task, begun=found.state > State.QUEUED))
 
     async def _serve(self) -> None:
         """Admits what the engine has room for, and reads on in the store's queue.
@@ -189,6 +220,8 @@ class Dispatcher:
             await self._refill()
         capacity = await self._engine.capacity()
         while waiting := self._queue.next((owner for owner, _ in self._active.values()), self._engine.holds):
+            if len(self._stalled) >= MOST_STALLED:
+                raise EngineError(f"the {self._engine.name} engine did not take the last {len(self._stalled)} tasks")
             active = [demand for _, demand in self._active.values()]
             if reason := too_large(waiting.demand, capacity):
                 await self._refuse(waiting.id, reason)
@@ -215,7 +248,7 @@ class Dispatcher:
             page = await self._store.queued(after, PAGE)
             for row in page:
                 if row.id not in self._queue and row.id not in self._active:
-                    self._queue.add(Waiting(row.id, row.owner, await self._asked(row)))
+                    await self._enqueue(row)
             if len(page) < PAGE:
                 break
             after = page[-1].id
@@ -224,32 +257,54 @@ class Dispatcher:
             self._seen.append((moment, newest))
         self._reading_s = time.monotonic() - moment
 
-    async def _asked(self, row: Queued) -> Demand:
+    async def _enqueue(self, row: Queued) -> None:
         document = row.basic
         if document is None:
             found = await self._store.get(row.id, "BASIC")
             document = found.document if isinstance(found, Row) else b"{}"
-        return self._demand(_read_asking(document).resources)
+        try:
+            asked = _read_asking(document).resources
+        except Unreadable as error:
+            await self._refuse(row.id, f"{UNREADABLE}: {error}")
+        else:
+            self._queue.add(Waiting(row.id, row.owner, self._demand(asked)))
 
     async def _admit(self, waiting: Waiting) -> None:
-        """It is in the queue until it is active: what fails between is done again."""
-        async with self._lock(waiting.id):
-            if waiting.id not in self._queue:
-                return
-            row = await self._store.get(waiting.id, "FULL")
-            is_queued = isinstance(row, Row) and await self._store.submitted(waiting.id)
+        """Admits one task. It leaves the queue only once it counts as active, so a failure in between is retried."""
+        row = await self._store.get(waiting.id, "FULL")
+        if not isinstance(row, Row):
             self._queue.pop(waiting.id)
-            if not isinstance(row, Row) or not is_queued:
-                self._locks.pop(waiting.id, None)
-                return
+            return
+        try:
             job = Job(waiting.id, waiting.demand, tes.decode(row.document))
+        except Unreadable as error:
+            await self._refuse(waiting.id, f"{UNREADABLE}: {error}")
+            return
+        is_queued = await self._store.submitted(job.id)
+        was_cancelled = self._queue.pop(job.id) is None or job.id in self._ending
+        if is_queued and not was_cancelled:
             self._active[job.id] = waiting.owner, waiting.demand
-            if not await self._repeat(f"task {job.id}: starting", lambda: self._engine.submit(job)):
-                why = TaskLog(system_logs=["error: the engine did not take the task; see the server's log"])
-                self._reported(job.id, TaskStatus(State.SYSTEM_ERROR, why))
+            await self._submit(job)
+
+    async def _submit(self, job: Job) -> None:
+        """Gives a task to the engine. What the engine does not take is tried again apart: others go on meanwhile."""
+        if not await self._attempt(f"task {job.id}: starting", lambda: self._engine.submit(job)):
+            self._stalled[job.id] = self._spawn(self._submit_again(job), f"start {job.id}")
+
+    async def _submit_again(self, job: Job) -> None:
+        try:
+            for pause_s in LAST_RETRIES_S:
+                await asyncio.sleep(pause_s)
+                if await self._attempt(f"task {job.id}: starting", lambda: self._engine.submit(job)):
+                    return
+            self._reported(job.id, _failed("the engine did not take the task; see the server's log"))
+        finally:
+            self._stalled.pop(job.id, None)
+            self._wake.set()
 
     async def _refuse(self, task_id: TaskId, reason: str) -> None:
-        await self._store.advance(task_id, State.SYSTEM_ERROR, TaskLog(system_logs=[f"error: {reason}"]))
+        status = _failed(reason)
+        await self._store.advance(task_id, status.state, status.log)
         self._queue.pop(task_id)
 
     def _reported(self, task_id: TaskId, status: TaskStatus) -> None:
@@ -265,7 +320,6 @@ class Dispatcher:
         try:
             while status := self._pending.pop(task_id, None):
                 if await self._store_status(task_id, status):
-                    self._locks.pop(task_id, None)
                     self._spawn(self._forget(task_id), f"forget {task_id}")
         finally:
             self._recording.discard(task_id)
@@ -275,25 +329,54 @@ class Dispatcher:
         turn = 0
         while True:
             try:
-                recorded = await self._store.advance(task_id, status.state, status.log, status.earlier)
-                return status.state.is_terminal and (recorded or await self._is_over(task_id))
+                if await self._store.advance(task_id, status.state, status.log, status.earlier):
+                    return status.state.is_terminal
+                return await self._is_over(task_id) and status.state.is_terminal
             except StoreError as error:
                 log.error("task %s: its state could not be recorded, trying again: %s", task_id, error)
                 await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
                 turn += 1
 
     async def _is_over(self, task_id: TaskId) -> bool:
+        """Whether the store has the task's end, or no such task. The end of one that is CANCELING is begun."""
         row = await self._store.get(task_id, "MINIMAL")
+        if row is not None and row.state is State.CANCELING:
+            self._begin_end(task_id)
         return row is None or row.state.is_terminal
+
+    async def _end_canceling(self) -> None:
+        """Ends, now and always, whatever is CANCELING in the store and not being ended: whoever wrote that may have
+        given up before it was written."""
+        while True:
+            try:
+                await self._begin_ends()
+            except StoreError as error:
+                log.error("looking for cancelled tasks: %s", error)
+            await asyncio.sleep(CANCELING_S)
+
+    async def _begin_ends(self) -> None:
+        """Begins the end of each task that is CANCELING. What is being recorded now may have been read before that."""
+        before = None
+        while True:
+            busy = self._ending | self._recording
+            page = await self._store.page(Query(PAGE, before=before, state=State.CANCELING))
+            for row in page:
+                if row.id not in busy and row.id not in self._recording:
+                    self._begin_end(row.id)
+            if len(page) < PAGE:
+                return
+            before = page[-1].id
 
     def _begin_end(self, task_id: TaskId) -> None:
         """Ends a task that is CANCELING, and so is not admitted any more, unless that is under way."""
+        if task_id in self._stalled:
+            self._stalled.pop(task_id).cancel()
         if task_id not in self._ending:
             self._ending.add(task_id)
             self._spawn(self._end(task_id), f"cancel {task_id}")
 
     async def _end(self, task_id: TaskId) -> None:
-        """Nobody else will end it: it is tried for as long as it takes."""
+        """Cancels the task in the engine. Retries for ever: after CANCELING no other code path ends the task."""
         try:
             while not await self._repeat(f"task {task_id}: cancelling", lambda: self._engine.cancel(task_id)):
                 pass
@@ -316,19 +399,22 @@ class Dispatcher:
     async def _clean_up(self, task_id: TaskId) -> None:
         await self._repeat(f"task {task_id}: cleaning up", lambda: self._engine.forget(task_id))
 
-    async def _repeat(self, what: str, step: Any) -> bool:
+    async def _repeat(self, what: str, step: Step) -> bool:
         """Tries a few times, for about a minute, until it goes well; False when it never did."""
-        for pause_s in (*RETRY_S, 15.0, 30.0, None):
-            try:
-                await step()
-            except Exception as error:
-                known = isinstance(error, EngineError | StoreError | OSError)
-                log.error("%s: %s", what, error or repr(error), exc_info=None if known else error)
-                if pause_s is not None:
-                    await asyncio.sleep(pause_s)
-            else:
+        for pause_s in LAST_RETRIES_S:
+            if await self._attempt(what, step):
                 return True
-        return False
+            await asyncio.sleep(pause_s)
+        return await self._attempt(what, step)
+
+    async def _attempt(self, what: str, step: Step) -> bool:
+        try:
+            await step()
+        except Exception as error:
+            known = isinstance(error, EngineError | StoreError | OSError)
+            log.error("%s: %s", what, error or repr(error), exc_info=None if known else error)
+            return False
+        return True
 
     async def _sweep(self) -> None:
         """Removes what belongs to no unfinished task, at the start and now and then."""
@@ -363,18 +449,20 @@ class Dispatcher:
             tes.encode(place).decode() if any(place) else "",
         )
 
-    def _lock(self, task_id: TaskId) -> asyncio.Lock:
-        return self._locks.setdefault(task_id, asyncio.Lock())
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._chores.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _failed(reason: str) -> TaskStatus:
+    return TaskStatus(State.SYSTEM_ERROR, TaskLog(system_logs=[f"error: {reason}"]))
 
 
 def _waiting(task_id: TaskId, first: TaskId, why: str) -> TaskLog:

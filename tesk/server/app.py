@@ -17,7 +17,8 @@ from typing import Final
 
 from tesk.dispatcher import Dispatcher
 from tesk.server.body import Disconnected
-from tesk.server.exchange import ANSWER, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
+from tesk.server.budget import MOST_BYTES, Budget, Share
+from tesk.server.exchange import ANSWER, WHEN_SENT, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
@@ -61,6 +62,7 @@ class App:
         self._hosts = hosts
         self._cors = cors
         self._log = log
+        self._budget = Budget(MOST_BYTES)
         self._numbers = count(1)
         self._process = os.urandom(6).hex()
         self._routes = _routes(tasks, service)
@@ -72,26 +74,39 @@ class App:
         if scope["type"] != "http":
             raise RuntimeError(f"this application serves HTTP, not {scope['type']}")
         started = time.perf_counter()
-        call = Call(scope, receive)
+        call = Call(scope, receive, Share(self._budget))
         call.request_id = self._request_id(call.headers.get(b"x-request-id"))
+        when_sent = scope.get("extensions", {}).get(WHEN_SENT)
+        try:
+            status = await self._answer(call, send)
+        finally:
+            if call.share.taken and when_sent is not None:
+                when_sent(call.share.give_back)
+            else:
+                call.share.give_back()
+        self._note(call, status, started)
+
+    async def _answer(self, call: Call, send: Send) -> int:
+        """Sends the answer; its status."""
         try:
             reply = await self._reply(call)
         except Disconnected:
-            self._note(call, DISCONNECTED, started)
-            return
+            return DISCONNECTED
         body = reply.body
+        call.share.settle(len(body))
         headers = self._headers(call, reply)
         if len(body) >= GZIP_BYTES:
             headers.append((b"vary", b"accept-encoding"))
             if _accepts_gzip(call.headers.get(b"accept-encoding", b"")):
                 body = await _compressed(body)
+                call.share.settle(len(body))
                 headers.append((b"content-encoding", b"gzip"))
         headers.append((b"content-length", b"%d" % len(body)))
-        answer = scope.get("extensions", {}).get(ANSWER)
+        answer = call.scope.get("extensions", {}).get(ANSWER)
         if answer is None or not answer(reply.status, _lines(headers), body):
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
-        self._note(call, reply.status, started)
+        return reply.status
 
     async def _reply(self, call: Call) -> Reply:
         try:

@@ -8,12 +8,16 @@ A request without a body needs no type: what a page asks for so is told by its o
 from typing import Final
 
 from tesk.limit import Limit
+from tesk.server.budget import no_room
 from tesk.server.exchange import Call, Refusal
 
 BODY_LIMIT_S: Final = 60.0
 """Time in which a request body must have arrived."""
 DRAIN_BYTES: Final = 64 * 1024 * 1024
 """How much of a refused body is read and thrown away, so that the client gets to read the answer."""
+
+DOCUMENTS: Final = 2
+"""Times its size that a body takes: itself, and then the documents that are stored of it."""
 
 _CLOSE: Final = ((b"connection", b"close"),)
 _JSON: Final = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
@@ -31,24 +35,33 @@ class Bodies:
         self._limit = Limit(BODY_LIMIT_S)
 
     async def read_json(self, call: Call, *, may_be_empty: bool = False) -> bytes:
-        """The body of a write. Raises Refusal (408, 413, 415) and Disconnected."""
+        """The body of a write. Raises Refusal (408, 413, 415, 503) and Disconnected."""
         if not (may_be_empty and _has_no_body(call)):
             _need_json(call)
         declared = call.headers.get(b"content-length", b"0")
-        expected = int(declared) if declared.isdigit() else 0
-        if expected > self._most and b"expect" in call.headers:
-            raise _too_large(self._most)
         try:
-            return await self._limit.on(_read(call, self._most))
+            return await self._limit.on(self._read(call, int(declared) if declared.isdigit() else 0))
         except TimeoutError:
             reason = f"the request body did not arrive within {self._limit.seconds:.0f} s; send it again"
             raise Refusal(408, reason, headers=_CLOSE) from None
 
+    async def _read(self, call: Call, expected: int) -> bytes:
+        refusal = _too_large(self._most) if expected > self._most else None
+        if refusal is None:
+            try:
+                await call.share.take(DOCUMENTS * expected)
+            except Refusal as no_room:
+                refusal = _closing(no_room)
+        if refusal is not None and b"expect" in call.headers:
+            raise refusal
+        return await _read(call, self._most, refusal)
 
-async def _read(call: Call, most: int) -> bytes:
+
+async def _read(call: Call, most: int, refusal: Refusal | None) -> bytes:
+    """The body. The rest of one that is refused is read and thrown away, so that the client gets to read why."""
     message = await call.receive()
     whole: bytes = message.get("body", b"")
-    if len(whole) <= most and not message.get("more_body") and message["type"] == "http.request":
+    if refusal is None and len(whole) <= most and not message.get("more_body") and message["type"] == "http.request":
         return whole
     body = bytearray()
     received = 0
@@ -57,18 +70,24 @@ async def _read(call: Call, most: int) -> bytes:
             raise Disconnected
         chunk = message.get("body", b"")
         received += len(chunk)
-        if received <= most:
+        if refusal is None and received > most:
+            refusal = _too_large(most)
+        elif refusal is None and not call.share.try_take(DOCUMENTS * received):
+            refusal = _closing(no_room())
+        if refusal is None:
             body += chunk
         else:
             body.clear()
-        if not message.get("more_body"):
+        if not message.get("more_body") or received > DRAIN_BYTES:
             break
-        if received > DRAIN_BYTES:
-            raise _too_large(most)
         message = await call.receive()
-    if received > most:
-        raise _too_large(most)
+    if refusal is not None:
+        raise refusal
     return bytes(body)
+
+
+def _closing(refusal: Refusal) -> Refusal:
+    return Refusal(refusal.status, refusal.msg, headers=(*refusal.headers, *_CLOSE))
 
 
 def _too_large(limit: int) -> Refusal:

@@ -12,20 +12,26 @@ import asyncio
 import fcntl
 import sys
 import termios
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from tesk.server.exchange import ANSWER, Refusal
+from tesk.server.exchange import ANSWER, WHEN_SENT, Refusal
 
 HEAD_LIMIT_S: Final = 20.0
 """Time in which a request's line and headers must have arrived, counted from the connection or their first byte."""
 UNREAD_LIMIT_S: Final = 30.0
 """Time in which a client must have taken some of an answer that waits for it, and up to twice that."""
+JOINED_BYTES: Final = 64 * 1024
+"""Answers up to this size are copied, to be sent with their head."""
 HEAD_BYTES: Final = 64 * 1024
 """Largest request line and headers together."""
+
+MOST_PIPELINED: Final = 512
+"""Requests that may wait on a connection for the answers before them. One segment can hold thousands."""
 
 _REASONS: Final = {
     400: "Bad Request",
@@ -43,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._since = self.loop.time()
         self._unread = 0
+        self._when_sent: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,7 +59,24 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._sent()
         super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._sent()
+
+    def _sent(self) -> None:
+        done, self._when_sent = self._when_sent, []
+        for each in done:
+            each()
+
+    def _call_when_sent(self, done: Callable[[], None]) -> None:
+        """What the transport keeps without pausing us is little."""
+        if self.flow.write_paused and self.parser is not None:
+            self._when_sent.append(done)
+        else:
+            done()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -131,8 +155,11 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError("no tunnels")
             return
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise httptools.HttpParserError("too many requests at once")
         super().on_headers_complete()
-        self.scope["extensions"] = {ANSWER: partial(self._answer, self.cycle)}  # type: ignore[dict-item]
+        extensions: dict[str, Any] = {ANSWER: partial(self._answer, self.cycle), WHEN_SENT: self._call_when_sent}
+        self.scope["extensions"] = extensions
 
     def _answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
         """Sends a whole answer; `head` is the header lines. False where it has to go the long way."""
@@ -148,7 +175,11 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             lines.append(b"connection: close\r\n")
-        self.transport.write(b"".join((*lines, head, b"\r\n", body)))
+        if len(body) > JOINED_BYTES:
+            self.transport.write(b"".join((*lines, head, b"\r\n")))
+            self.transport.write(body)
+        else:
+            self.transport.write(b"".join((*lines, head, b"\r\n", body)))
         cycle.message_event.set()
         cycle.scope["extensions"].clear()  # which refers to the cycle: nothing is left to the garbage collector
         if not cycle.keep_alive:

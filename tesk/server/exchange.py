@@ -5,9 +5,12 @@ that a person reads the reason and a program finds the place.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+
+if TYPE_CHECKING:
+    from tesk.server.budget import Share
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -17,6 +20,8 @@ Header = tuple[bytes, bytes]
 
 ANSWER: Final = "tesk.answer"
 """ASGI extension of our connection: `answer(status, header lines, body)` sends at once, or is False."""
+WHEN_SENT: Final = "tesk.when_sent"
+"""ASGI extension of our connection: `when_sent(done)` calls `done()` once the client has the answer, or is gone."""
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -49,11 +54,12 @@ class Refusal(Exception):
 class Call:
     """A request: what the handlers read of it. Of a repeated header the last counts."""
 
-    __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "task_id")
+    __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "share", "task_id")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, share: "Share") -> None:
         self.scope = scope
         self.receive = receive
+        self.share = share
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]

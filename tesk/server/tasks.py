@@ -14,15 +14,20 @@ from tesk.dispatcher import Dispatcher
 from tesk.limit import Limit
 from tesk.server import query, views
 from tesk.server.body import Bodies
+from tesk.server.budget import Share
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
-from tesk.store.base import NewTask, Query, Row, Store, TaskId
+from tesk.store.base import Brief, NewTask, Query, Row, Store, TaskId
 
 T = TypeVar("T")
 STORE_LIMIT_S: Final = 8.0
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """A page ends early when its documents are this large together; its token says where it goes on."""
+LEAST_PAGE_BYTES: Final = 1024 * 1024
+"""The same where hardly any room is left for answers."""
 FIRST_ROWS: Final = 32
+MOST_ROWS: Final = 256
+"""Rows that are read at once, each of which may be of LONG_BYTES."""
 
 
 class Tasks:
@@ -40,27 +45,34 @@ class Tasks:
         self._limit = Limit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:
-        body = await self._bodies.read_json(call)
+        new = self._new_task(await self._bodies.read_json(call))
+        call.task_id = await self._within(self._store.create(new))
+        self._dispatcher.wake()
+        return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
+
+    def _new_task(self, body: bytes) -> NewTask:
+        """Raises Refusal (400)."""
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
         basic, full = tes.documents(task)
-        new = NewTask(
+        return NewTask(
             basic=basic,
             full=full,
             name=task.name,
             tags=cast(dict[str, str] | None, task.tags),
             warnings=warnings or None,
         )
-        call.task_id = await self._within(self._store.create(new))
-        self._dispatcher.wake()
-        return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
 
     async def get(self, call: Call) -> Reply:
         view = query.view(call.query)
         row = await self._within(self._store.get(call.task_id, view))
+        if isinstance(row, Row) and not call.share.try_take(size := _size(row)):
+            row = None  # what waits for room holds nothing
+            await call.share.take(size)
+            row = await self._within(self._store.get(call.task_id, view))
         if row is None:
             raise _unknown(call.task_id)
         if view == "FULL" and isinstance(row, Row) and not row.state.is_terminal:
@@ -71,13 +83,16 @@ class Tasks:
 
     async def list_(self, call: Call) -> Reply:
         wanted = query.page(call.query)
-        parts, last = await self._within(self._page(wanted))
+        if wanted.view != "MINIMAL":
+            await call.share.take(LEAST_PAGE_BYTES)
+        parts, last = await self._within(self._page(wanted, call.share))
         return Reply(200, views.tasks(parts, query.token(last) if last else ""))
 
-    async def _page(self, wanted: Query) -> tuple[list[bytes], TaskId | None]:
+    async def _page(self, wanted: Query, share: Share) -> tuple[list[bytes], TaskId | None]:
         """The tasks of a page as JSON, and the id that it ends with if more tasks follow.
 
-        Documents may be megabytes each: they are fetched in steps that grow as their size is known.
+        Documents may be megabytes each: short ones are fetched in steps that grow as their size is known, long ones
+        one by one.
         """
         parts: list[bytes] = []
         size = 0
@@ -85,16 +100,27 @@ class Tasks:
         while True:
             ask = wanted.limit + 1 - len(parts)
             if wanted.view != "MINIMAL":
-                ask = min(ask, _affordable(len(parts), size))
+                ask = min(ask, _affordable(len(parts), size), MOST_ROWS)
             rows = await self._store.page(msgspec.structs.replace(wanted, limit=ask, before=before))
             for row in rows:
-                if len(parts) == wanted.limit or size > PAGE_BYTES:
+                if len(parts) == wanted.limit or size > share.page_bytes(PAGE_BYTES, LEAST_PAGE_BYTES):
                     return parts, before
-                parts.append(views.task(row))
-                size += len(parts[-1])
+                found = row if wanted.view == "MINIMAL" else await self._whole(row, wanted.view)
+                if found is None:
+                    continue
+                part = views.task(found)
+                if not share.try_take(size + len(part)):
+                    if parts:
+                        return parts, before
+                    await share.take(size + len(part))
+                parts.append(part)
+                size += len(part)
                 before = row.id
             if len(rows) < ask:
                 return parts, None
+
+    async def _whole(self, row: Row | Brief, view: str) -> Row | Brief | None:
+        return row if isinstance(row, Row) else await self._store.get(row.id, view)
 
     async def cancel(self, call: Call) -> Reply:
         await self._bodies.read_json(call, may_be_empty=True)
@@ -113,6 +139,10 @@ class Tasks:
 def _affordable(fetched: int, size: int) -> int:
     """How many rows may be fetched next, judging by the average of those that were."""
     return FIRST_ROWS if not fetched else max(1, (PAGE_BYTES - size) * fetched // max(size, 1) + 1)
+
+
+def _size(row: Row) -> int:
+    return len(row.document) + len(row.logs or b"")
 
 
 def _unknown(task_id: str) -> Refusal:

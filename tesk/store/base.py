@@ -43,13 +43,12 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended: `full` is its FULL document; `submitted` when an engine was told of it."""
+    """A task that has not ended; `submitted` when an engine was told of it."""
 
     id: TaskId
     owner: int
     state: State
     submitted: bool
-    full: bytes
 
 
 class Queued(NamedTuple):
@@ -83,13 +82,13 @@ class Store(Protocol):
         """Raises StoreError when the database does not answer within a few seconds."""
 
     async def create(self, new: NewTask) -> TaskId:
-        """Stores the task as QUEUED."""
+        """Stores the task as QUEUED. Where that fails or its caller gives up, the task is not run, whatever comes."""
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         """Brief for MINIMAL, else Row. FULL has contents, stdout, stderr and system logs."""
 
-    async def page(self, query: Query) -> list[Row] | list[Brief]:
-        """Newest first, at most `limit`; Briefs for MINIMAL."""
+    async def page(self, query: Query) -> list[Row | Brief]:
+        """Newest first, at most `limit`; Briefs for MINIMAL, and for tasks that are long (see `get`), in any view."""
 
     async def submitted(self, task_id: TaskId) -> bool:
         """Notes that an engine is about to be told of a QUEUED task; False if it is not QUEUED any more."""
@@ -109,7 +108,7 @@ class Store(Protocol):
         """Tasks that have not ended, oldest first."""
 
     async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
-        """Tasks of which no engine was told yet, oldest first."""
+        """Tasks of which no engine was told yet, oldest first; none whose create is not answered yet."""
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time; how many were deleted."""
@@ -120,3 +119,7 @@ class Store(Protocol):
 
 class StoreError(RuntimeError):
     """The database cannot be used: the message says which, why and what to do."""
+
+
+class NotConfirmed(StoreError):
+    """The database may have made the write, or may make it yet."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from tesk.limit import Limit
-from tesk.store.base import StoreError
+from tesk.store.base import NotConfirmed, StoreError
 
 BATCH: Final = 512
 CONFIRM_S: Final = 60.0
@@ -50,7 +50,7 @@ class Committer:
         try:
             return await self._limit.on(answer)
         except TimeoutError:
-            raise StoreError(
+            raise NotConfirmed(
                 f"the database did not confirm a write within {CONFIRM_S:.0f} s: is the disk stuck?"
             ) from None
 

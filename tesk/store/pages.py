@@ -58,7 +58,7 @@ def batched(ordinals: Iterator[int], first: int, size: int) -> Iterator[list[int
         wanted = size
 
 
-async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row] | list[Brief]:
+async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row | Brief]:
     """The page; empty for a `before` that is no id and for text that no task can have."""
     before = GREATEST if query.before is None else read(query.before)
     texts = (query.name_prefix or "", *(text for tag in query.tags for text in tag))

@@ -9,21 +9,22 @@ behind must not turn a page into a scan of the table.
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, Query, Queued, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Asked, Gatherer, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
-from tesk.store.postgresql_spans import COUNT_PRUNED, summarise_step
+from tesk.store.postgresql_spans import CLOSE, COUNT_PRUNED, LOCK_FRONTIER, summarise_step
 from tesk.store.queries import POSTGRESQL, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
+from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
 
 INSERT: Final = f"""
@@ -62,6 +63,8 @@ CONNECTIONS: Final = 16
 WRITERS: Final = 6
 """Inserts at once. What waits for the disk shares its next flush, whoever wrote it; what waits for a writer does not.
 So on a slow disk few writers let a task wait for more flushes: two reach 0.7 of the rate of six."""
+LONG_READERS: Final = 2
+"""Long tasks that are read at once."""
 READERS: Final = 2
 """Statements at once that read by id in one view."""
 CONNECT_S: Final = 10.0
@@ -74,9 +77,16 @@ Pool = asyncpg.Pool
 DatabaseFailure = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
-class Create(NamedTuple):
-    new: NewTask
-    rows: NewRows
+class Create:
+    """A task to be stored. Its rows are made anew where its id is taken."""
+
+    def __init__(self, new: NewTask, number: int) -> None:
+        self.new = new
+        self.renumber(number)
+
+    def renumber(self, number: int) -> None:
+        self.number = number
+        self.rows = new_rows(number, self.new, now_ms())
 
 
 class PostgresqlStore:
@@ -87,11 +97,13 @@ class PostgresqlStore:
         self._location = location(url)
         self._log_tail_bytes = log_tail_bytes
         self._identifiers = Identifiers()
+        self._withdrawals = Withdrawals(self._withdraw)
         self._creates: Gatherer | None = None
         self._gets: dict[str, Gatherer] = {}
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
         self._connections: Pool | None = None
+        self._long = asyncio.Semaphore(LONG_READERS)
 
     async def open(self) -> None:
         try:
@@ -122,6 +134,7 @@ class PostgresqlStore:
         try:
             await asyncio.gather(*(each.close(STATEMENT_S) for each in gatherers))
         finally:
+            await self._withdrawals.close()
             await self._close_connections()
 
     async def _close_connections(self) -> None:
@@ -144,8 +157,32 @@ class PostgresqlStore:
     async def create(self, new: NewTask) -> TaskId:
         if self._creates is None:
             raise self._not_open()
-        task_id: TaskId = await self._creates.ask(Create(new, new_rows(self._identifiers.give(), new)))
-        return task_id
+        create = Create(new, self._identifiers.give())
+        undecided = self._withdrawals.undecided
+        undecided.add(create.number)
+        try:
+            await self._creates.ask(create)
+        except (asyncio.CancelledError, NotConfirmed):
+            await self._withdrawals.withdraw(create.number)
+            raise
+        except BaseException:
+            undecided.discard(create.number)
+            raise
+        undecided.discard(create.number)
+        return show(create.number)
+
+    async def _withdraw(self, numbers: Sequence[int]) -> None:
+        """Deletes tasks whose inserts may be under way, perhaps in sessions that nobody listens to any more.
+
+        The frontier's lock waits for inserts that have begun; those that begin later are refused by the frontier.
+        """
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(LOCK_FRONTIER)
+                await connection.execute(CLOSE, max(numbers))
+                await _remove(connection, await connection.fetch(_WITHDRAWN, list(numbers)))
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         number = read(task_id)
@@ -154,11 +191,15 @@ class PostgresqlStore:
         if not self._gets:
             raise self._not_open()
         row = await self._gets[view].ask(number)
-        if row is None:
-            return None
-        return brief(row) if view == "MINIMAL" else whole(row)
+        if row is None or view == "MINIMAL":
+            return None if row is None else brief(row)
+        if row[3] is not None:
+            return whole(row)
+        async with self._long:
+            rows = await self._run(Sql(_LONG[view], (number,)))
+        return whole(rows[0]) if rows else None
 
-    async def page(self, query: Query) -> list[Row] | list[Brief]:
+    async def page(self, query: Query) -> list[Row | Brief]:
         return await read_page(query, POSTGRESQL, self._run)
 
     async def submitted(self, task_id: TaskId) -> bool:
@@ -192,7 +233,9 @@ class PostgresqlStore:
         number = 0 if after is None else read(after)
         if number is None:
             return []
-        return [queued(row) for row in await self._run(Sql(transitions.QUEUED, (number, limit)))]
+        undecided = self._withdrawals.undecided
+        rows = await self._run(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         try:
@@ -239,44 +282,62 @@ class PostgresqlStore:
             give(get, found.get(get.question))
 
     async def _store(self, creates: Sequence[Asked]) -> None:
+        is_begun = False
         try:
             async with self._pool.acquire() as connection:
                 creates = [create for create in creates if not create.answer.done()]
                 if creates:
+                    is_begun = True
                     await insert(connection, [create.question.rows for create in creates])
         except asyncpg.PostgresError as error:
             if _is_refusal(error):
                 for create in creates:
                     if not create.answer.done():
-                        give(create, await self._store_alone(create.question))
+                        give(create, await self._store_alone(create))
                 return
-            fail(creates, cannot_use(self._location, error))
+            fail(creates, self._failed(error, is_begun))
         except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the writer goes on
-            fail(creates, cannot_use(self._location, error))
+            fail(creates, self._failed(error, is_begun))
         else:
             for create in creates:
-                give(create, show(create.question.rows.task[0]))
+                give(create, None)
 
-    async def _store_alone(self, create: Create) -> TaskId | StoreError:
+    async def _store_alone(self, asked: Asked) -> StoreError | None:
         """One task that others must not suffer from, with a new id where its own is taken."""
-        rows = create.rows
+        create: Create = asked.question
+        undecided = self._withdrawals.undecided
         for _ in range(SAME_ID_TRIES):
             try:
-                await self._insert([rows])
-            except (asyncpg.UniqueViolationError, asyncpg.NotNullViolationError):
+                if await self._is_inserted(create.rows):
+                    return None
                 self._identifiers.follow(await self._pool.fetchval("SELECT closed FROM frontier"))
-                rows = new_rows(self._identifiers.give(), create.new)
             except DatabaseFailure as error:
-                return cannot_use(self._location, error)
-            else:
-                return show(rows.task[0])
+                return self._failed(error, is_begun=True)
+            if asked.answer.done():
+                return None
+            undecided.discard(create.number)
+            create.renumber(self._identifiers.give())
+            undecided.add(create.number)
         return StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already")
 
-    async def _insert(self, new: Sequence[NewRows]) -> None:
-        await insert(self._pool, new)
+    def _failed(self, error: Exception, is_begun: bool) -> StoreError:
+        """The error of an insert: NotConfirmed where it had begun and the database has not said that it failed."""
+        failure = cannot_use(self._location, error)
+        return NotConfirmed(str(failure)) if is_begun and not _is_rolled_back(error) else failure
+
+    async def _is_inserted(self, new: NewRows) -> bool:
+        """False where the id is taken, or not above the frontier."""
+        try:
+            await insert(self._pool, [new])
+        except (asyncpg.UniqueViolationError, asyncpg.NotNullViolationError):
+            return False
+        return True
 
 
-_BY_ID: Final = {view: one(view).replace("= ?", "= ANY($1::bigint[])") for view in ("MINIMAL", "BASIC", "FULL")}
+_VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
+_BY_ID: Final = {view: one(view, of_long=False).replace("= ?", "= ANY($1::bigint[])") for view in _VIEWS}
+_LONG: Final = {view: one(view) for view in _VIEWS}
+_WITHDRAWN: Final = transitions.WITHDRAWN.replace("= ?", "= ANY($1::bigint[])", 1) + " FOR UPDATE"
 _ADVANCE: Final = {
     state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()
 }
@@ -299,6 +360,13 @@ def _is_refusal(error: asyncpg.PostgresError) -> bool:
     return (error.sqlstate or "")[:2] in ("22", "23", "54")
 
 
+def _is_rolled_back(error: Exception) -> bool:
+    """Whether the database said that the statement failed, and not that its session or itself ended meanwhile (SQLSTATE
+    08, 57 but for a cancelled statement, XX)."""
+    state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
+    return state == "57014" or (state != "" and state[:2] not in ("08", "57", "XX"))
+
+
 async def _durable(connection: Any) -> None:
     """A commit that is answered is on disk, whatever the database's default."""
     if await connection.fetchval("SHOW synchronous_commit") == "off":
@@ -311,6 +379,11 @@ async def _as_it_is(_: Any) -> None:
 
 async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:
     rows = await connection.fetch(f"{numbered(transitions.PRUNABLE)} FOR UPDATE SKIP LOCKED", ended_before_ms, limit)
+    return await _remove(connection, rows)
+
+
+async def _remove(connection: Any, rows: Sequence[Any]) -> int:
+    """Rows: id, owner and tags."""
     ids = [row["id"] for row in rows]
     tags = [(row["owner"], key, row["id"]) for row in rows for key in transitions.tag_keys(row["tags"])]
     await connection.execute(DELETE_TAGS, *_columns(tags, 3))

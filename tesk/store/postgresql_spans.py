@@ -24,6 +24,7 @@ SETTLED: Final = (
     "SELECT max(id), count(*) FROM (SELECT id FROM task WHERE id > (SELECT closed FROM frontier) "
     "AND id < $1 ORDER BY id LIMIT $2) AS t"
 )
+LOCK_FRONTIER: Final = "SELECT closed FROM frontier FOR UPDATE"
 CLOSE: Final = "UPDATE frontier SET closed = greatest(closed, $1)"
 SETTLED_MS: Final = 2000
 """The frontier stays this far behind the clock, so that hardly any task needs another id."""
@@ -49,7 +50,7 @@ async def _close_settled(connection: Any) -> None:
     if count < summariser.LEAST:
         return
     async with connection.transaction():
-        await connection.execute("SELECT closed FROM frontier FOR UPDATE")
+        await connection.execute(LOCK_FRONTIER)
         await connection.execute(CLOSE, newest)
 
 

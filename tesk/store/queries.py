@@ -22,6 +22,9 @@ from tesk.tes import State
 NAME_INDEXED: Final = 500
 """Characters of a name that are indexed: at most 2,000 bytes."""
 TAG_INDEXED_BYTES: Final = 500
+LONG_BYTES: Final = 65536
+"""Tasks whose document and logs are longer together are left out where many are read at once, so that what is read is
+bounded by their number."""
 RARE: Final = 256
 """A filter with fewer tasks than this is rare: to look at all of them is quick."""
 Parameter = int | str | bytes | list[int] | None
@@ -278,14 +281,19 @@ def _task(key: str, dialect: Dialect) -> str:
     return f" CROSS JOIN LATERAL (SELECT * FROM task WHERE task.id = {key} OFFSET 0) AS t"
 
 
-def _columns(view: str) -> str:
-    match view:
-        case "MINIMAL":
-            return "t.id, t.state"
-        case "BASIC":
-            return "t.id, t.state, t.created, t.basic, t.logs"
-        case _:
-            return "t.id, t.state, t.created, coalesce(c.document, t.basic), l.logs, t.warnings"
+def _columns(view: str, *, of_long: bool = False) -> str:
+    """`of_long`: document and logs also of a long task. Their lengths are known without reading them."""
+    if view == "MINIMAL":
+        return "t.id, t.state"
+    document, logs, more = "t.basic", "t.logs", ""
+    size = "length(t.basic)"
+    if view == "FULL":
+        document, logs, more = "coalesce(c.document, t.basic)", "l.logs", ", t.warnings"
+        size = "coalesce(length(c.document), length(t.basic))"
+    if not of_long:
+        fits = f"{size} + coalesce(length({logs}), 0) <= {LONG_BYTES}"
+        document, logs = (f"CASE WHEN {fits} THEN {column} END" for column in (document, logs))
+    return f"t.id, t.state, t.created, {document}, {logs}{more}"
 
 
 def _more(view: str) -> str:
@@ -338,9 +346,9 @@ def _term(name: str, may_lack: bool, dialect: Dialect) -> str:
     return f" {kind} JOIN LATERAL ({found}) AS {name}{' ON true' if may_lack else ''}"
 
 
-def one(view: str) -> str:
+def one(view: str, *, of_long: bool = True) -> str:
     """A task by its id."""
-    return f"SELECT {_columns(view)} FROM task AS t{_more(view)} WHERE t.id = ?"
+    return f"SELECT {_columns(view, of_long=of_long)} FROM task AS t{_more(view)} WHERE t.id = ?"
 
 
 OWNERS: Final = """

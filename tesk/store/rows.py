@@ -23,16 +23,17 @@ class NewRows(NamedTuple):
 TASK_COLUMNS = "id, owner, state, submitted, created, name, tags, warnings, basic"
 
 
-def new_rows(number: int, new: NewTask) -> NewRows:
-    """Raises ValueError for text that no database can hold; tes.parse refuses such tasks before."""
+def new_rows(number: int, new: NewTask, created_ms: int) -> NewRows:
+    """`number` says in which order tasks came, not when: it may be ahead of the clock.
+
+    Raises ValueError for text that no database can hold; tes.parse refuses such tasks before."""
     tags = new.tags or {}
     if not all(map(is_storable, (new.name or "", *tags, *tags.values()))):
         raise ValueError("a task's name and tags cannot hold NUL characters or lone surrogates")
     kept_tags = encode(tags) if tags else None
-    created = number >> 20
     warnings = encode_warnings(new.warnings)
     return NewRows(
-        (number, new.owner, int(State.QUEUED), 0, created, new.name, kept_tags, warnings, new.basic),
+        (number, new.owner, int(State.QUEUED), 0, created_ms, new.name, kept_tags, warnings, new.basic),
         [(new.owner, tag_text(key), number, tag_text(value)) for key, value in tags.items()],
         None if new.full is None else (number, new.full),
     )
@@ -42,14 +43,16 @@ def brief(row: Sequence[Any]) -> Brief:
     return Brief(show(row[0]), STATES[row[1]])
 
 
-def whole(row: Sequence[Any]) -> Row:
-    """A row of the BASIC or the FULL view; only the latter has warnings."""
+def whole(row: Sequence[Any]) -> Row | Brief:
+    """A row of the BASIC or the FULL view, of which only the latter has warnings. Without its document it is brief."""
+    if row[3] is None:
+        return brief(row)
     logs = with_warnings(row[4], row[5]) if len(row) > 5 else row[4]
     return Row(show(row[0]), STATES[row[1]], row[2], row[3], logs)
 
 
 def unfinished(row: Sequence[Any]) -> Unfinished:
-    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]), row[4])
+    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]))
 
 
 def queued(row: Sequence[Any]) -> Queued:

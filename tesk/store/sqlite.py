@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, Query, Queued, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
@@ -23,6 +23,7 @@ from tesk.store.pages import read_page
 from tesk.store.queries import SQLITE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import COUNT_PRUNED, Change, addition, keep_up, renewal
+from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
 
 INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -51,6 +52,8 @@ class SqliteStore:
         self._path = path
         self._log_tail_bytes = log_tail_bytes
         self._identifiers = Identifiers()
+        self._notes = path.with_name(f"{path.name}.withdrawn")
+        self._withdrawals = Withdrawals(self._withdraw, self._notes)
         self._connections: list[sqlite3.Connection] = []
         self._lock: TextIO | None = None
         self._committer: Committer | None = None
@@ -75,10 +78,19 @@ class SqliteStore:
             migrate.sqlite(self._path)
             self._connections = [_connect(self._path) for _ in range(3)]
             self._reader, self._writer, self._page_reader = self._connections
+            self._remove_withdrawn(self._writer)
             newest = self._reader.execute(NEWEST_ID).fetchone()[0]
         except (sqlite3.Error, OSError) as error:
             raise _cannot_use(self._path, error) from error
         self._identifiers.follow(newest)
+
+    def _remove_withdrawn(self, database: sqlite3.Connection) -> None:
+        """What a former process withdrew and did not get to remove."""
+        if numbers := noted(self._notes):
+            database.execute("BEGIN IMMEDIATE")
+            _withdraw(database, numbers)
+            database.execute("COMMIT")
+        self._notes.unlink(missing_ok=True)
 
     async def close(self) -> None:
         if self._summarising is not None:
@@ -86,6 +98,7 @@ class SqliteStore:
             await asyncio.gather(self._summarising, return_exceptions=True)
         if self._committer is not None:
             await self._committer.close()
+        await self._withdrawals.close()
         if self._pages is not None:
             await asyncio.to_thread(self._pages.shutdown)
         self._release()
@@ -107,8 +120,22 @@ class SqliteStore:
 
     async def create(self, new: NewTask) -> TaskId:
         number = self._identifiers.give()
-        await self._write("create", (new_rows(number, new),))
+        undecided = self._withdrawals.undecided
+        undecided.add(number)
+        try:
+            await self._write("create", (new_rows(number, new, now_ms()),))
+        except (asyncio.CancelledError, NotConfirmed):
+            await self._withdrawals.withdraw(number)
+            raise
+        except BaseException:
+            undecided.discard(number)
+            raise
+        undecided.discard(number)
         return show(number)
+
+    async def _withdraw(self, numbers: Sequence[int]) -> None:
+        """Writes come in order: after this one, the creates of these tasks are over."""
+        await self._write("withdraw", (numbers,))
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         number = read(task_id)
@@ -122,7 +149,7 @@ class SqliteStore:
             return None
         return brief(row) if view == "MINIMAL" else whole(row)
 
-    async def page(self, query: Query) -> list[Row] | list[Brief]:
+    async def page(self, query: Query) -> list[Row | Brief]:
         inline = query.view != "FULL" and query.limit <= INLINE
         return await read_page(query, SQLITE, self._run_inline if inline else self._run_apart)
 
@@ -152,7 +179,9 @@ class SqliteStore:
         number = 0 if after is None else read(after)
         if number is None:
             return []
-        return [queued(row) for row in await self._run_apart(Sql(transitions.QUEUED, (number, limit)))]
+        undecided = self._withdrawals.undecided
+        rows = await self._run_apart(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         return int(await self._write("prune", (ended_before_ms, limit)))
@@ -238,7 +267,16 @@ def _cancel(database: sqlite3.Connection, now: int, number: int) -> int | None:
 
 
 def _prune(database: sqlite3.Connection, ended_before: int, limit: int) -> int:
-    rows = database.execute(transitions.PRUNABLE, (ended_before, limit)).fetchall()
+    return _remove(database, database.execute(transitions.PRUNABLE, (ended_before, limit)).fetchall())
+
+
+def _withdraw(database: sqlite3.Connection, numbers: Sequence[int]) -> int:
+    found = (database.execute(transitions.WITHDRAWN, (number,)).fetchone() for number in numbers)
+    return _remove(database, [row for row in found if row is not None])
+
+
+def _remove(database: sqlite3.Connection, rows: Sequence[Any]) -> int:
+    """Rows: id, owner and tags."""
     tags = [(owner, key, number) for number, owner, tags in rows for key in transitions.tag_keys(tags)]
     database.executemany("DELETE FROM tag WHERE owner = ? AND key = ? AND task = ?", tags)
     for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
@@ -263,6 +301,7 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "cancel": _cancel,
     "prune": _prune,
     "ping": _ping,
+    "withdraw": _withdraw,
     "summarise": _summarise,
 }
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from tesk.store.queries import tag_text
+from tesk.store.queries import LONG_BYTES, tag_text
 from tesk.tes import NEXT, TERMINAL, State
 
 _read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -43,18 +43,15 @@ CANCEL: Final = (
 
 STATE: Final = "SELECT state FROM task WHERE id = ?"
 
-UNFINISHED: Final = (
-    "SELECT t.id, t.owner, t.state, t.submitted, coalesce(c.document, t.basic) "
-    "FROM task AS t LEFT JOIN content AS c ON c.task = t.id WHERE t.ended IS NULL AND t.id > ? ORDER BY t.id LIMIT ?"
-)
+UNFINISHED: Final = "SELECT id, owner, state, submitted FROM task WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?"
 
-LONG_BYTES: Final = 65536
 QUEUED: Final = (
     f"SELECT id, owner, CASE WHEN length(basic) <= {LONG_BYTES} THEN basic END "
     f"FROM task WHERE ended IS NULL AND {_UNKNOWN_TO_ENGINES} AND id > ? ORDER BY id LIMIT ?"
 )
 """Parameters: id after which to begin, limit. Long documents are left out, so that a page of them takes no memory."""
 
+WITHDRAWN: Final = f"SELECT id, owner, tags FROM task WHERE id = ? AND {_UNKNOWN_TO_ENGINES}"
 PRUNABLE: Final = "SELECT id, owner, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
 
 

@@ -21,7 +21,7 @@ import pytest
 import uvloop
 
 from tesk.dispatcher import Dispatcher
-from tesk.engines.base import Capacity, Demand, Job, Report
+from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskStatus
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
@@ -29,7 +29,7 @@ from tesk.server.run import Server
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import TaskId
-from tesk.tes import TaskLog
+from tesk.tes import State, TaskLog
 from tests.servers.postgres import Postgres, postgres
 
 T = TypeVar("T")
@@ -48,8 +48,14 @@ class IdleEngine:
         self.holds_from_gb = math.inf
         self.asked = asyncio.Event()
         self.submitted: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
+        self.cancelled: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
+        self.broken: set[TaskId] = set()
+        self.refused = 0
+        self.ends_cancelled = False
+        self.report: Report | None = None
 
-    async def open(self, report: Report) -> None: ...
+    async def open(self, report: Report) -> None:
+        self.report = report
 
     async def close(self) -> None: ...
 
@@ -60,9 +66,15 @@ class IdleEngine:
         return "no node" if demand.ram_gb >= self.holds_from_gb else None
 
     async def submit(self, job: Job) -> None:
+        if job.id in self.broken:
+            self.refused += 1
+            raise EngineError("no container can be made of it")
         self.submitted.put(job.id)
 
-    async def cancel(self, task_id: TaskId) -> None: ...
+    async def cancel(self, task_id: TaskId) -> None:
+        self.cancelled.put(task_id)
+        if self.ends_cancelled and self.report is not None:
+            self.report(task_id, TaskStatus(State.CANCELED, TaskLog()))
 
     async def forget(self, task_id: TaskId) -> None: ...
 
@@ -108,9 +120,13 @@ class Running:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server did not stop"
 
+    @property
+    def server_state(self) -> Any:
+        return self._server.server_state
+
     def connections(self) -> int:
         """How many clients are connected."""
-        return len(self._server.server_state.connections)
+        return len(self.server_state.connections)
 
     def log_lines(self) -> list[dict[str, Any]]:
         """What the server has logged; complete only after `stop`."""
@@ -130,11 +146,11 @@ class Running:
         self.url = url(listener)
         self.store = open_store(self.database, log_tail_bytes=self.settings.log_tail_bytes)
         await self.store.open()
-        dispatcher = Dispatcher(self.store, self.engine, self.settings)
+        self.dispatcher = dispatcher = Dispatcher(self.store, self.engine, self.settings)
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
-        app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log)
+        self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log)
         self._server = ThreadServer(app, self.url)
         await self.engine.asked.wait()
         self._loop.call_soon(self._ready.set_result, None)

@@ -2,13 +2,18 @@
 
 import queue
 import time
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tesk.store.base import StoreError
+from tesk.server import tasks as handlers
+from tesk.store.base import NewTask, StoreError
 from tests.api.conftest import Running, running
+from tests.servers.cluster import until
+from tests.servers.postgres import Postgres
+from tests.servers.stalled import stalled
 
 LARGE = {"ram_gb": 100}
 
@@ -18,8 +23,122 @@ def post(server: Running, **resources: float) -> str:
     return str(server.client.post("/v1/tasks", json=document).json()["id"])
 
 
+def post_again(server: Running) -> str:
+    """Posts until a create is taken, as clients do whose creates are answered 503."""
+    document = {"executors": [{"image": "alpine", "command": ["true"]}]}
+    found = until(lambda: server.client.post("/v1/tasks", json=document).json().get("id"), 30, "a create")
+    return str(found)
+
+
 def given(server: Running) -> str:
     return server.engine.submitted.get(timeout=20)
+
+
+def state(server: Running, task_id: str) -> str:
+    return str(server.client.get(f"/v1/tasks/{task_id}").json()["state"])
+
+
+def database(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/tesk.db"
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return server.new_database()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
+) -> None:
+    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    url = database(kind, tmp_path, request)
+    with running(tmp_path, database=url) as server:
+        server.engine.room = 1
+        server.engine.ends_cancelled = True
+        task_id = post(server)
+        assert given(server) == task_id
+        with stalled(url):
+            assert server.client.post(f"/v1/tasks/{task_id}:cancel", json={}).status_code == 503
+        assert server.engine.cancelled.get(timeout=20) == task_id
+        until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
+        following = post_again(server)
+        assert given(server) == following, "its room is free again"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_create_that_was_answered_503_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
+) -> None:
+    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    url = database(kind, tmp_path, request)
+    document = {"executors": [{"image": "alpine", "command": ["true"]}]}
+    with running(tmp_path, database=url) as server:
+        server.engine.room = 9
+        with stalled(url):
+            assert server.client.post("/v1/tasks", json=document).status_code == 503
+        again = post_again(server)
+        assert given(server) == again
+        until(lambda: len(server.client.get("/v1/tasks").json()["tasks"]) == 1, 20, "the other one's removal")
+        following = post_again(server)
+        assert given(server) == following
+
+
+def test_what_is_canceling_in_the_store_is_ended_whoever_wrote_it(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        server.engine.room = 1
+        server.engine.ends_cancelled = True
+        task_id = post(server)
+        assert given(server) == task_id
+        server.do(server.store.cancel(task_id))
+        assert server.engine.cancelled.get(timeout=20) == task_id
+        until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
+
+
+@pytest.mark.parametrize("unknown", ["0000000000{:03}", "none-{:03}-" + "x" * 50_000])
+def test_cancelling_unknown_tasks_leaves_nothing_behind(tmp_path: Path, unknown: str) -> None:
+    def held() -> dict[str, int]:
+        return {name: len(each) for name, each in vars(server.dispatcher).items() if isinstance(each, Sized)}
+
+    with running(tmp_path) as server:
+        before = held()
+        for number in range(20):
+            assert server.client.post(f"/v1/tasks/{unknown.format(number)}:cancel", json={}).status_code == 404
+        assert held() == before
+
+
+def test_a_task_that_the_engine_does_not_take_keeps_no_other_one_back(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        broken, *others = [post(server) for _ in range(3)]
+        server.engine.broken.add(broken)
+        server.engine.room = 3
+        assert [given(server), given(server)] == others
+        server.engine.broken.clear()
+        assert given(server) == broken, "it is tried again meanwhile"
+
+
+def test_a_task_that_is_cancelled_while_the_engine_does_not_take_it_is_not_started(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        broken = post(server)
+        server.engine.broken.add(broken)
+        server.engine.ends_cancelled = True
+        server.engine.room = 1
+        until(lambda: server.engine.refused, 20, "a first try")
+        assert server.client.post(f"/v1/tasks/{broken}:cancel", json={}).status_code == 200
+        server.engine.broken.clear()
+        until(lambda: state(server, broken) == "CANCELED", 20, "its end")
+        assert f"start {broken}" not in {chore.get_name() for chore in server.dispatcher._chores}
+        following = post(server)
+        assert given(server) == following
+
+
+def test_a_stored_document_that_cannot_be_read_ends_that_task_alone(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        documents = (b"nonsense", b'{"executors":1}', b'{"resources":1}')
+        damaged = [server.do(server.store.create(NewTask(basic=each))) for each in documents]
+        task_id = post(server)
+        server.engine.room = 1
+        assert given(server) == task_id
+        until(lambda: {state(server, each) for each in damaged} == {"SYSTEM_ERROR"}, 20, "their end")
 
 
 def test_tasks_that_the_engine_holds_back_let_those_behind_them_pass(tmp_path: Path) -> None:

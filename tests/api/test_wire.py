@@ -87,6 +87,13 @@ def test_hundreds_of_pipelined_requests_are_answered(server: Running) -> None:
     assert exchange(server, GET * 300 + LAST).count(b"HTTP/1.1 200 OK") == 301
 
 
+def test_more_than_a_thousand_pipelined_requests_do_not_wait_in_memory(server: Running) -> None:
+    with connected(server) as opened, contextlib.suppress(ConnectionError):
+        opened.sendall(GET * 1500 + LAST)
+        assert codes(until_closed(opened)).count(200) < 1500
+    assert exchange(server, LAST).startswith(b"HTTP/1.1 200")
+
+
 def test_a_request_byte_by_byte_is_a_request(server: Running) -> None:
     with connected(server) as opened:
         for n in range(len(LAST)):
@@ -258,13 +265,13 @@ def test_curl_may_offer_http_2(server: Running) -> None:
 @pytest.fixture
 def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A server whose page of tasks is far larger than what sockets hold, and which has little patience."""
-    monkeypatch.setattr(connection, "UNREAD_LIMIT_S", 1.0)
-    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.3)
     command = ["sh", "-c", "x" * 4_000_000]
     with running(tmp_path) as server:
         for _ in range(4):
             created = httpx.post(f"{server.url}/v1/tasks", json={"executors": [{"image": "a", "command": command}]})
             assert created.status_code == 200, created.text
+        monkeypatch.setattr(connection, "UNREAD_LIMIT_S", 1.0)
+        monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.3)
         yield server
 
 

@@ -43,13 +43,13 @@ class Postgres(NamedTuple):
 
     def psql(self, sql: str, url: str | None = None) -> str:
         """What the statement answers, unadorned."""
-        command = [_binary("psql"), url or self.url(), "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]
+        command = [program_path("psql"), url or self.url(), "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
     @contextlib.contextmanager
     def holding(self, sql: str, url: str) -> Iterator[None]:
         """A transaction that begins with the statement and ends with this context manager."""
-        command = [_binary("psql"), url, "-qAtX", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        command = [program_path("psql"), url, "-qAtX", "-v", "ON_ERROR_STOP=1", "-f", "-"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as holder:
             assert holder.stdin is not None
             holder.stdin.write(f"BEGIN; {sql};\n")
@@ -85,7 +85,7 @@ def _initialise(data: Path, folder: Path, user: pwd.struct_passwd | None) -> Non
     password = folder / "password"
     password.write_text(PASSWORD)
     password.chmod(0o644)
-    command = [_binary("initdb"), "-D", str(data), "-U", "tesk", "-A", "scram-sha-256", f"--pwfile={password}"]
+    command = [program_path("initdb"), "-D", str(data), "-U", "tesk", "-A", "scram-sha-256", f"--pwfile={password}"]
     command += ["-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=120, user=_name(user), check=False
@@ -98,7 +98,7 @@ def _initialise(data: Path, folder: Path, user: pwd.struct_passwd | None) -> Non
 def _running(
     data: Path, log: Path, settings: Mapping[str, str], user: pwd.struct_passwd | None, preload: str
 ) -> Iterator[int]:
-    command = [_binary("postgres"), "-D", str(data)]
+    command = [program_path("postgres"), "-D", str(data)]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     environment = {**os.environ, "LD_PRELOAD": preload} if preload else None
@@ -126,7 +126,7 @@ def _running(
 
 
 def _await(child: subprocess.Popen[bytes], port: str, log: Path) -> None:
-    command = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", port]
+    command = [program_path("pg_isready"), "-q", "-h", "127.0.0.1", "-p", port]
     for _ in range(START_LIMIT_S * 20):
         if child.poll() is not None:
             break
@@ -137,7 +137,7 @@ def _await(child: subprocess.Popen[bytes], port: str, log: Path) -> None:
     raise AssertionError(f"PostgreSQL did not start: {log.read_text(errors='replace')}")
 
 
-def _binary(name: str) -> str:
+def program_path(name: str) -> str:
     """The newest PostgreSQL of the distribution, else the one in PATH."""
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: -float(path.parts[4]))
     return program(name, *installed)

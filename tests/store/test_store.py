@@ -13,7 +13,7 @@ import pytest
 
 from tesk.store import open_store, postgresql
 from tesk.store.base import Brief, NewTask, Query, Row, Store
-from tesk.store.identifiers import show
+from tesk.store.identifiers import Identifiers, now_ms, show
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
 from tests.store.conftest import LOG_TAIL_BYTES
 
@@ -171,7 +171,18 @@ async def test_pages_follow_each_other_while_tasks_are_added(store: Store) -> No
     assert seen == ids[::-1]
 
 
-async def test_unfinished_tasks_come_oldest_first_with_their_contents(store: Store) -> None:
+@pytest.mark.parametrize("ahead_ms", [10**9, -(10**9)])
+async def test_a_clock_that_was_wrong_once_gives_later_tasks_no_wrong_time(store: Store, ahead_ms: int) -> None:
+    store._identifiers = Identifiers(lambda: now_ms() + ahead_ms)  # type: ignore[attr-defined]
+    first = await store.create(NewTask(basic=BASIC))
+    store._identifiers._clock_ms = now_ms  # type: ignore[attr-defined]
+    before = now_ms()
+    second = await store.create(NewTask(basic=BASIC))
+    assert before <= (await row(store, second, "BASIC")).created_ms <= now_ms()
+    assert [each.id for each in await store.page(Query(limit=9))] == [second, first], "the newest is first"
+
+
+async def test_unfinished_tasks_come_oldest_first(store: Store) -> None:
     ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
     await store.submitted(ids[1])
     await store.advance(ids[2], State.RUNNING, TaskLog())
@@ -183,9 +194,20 @@ async def test_unfinished_tasks_come_oldest_first_with_their_contents(store: Sto
         (ids[1], 1, State.QUEUED, True),
         (ids[2], 2, State.RUNNING, False),
     ]
-    assert {each.full for each in found} == {FULL}
     assert [each.id for each in await store.unfinished(after=ids[0], limit=1)] == [ids[1]]
     assert await store.unfinished(after="nonsense") == []
+
+
+async def test_long_tasks_are_brief_in_a_page_and_whole_by_themselves(store: Store) -> None:
+    long = b'{"name":"' + b"x" * 65536 + b'"}'
+    document, short = [await store.create(NewTask(basic=each)) for each in (long, BASIC)]
+    content = await store.create(NewTask(basic=BASIC, full=long))
+    for view, briefs in (("BASIC", {document}), ("FULL", {document, content})):
+        page = await store.page(Query(limit=9, view=view))
+        assert {each.id for each in page if isinstance(each, Brief)} == briefs
+        assert {each.id for each in page} >= {short, *briefs}
+        for each in briefs:
+            assert (await row(store, each, view)).document == long
 
 
 async def test_queued_tasks_come_oldest_first_without_long_documents(store: Store) -> None:
