@@ -66,6 +66,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     pull_timeout_s: Annotated[float, Meta(description="time within which an image must be pulled", gt=0)] = 1800.0
     engine_patience_s: Annotated[float, Meta(description="time that the container engine may be away", ge=0)] = 300.0
 
+    max_processes: Annotated[
+        int, Meta(description="processes and threads of an executor on the local engine; 0: the engine's limit", ge=0)
+    ] = 16384
+    executor_capabilities: Annotated[
+        tuple[Literal["MKNOD", "NET_RAW"], ...],
+        Meta(description="capabilities that executors keep, of MKNOD (device files) and NET_RAW (raw packets)"),
+    ] = ()
+
     kubeconfig: Annotated[str, Meta(description="kubeconfig file; empty: the cluster around, or as kubectl")] = ""
     kube_context: Annotated[str, Meta(description="context of the kubeconfig; empty: its current one")] = ""
     namespace: Annotated[str, Meta(description="namespace of tasks; empty: that of the account or context")] = ""

@@ -21,7 +21,7 @@ MAX_STRING: Final = 4096
 MAX_FILES: Final = 10_000
 MAX_ITEMS: Final = 1000
 WILDCARDS: Final = re.compile(r"[*?\[]")
-_PLAIN_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
+_PLAIN_PATH: Final = re.compile(r"(?!/\.tesk(?:/|$))(?:/(?!\.\.?(?:/|$))[A-Za-z0-9_.,+=@ -]{1,63})+/?")
 """Paths without any problem, recognised at once; most are such."""
 _NO_IMAGE: Final = re.compile(r"[\s\0]")
 _PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp|ftps)://[A-Za-z0-9.-]+(?:/[A-Za-z0-9_.,+=@/ -]*)?")
@@ -294,6 +294,8 @@ def _path_problems(field: str, path: str) -> Iterator[Problem]:
         yield field, f"{path!r} must not hold '..'"
     elif "\0" in path:
         yield field, "a path cannot hold a NUL character"
+    elif posixpath.normpath(path).lstrip("/").split("/", 1)[0] == ".tesk":
+        yield field, f"{path!r}: /.tesk is where tesk keeps its own files in containers"
     elif any(len(part.encode()) > 255 for part in path.split("/")):
         yield field, "a path component is longer than 255 bytes"
 

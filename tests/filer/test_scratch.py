@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.jail import LOOK, READ, Scratch, Shared, open_beneath, walk
+from tesk.beneath import LOOK, open_beneath
+from tesk.filer.jail import Scratch, Shared, walk
 from tesk.filer.scratch import prepare, scrub, staging
 
 
@@ -85,7 +86,7 @@ def test_a_component_swapped_for_a_link_after_resolving_is_not_followed(tmp_path
     (tmp_path / "root/d").rename(tmp_path / "root/e")
     (tmp_path / "root/d").symlink_to("/etc")
     with pytest.raises(NotADirectoryError):
-        scratch.open(canonical, READ)
+        scratch.open_file(canonical)
     with pytest.raises(OSError, match=r"\.\."):
         open_beneath(str(tmp_path / "root"), "../x", LOOK)
 
