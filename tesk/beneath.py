@@ -18,7 +18,7 @@ DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotAFile(OSError):
-    """What is there is no regular file; `strerror` says what it is."""
+    """What is there is something else than the caller can use; `strerror` says what it is."""
 
     def __init__(self, mode: int, path: str) -> None:
         super().__init__(errno.EINVAL, f"it is {kind(mode)}", path)
@@ -59,6 +59,17 @@ def open_file(root: str, relative: str, flags: int = os.O_RDONLY) -> int:
         return os.open(f"/proc/self/fd/{seen}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(seen)
+
+
+def look_beneath(root: str, relative: str) -> None:
+    """Raises OSError unless a folder or a regular file is at a canonical path below `root`."""
+    seen = open_beneath(root, relative, LOOK)
+    try:
+        mode = os.fstat(seen).st_mode
+    finally:
+        os.close(seen)
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise NotAFile(mode, relative)
 
 
 def kind(mode: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tesk.beneath import DIRECTORY, LOOK, open_beneath
+from tesk.beneath import look_beneath
 from tesk.engines.tails import trim
 from tesk.filer import scratch
 
@@ -48,14 +48,14 @@ class Folder:
         and follows links, so this is looked at again before each container. Raises OSError.
         """
         for path in [f"/control/{n}", *(f"/scratch{path}" for path in paths)]:
-            os.close(open_beneath(str(self.path), path, LOOK))
+            look_beneath(str(self.path), path)
 
-    def program_folders(self) -> dict[str, Path]:
-        """The folders that programs have written to, by name. Raises OSError where one of them is anything else."""
+    def program_folders(self) -> list[Path]:
+        """The folders that programs have written to. Raises OSError where one of them is a link."""
         names = [name for name in ("scratch", "control") if os.path.lexists(self.path / name)]
         for name in names:
-            os.close(open_beneath(str(self.path), name, DIRECTORY))
-        return {name: self.path / name for name in names}
+            look_beneath(str(self.path), name)
+        return [self.path / name for name in names]
 
     def fact(self, name: str, kind: type[Any] = dict) -> Any:
         """The fact, or None if it is not so yet."""

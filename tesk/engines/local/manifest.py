@@ -1,6 +1,6 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +10,27 @@ from tesk.tes import Executor, Resources
 
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
-OPENED: Final = {"scratch": "/.tesk/opened/scratch", "control": "/.tesk/opened/control"}
-OPEN_UP: Final = ("chmod", "-R", "a+rwX", *OPENED.values())
-SCRUB: Final = ("find", *OPENED.values(), "-mindepth", "1", "-delete")
+OPENED: Final = "/.tesk/opened"
+OPEN_UP: Final = """
+b=/.tesk/shim/busybox
+$b chmod -R a+rwX /.tesk/opened/* || true
+"""
+"""What stays closed, as in a tree deeper than a path may be long, the filer names."""
+SCRUB: Final = """
+b=/.tesk/shim/busybox
+for folder in /.tesk/opened/*; do
+  cd "$folder" || exit 1
+  for round in $($b seq 1000); do
+    $b find . -mindepth 1 -maxdepth 1 -exec $b rm -rf {} + 2>/dev/null
+    [ -n "$($b ls -A)" ] || continue 2
+    $b mkdir up$round
+    $b find . -mindepth 15 -maxdepth 15 -type d -exec $b mv {} up$round/ \\;
+  done
+  echo "$folder cannot be emptied" >&2
+  exit 1
+done
+"""
+"""Of a tree deeper than a path may be long it removes what it can name, and then brings up what was too deep."""
 WITHHELD: Final = ("MKNOD", "NET_RAW")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
 GIB: Final = 1024**3
@@ -54,17 +72,17 @@ def container(
 
 
 def on_folder(
-    image: str, command: Sequence[str], *, labels: dict[str, str], shim: Path, folders: Mapping[str, Path]
+    image: str, script: str, *, labels: dict[str, str], shim: Path, folders: Iterable[Path]
 ) -> dict[str, Any]:
-    """The body of a container that runs an applet of the shim's busybox as root on the `folders` named in OPENED.
+    """The body of a container that runs a script of ours as root, with the shim's busybox, on `folders`.
 
     For a server that is not root: what a container's users have made is theirs, even for the server that mounted it.
     Of the image only the files are used, since an engine wants some; nothing of it runs.
     """
-    mounts = [_bind(shim, SHIM, read_only=True)]
+    mounts = [_bind(shim, SHIM, read_only=True), *(_bind(folder, f"{OPENED}/{folder.name}") for folder in folders)]
     return {
         "Image": image,
-        "Entrypoint": [f"{SHIM}/busybox", *command],
+        "Entrypoint": [f"{SHIM}/busybox", "sh", "-c", script],
         "Cmd": [],
         "User": "0:0",
         "WorkingDir": "/",
@@ -74,7 +92,7 @@ def on_folder(
         "AttachStderr": True,
         "HostConfig": {
             "NetworkMode": "none",
-            "Mounts": mounts + [_bind(folder, OPENED[name]) for name, folder in folders.items()],
+            "Mounts": mounts,
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": ["ALL"],
             "CapAdd": ["DAC_OVERRIDE", "FOWNER"],

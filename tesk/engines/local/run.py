@@ -7,7 +7,7 @@ for, and what was cut off is done again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -327,7 +327,7 @@ class Run:
         if pushed is None and outputs:
             self.tell(State.RUNNING)
             if not is_master_of_files():
-                await on_folder(self.machine, self.job.id, self.folder, manifest.OPEN_UP)
+                await on_folder(self.machine, self.job.id, self.folder, "open-up", manifest.OPEN_UP)
             settings = self._filer_settings()
             if failed:
                 settings = msgspec.structs.replace(settings, missing_outputs="warning")
@@ -356,14 +356,14 @@ class Run:
         )
 
 
-async def on_folder(machine: Machine, task_id: str, folder: Folder, command: Sequence[str]) -> None:
-    """Runs an applet as root of a container on what a task's programs wrote, for a server that is not root itself."""
+async def on_folder(machine: Machine, task_id: str, folder: Folder, name: str, script: str) -> None:
+    """Runs a script as root of a container on what a task's programs wrote, for a server that is not root itself."""
     labels = {"tesk.instance": machine.instance, "tesk.task": task_id}
-    image = await asyncio.to_thread(folder.fact, "image", str)
     try:
+        image = await asyncio.to_thread(folder.fact, "image", str)
         folders = await asyncio.to_thread(folder.program_folders)
-        body = manifest.on_folder(image, command, labels=labels, shim=machine.shim, folders=folders)
-        await machine.containers.as_root(f"tesk-{task_id}-{command[0]}", body)
+        body = manifest.on_folder(image, script, labels=labels, shim=machine.shim, folders=folders)
+        await machine.containers.as_root(f"tesk-{task_id}-{name}", body)
     except (StartError, OSError) as error:
         raise EngineError(f"task {task_id}: its files could not be reached: {error}") from error
 
