@@ -42,8 +42,9 @@ def open_beneath(root: str, relative: str, flags: int, make_mode: int | None = N
             below = os.open(part, flags | os.O_CLOEXEC if last else LOOK | os.O_DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = below
-    except BaseException:
+    except OSError as error:
         os.close(fd)
+        error.filename = relative
         raise
     return fd
 

@@ -16,6 +16,7 @@ import posixpath
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Final
 
 from msgspec import Struct
@@ -35,34 +36,37 @@ MANY: Final = 100
 
 
 class Trees:
-    """Paths none of which lies below another, in the order of `by_component`; each stands for all that is below it."""
+    """Paths none of which lies below another; each stands for all that is below it."""
 
-    def __init__(self, tops: tuple[str, ...]) -> None:
-        self.tops = tops
+    def __init__(self, tops: Iterable[str]) -> None:
+        self._tops = _in_order(tops)
+        self._keys = list(map(by_component, self._tops))
 
     def __contains__(self, path: str) -> bool:
         """True for one of the paths and for what lies below one."""
-        n = bisect_right(self.tops, by_component(path), key=by_component)
-        return n > 0 and _is_below(path, self.tops[n - 1])
+        n = bisect_right(self._keys, by_component(path))
+        return n > 0 and _is_below(path, self._tops[n - 1])
 
     def is_above(self, path: str) -> bool:
         """True when one of the paths lies below this one."""
-        above = path.rstrip("/") + "/"
-        n = bisect_left(self.tops, by_component(above), key=by_component)
-        return n < len(self.tops) and self.tops[n].startswith(above)
+        return self._first_below(by_component(path.rstrip("/") + "/")) is not None
 
     def children(self, path: str) -> set[str]:
         """The names in a directory that lead to these paths."""
-        above = path.rstrip("/") + "/"
+        above = by_component(path.rstrip("/") + "/")
         names = set()
-        n = bisect_left(self.tops, by_component(above), key=by_component)
-        while n < len(self.tops) and self.tops[n].startswith(above):
-            names.add(name := self.tops[n][len(above) :].partition("/")[0])
-            n = bisect_left(self.tops, by_component(above + name) + "\1", n, key=by_component)
+        n = self._first_below(above)
+        while n is not None:
+            names.add(name := self._keys[n][len(above) :].partition("\0")[0])
+            n = self._first_below(above, bisect_left(self._keys, above + name + "\1", n))
         return names
 
+    def _first_below(self, above: str, begin: int = 0) -> int | None:
+        n = bisect_left(self._keys, above, begin)
+        return n if n < len(self._keys) and self._keys[n].startswith(above) else None
 
-class Layout(Struct, frozen=True):
+
+class Layout(Struct, frozen=True, dict=True):
     """How a task's paths reach its containers; all are absolute container paths, normalised and in order.
 
     `mounts`: directories mounted from the scratch volume. `files`: single files (or staged directories) mounted.
@@ -99,7 +103,11 @@ class Layout(Struct, frozen=True):
 
     def covers(self, path: str) -> bool:
         """True when the path lies in what is mounted."""
-        return normal(path) in Trees(self.mounts) or normal(path) in Trees(self.files)
+        return normal(path) in self._mounted
+
+    @cached_property
+    def _mounted(self) -> Trees:
+        return Trees([*self.mounts, *self.files])
 
 
 def normal(path: str) -> str:
@@ -123,23 +131,29 @@ def is_protected(directory: str) -> bool:
 def layout(task: Task) -> Layout:
     """The layout of a task whose paths have been validated (tes.parse)."""
     volumes = {normal(volume) for volume in task.volumes or ()}
-    parents = [*_input_directories(task), *map(_parent, _output_paths(task)), *map(_parent, _stdio(task))]
+    inputs = {normal(given.path): _is_directory(given) for given in task.inputs or ()}
+    outputs = set(_output_paths(task))
+    stdio, written = set(_stdio(task)), set(_stdio(task, written=True))
+
+    parents = {path if is_directory else _parent(path) for path, is_directory in inputs.items()}
+    parents |= set(map(_parent, outputs | stdio))
     homes = _topmost(volumes | {directory for directory in parents if not is_protected(directory)})
     mounts = _merged(homes)
     mounted = Trees(mounts)
 
-    inputs = {path for given in task.inputs or () if (path := normal(given.path)) not in mounted}
-    directories_in = {normal(given.path) for given in task.inputs or () if _is_directory(given)}
-    copied_in = {path for path in inputs & directories_in if is_protected(path)}
-    touched = {path for path in _stdio(task, written=True) if path not in mounted} - inputs
-    files = _topmost((inputs - copied_in) | touched)
+    copied_in = {path for path in inputs if inputs[path] and path not in mounted and is_protected(path)}
+    loose = {path for path in inputs.keys() | written if path not in mounted}
+    files = _topmost(loose - copied_in)
     alone = Trees(files)
-    copied_out = {path for path in _output_paths(task) if path not in mounted and path not in alone}
+    copied_out = {path for path in outputs if path not in mounted and path not in alone}
+
     workdirs = {normal(executor.workdir) for executor in task.executors if executor.workdir}
-    wanted = {*homes, *volumes, *workdirs, *map(_parent, [*_output_paths(task), *_stdio(task)])}
-    directories = {path for path in wanted if path in mounted} | set(mounts)
+    wanted = {*homes, *volumes, *workdirs, *map(_parent, outputs | stdio)}
+    directories = {path for path in wanted if path in mounted or path in alone} | set(mounts)
     if copied_in or copied_out:
         directories.add(COPIES)
+    touched = {path for path in loose - inputs.keys() if path in written}
+    mounts = tuple(mount for mount in mounts if mount not in alone)
     return Layout(mounts, files, *map(_in_order, (directories, touched, copied_in, copied_out)))
 
 
@@ -153,12 +167,6 @@ def _in_order(paths: Iterable[str]) -> tuple[str, ...]:
 
 def _is_below(path: str, top: str) -> bool:
     return path == top or path.startswith(top + "/")
-
-
-def _input_directories(task: Task) -> Iterator[str]:
-    for given in task.inputs or ():
-        path = normal(given.path)
-        yield path if _is_directory(given) else _parent(path)
 
 
 def _is_directory(given: Input) -> bool:

@@ -71,7 +71,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 16384
     executor_capabilities: Annotated[
         tuple[Literal["MKNOD", "NET_RAW"], ...],
-        Meta(description="capabilities that executors keep, of MKNOD (device files) and NET_RAW (raw packets)"),
+        Meta(description="capabilities that executors keep, which they lose otherwise"),
     ] = ()
 
     kubeconfig: Annotated[str, Meta(description="kubeconfig file; empty: the cluster around, or as kubectl")] = ""
@@ -166,7 +166,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """One row of the table: `type` is the annotated type, `choices` the words of a Literal."""
+    """One row of the table: `type` is the annotated type, `choices` the words of a Literal or of a list of them."""
 
     name: str
     default: Any
@@ -180,6 +180,8 @@ class Setting(NamedTuple):
     @property
     def choices(self) -> tuple[str, ...]:
         plain = get_args(self.type)[0]
+        if get_origin(plain) is tuple:
+            plain = get_args(plain)[0]
         return get_args(plain) if get_origin(plain) is Literal else ()
 
     @property
@@ -189,7 +191,7 @@ class Setting(NamedTuple):
     @property
     def flag(self) -> str:
         """A list's flag is given once for each of its items, so it is named for one."""
-        name = self.name.removesuffix("s") if self.is_list else self.name
+        name = re.sub("ies$", "y", self.name).removesuffix("s") if self.is_list else self.name
         return f"--{name.replace('_', '-')}"
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from tesk.beneath import DIRECTORY, LOOK, kind, open_beneath, open_file
 from tesk.filer.errors import TransferError, printable
-from tesk.layout import COPIES, Trees, by_component
+from tesk.layout import COPIES, Trees
 
 MAX_LINKS: Final = 40
 MAX_ENTRIES: Final = 2_000_000
@@ -47,7 +47,7 @@ class Scratch:
     def __init__(self, root: str, uncopied: Sequence[str] | None = None) -> None:
         above, name = os.path.split(os.path.abspath(root))
         self.root = os.path.join(os.path.realpath(above), name)
-        self._uncopied = None if uncopied is None else Trees(tuple(sorted(uncopied, key=by_component)))
+        self._uncopied = None if uncopied is None else Trees(uncopied)
 
     def where(self, path: str) -> str:
         """Where below the root a container path lies."""

@@ -53,8 +53,7 @@ async def test_a_link_put_where_a_mount_comes_from_leads_nowhere(tesk: Tesk, sha
         outputs=[{"path": "/result", "url": f"{shared}/result"}],
     )
     first, second = logs(task)
-    assert first["stdout"] == "data\n"
-    assert second["stdout"] == ""
+    assert (first["stdout"], second["stdout"]) == ("data\n", "")
     assert sorted(path.name for path in outside.iterdir()) == ["a", "key"]
     assert (task["state"], (shared / "result").read_text()) == ("COMPLETE", "r\n")
 
