@@ -12,14 +12,16 @@ SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
 OPENED: Final = "/.tesk/opened"
 OPEN_UP: Final = """
+unset IFS
 b=/.tesk/shim/busybox
-$b chmod -R a+rwX /.tesk/opened/* || true
+$b chmod -R a+rwX /.tesk/opened/scratch /.tesk/opened/control || true
 """
 """What stays closed, as in a tree deeper than a path may be long, the filer names."""
 SCRUB: Final = """
+unset IFS
 b=/.tesk/shim/busybox
-for folder in /.tesk/opened/*; do
-  cd "$folder" || exit 1
+for folder in /.tesk/opened/scratch /.tesk/opened/control; do
+  cd $folder 2>/dev/null || continue
   for round in $($b seq 1000); do
     $b find . -mindepth 1 -maxdepth 1 -exec $b rm -rf {} + 2>/dev/null
     [ -n "$($b ls -A)" ] || continue 2
