@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tesk.layout import MANY, Layout, Trees, is_protected, layout, normal
@@ -221,6 +221,7 @@ names = st.sampled_from(["a", "b", "etc", "usr", "bin", "opt", "home", "var", "l
 paths = st.lists(names, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 
 
+@settings(deadline=None)
 @given(
     st.lists(paths, max_size=4), st.lists(paths, max_size=4), st.lists(paths, max_size=3), st.lists(paths, max_size=2)
 )
