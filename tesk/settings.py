@@ -66,6 +66,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     pull_timeout_s: Annotated[float, Meta(description="time within which an image must be pulled", gt=0)] = 1800.0
     engine_patience_s: Annotated[float, Meta(description="time that the container engine may be away", ge=0)] = 300.0
 
+    max_processes: Annotated[
+        int, Meta(description="processes and threads of an executor on the local engine; 0: the engine's limit", ge=0)
+    ] = 16384
+    executor_capabilities: Annotated[
+        tuple[Literal["MKNOD", "NET_RAW"], ...],
+        Meta(description="capabilities that executors keep, which they lose otherwise"),
+    ] = ()
+
     kubeconfig: Annotated[str, Meta(description="kubeconfig file; empty: the cluster around, or as kubectl")] = ""
     kube_context: Annotated[str, Meta(description="context of the kubeconfig; empty: its current one")] = ""
     namespace: Annotated[str, Meta(description="namespace of tasks; empty: that of the account or context")] = ""
@@ -158,7 +166,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """One row of the table: `type` is the annotated type, `choices` the words of a Literal."""
+    """One row of the table: `type` is the annotated type, `choices` the words of a Literal or of a list of them."""
 
     name: str
     default: Any
@@ -172,6 +180,8 @@ class Setting(NamedTuple):
     @property
     def choices(self) -> tuple[str, ...]:
         plain = get_args(self.type)[0]
+        if get_origin(plain) is tuple:
+            plain = get_args(plain)[0]
         return get_args(plain) if get_origin(plain) is Literal else ()
 
     @property
@@ -181,7 +191,7 @@ class Setting(NamedTuple):
     @property
     def flag(self) -> str:
         """A list's flag is given once for each of its items, so it is named for one."""
-        name = self.name.removesuffix("s") if self.is_list else self.name
+        name = re.sub("ies$", "y", self.name).removesuffix("s") if self.is_list else self.name
         return f"--{name.replace('_', '-')}"
 
 

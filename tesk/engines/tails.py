@@ -5,9 +5,10 @@ Only the standard library: this runs beside every executor.
 
 import ctypes
 import os
-import stat
 from pathlib import Path
 from typing import Final
+
+from tesk.beneath import NotAFile, open_file
 
 FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
@@ -45,21 +46,17 @@ def tail(root: Path, path: str, size_bytes: int) -> str:
 def open_below(root: Path, path: str, flags: int) -> int | None:
     """A descriptor of the regular file at `root` + `path`, with no symbolic link on the way; else None."""
     try:
-        current = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        return open_file(str(root), path, flags)
     except OSError:
         return None
+
+
+def oddity(root: Path, path: str) -> str | None:
+    """Why what is at `root` + `path` is not read, as in "it is a fifo"; None for a file and where nothing is."""
     try:
-        parts = [part for part in path.split("/") if part]
-        for part in parts[:-1]:
-            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-            os.close(current)
-            current = below
-        found = os.open(parts[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
+        os.close(open_file(str(root), path))
+    except NotAFile as error:
+        return error.strerror
     except OSError:
         return None
-    finally:
-        os.close(current)
-    if stat.S_ISREG(os.fstat(found).st_mode):
-        return found
-    os.close(found)
     return None

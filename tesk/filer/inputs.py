@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tesk.filer.copies import copy
 from tesk.filer.download import Download
 from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
-from tesk.filer.jail import DIRECTORY, Scratch, open_beneath
+from tesk.filer.jail import Scratch
 from tesk.filer.landing import Landing
 from tesk.filer.plan import InputsPlan
 from tesk.filer.schemes import Kind
@@ -53,7 +53,7 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     step.run([partial(look_up, n, given) for n, given in enumerate(plan.inputs)])
     directories, files = merge(found)
     step.meter.expect([arrival.size for arrival in files])
-    scratch = Scratch(plan.root)
+    scratch = Scratch(plan.root, plan.uncopied)
     for path in directories:
         _make_directory(scratch, path)
     with staging(scratch.root) as folder, contextlib.closing(Landing(scratch, folder)) as landing:
@@ -115,7 +115,7 @@ def merge(found: Sequence[Sequence[Arrival]]) -> tuple[list[str], list[Arrival]]
 
 def _make_directory(scratch: Scratch, path: str) -> None:
     try:
-        os.close(open_beneath(scratch.root, scratch.resolve(path, missing_ok=True), DIRECTORY, make_mode=0o777))
+        os.close(scratch.make_directory(path))
     except OSError as error:
         raise TransferError(
             f"input directory {printable(path)}: {from_file(error, 'in the scratch').answer}"

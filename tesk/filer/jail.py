@@ -1,12 +1,11 @@
 """Paths inside a tree that its users may have filled with traps: symlinks to elsewhere, loops, fifos.
 
-A path is first resolved to a canonical one (no symlink left), then opened component by component, following
-nothing: whoever swaps a component in between gets an error, never a file outside the tree. For a task's scratch,
+A path is first resolved to a canonical one (no symlink left), then opened as tesk.beneath does, following nothing:
+whoever swaps a component in between gets an error, never a file outside the tree. For a task's scratch,
 links are read as its containers read them, absolute ones from the tree's root (openat2 RESOLVE_IN_ROOT, which
 seccomp profiles often withhold). For shared folders they are read as the host reads them and must stay inside.
 """
 
-import contextlib
 import errno
 import os
 import posixpath
@@ -14,13 +13,12 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from tesk.beneath import DIRECTORY, LOOK, kind, open_beneath, open_file
 from tesk.filer.errors import TransferError, printable
+from tesk.layout import COPIES, Trees
 
 MAX_LINKS: Final = 40
 MAX_ENTRIES: Final = 2_000_000
-DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Tree(Protocol):
@@ -30,14 +28,30 @@ class Tree(Protocol):
         """The canonical path of what exists at `path`. Raises OSError (ENOENT, ELOOP, EACCES)."""
 
     def open(self, canonical: str, flags: int) -> int:
-        """A descriptor of a canonical path. Raises OSError."""
+        """A descriptor of a canonical path, for LOOK or DIRECTORY. Raises OSError."""
+
+    def open_file(self, canonical: str) -> int:
+        """A descriptor to read a canonical path. Raises OSError, and NotAFile for what is no regular file."""
+
+    def names(self, canonical: str) -> list[str]:
+        """What a directory holds, in order. Raises OSError."""
 
 
 class Scratch:
-    """A task's scratch volume: container path P lies at `root` + P."""
+    """A task's scratch volume: container path P lies at `root` + P.
 
-    def __init__(self, root: str) -> None:
-        self.root = os.path.realpath(root)
+    `uncopied`: the paths for which this is so where others are copied; those lie below `root` + COPIES. What the
+    containers have above such a path is theirs and plain directories here.
+    """
+
+    def __init__(self, root: str, uncopied: Sequence[str] | None = None) -> None:
+        above, name = os.path.split(os.path.abspath(root))
+        self.root = os.path.join(os.path.realpath(above), name)
+        self._uncopied = None if uncopied is None else Trees(uncopied)
+
+    def where(self, path: str) -> str:
+        """Where below the root a container path lies."""
+        return path if self._uncopied is None or path in self._uncopied else COPIES + path
 
     def resolve(self, path: str, *, missing_ok: bool = False) -> str:
         """As Tree; with `missing_ok` the components from the first missing one on are taken as they are."""
@@ -51,9 +65,12 @@ class Scratch:
             if part == "..":
                 del done[-1:]
                 continue
-            here = "/".join([self.root, *done, part])
+            here = "/" + "/".join([*done, part])
+            if self._uncopied is not None and self._uncopied.is_above(here):
+                done.append(part)
+                continue
             try:
-                target = os.readlink(here)
+                target = os.readlink(self.root + self.where(here))
             except FileNotFoundError:
                 if not missing_ok:
                     raise
@@ -72,12 +89,25 @@ class Scratch:
         return "/" + "/".join(done)
 
     def open(self, canonical: str, flags: int) -> int:
-        return open_beneath(self.root, canonical, flags)
+        return open_beneath(self.root, self.where(canonical), flags)
+
+    def open_file(self, canonical: str) -> int:
+        return open_file(self.root, self.where(canonical))
+
+    def names(self, canonical: str) -> list[str]:
+        found = _listed(self.open(canonical, DIRECTORY))
+        return sorted(found if self._uncopied is None else {*found, *self._uncopied.children(canonical)})
 
     def open_parent(self, path: str) -> tuple[int, str]:
         """A descriptor of the directory of `path`, made with its parents (0777) if need be, and the last name."""
-        parent = self.resolve(posixpath.dirname(path), missing_ok=True)
-        return open_beneath(self.root, parent, DIRECTORY, make_mode=0o777), posixpath.basename(path)
+        parent, name = self.resolve(posixpath.dirname(path), missing_ok=True), posixpath.basename(path)
+        where = posixpath.dirname(self.where(posixpath.join(parent, name)))
+        return open_beneath(self.root, where, DIRECTORY, make_mode=0o777), name
+
+    def make_directory(self, path: str) -> int:
+        """A descriptor of the directory, made with its parents (0777) if need be."""
+        where = self.where(self.resolve(path, missing_ok=True))
+        return open_beneath(self.root, where, DIRECTORY, make_mode=0o777)
 
 
 class Shared:
@@ -107,42 +137,18 @@ class Shared:
         root = self.root_of(canonical, canonical)
         return open_beneath(root, canonical[len(root) :], flags)
 
+    def open_file(self, canonical: str) -> int:
+        root = self.root_of(canonical, canonical)
+        return open_file(root, canonical[len(root) :])
+
+    def names(self, canonical: str) -> list[str]:
+        return sorted(_listed(self.open(canonical, DIRECTORY)))
+
     def open_parent(self, path: str) -> tuple[int, str]:
         """As Scratch.open_parent, with the permissions that the process' umask gives."""
         parent = os.path.realpath(posixpath.dirname(path))
         root = self.root_of(parent, path)
         return open_beneath(root, parent[len(root) :], DIRECTORY, make_mode=0), posixpath.basename(path)
-
-
-def open_beneath(root: str, relative: str, flags: int, make_mode: int | None = None) -> int:
-    """Opens a canonical path below `root`, following no symlink; with `make_mode` missing directories are made.
-
-    `make_mode` 0 leaves the mode to the umask.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    parts = [part for part in relative.split("/") if part and part != "."]
-    if ".." in parts:
-        os.close(fd)
-        raise OSError(errno.EXDEV, "'..' in a canonical path", relative)
-    try:
-        for n, part in enumerate(parts):
-            last = n == len(parts) - 1
-            if make_mode is not None:
-                _make(part, fd, make_mode)
-            below = os.open(part, flags | os.O_CLOEXEC if last else LOOK | os.O_DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = below
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _make(name: str, parent: int, mode: int) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o777, dir_fd=parent)
-        if mode:
-            os.chmod(name, mode, dir_fd=parent)
 
 
 class Node(NamedTuple):
@@ -167,11 +173,10 @@ def look(tree: Tree, path: str) -> tuple[str, os.stat_result]:
         os.close(fd)
 
 
-def names(tree: Tree, canonical: str) -> list[str]:
-    """What a directory holds, in order. Raises OSError."""
-    fd = tree.open(canonical, DIRECTORY)
+def _listed(fd: int) -> list[str]:
+    """What an open directory holds; it is closed."""
     try:
-        return sorted(os.listdir(fd))
+        return os.listdir(fd)
     finally:
         os.close(fd)
 
@@ -203,7 +208,7 @@ def walk(tree: Tree, top: str, warn: Warn) -> Iterator[Node]:
     while pending:
         here = pending.pop()
         yield Node(here.relative, here.canonical, True, 0)
-        for name in names(tree, here.canonical):
+        for name in tree.names(here.canonical):
             count += 1
             if count > MAX_ENTRIES:
                 raise TransferError(f"{printable(top)} holds more than {MAX_ENTRIES} entries", "check for link loops")
@@ -229,15 +234,3 @@ def _enter(tree: Tree, here: _Chain, name: str) -> _Chain:
     path = posixpath.join(here.canonical, name)
     canonical = tree.resolve(path)
     return _Chain(posixpath.join(here.relative, name), canonical, here, here.links + (canonical != path))
-
-
-def kind(mode: int) -> str:
-    """What a file that is neither regular nor a directory is."""
-    known = {
-        stat.S_IFIFO: "a fifo",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-        stat.S_IFLNK: "a symlink",
-    }
-    return known.get(stat.S_IFMT(mode), "no regular file")

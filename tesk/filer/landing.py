@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from tesk.filer.jail import DIRECTORY, Scratch
+from tesk.beneath import DIRECTORY
+from tesk.filer.jail import Scratch
 
 MAX_OPEN: Final = 128
 _NO_TMPFILE: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
@@ -63,7 +64,7 @@ class Landing:
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[int]:
         """A descriptor of the directory that a path lies in, made if need be."""
-        folder = posixpath.dirname(path)
+        folder = posixpath.dirname(self._scratch.where(path))
         with self._lock:
             known = self._parents.get(folder)
             if known is None and len(self._parents) < MAX_OPEN:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
+from tesk.beneath import kind
 from tesk.filer.errors import NotFound, TransferError, from_file, printable, redact, sentence
-from tesk.filer.jail import READ, Scratch, kind, look, walk
+from tesk.filer.jail import Scratch, look, walk
 from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Warned
 from tesk.filer.step import Step
 from tesk.filer.streams import Source
@@ -36,7 +37,7 @@ class Departure(NamedTuple):
 
 def push_outputs(plan: OutputsPlan, step: Step) -> None:
     """Pushes all. Raises TransferError with every failure (a whole sentence), Stopped."""
-    scratch = Scratch(plan.root)
+    scratch = Scratch(plan.root, plan.uncopied)
     failures: list[str] = []
     departures: dict[tuple[str, str], Departure] = {}
     for output in plan.outputs:
@@ -124,7 +125,8 @@ def _ends_with_slash(url: str) -> bool:
 def _leads_out(scratch: Scratch, path: str) -> str:
     """Why a path that is there does not exist for us, in words."""
     try:
-        target = os.readlink(scratch.root + scratch.resolve(posixpath.dirname(path)) + "/" + posixpath.basename(path))
+        at = posixpath.join(scratch.resolve(posixpath.dirname(path)), posixpath.basename(path))
+        target = os.readlink(scratch.root + scratch.where(at))
     except OSError:
         return ""
     return f"; it is a link to {printable(target)}, which is not among the task's files"
@@ -136,7 +138,7 @@ def _push(departure: Departure, scratch: Scratch, step: Step) -> None:
         if departure.is_directory:
             step.persist(lambda: scheme.make_directory(departure.url))
             return
-        fd = scratch.open(departure.canonical, READ)
+        fd = scratch.open_file(departure.canonical)
         try:
             source = Source(fd, step.meter)
 

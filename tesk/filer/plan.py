@@ -1,7 +1,8 @@
 """What the filer is told and what it tells: a plan in, a report of JSON lines out.
 
 The scratch root mirrors the paths of the containers: container path `/data/a` lies at `ROOT/data/a`. So a plan is
-the task's own inputs or outputs and a root, and neither side needs a table of paths.
+the task's own inputs or outputs and a root, and neither side needs a table of paths. Where some paths are copied, the
+plan names those that are not, `uncopied`; the others lie below ROOT/.tesk/files.
 """
 
 from typing import Literal
@@ -35,6 +36,7 @@ class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_fiel
     directories: list[str] = []
     files: list[str] = []
     settings: FilerSettings = FilerSettings()
+    uncopied: list[str] | None = None
 
 
 class OutputsPlan(Struct, frozen=True, omit_defaults=True, tag="outputs", tag_field="step"):
@@ -43,6 +45,7 @@ class OutputsPlan(Struct, frozen=True, omit_defaults=True, tag="outputs", tag_fi
     root: str
     outputs: list[Output] = []
     settings: FilerSettings = FilerSettings()
+    uncopied: list[str] | None = None
 
 
 Plan = InputsPlan | OutputsPlan

@@ -12,7 +12,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tesk.filer.jail import DIRECTORY, LOOK, Scratch, open_beneath
+from tesk.beneath import DIRECTORY, LOOK
+from tesk.filer.jail import Scratch
 
 _STAGING: Final = re.compile(r"\.tesk-staging-[0-9a-f]{16}")
 
@@ -24,10 +25,9 @@ def prepare(root: str, directories: Sequence[str], files: Sequence[str]) -> None
     """
     scratch = Scratch(root)
     for path in directories:
-        canonical = scratch.resolve(path, missing_ok=True)
-        fd = open_beneath(scratch.root, canonical, DIRECTORY, make_mode=0o777)
+        fd = scratch.make_directory(path)
         try:
-            if canonical != "/":
+            if path != "/":
                 os.fchmod(fd, 0o777)
         finally:
             os.close(fd)

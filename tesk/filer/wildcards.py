@@ -11,7 +11,7 @@ import stat
 from typing import Final
 
 from tesk.filer.errors import TransferError
-from tesk.filer.jail import Tree, look, names
+from tesk.filer.jail import Tree, look
 
 MAGIC: Final = re.compile(r"[*?\[]")
 _CLASSES: Final = {
@@ -105,7 +105,7 @@ def _step(tree: Tree, base: str, part: str) -> list[str]:
     if not MAGIC.search(part):
         return [posixpath.join(base, re.sub(r"\\(.)", r"\1", part))]
     try:
-        here = names(tree, tree.resolve(base))
+        here = tree.names(tree.resolve(base))
     except (OSError, TransferError):
         return []
     return [posixpath.join(base, name) for name in here if component(part).fullmatch(name)]

@@ -48,12 +48,12 @@ def main(argv: Sequence[str]) -> int:
 
 def plan(task: Task, cluster: Cluster, step: str, *, failed: bool) -> Plan:
     """What is to be moved; after a failed executor an output that is not there is no error."""
-    root = manifests.SCRATCH
+    root, laid = manifests.SCRATCH, layout(task)
     if step == names.INPUTS:
-        laid = layout(task)
-        return InputsPlan(root, list(task.inputs or ()), list(laid.directories), list(laid.touched), cluster.filer)
+        directories, touched = list(laid.directories), list(laid.touched)
+        return InputsPlan(root, list(task.inputs or ()), directories, touched, cluster.filer, laid.uncopied)
     settings = msgspec.structs.replace(cluster.filer, missing_outputs="warning") if failed else cluster.filer
-    return OutputsPlan(root, list(task.outputs or ()), settings)
+    return OutputsPlan(root, list(task.outputs or ()), settings, laid.uncopied)
 
 
 class Teller:

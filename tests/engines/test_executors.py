@@ -246,6 +246,14 @@ async def test_a_process_that_outgrows_the_memory_is_named_and_no_more_is_said_t
         assert line.endswith("a process that its program had started was killed: out of memory, limit 64 MiB")
 
 
+async def test_executors_can_make_no_device_and_send_no_raw_packet(tesk: Tesk) -> None:
+    script = "while read key value; do [ $key != CapBnd: ] || echo $value; done < /proc/self/status; mknod /n c 1 3"
+    log = only(await tesk.run(executors=[sh(script)]))
+    mknod, net_raw = 1 << 27, 1 << 13
+    assert int(log["stdout"], 16) & (mknod | net_raw) == 0
+    assert log["exit_code"] == 1
+
+
 async def test_a_failed_executor_is_the_last_to_run_and_outputs_are_pushed(tesk: Tesk, shared: Path) -> None:
     task = await tesk.run(
         executors=[sh("echo one > /out/a"), sh("echo two >> /out/a; exit 3"), sh("echo three >> /out/a")],

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.jail import LOOK, READ, Scratch, Shared, open_beneath, walk
+from tesk.beneath import LOOK, open_beneath
+from tesk.filer.jail import Scratch, Shared, walk
 from tesk.filer.scratch import prepare, scrub, staging
 
 
@@ -85,9 +86,41 @@ def test_a_component_swapped_for_a_link_after_resolving_is_not_followed(tmp_path
     (tmp_path / "root/d").rename(tmp_path / "root/e")
     (tmp_path / "root/d").symlink_to("/etc")
     with pytest.raises(NotADirectoryError):
-        scratch.open(canonical, READ)
+        scratch.open_file(canonical)
     with pytest.raises(OSError, match=r"\.\."):
         open_beneath(str(tmp_path / "root"), "../x", LOOK)
+
+
+def test_copied_paths_lie_apart_and_are_read_as_one_tree_with_the_others(tmp_path: Path) -> None:
+    """As the containers of the task saw it: what is mounted at its place, all else in the folder of copies."""
+    for path in ("opt/vol/in", ".tesk/files/opt/vol", ".tesk/files/etc"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "opt/vol/in/v").write_text("mounted")
+    (tmp_path / ".tesk/files/opt/vol/v").write_text("a copy of what is mounted")
+    (tmp_path / ".tesk/files/etc/c").write_text("copied")
+    (tmp_path / "opt/vol/up").symlink_to("../../etc/c")
+    (tmp_path / ".tesk/files/down").symlink_to("/opt/vol/in/v")
+    (tmp_path / "s.sh").write_text("alone")
+    scratch = Scratch(str(tmp_path), ["/s.sh", "/opt/vol", "/var/lib/x"])
+    assert scratch.names("/") == ["down", "etc", "opt", "s.sh", "var"]
+    assert scratch.names("/opt") == ["vol"]
+    for path, canonical, text in (
+        ("/down", "/opt/vol/in/v", "mounted"),
+        ("/opt/vol/up", "/etc/c", "copied"),
+        ("/s.sh", "/s.sh", "alone"),
+    ):
+        assert scratch.resolve(path) == canonical
+        with open(scratch.open_file(canonical)) as file:
+            assert file.read() == text
+    found = {node.relative for node in walk(scratch, "/opt", pytest.fail) if not node.is_directory}
+    assert found == {"vol/in/v", "vol/up"}
+    for made, where in (
+        ("/opt/vol/new/f", "opt/vol/new"),
+        ("/usr/x/f", ".tesk/files/usr/x"),
+        ("/var/lib/x", "var/lib"),
+    ):
+        os.close(scratch.open_parent(made)[0])
+        assert (tmp_path / where).is_dir(), made
 
 
 def test_a_walk_follows_links_inside_and_warns_of_the_rest(tmp_path: Path) -> None:

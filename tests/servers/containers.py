@@ -102,13 +102,19 @@ def podman_service(folder: Path, end: signal.Signals = signal.SIGTERM) -> Iterat
         process.wait(60)
 
 
-def image_archive(name: str, *, user: str = "", entrypoint: Sequence[str] = (), shell: bool = True) -> bytes:
-    """An image as `docker load` reads it: busybox and its applets, or one static program and no shell."""
+def image_archive(
+    name: str, *, user: str = "", entrypoint: Sequence[str] = (), shell: bool = True, health: str = ""
+) -> bytes:
+    """An image as `docker load` reads it: busybox and its applets, or one static program and no shell.
+
+    `health`: what its health check runs, many times a second.
+    """
     layer = image_layer(shell=shell)
     configuration = json.dumps({
         "architecture": "amd64", "os": "linux",
         "config": {
             "Env": ["PATH=/usr/local/bin:/bin"], "User": user, "Entrypoint": [*entrypoint], "WorkingDir": "/srv",
+            **({"Healthcheck": {"Test": ["CMD-SHELL", health], "Interval": 50_000_000}} if health else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
     }).encode()  # fmt: skip

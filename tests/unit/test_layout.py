@@ -1,13 +1,15 @@
 """Where paths lie: a table of the cases that clients send, and what must hold for any task at all."""
 
 import json
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tesk.layout import Layout, is_protected, layout
+from tesk.layout import MANY, Layout, Trees, is_protected, layout
 from tesk.tes import normal, parse
 
 
@@ -95,7 +97,6 @@ def test_wildcards_are_found_from_the_directory_before_them(
 def test_stdio_files_in_protected_directories_exist_to_be_mounted() -> None:
     result = layout_of(executors=run(stdout="/stdout.txt", stderr="/etc/errors"))
     assert result.files == result.touched == ("/etc/errors", "/stdout.txt")
-    assert "/etc" in result.directories
 
 
 def test_devices_as_stdio_are_the_containers_own() -> None:
@@ -107,10 +108,120 @@ def test_tmp_as_workdir_with_a_script_in_it_is_fresh() -> None:
     assert result.mounts == ("/tmp",)
 
 
+def test_what_lies_below_a_mount_is_no_mount_of_its_own() -> None:
+    """A program can rename what it finds inside a mount; the next container would be given what lies there then."""
+    result = layout_of(
+        inputs=[{"path": "/opt/tools", "url": "/store/x"}, file_in("/opt/tools/d/a"), file_in("/opt/tools-2")],
+        outputs=[file_out("/opt/tools/d/b")],
+        executors=run(stdout="/opt/tools/log"),
+    )
+    assert result.bound == ("/opt/tools", "/opt/tools-2")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        {"outputs": [file_out("/result")]},
+        {"outputs": [file_out("/*.txt", path_prefix="/")]},
+        {"inputs": [{"path": "/usr/local", "url": "/store/x", "type": "DIRECTORY"}]},
+    ],
+)
+def test_what_is_copied_has_a_folder_of_its_own(paths: dict[str, Any]) -> None:
+    result = layout_of(volumes=["/data", "/opt/volume"], **paths)
+    assert result.bound == ("/.tesk/files", "/data", "/opt/volume")
+    assert set(result.bound) <= {*result.directories, *result.files}
+    assert result.uncopied == ["/data", "/opt/volume"]
+
+
+def test_where_nothing_is_copied_all_paths_lie_alike() -> None:
+    assert layout_of(volumes=["/data"], outputs=[file_out("/data/a")]).uncopied is None
+
+
+NUMBERS = range(500)
+
+
+@pytest.mark.parametrize(
+    ("folders", "mounts"),
+    [
+        ([f"/work/in/{n}" for n in NUMBERS], 1),
+        ([f"/work/{n}/in" for n in NUMBERS], 1),
+        ([f"/work/{n}/in/{n % 7}" for n in NUMBERS], 1),
+        ([f"/work/{n % 10}/{n}" for n in NUMBERS], 1),
+        ([f"/work/{n % 2}/{n}" for n in NUMBERS], 2),
+        ([f"/work/in/{n}" for n in NUMBERS] + ["/work/other", "/else"], 3),
+        ([f"/work/in/{n}" for n in range(MANY)], MANY),
+        ([f"/in-{n}" for n in NUMBERS], 500),
+        ([f"/home/me/{n}" for n in NUMBERS], 500),
+        ([f"/mnt/{n}" for n in NUMBERS], 500),
+    ],
+)
+def test_many_folders_with_a_parent_in_common_are_one_mount_unless_it_is_the_images(
+    folders: list[str], mounts: int
+) -> None:
+    result = layout_of(inputs=[file_in(f"{folder}/f") for folder in folders])
+    assert len(result.mounts) == mounts
+    assert not any(map(is_protected, result.mounts))
+    assert all(result.covers(f"{folder}/f") for folder in folders)
+    assert {*folders, *result.mounts} == set(result.directories)
+
+
+def calls_of(function: Callable[[], Any]) -> int:
+    """How many calls, of generators too, a function makes."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("folder", ["/work/{}/{}", "/top-{}-{}", "/opt/{}/{}", "/home/me/{}-{}"])
+def test_the_work_grows_as_the_number_of_paths(folder: str) -> None:
+    def work(count: int) -> int:
+        inputs = [file_in(folder.format("in", n) + "/f") for n in range(count)]
+        outputs = [file_out(folder.format("out", n) + "/f") for n in range(count)]
+        task = parse(json.dumps({"executors": run(), "inputs": inputs, "outputs": outputs}).encode())[0]
+
+        def lay_out_and_look() -> None:
+            result = layout(task)
+            for each in task.inputs or ():
+                result.covers(each.path)
+
+        return calls_of(lay_out_and_look)
+
+    assert work(2000) < 2.5 * work(1000)
+
+
+@pytest.mark.parametrize(
+    ("path", "inside", "above", "children"),
+    [
+        ("/", False, True, {"a", "a-b", "c"}),
+        ("/a", True, False, set()),
+        ("/a/x", True, False, set()),
+        ("/a-", False, False, set()),
+        ("/a-b", True, False, set()),
+        ("/c", False, True, {"d", "d2"}),
+        ("/c/d", False, True, {"e", "f"}),
+        ("/c/d2/x", True, False, set()),
+        ("/zz", False, False, set()),
+    ],
+)
+def test_trees_of_paths(path: str, inside: bool, above: bool, children: set[str]) -> None:
+    trees = Trees(["/c/d2", "/a", "/a-b", "/c/d/e", "/c/d/f"])
+    assert (path in trees, trees.is_above(path), trees.children(path)) == (inside, above, children)
+
+
 names = st.sampled_from(["a", "b", "etc", "usr", "bin", "opt", "home", "var", "lib", "tmp", "work", ".x"])
 paths = st.lists(names, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 
 
+@settings(deadline=None)
 @given(
     st.lists(paths, max_size=4),
     st.lists(paths, max_size=4),
@@ -128,7 +239,8 @@ def test_every_path_reaches_the_container_and_nothing_of_the_image_is_hidden(
     )
     for mount in result.mounts:
         assert mount in {normal(volume) for volume in volumes} or not is_protected(mount)
-        assert not any(other != mount and mount.startswith(other + "/") for other in result.mounts)
+    for source in result.bound:
+        assert not any(other != source and f"{source}/".startswith(f"{other}/") for other in result.bound)
     for path in inputs:
         assert result.covers(path)
     for path in outputs:

@@ -207,7 +207,8 @@ def test_where_a_task_may_run_is_the_operators_and_the_tasks_choice() -> None:
 def test_executors_pass_the_standard_that_is_chosen(user: int | None) -> None:
     baseline = executor(task(), msgspec.structs.replace(CLUSTER, run_as_user=user))["securityContext"]
     ids = {} if user is None else {"runAsUser": user}
-    assert baseline == {"allowPrivilegeEscalation": False, **ids}
+    dropped = {"capabilities": {"drop": ["MKNOD", "NET_RAW"]}}
+    assert baseline == {"allowPrivilegeEscalation": False, **dropped, **ids}
     chosen = msgspec.structs.replace(CLUSTER, run_as_user=user, pod_security="restricted")
     restricted = executor(task(), chosen)["securityContext"]
     assert restricted == baseline | {"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
@@ -236,3 +237,21 @@ def test_backend_parameters_are_known_in_any_case() -> None:
     given = {"GPU": "2", "Node_Selector.example.com/disk": "fast", "EXECUTOR_TIMEOUT_S": "9"}
     found = manifests.parameters(task(resources=Resources(backend_parameters={**given})), cluster)
     assert found == {"gpu": "2", "node_selector.example.com/Disk": "fast", "executor_timeout_s": "9"}
+
+
+@pytest.mark.parametrize(
+    ("kept", "dropped"),
+    [((), ["MKNOD", "NET_RAW"]), (("NET_RAW",), ["MKNOD"]), (("MKNOD", "NET_RAW"), [])],
+)
+def test_executors_keep_the_capabilities_that_the_operator_names(kept: tuple[str, ...], dropped: list[str]) -> None:
+    chosen = msgspec.structs.replace(CLUSTER, executor_capabilities=kept)
+    assert executor(task(), chosen)["securityContext"]["capabilities"] == {"drop": dropped}
+    restricted = msgspec.structs.replace(chosen, pod_security="restricted")
+    assert executor(task(), restricted)["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_what_an_executor_copies_is_a_folder_of_its_own_on_the_volume() -> None:
+    """Never the whole volume, from which a program could rename what the next one mounts."""
+    made = executor(task(volumes=["/data"], outputs=[Output("/result", "file:///a")]))
+    found = {each["mountPath"]: each.get("subPath") for each in made["volumeMounts"] if each["name"] == "scratch"}
+    assert found == {"/.tesk/files": ".tesk/files", "/data": "data"}

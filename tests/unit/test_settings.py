@@ -70,6 +70,7 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({}, {"TESK_PORT": "70000"}, "TESK_PORT: expected a whole number <= 65535"),
         ({}, {"TESK_GRACE_S": "-1"}, "TESK_GRACE_S: expected a number >= 0.0"),
         ({}, {"TESK_GRACE_S": "nan"}, "TESK_GRACE_S: expected a number >= 0.0"),
+        ({}, {"TESK_EXECUTOR_CAPABILITIES": "SYS_ADMIN"}, "TESK_EXECUTOR_CAPABILITIES: expected one of MKNOD, NET_RAW"),
         ({}, {"TESK_LOG_LEVEL": "loud"}, "TESK_LOG_LEVEL: expected one of debug, info, warning, error"),
         (
             {},

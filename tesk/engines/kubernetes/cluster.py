@@ -32,6 +32,7 @@ class Cluster(Struct, frozen=True, omit_defaults=True):
     cpu_limit: Literal["none", "request"] = "none"
     memory_limit: Literal["none", "request"] = "request"
     pod_security: Literal["baseline", "restricted"] = "baseline"
+    executor_capabilities: tuple[str, ...] = ()
     run_as_user: int | None = None
     own_user: int | None = 65532
     image_pull_secrets: tuple[str, ...] = ()

@@ -21,9 +21,9 @@ TOKEN_FOLDER: Final = "/tesk/token"  # noqa: S105
 SCRATCH: Final = "/scratch"
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
-FILES: Final = "/.tesk/files"
 OWN_GRACE_S: Final = 5
 LEAST_MEMORY_MIB: Final = 8
+WITHHELD: Final = ("MKNOD", "NET_RAW")
 PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -191,11 +191,7 @@ def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool)
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     words = [f"{SHIM}/busybox", "sh", f"{SHIM}/run", *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
-    if plan.copied_in or plan.copied_out:
-        mounts.append({"name": "scratch", "mountPath": FILES})
-    mounts += [
-        {"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in (*plan.mounts, *plan.files)
-    ]
+    mounts += [{"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
     if homeless and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
     return {
@@ -210,7 +206,8 @@ def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool)
 
 
 def _security(cluster: Cluster) -> Manifest:
-    context: Manifest = {"allowPrivilegeEscalation": False}
+    dropped = [name for name in WITHHELD if name not in cluster.executor_capabilities]
+    context: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": dropped}}
     if cluster.run_as_user is not None:
         context["runAsUser"] = cluster.run_as_user
     if cluster.pod_security == "restricted":

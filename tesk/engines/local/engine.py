@@ -147,7 +147,7 @@ class LocalEngine:
             from tesk.engines.local.manifest import SCRUB
             from tesk.engines.local.run import on_folder
 
-            await on_folder(machine, task_id, folder, SCRUB)
+            await on_folder(machine, task_id, folder, "scrub", SCRUB)
             await asyncio.to_thread(folder.remove)
 
     async def known(self) -> set[TaskId]:

@@ -3,17 +3,19 @@
     ID/facts/NAME       one small JSON file per fact that must survive a crash, written whole or not at all
     ID/system.log       the system log's lines so far
     ID/control/N/       what the shim of executor N writes: its streams, where the task names no file for them
-    ID/scratch/         the scratch volume, a mirror of the containers' paths
+    ID/scratch/         the scratch volume, a mirror of the containers' paths; what is copied in its .tesk/files
 
 What lies in control and scratch was written by the user's programs: it is opened without following links.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from tesk.beneath import look_beneath
 from tesk.engines.tails import trim
 from tesk.filer import scratch
 
@@ -38,6 +40,22 @@ class Folder:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o777)
         return folder
+
+    def verify(self, n: int, paths: Iterable[str]) -> None:
+        """Makes sure that what is to be mounted is there, below the task's folder, and no link leads to it.
+
+        No program can put a link there, since none is given a folder that holds one of these. The engine takes paths
+        and follows links, so this is looked at again before each container. Raises OSError.
+        """
+        for path in [f"/control/{n}", *(f"/scratch{path}" for path in paths)]:
+            look_beneath(str(self.path), path)
+
+    def program_folders(self) -> list[Path]:
+        """The folders that programs have written to. Raises OSError where one of them is a link."""
+        names = [name for name in ("scratch", "control") if os.path.lexists(self.path / name)]
+        for name in names:
+            look_beneath(str(self.path), name)
+        return [self.path / name for name in names]
 
     def fact(self, name: str, kind: type[Any] = dict) -> Any:
         """The fact, or None if it is not so yet."""
@@ -79,9 +97,12 @@ class Folder:
             trim(self.path / "control" / str(n), f"/{name}")
 
     def remove(self) -> None:
-        """Scrubs and removes the folder. Raises OSError when something of it cannot be removed."""
-        if self.path.exists():
-            scratch.scrub(str(self.path))
+        """Scrubs and removes the folder. Raises OSError when something of it cannot be removed.
+
+        What programs have written goes first, each folder where it is: there `program_folders` finds what is left.
+        """
+        for folder in (self.scratch, self.path / "control", self.path):
+            scratch.scrub(str(folder))
 
 
 def is_master_of_files() -> bool:

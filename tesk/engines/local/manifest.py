@@ -1,20 +1,43 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from tesk.layout import Layout
+from tesk.settings import Settings
 from tesk.tes import Executor, Resources
 
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
-FILES: Final = "/.tesk/files"
-TASK: Final = "/.tesk/task"
-OPEN_UP: Final = ("chmod", "-R", "a+rwX", f"{TASK}/scratch", f"{TASK}/control")
-SCRUB: Final = ("rm", "-rf", f"{TASK}/scratch", f"{TASK}/control")
+OPENED: Final = "/.tesk/opened"
+OPEN_UP: Final = """
+unset IFS
+b=/.tesk/shim/busybox
+$b chmod -R a+rwX /.tesk/opened/scratch /.tesk/opened/control || true
+"""
+"""What stays closed, as in a tree deeper than a path may be long, the filer names."""
+SCRUB: Final = """
+unset IFS
+b=/.tesk/shim/busybox
+for folder in /.tesk/opened/scratch /.tesk/opened/control; do
+  cd $folder 2>/dev/null || continue
+  for round in $($b seq 1000); do
+    $b find . -mindepth 1 -maxdepth 1 -exec $b rm -rf {} + 2>/dev/null
+    [ -n "$($b ls -A)" ] || continue 2
+    $b mkdir up$round
+    $b find . -mindepth 15 -maxdepth 15 -type d -exec $b mv {} up$round/ \\;
+  done
+  echo "$folder cannot be emptied" >&2
+  exit 1
+done
+"""
+"""Of a tree deeper than a path may be long it removes what it can name, and then brings up what was too deep."""
+WITHHELD: Final = ("MKNOD", "NET_RAW")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
 GIB: Final = 1024**3
+UNCHECKED: Final = {"Test": ["NONE"]}
+"""No health check: one would run a program of the image's beside ours, and as often as the image likes."""
 
 
 def name(task_id: str, n: int) -> str:
@@ -24,9 +47,10 @@ def name(task_id: str, n: int) -> str:
 
 def container(
     executor: Executor, plan: Layout, resources: Resources, *,
-    labels: dict[str, str], shim: Path, control: Path, scratch: Path, network: str, cores: float,
+    labels: dict[str, str], shim: Path, control: Path, scratch: Path, settings: Settings, cores: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The body of POST /containers/create. `cores` is what the machine has: no limit may be above it."""
+    kept = list(settings.executor_capabilities)
     copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out]
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     return {
@@ -34,50 +58,63 @@ def container(
         "Entrypoint": [f"{SHIM}/busybox", "sh", f"{SHIM}/run", *stdio, str(len(copies)), *copies],
         "Cmd": executor.command,
         "Env": [f"{key}={value}" for key, value in (executor.env or {}).items()],
+        "Healthcheck": UNCHECKED,
         "Labels": labels,
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": {
-            "NetworkMode": network,
+            "NetworkMode": settings.network,
             "Mounts": _mounts(plan, shim, control, scratch),
             "SecurityOpt": ["no-new-privileges"],
-            **_limits(resources, cores),
+            "CapDrop": [name for name in WITHHELD if name not in kept],
+            "CapAdd": kept,
+            **_limits(resources, cores, settings.max_processes),
         },
     }
 
 
 def on_folder(
-    image: str, command: Sequence[str], *, labels: dict[str, str], shim: Path, folder: Path
+    image: str, script: str, *, labels: dict[str, str], shim: Path, folders: Iterable[Path]
 ) -> dict[str, Any]:
-    """The body of a container that runs an applet of the shim's busybox as root on a task's folder.
+    """The body of a container that runs a script of ours as root, with the shim's busybox, on `folders`.
 
     For a server that is not root: what a container's users have made is theirs, even for the server that mounted it.
+    Of the image only the files are used, since an engine wants some; nothing of it runs.
     """
+    mounts = [_bind(shim, SHIM, read_only=True), *(_bind(folder, f"{OPENED}/{folder.name}") for folder in folders)]
     return {
         "Image": image,
-        "Entrypoint": [f"{SHIM}/busybox", *command],
+        "Entrypoint": [f"{SHIM}/busybox", "sh", "-c", script],
         "Cmd": [],
         "User": "0:0",
+        "WorkingDir": "/",
+        "Healthcheck": UNCHECKED,
         "Labels": labels,
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": {"NetworkMode": "none", "Mounts": [_bind(shim, SHIM, read_only=True), _bind(folder, TASK)]},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Mounts": mounts,
+            "SecurityOpt": ["no-new-privileges"],
+            "CapDrop": ["ALL"],
+            "CapAdd": ["DAC_OVERRIDE", "FOWNER"],
+        },
     }
 
 
 def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path) -> list[dict[str, Any]]:
     mounts = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL)]
-    if plan.copied_in or plan.copied_out:
-        mounts.append(_bind(scratch, FILES))
-    return mounts + [_bind(Path(f"{scratch}{path}"), path) for path in (*plan.mounts, *plan.files)]
+    return mounts + [_bind(Path(f"{scratch}{path}"), path) for path in plan.bound]
 
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 
 
-def _limits(resources: Resources, cores: float) -> dict[str, int]:
+def _limits(resources: Resources, cores: float, processes: int) -> dict[str, int]:
     limits = {}
+    if processes:
+        limits["PidsLimit"] = processes
     if resources.cpu_cores:
         limits["NanoCpus"] = max(10_000_000, int(min(resources.cpu_cores, cores) * 1e9))
     if resources.ram_gb:

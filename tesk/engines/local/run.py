@@ -7,7 +7,7 @@ for, and what was cut off is done again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +23,10 @@ from tesk.engines.local.containers import Containers, ContainerState, EngineAway
 from tesk.engines.local.filers import Filers, events, last_progress, verdict
 from tesk.engines.local.folder import Folder, is_master_of_files
 from tesk.engines.notes import out_of_memory
-from tesk.engines.tails import tail
+from tesk.engines.tails import oddity, tail
 from tesk.filer import scratch
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Progress, Pushed, Warned
-from tesk.layout import layout
+from tesk.layout import Layout, layout
 from tesk.settings import Settings
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, TaskLog
 
@@ -72,7 +72,7 @@ class Run:
         self._report = report
         self._patience = Patience(machine.settings.engine_patience_s)
         self._unwritten: list[str] = []
-        self._layout = layout(job.task)
+        self._layout = Layout()
         self._resumed = folder.path.exists()
         self._reached = len(job.task.executors) if self._resumed else -1
 
@@ -151,6 +151,7 @@ class Run:
             self.folder.establish("began", began := now())
         self.log = TaskLog(start_time=began)
         self.tell(State.INITIALIZING)
+        self._layout = await asyncio.to_thread(layout, self.job.task)
         await self._initialize()
         failed = await self._execute_all()
         await self._push(failed)
@@ -179,7 +180,8 @@ class Run:
         plan, root = self._layout, str(self.folder.scratch)
         inputs = self.job.task.inputs
         if inputs:
-            wanted = InputsPlan(root, inputs, [*plan.directories], [*plan.touched], self._filer_settings())
+            directories, touched = [*plan.directories], [*plan.touched]
+            wanted = InputsPlan(root, inputs, directories, touched, self._filer_settings(), plan.uncopied)
             _, failure = await self._step("inputs", wanted)
             if failure:
                 raise End(State.SYSTEM_ERROR, failure)
@@ -262,12 +264,13 @@ class Run:
         containers = self.machine.containers
         control = self.folder.control(n)
         self.running = n
+        await self._verify(n)
         if not exists:
             body = manifest.container(
                 executor, self._layout, self.job.task.resources or Resources(),
                 labels={"tesk.instance": self.machine.instance, "tesk.task": self.job.id, "tesk.executor": str(n)},
                 shim=self.machine.shim, control=control, scratch=self.folder.scratch,
-                network=self.machine.settings.network, cores=self.machine.cores,
+                settings=self.machine.settings, cores=self.machine.cores,
             )  # fmt: skip
             await _to_its_end(containers.create(name, body))
         if executor.workdir and not self._layout.covers(executor.workdir):
@@ -280,6 +283,13 @@ class Run:
 
         return await containers.run(name, start)
 
+    async def _verify(self, n: int) -> None:
+        try:
+            await asyncio.to_thread(self.folder.verify, n, self._layout.bound)
+        except OSError as error:
+            what = f"{error.filename} in {self.folder.path}"
+            raise End(State.SYSTEM_ERROR, f"executor {n}: {what} cannot be mounted: {error.strerror}") from error
+
     def _runs(self) -> None:
         self._patience.renew()
         self.tell(State.RUNNING)
@@ -290,6 +300,9 @@ class Run:
             self.note(out_of_memory(n, executor.image, state.exit_code, limit_mib))
         if state.error:
             self.note(f"executor {n} ({executor.image}): {state.error}")
+        for name in ("stdout", "stderr"):
+            if odd := oddity(*self.folder.stream(n, getattr(executor, name), name)):
+                self.note(f"warning: executor {n} ({executor.image}): its {name} was not read: {odd}")
         finished = stamp(state.finished)
         started = min(stamp(state.started), finished)  # Podman reads the end from a coarser clock than the start
         return ExecutorLog(state.exit_code, started, finished, *self._tails(n))
@@ -314,11 +327,12 @@ class Run:
         if pushed is None and outputs:
             self.tell(State.RUNNING)
             if not is_master_of_files():
-                await on_folder(self.machine, self.job.id, self.folder, manifest.OPEN_UP)
+                await on_folder(self.machine, self.job.id, self.folder, "open-up", manifest.OPEN_UP)
             settings = self._filer_settings()
             if failed:
                 settings = msgspec.structs.replace(settings, missing_outputs="warning")
-            told, failure = await self._step("outputs", OutputsPlan(str(self.folder.scratch), outputs, settings))
+            wanted = OutputsPlan(str(self.folder.scratch), outputs, settings, self._layout.uncopied)
+            told, failure = await self._step("outputs", wanted)
             pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in told if isinstance(e, Pushed)]
             self.log.outputs = pushed
             if failure and not failed:
@@ -342,14 +356,15 @@ class Run:
         )
 
 
-async def on_folder(machine: Machine, task_id: str, folder: Folder, command: Sequence[str]) -> None:
-    """Runs an applet as root of a container on a task's folder, for a server that is not root itself."""
+async def on_folder(machine: Machine, task_id: str, folder: Folder, name: str, script: str) -> None:
+    """Runs a script as root of a container on what a task's programs wrote, for a server that is not root itself."""
     labels = {"tesk.instance": machine.instance, "tesk.task": task_id}
-    image = folder.fact("image", str)
-    body = manifest.on_folder(image, command, labels=labels, shim=machine.shim, folder=folder.path)
     try:
-        await machine.containers.as_root(f"tesk-{task_id}-{command[0]}", body)
-    except StartError as error:
+        image = await asyncio.to_thread(folder.fact, "image", str)
+        folders = await asyncio.to_thread(folder.program_folders)
+        body = manifest.on_folder(image, script, labels=labels, shim=machine.shim, folders=folders)
+        await machine.containers.as_root(f"tesk-{task_id}-{name}", body)
+    except (StartError, OSError) as error:
         raise EngineError(f"task {task_id}: its files could not be reached: {error}") from error
 
 

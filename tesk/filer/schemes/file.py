@@ -10,9 +10,10 @@ import stat
 from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
+from tesk.beneath import DIRECTORY, NotAFile, kind, open_beneath
 from tesk.filer.copies import copy, copy_out
 from tesk.filer.errors import NotFound, TransferError, from_file, printable
-from tesk.filer.jail import DIRECTORY, READ, Shared, kind, look, open_beneath, walk
+from tesk.filer.jail import Shared, look, walk
 from tesk.filer.schemes import Context, Entry, Kind
 from tesk.filer.streams import Sink, Source
 
@@ -73,12 +74,12 @@ class FileScheme:
     def fetch(self, url: str, sink: Sink) -> None:
         path = self._path(url)
         try:
-            fd = self._shared.open(self._shared.resolve(path), READ)
+            fd = self._shared.open_file(self._shared.resolve(path))
+        except NotAFile as error:
+            raise NotFound(f"{printable(path)}: {error.strerror}, no regular file") from error
         except OSError as error:
             raise from_file(error, printable(path)) from error
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise NotFound(f"{printable(path)} is no regular file")
             copy(fd, sink)
         except OSError as error:
             raise from_file(error, printable(path)) from error
