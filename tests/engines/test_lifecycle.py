@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from tesk.settings import Settings
+from tests.engines.alone import lines
 from tests.engines.places import Place
 from tests.engines.running import Tesk, cancelled, content, running, sh, started
 from tests.servers.silent import Silent
@@ -100,6 +101,28 @@ async def test_cancelling_at_any_moment_ends_in_cancelled_or_the_true_end(tesk: 
     print(states)
     assert set(states) <= {"CANCELED", "COMPLETE"}
     assert "CANCELED" in states
+
+
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 4.0, "grace_s": 4.0}], indirect=True)
+async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wrote(tesk: Tesk) -> None:
+    scripts = {
+        "echo begun; sleep 60": 143,
+        "trap 'echo cleaned; exit 0' TERM; echo begun; sleep 60 & wait": 143,
+        "trap 'echo not cleaned' TERM; echo begun; while :; do sleep 0.1; done": 137,
+    }
+
+    async def overdue(script: str, code: int) -> None:
+        task = await tesk.run(executors=[sh(script, ignore_error=True), sh("echo never")])
+        assert task["state"] == "EXECUTOR_ERROR"
+        assert "ended after its time limit of 4 s" in lines(task)
+        assert "ignored" not in lines(task)
+        (log,) = task["logs"][0]["logs"]
+        assert (log["exit_code"], log["stdout"].startswith("begun\n")) == (code, True)
+        assert ("cleaned" in log["stdout"]) == ("cleaned" in script)
+
+    in_time = tesk.run(executors=[sh("sleep 1.5")] * 3)
+    task, _ = await asyncio.gather(in_time, asyncio.gather(*(overdue(*case) for case in scripts.items())))
+    assert task["state"] == "COMPLETE"
 
 
 async def test_cancelling_an_ended_task_changes_nothing(tesk: Tesk) -> None:
