@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tesk.engines.local import filers
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place, containers_and_folders
 from tests.engines.running import Tesk, cancelled, content, sh, started
@@ -189,6 +191,30 @@ async def test_a_time_limit_holds_over_a_restart(settings: Settings, engine_sock
         assert await containers_and_folders(engine_socket, tesk.data) == []
 
 
+async def test_of_too_many_outputs_the_first_are_listed_and_the_report_is_read_beside_the_event_loop(
+    tesk: Tesk, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some 40,000 are: the bound is lowered here."""
+    readers: list[threading.Thread] = []
+
+    def read(report: Path) -> filers.Told:
+        readers.append(threading.current_thread())
+        return filers.told(report)
+
+    monkeypatch.setattr(filers, "OUTPUTS_BYTES", 3000)
+    monkeypatch.setattr("tesk.engines.local.run.told", read)
+    out = {"path": "/out", "url": f"file://{shared}/out", "type": "DIRECTORY"}
+    task = await tesk.run(executors=[sh("cd /out; seq 200 | xargs touch")], volumes=["/out"], outputs=[out])
+    assert task["state"] == "COMPLETE", task["logs"]
+    shown = len(task["logs"][0]["outputs"])
+    assert 5 < shown < 100
+    words = f"200 outputs were pushed; the list of them is too long to be kept, {shown} are shown"
+    assert task["logs"][0]["system_logs"] == [f"warning: {words}"]
+    assert len(list((shared / "out").iterdir())) == 200
+    assert readers
+    assert threading.main_thread() not in readers
+
+
 async def test_a_server_without_power_over_others_files_pushes_and_scrubs_them(
     settings: Settings, engine_socket: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +247,7 @@ sys.path.insert(0, ".")
 from pathlib import Path
 import msgspec
 from tesk.engines.local.folder import is_master_of_files
+from tesk.engines.local import filers
 from tesk.settings import Settings
 from tests.engines.places import containers_and_folders
 from tests.engines.running import started

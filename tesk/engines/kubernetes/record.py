@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tesk.engines.base import TaskId, TaskStatus
 from tesk.engines.kubernetes import names
+from tesk.engines.notes import cut_outputs
 from tesk.tes import State, TaskLog
 
 FULL: int = 900_000
@@ -124,8 +125,7 @@ def _shortened(record: Record, shown: int, characters: int) -> Record:
         if len(lines) > shown:
             notes.append(f"warning: {len(lines)} lines were noted; they are too many to be kept, {shown} are shown")
         if len(log.outputs) > shown:
-            words = f"{len(log.outputs)} outputs were pushed; the list of them is too long to be kept"
-            notes.append(f"warning: {words}, {shown} are shown")
+            notes.append(cut_outputs(len(log.outputs), shown))
         lines = [*notes, *lines[len(lines) - min(shown, len(lines)) :]]
         log = replace(log, logs=logs, outputs=log.outputs[:shown], system_logs=lines or log.system_logs)
         attempts.append(replace(attempt, log=log))

@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from tesk.engines.base import EngineError
-from tesk.filer.plan import Done, Event, Failed, Plan, Progress
+from tesk.engines.notes import cut_outputs
+from tesk.filer.plan import Done, Event, Failed, Plan, Progress, Pushed, Warned
+from tesk.tes import OutputFileLog
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 30.0
 RETRY_S: Final = (0.2, 1.0)
 TAIL_BYTES: Final = 1_000_000
+OUTPUTS_BYTES: Final = 4 * 1024 * 1024
+"""As much of a step's report as may name outputs that become part of the task's log: some 40,000 of them."""
+MOST_WARNINGS: Final = 1000
+_event: Final = msgspec.json.Decoder(Event).decode
 
 
 class Filers:
@@ -118,13 +125,61 @@ class Filers:
                     waiting.set_exception(ConnectionError("the filers' zygote ended"))
 
 
-def events(report: Path) -> list[Event]:
-    """What a step has told so far; a half-written last line is left out."""
+class Told(Struct):
+    """What a step has told: the first of its outputs and of its warnings, how many of each there were, and its end."""
+
+    outputs: list[OutputFileLog] = []
+    pushed: int = 0
+    warnings: list[str] = []
+    warned: int = 0
+    is_done: bool = False
+    failure: str = ""
+
+    @property
+    def verdict(self) -> str | None:
+        """None when the step went well, else why it failed."""
+        if self.is_done:
+            return None
+        return self.failure or "the filer ended without a word; was it killed, or is memory short?"
+
+    def notes(self) -> list[str]:
+        """The lines for the system log."""
+        lines = [f"warning: {warning}" for warning in self.warnings]
+        if self.warned > len(self.warnings):
+            lines.append(f"warning: {self.warned - len(self.warnings)} further warnings are left out")
+        if self.pushed > len(self.outputs):
+            lines.append(cut_outputs(self.pushed, len(self.outputs)))
+        return lines
+
+
+def told(report: Path) -> Told:
+    """What a step has told so far, read line by line, since a report may be large; half a last line is left out.
+
+    Outputs are kept as far as they fit into OUTPUTS_BYTES, since they become part of the task's documents.
+    """
+    found, size = Told(), 0
     try:
-        lines = report.read_bytes().split(b"\n")[:-1]
+        file = report.open("rb")
     except FileNotFoundError:
-        return []
-    return [msgspec.json.decode(line, type=Event) for line in lines]
+        return found
+    with file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            event = _event(line)
+            found.is_done = isinstance(event, Done)
+            if isinstance(event, Pushed):
+                size += len(line)
+                found.pushed += 1
+                if size <= OUTPUTS_BYTES:
+                    found.outputs.append(OutputFileLog(event.url, event.path, str(event.size_bytes)))
+            elif isinstance(event, Warned):
+                found.warned += 1
+                if found.warned <= MOST_WARNINGS:
+                    found.warnings.append(event.message)
+            elif isinstance(event, Failed):
+                found.failure = event.message
+    return found
 
 
 def last_progress(report: Path) -> Progress | None:
@@ -137,14 +192,6 @@ def last_progress(report: Path) -> Progress | None:
         return None
     for line in reversed(lines):
         with contextlib.suppress(msgspec.DecodeError):
-            if isinstance(event := msgspec.json.decode(line, type=Event), Progress):
+            if isinstance(event := _event(line), Progress):
                 return event
     return None
-
-
-def verdict(told: list[Event]) -> str | None:
-    """None when the step went well, else why it failed."""
-    if told and isinstance(told[-1], Done):
-        return None
-    failures = [event.message for event in told if isinstance(event, Failed)]
-    return failures[-1] if failures else "the filer ended without a word; was it killed, or is memory short?"

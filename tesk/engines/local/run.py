@@ -21,12 +21,12 @@ from tesk.clock import now, seconds_since, stamp
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
 from tesk.engines.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
-from tesk.engines.local.filers import Filers, events, last_progress, verdict
+from tesk.engines.local.filers import Filers, Told, last_progress, told
 from tesk.engines.local.folder import BOOT, Folder, is_master_of_files
 from tesk.engines.notes import out_of_memory
 from tesk.engines.tails import tail
 from tesk.filer import scratch
-from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Progress, Pushed, Warned
+from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import layout
 from tesk.settings import Settings
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, TaskLog
@@ -201,28 +201,26 @@ class Run:
         inputs = self.job.task.inputs
         if inputs:
             wanted = InputsPlan(root, inputs, [*plan.directories], [*plan.touched], self._filer_settings())
-            _, failure = await self._step("inputs", wanted)
-            if failure:
+            if failure := (await self._step("inputs", wanted)).verdict:
                 raise End(State.SYSTEM_ERROR, failure)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
         await self._establish("inputs", {"done": now(), "boot": BOOT})
         self._patience.renew()
 
-    async def _step(self, name: str, plan: Plan) -> tuple[list[Event], str | None]:
-        """Runs the filer; its warnings become notes. What it told, and why it failed if it did."""
+    async def _step(self, name: str, plan: Plan) -> Told:
+        """Runs the filer; what it has told, of which its warnings become notes."""
         report = self.folder.path / f"{name}.jsonl"
         watching = asyncio.create_task(self._watch(report), name=f"progress of {self.job.id}")
         try:
             await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
         finally:
             watching.cancel()
-            self._moved(last_progress(report))
-        told = events(report)
-        for event in told:
-            if isinstance(event, Warned):
-                self.note(f"warning: {event.message}")
-        return told, verdict(told)
+            self._moved(await asyncio.to_thread(last_progress, report))
+        found = await asyncio.to_thread(told, report)
+        for line in found.notes():
+            self.note(line)
+        return found
 
     async def _watch(self, report: Path) -> None:
         """Tells how far a filer is, as often as it says so."""
@@ -379,7 +377,7 @@ class Run:
     async def _push(self, failed: bool) -> None:
         """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
         outputs = self.job.task.outputs
-        pushed = self.folder.fact("outputs", list[OutputFileLog])
+        pushed = await asyncio.to_thread(self.folder.fact, "outputs", list[OutputFileLog])
         if pushed is None and outputs:
             self.tell(State.RUNNING)
             if not is_master_of_files():
@@ -387,8 +385,8 @@ class Run:
             settings = self._filer_settings()
             if failed:
                 settings = msgspec.structs.replace(settings, missing_outputs="warning")
-            told, failure = await self._step("outputs", OutputsPlan(str(self.folder.scratch), outputs, settings))
-            pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in told if isinstance(e, Pushed)]
+            found = await self._step("outputs", OutputsPlan(str(self.folder.scratch), outputs, settings))
+            pushed, failure = found.outputs, found.verdict
             self.log.outputs = pushed
             if failure and not failed:
                 raise End(State.SYSTEM_ERROR, failure)
