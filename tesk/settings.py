@@ -82,6 +82,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     engine_patience_s: Annotated[
         float, Meta(extra=LOCAL, description="time that the container engine may be away", ge=0)
     ] = 300.0
+    filer_ram_gb: Annotated[
+        float, Meta(extra=LOCAL, description="GiB of memory that the filer of one task may have; 0: any", ge=0)
+    ] = 1.0
 
     kubeconfig: Annotated[
         str, Meta(extra=KUBERNETES, description="kubeconfig file; empty: the cluster around, or as kubectl")

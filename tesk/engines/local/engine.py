@@ -72,9 +72,8 @@ class LocalEngine:
         except BaseException:
             await containers.close()
             raise
-        machine: Machine = run_module.Machine(
-            self._settings, containers, filers_module.Filers(), shim, instance(self._data), _cores()
-        )
+        filers = filers_module.Filers(int(self._settings.filer_ram_gb * GIB))
+        machine: Machine = run_module.Machine(self._settings, containers, filers, shim, instance(self._data), _cores())
         return machine
 
     async def close(self) -> None:

@@ -5,11 +5,12 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from asyncio.subprocess import Process
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +23,7 @@ from tesk.tes import OutputFileLog
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 30.0
 RETRY_S: Final = (0.2, 1.0)
+ABORTED: Final = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 TAIL_BYTES: Final = 1_000_000
 OUTPUTS_BYTES: Final = 4 * 1024 * 1024
 """As much of a step's report as may name outputs that become part of the task's log: some 40,000 of them."""
@@ -30,9 +32,13 @@ _event: Final = msgspec.json.Decoder(Event).decode
 
 
 class Filers:
-    """Owner of the zygote, which starts with the first step and is started again should it die."""
+    """Owner of the zygote, which starts with the first step and is started again should it die.
 
-    def __init__(self) -> None:
+    `memory_bytes`: what each filer may have, 0 for any.
+    """
+
+    def __init__(self, memory_bytes: int = 0) -> None:
+        self._memory_bytes = memory_bytes
         self._process: Process | None = None
         self._channel: socket.socket | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -55,30 +61,32 @@ class Filers:
     async def run(self, key: str, plan: Plan, folder: Path, report: Path) -> None:
         """Runs one step to its end; `report` holds its events. Killed when this call is cancelled."""
         path = folder / f"{report.stem}.plan"
-        path.write_bytes(msgspec.json.encode(plan))
-        path.chmod(0o600)
+        await asyncio.to_thread(_write, path, plan)
+        order = {
+            "run": key, "plan": str(path), "report": str(report),
+            "memory": self._memory_bytes, "transfers": plan.settings.concurrency,
+        }  # fmt: skip
         try:
             for pause_s in (*RETRY_S, None):
-                code = await self._step(key, path, report)
+                code = await self._step(key, order)
                 if code is not None and code >= 0:
                     return
-                log.warning("%s: the filer was killed", key)
+                signal_name = "" if code is None else f" by {signal.Signals(-code).name}"
+                log.warning("%s: the filer was killed%s", key, signal_name)
                 if pause_s is not None:
                     await asyncio.sleep(pause_s)
-            raise EngineError("the filer was killed again and again; is memory short? See the server's log")
+            raise EngineError(why_killed(code, self._memory_bytes))
         finally:
             path.unlink(missing_ok=True)
 
-    async def _step(self, key: str, plan: Path, report: Path) -> int | None:
+    async def _step(self, key: str, order: dict[str, Any]) -> int | None:
         """The exit code, or None when the zygote died."""
         channel = await self._ready()
         end = self._ends[key] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
         try:
             try:
-                await loop.sock_sendall(
-                    channel, json.dumps({"run": key, "plan": str(plan), "report": str(report)}).encode()
-                )
+                await loop.sock_sendall(channel, json.dumps(order).encode())
                 return await asyncio.shield(end)
             except (OSError, ConnectionError):
                 return None
@@ -123,6 +131,20 @@ class Filers:
             for waiting in self._ends.values():
                 if not waiting.done():
                     waiting.set_exception(ConnectionError("the filers' zygote ended"))
+
+
+def why_killed(code: int | None, memory_bytes: int) -> str:
+    """Why a filer had no end of its own. A library that is refused memory aborts the whole process."""
+    if code in ABORTED and memory_bytes:
+        gib = memory_bytes / 1024**3
+        return f"the filer was aborted again and again, as one that has used up its {gib:g} GiB (filer_ram_gb)"
+    return "the filer was killed again and again; is memory short? See the server's log"
+
+
+def _write(path: Path, plan: Plan) -> None:
+    """For this user alone: inputs' contents may be secret."""
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.encode(plan))
 
 
 class Told(Struct):
