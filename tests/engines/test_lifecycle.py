@@ -1,12 +1,14 @@
 """A task's way through its life on every engine: ends asked for at every stage, outputs, and transfers that fail."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tesk.settings import Settings
+from tesk.store.base import Row
 from tests.engines.alone import lines
 from tests.engines.places import Place
 from tests.engines.running import Tesk, cancelled, content, running, sh, started
@@ -163,6 +165,36 @@ async def test_outputs_are_pushed_after_a_failed_executor_whose_error_stays(tesk
     assert (task["state"], task["logs"][0]["logs"][-1]["exit_code"]) == ("EXECUTOR_ERROR", 7)
     assert (shared / "a").read_text() == "x\n"
     assert task["logs"][0]["outputs"] == [{"url": f"{shared}/a", "path": "/out/a", "size_bytes": "2"}]
+
+
+async def test_types_are_filled_in_as_inputs_and_outputs_turn_out_to_be(tesk: Tesk, shared: Path) -> None:
+    """What the client has said stays, and what has matched both, or nothing, has none."""
+    (shared / "folder").mkdir()
+    (shared / "folder/a").write_text("a")
+    out = f"file://{shared}/out"
+    task_id = await tesk.create(
+        executors=[sh("mkdir /out/d /out/x; echo f > /out/f; echo y > /out/y")],
+        inputs=[
+            content("/in/c"),
+            {"path": "/in/folder", "url": f"file://{shared}/folder"},
+            {"path": "/in/a", "url": f"file://{shared}/folder/a"},
+        ],
+        outputs=[
+            {"path": "/out/d", "url": f"{out}/d"},
+            {"path": "/out/f", "url": f"{out}/f"},
+            {"path": "/out/[xy]", "path_prefix": "/out", "url": f"{out}/"},
+            {"path": "/out/none", "url": f"{out}/none"},
+            {"path": "/out/f", "url": f"{out}/g", "type": "DIRECTORY"},
+        ],
+    )
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert [each.get("type") for each in task["inputs"]] == ["FILE", "DIRECTORY", "FILE"]
+    assert [each.get("type") for each in task["outputs"]] == ["DIRECTORY", "FILE", None, None, "DIRECTORY"]
+    assert task["inputs"][0]["content"] == "x"
+    basic = await tesk.store.get(task_id, "BASIC")
+    assert isinstance(basic, Row)
+    assert [each.get("type") for each in json.loads(basic.document)["inputs"]] == ["FILE", "DIRECTORY", "FILE"]
 
 
 @pytest.mark.oldest

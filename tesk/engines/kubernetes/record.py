@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from tesk.engines.base import TaskId, TaskStatus
 from tesk.engines.kubernetes import names
 from tesk.engines.notes import cut_outputs
-from tesk.tes import State, TaskLog
+from tesk.tes import FileTypes, State, TaskLog
 
 FULL: int = 900_000
 """Bytes that a record may have: a ConfigMap holds 1 MiB with all its keys."""
@@ -44,11 +44,13 @@ class Attempt(Struct):
 
 
 class Record(Struct):
-    """The task as its taskmaster knows it. `waiting` says what it waits for just now, if that may take long."""
+    """The task as its taskmaster knows it. `waiting` says what it waits for just now, if that may take long; `types`
+    what inputs and outputs turned out to be."""
 
     state: State
     attempts: list[Attempt]
     waiting: str = ""
+    types: FileTypes = FileTypes()
 
     @property
     def now(self) -> Attempt:
@@ -101,7 +103,7 @@ def status(record: Record) -> TaskStatus:
     if record.waiting and not record.state.is_terminal:
         lines = [] if last.system_logs is UNSET else list(last.system_logs)
         last = msgspec.structs.replace(last, system_logs=[*lines, f"waiting: {record.waiting}"])
-    return TaskStatus(record.state, last, tuple(earlier))
+    return TaskStatus(record.state, last, tuple(earlier), record.types)
 
 
 def _log(log: TaskLog) -> TaskLog:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from tesk.engines.base import EngineError
 from tesk.engines.notes import cut_outputs
-from tesk.filer.plan import Done, Event, Failed, Plan, Progress, Pushed, Warned
+from tesk.filer.plan import Done, Event, Failed, Plan, Progress, Pushed, Typed, Warned
 from tesk.tes import OutputFileLog
 
 log = logging.getLogger(__name__)
@@ -148,12 +148,16 @@ def _write(path: Path, plan: Plan) -> None:
 
 
 class Told(Struct):
-    """What a step has told: the first of its outputs and of its warnings, how many of each there were, and its end."""
+    """What a step has told: the first of its outputs and of its warnings, how many of each there were, and its end.
+
+    `letters`: what its inputs or outputs are (tes.FileTypes).
+    """
 
     outputs: list[OutputFileLog] = []
     pushed: int = 0
     warnings: list[str] = []
     warned: int = 0
+    letters: str = ""
     is_done: bool = False
     failure: str = ""
 
@@ -199,6 +203,8 @@ def told(report: Path) -> Told:
                 found.warned += 1
                 if found.warned <= MOST_WARNINGS:
                     found.warnings.append(event.message)
+            elif isinstance(event, Typed):
+                found.letters = event.letters
             elif isinstance(event, Failed):
                 found.failure = event.message
     return found

@@ -29,7 +29,7 @@ from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import layout
 from tesk.settings import Settings
-from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, TaskLog
+from tesk.tes import Executor, ExecutorLog, FileTypes, OutputFileLog, Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 TERMINATED: Final = 128 + 15
@@ -69,6 +69,7 @@ class Run:
         self.machine = machine
         self.log = TaskLog()
         self.state = State.INITIALIZING
+        self.types = FileTypes()
         self.running: int | None = None
         self._report = report
         self._patience = Patience(machine.settings.engine_patience_s)
@@ -99,7 +100,7 @@ class Run:
         """Reports the state with the log as it is."""
         self.state = state
         self.log.system_logs = self.notes() or msgspec.UNSET
-        self._report(TaskStatus(state, msgspec.structs.replace(self.log, logs=[*self.log.logs])))
+        self._report(TaskStatus(state, msgspec.structs.replace(self.log, logs=[*self.log.logs]), types=self.types))
 
     async def live(self) -> None:
         """Runs the task to its end and reports it. Cancelling the call leaves the containers alone."""
@@ -131,7 +132,7 @@ class Run:
         self.log.end_time = now()
         self.log.system_logs = self.notes() or msgspec.UNSET
         try:
-            await self._establish("ended", TaskStatus(state, self.log))
+            await self._establish("ended", TaskStatus(state, self.log, types=self.types))
         except OSError as error:
             log.error("task %s: its end (%s) could not be written down: %s", self.job.id, state.name, error)
         self.tell(state)
@@ -161,7 +162,7 @@ class Run:
             await self._establish("began", began := now(), durable=True)
             await asyncio.to_thread(self.folder.keep)
         self._refuse_after_a_boot()
-        self.log = TaskLog(start_time=began)
+        self.log, self.types = TaskLog(start_time=began), self.folder.fact("types", FileTypes) or FileTypes()
         self.tell(State.INITIALIZING)
         await self._initialize()
         failed = await self._execute_all()
@@ -218,6 +219,9 @@ class Run:
             watching.cancel()
             self._moved(await asyncio.to_thread(last_progress, report))
         found = await asyncio.to_thread(told, report)
+        if found.letters:
+            self.types = msgspec.structs.replace(self.types, **{name: found.letters})
+            await self._establish("types", self.types)
         for line in found.notes():
             self.note(line)
         return found
