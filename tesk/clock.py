@@ -19,5 +19,10 @@ def stamp(text: str) -> str:
     return now() if time.year < 1971 else _show(time.astimezone(UTC))
 
 
+def seconds_since(text: str) -> float:
+    """How long ago a time is that `now` has given; negative for one to come."""
+    return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()
+
+
 def _show(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

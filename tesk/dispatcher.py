@@ -23,7 +23,7 @@ from tesk.queue import Queue, Waiting, shortage, too_large
 from tesk.settings import Settings
 from tesk.store.base import Query, Queued, Row, Store, StoreError, Unfinished
 from tesk.store.identifiers import read
-from tesk.tes import Resources, State, TaskLog
+from tesk.tes import FileTypes, Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -329,6 +329,8 @@ class Dispatcher:
         turn = 0
         while True:
             try:
+                if status.state.is_terminal:
+                    await self._fill_in(task_id, status.types)
                 if await self._store.advance(task_id, status.state, status.log, status.earlier):
                     return status.state.is_terminal
                 return await self._is_over(task_id) and status.state.is_terminal
@@ -336,6 +338,17 @@ class Dispatcher:
                 log.error("task %s: its state could not be recorded, trying again: %s", task_id, error)
                 await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
                 turn += 1
+
+    async def _fill_in(self, task_id: TaskId, types: FileTypes) -> None:
+        """Gives the task's document the types that its inputs and outputs turned out to have.
+
+        Not before its end: an engine that takes a task up again must get the same document as at first.
+        """
+        if types == FileTypes():
+            return
+        row = await self._store.get(task_id, "FULL")
+        if isinstance(row, Row) and tes.fill_in_types(task := tes.decode(row.document), types):
+            await self._store.describe(task_id, *tes.documents(task))
 
     async def _is_over(self, task_id: TaskId) -> bool:
         """Whether the store has the task's end, or no such task. The end of one that is CANCELING is begun."""

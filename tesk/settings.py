@@ -2,7 +2,7 @@
 
 A setting comes from the flag of `tesk serve` that has its name, else from TESK_NAME in the environment, else from
 the TOML file named by --config (or TESK_CONFIG), else from its default. docs/settings.md is this table, and a test
-holds the two against each other.
+holds the two against each other. A setting that only one engine reads is marked so, and refused with the other.
 """
 
 import re
@@ -13,6 +13,10 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_ori
 
 import msgspec
 from msgspec import Meta, Struct
+
+LOCAL: Final = {"engine": "local"}
+KUBERNETES: Final = {"engine": "kubernetes"}
+"""Marks a setting that only this engine reads; with another it is refused."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -42,100 +46,167 @@ class Settings(Struct, frozen=True, kw_only=True):
     default_cpu_cores: Annotated[float, Meta(description="cores of a task that asks for none", ge=0)] = 0.28
     default_ram_gb: Annotated[float, Meta(description="GiB of a task that asks for none", ge=0)] = 1.0
     cpu_cores: Annotated[
-        float, Meta(description="cores that tasks may use together; 0: those of the machine", ge=0)
+        float, Meta(extra=LOCAL, description="cores that tasks may use together; 0: those of the machine", ge=0)
     ] = 0.0
-    ram_gb: Annotated[float, Meta(description="GiB that tasks may use together; 0: those of the machine", ge=0)] = 0.0
+    ram_gb: Annotated[
+        float, Meta(extra=LOCAL, description="GiB that tasks may use together; 0: those of the machine", ge=0)
+    ] = 0.0
     max_active_tasks: Annotated[
         int, Meta(description="tasks that may run at once; 0: as many as fit, on a cluster 1000", ge=0)
     ] = 0
     max_waiting_tasks: Annotated[
         int,
-        Meta(description="tasks that may wait on a cluster for a node; half of them may be alike", ge=1),
+        Meta(
+            extra=KUBERNETES, description="tasks that may wait on a cluster for a node; half of them may be alike", ge=1
+        ),
     ] = 50
     max_cpu_cores: Annotated[float, Meta(description="most cores that a task may ask for; 0: any", ge=0)] = 0.0
     max_ram_gb: Annotated[float, Meta(description="most GiB of memory that a task may ask for; 0: any", ge=0)] = 0.0
     max_disk_gb: Annotated[float, Meta(description="most GiB of disk that a task may ask for; 0: any", ge=0)] = 0.0
 
     engine_socket: Annotated[
-        str, Meta(description="socket of the Docker Engine API; empty: found or started; podman: one of its own")
+        str,
+        Meta(
+            extra=LOCAL, description="socket of the Docker Engine API; empty: found or started; podman: one of its own"
+        ),
     ] = ""
-    network: Annotated[str, Meta(description="network of executors: bridge, host, none, or one of the engine's")] = (
-        "bridge"
-    )
-    grace_s: Annotated[float, Meta(description="time that a cancelled program has after TERM", ge=0)] = 10.0
-    pull_timeout_s: Annotated[float, Meta(description="time within which an image must be pulled", gt=0)] = 1800.0
-    engine_patience_s: Annotated[float, Meta(description="time that the container engine may be away", ge=0)] = 300.0
+    network: Annotated[
+        str, Meta(extra=LOCAL, description="network of executors: bridge, host, none, or one of the engine's")
+    ] = "bridge"
+    grace_s: Annotated[
+        float, Meta(description="time that a program has between TERM and KILL when it is cancelled or overdue", ge=0)
+    ] = 10.0
+    pull_timeout_s: Annotated[
+        float, Meta(extra=LOCAL, description="time within which an image must be pulled", gt=0)
+    ] = 1800.0
+    engine_patience_s: Annotated[
+        float, Meta(extra=LOCAL, description="time that the container engine may be away", ge=0)
+    ] = 300.0
+    filer_ram_gb: Annotated[
+        float, Meta(extra=LOCAL, description="GiB of memory that the filer of one task may have; 0: any", ge=0)
+    ] = 1.0
 
     max_processes: Annotated[
-        int, Meta(description="processes and threads of an executor on the local engine; 0: the engine's limit", ge=0)
+        int, Meta(extra=LOCAL, description="processes and threads of an executor; 0: the engine's limit", ge=0)
     ] = 16384
     executor_capabilities: Annotated[
         tuple[Literal["MKNOD", "NET_RAW"], ...],
         Meta(description="capabilities that executors keep, which they lose otherwise"),
     ] = ()
 
-    kubeconfig: Annotated[str, Meta(description="kubeconfig file; empty: the cluster around, or as kubectl")] = ""
-    kube_context: Annotated[str, Meta(description="context of the kubeconfig; empty: its current one")] = ""
-    namespace: Annotated[str, Meta(description="namespace of tasks; empty: that of the account or context")] = ""
-    instance: Annotated[str, Meta(description="label that tells this server's objects from another's")] = "tesk"
-    kubernetes_qps: Annotated[float, Meta(description="requests a second to the Kubernetes API", gt=0)] = 200.0
-    image: Annotated[str, Meta(description="this product's image, for taskmasters, filers and reporters")] = (
-        "ghcr.io/tesk/tesk:latest"
-    )
+    kubeconfig: Annotated[
+        str, Meta(extra=KUBERNETES, description="kubeconfig file; empty: the cluster around, or as kubectl")
+    ] = ""
+    kube_context: Annotated[
+        str, Meta(extra=KUBERNETES, description="context of the kubeconfig; empty: its current one")
+    ] = ""
+    namespace: Annotated[
+        str, Meta(extra=KUBERNETES, description="namespace of tasks; empty: that of the account or context")
+    ] = ""
+    instance: Annotated[
+        str, Meta(extra=KUBERNETES, description="label that tells this server's objects from another's")
+    ] = "tesk"
+    kubernetes_qps: Annotated[
+        float, Meta(extra=KUBERNETES, description="requests a second to the Kubernetes API", gt=0)
+    ] = 200.0
+    image: Annotated[
+        str, Meta(extra=KUBERNETES, description="this product's image, for taskmasters, filers and reporters")
+    ] = "ghcr.io/tesk/tesk:latest"
     image_pull_policy: Annotated[
-        Literal["Always", "IfNotPresent", "Never"], Meta(description="when the product's image is pulled")
+        Literal["Always", "IfNotPresent", "Never"],
+        Meta(extra=KUBERNETES, description="when the product's image is pulled"),
     ] = "IfNotPresent"
-    image_pull_secrets: Annotated[tuple[str, ...], Meta(description="Secrets for pulling images")] = ()
-    taskmaster_service_account: Annotated[str, Meta(description="service account of taskmasters")] = "tesk-taskmaster"
-    taskmaster_retries: Annotated[int, Meta(description="crashes of one taskmaster that are made good", ge=0)] = 20
-    storage_class: Annotated[str, Meta(description="storage class of scratch volumes; empty: the default")] = ""
+    image_pull_secrets: Annotated[
+        tuple[str, ...], Meta(extra=KUBERNETES, description="Secrets for pulling images")
+    ] = ()
+    taskmaster_service_account: Annotated[str, Meta(extra=KUBERNETES, description="service account of taskmasters")] = (
+        "tesk-taskmaster"
+    )
+    taskmaster_retries: Annotated[
+        int, Meta(extra=KUBERNETES, description="crashes of one taskmaster that are made good", ge=0)
+    ] = 20
+    storage_class: Annotated[
+        str, Meta(extra=KUBERNETES, description="storage class of scratch volumes; empty: the default")
+    ] = ""
     access_mode: Annotated[
-        Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"], Meta(description="of scratch volumes")
+        Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"],
+        Meta(extra=KUBERNETES, description="of scratch volumes"),
     ] = "ReadWriteOnce"
-    default_disk_gb: Annotated[float, Meta(description="GiB of a scratch volume whose task asks for none", gt=0)] = 1.0
-    cpu_limit: Annotated[Literal["none", "request"], Meta(description="CPU limit of an executor's container")] = "none"
+    default_disk_gb: Annotated[
+        float, Meta(extra=KUBERNETES, description="GiB of a scratch volume whose task asks for none", gt=0)
+    ] = 1.0
+    cpu_limit: Annotated[
+        Literal["none", "request"], Meta(extra=KUBERNETES, description="CPU limit of an executor's container")
+    ] = "none"
     memory_limit: Annotated[
-        Literal["none", "request"], Meta(description="memory limit of executors whose task asks for memory")
+        Literal["none", "request"],
+        Meta(extra=KUBERNETES, description="memory limit of executors whose task asks for memory"),
     ] = "request"
     pod_security: Annotated[
-        Literal["baseline", "restricted"], Meta(description="Pod Security Standard that executors pass")
+        Literal["baseline", "restricted"],
+        Meta(extra=KUBERNETES, description="Pod Security Standard that executors pass"),
     ] = "baseline"
-    run_as_user: Annotated[int, Meta(description="user id of executors; -1: the image's or the platform's")] = -1
-    own_user: Annotated[int, Meta(description="user id of tesk's own containers; -1: the platform's")] = 65532
-    labels: Annotated[tuple[str, ...], Meta(description="further labels of all objects, as key=value")] = ()
-    annotations: Annotated[tuple[str, ...], Meta(description="annotations of all objects, as key=value")] = ()
-    node_selector: Annotated[tuple[str, ...], Meta(description="nodes that tasks run on, as key=value")] = ()
-    tolerations: Annotated[tuple[str, ...], Meta(description="taints that tasks tolerate, as key=value:Effect")] = ()
+    run_as_user: Annotated[
+        int, Meta(extra=KUBERNETES, description="user id of executors; -1: the image's or the platform's")
+    ] = -1
+    own_user: Annotated[
+        int, Meta(extra=KUBERNETES, description="user id of tesk's own containers; -1: the platform's")
+    ] = 65532
+    labels: Annotated[
+        tuple[str, ...], Meta(extra=KUBERNETES, description="further labels of all objects, as key=value")
+    ] = ()
+    annotations: Annotated[
+        tuple[str, ...], Meta(extra=KUBERNETES, description="annotations of all objects, as key=value")
+    ] = ()
+    node_selector: Annotated[
+        tuple[str, ...], Meta(extra=KUBERNETES, description="nodes that tasks run on, as key=value")
+    ] = ()
+    tolerations: Annotated[
+        tuple[str, ...], Meta(extra=KUBERNETES, description="taints that tasks tolerate, as key=value:Effect")
+    ] = ()
     preemptible_node_selector: Annotated[
-        tuple[str, ...], Meta(description="nodes of tasks that may be preempted, as key=value")
+        tuple[str, ...], Meta(extra=KUBERNETES, description="nodes of tasks that may be preempted, as key=value")
     ] = ()
     preemptible_tolerations: Annotated[
-        tuple[str, ...], Meta(description="taints that tasks that may be preempted tolerate")
+        tuple[str, ...], Meta(extra=KUBERNETES, description="taints that tasks that may be preempted tolerate")
     ] = ()
-    zone_label: Annotated[str, Meta(description="node label that `zones` of a task are values of")] = (
-        "topology.kubernetes.io/zone"
-    )
-    gpu_resource: Annotated[str, Meta(description="resource that the backend parameter `gpu` counts")] = (
-        "nvidia.com/gpu"
-    )
+    zone_label: Annotated[
+        str, Meta(extra=KUBERNETES, description="node label that `zones` of a task are values of")
+    ] = "topology.kubernetes.io/zone"
+    gpu_resource: Annotated[
+        str, Meta(extra=KUBERNETES, description="resource that the backend parameter `gpu` counts")
+    ] = "nvidia.com/gpu"
     allowed_backend_parameters: Annotated[
         tuple[str, ...],
         Meta(
-            description="of priority_class, gpu, runtime_class, service_account, executor_timeout_s, node_selector.KEY"
+            extra=KUBERNETES,
+            description="of priority_class, gpu, runtime_class, service_account, executor_timeout_s, node_selector.KEY",
         ),
     ] = ()
-    executor_service_account: Annotated[str, Meta(description="service account of executors (never its token)")] = ""
-    filer_environment_secret: Annotated[str, Meta(description="Secret whose keys are the filer's environment")] = ""
+    executor_service_account: Annotated[
+        str, Meta(extra=KUBERNETES, description="service account of executors (never its token)")
+    ] = ""
+    filer_environment_secret: Annotated[
+        str, Meta(extra=KUBERNETES, description="Secret whose keys are the filer's environment")
+    ] = ""
     filer_mounts: Annotated[
-        tuple[str, ...], Meta(description="what filers see, as /path=secret:NAME or /path=claim:NAME")
+        tuple[str, ...], Meta(extra=KUBERNETES, description="what filers see, as /path=secret:NAME or /path=claim:NAME")
     ] = ()
-    image_timeout_s: Annotated[float, Meta(description="time that pulling an image may fail; 0: for ever", ge=0)] = (
-        120.0
-    )
-    schedule_timeout_s: Annotated[float, Meta(description="time that a pod may wait for room; 0: for ever", ge=0)] = 0.0
-    start_timeout_s: Annotated[float, Meta(description="time that a pod on its node may fail to start", ge=0)] = 600.0
-    executor_timeout_s: Annotated[float, Meta(description="time that an executor may run; 0: for ever", ge=0)] = 0.0
-    retries: Annotated[int, Meta(description="further attempts after a fault of the cluster", ge=0)] = 0
+    image_timeout_s: Annotated[
+        float, Meta(extra=KUBERNETES, description="time that pulling an image may fail; 0: for ever", ge=0)
+    ] = 120.0
+    schedule_timeout_s: Annotated[
+        float, Meta(extra=KUBERNETES, description="time that a pod may wait for room; 0: for ever", ge=0)
+    ] = 0.0
+    start_timeout_s: Annotated[
+        float, Meta(extra=KUBERNETES, description="time that a pod on its node may fail to start", ge=0)
+    ] = 600.0
+    executor_timeout_s: Annotated[
+        float, Meta(description="time that an executor may run before it gets TERM; 0: for ever", ge=0)
+    ] = 0.0
+    retries: Annotated[
+        int, Meta(extra=KUBERNETES, description="further attempts after a fault of the cluster", ge=0)
+    ] = 0
 
     missing_outputs: Annotated[
         Literal["warning", "error"], Meta(description="what a declared output that does not exist is")
@@ -166,12 +237,16 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """One row of the table: `type` is the annotated type, `choices` the words of a Literal or of a list of them."""
+    """One row of the table: `type` is the annotated type, `choices` the words of a Literal or of a list of them.
+
+    `engine`: the only engine that reads it; empty where both do.
+    """
 
     name: str
     default: Any
     meaning: str
     type: Any
+    engine: str = ""
 
     @property
     def is_list(self) -> bool:
@@ -199,33 +274,51 @@ class SettingsError(ValueError):
     """A setting that cannot be used: the message names where it was set and why it is refused."""
 
 
-TABLE: Final = tuple(
-    Setting(field.name, field.default, field.type.__metadata__[0].description, field.type)
-    for field in msgspec.structs.fields(Settings)
-)
+def _setting(field: msgspec.structs.FieldInfo) -> Setting:
+    about: Meta = field.type.__metadata__[0]
+    return Setting(
+        field.name, field.default, about.description or "", field.type, (about.extra or {}).get("engine", "")
+    )
+
+
+TABLE: Final = tuple(map(_setting, msgspec.structs.fields(Settings)))
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
     """The settings in force: flags (by setting name), then TESK_NAME, then the TOML file, then the defaults.
 
     `config` is the file of --config; without it, TESK_CONFIG names one. An empty variable counts as unset. `data`,
-    `file_roots` and `credentials` come out as absolute paths. Raises SettingsError.
+    `file_roots` and `credentials` come out as absolute paths. Raises SettingsError, also for a setting that the chosen
+    engine does not read.
     """
     if config is None and environ.get("TESK_CONFIG"):
         config = Path(environ["TESK_CONFIG"])
     written = _read(config) if config else {}
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for setting in TABLE:
         for source, value, is_text in _given(setting, flags, environ, config, written):
             values[setting.name] = _convert(setting, source, value, is_text)
+            sources[setting.name] = source
             break
     settings = Settings(**values)
+    _refuse_ignored(settings.engine, sources)
     return msgspec.structs.replace(
         settings,
         data=_absolute(settings.data),
         file_roots=tuple(map(_absolute, settings.file_roots)),
         credentials=tuple(map(_absolute, settings.credentials)),
     )
+
+
+def _refuse_ignored(engine: str, sources: Mapping[str, str]) -> None:
+    """Raises SettingsError for a setting that was given and that the engine would not read."""
+    for setting in TABLE:
+        if setting.name in sources and setting.engine not in ("", engine):
+            raise SettingsError(
+                f"{sources[setting.name]}: only the {setting.engine} engine reads this setting, and engine is {engine}"
+                "; leave it out"
+            )
 
 
 def describe() -> list[tuple[str, Any, str]]:
@@ -235,10 +328,10 @@ def describe() -> list[tuple[str, Any, str]]:
 
 def table() -> str:
     """The table of docs/settings.md, in Markdown."""
-    lines = ["| file | environment | flag | default | meaning |", "|---|---|---|---|---|"]
+    lines = ["| file | environment | flag | default | engine | meaning |", "|---|---|---|---|---|---|"]
     for setting in TABLE:
         names = f"`{setting.name}` | `{setting.environment}` | `{setting.flag}`"
-        lines.append(f"| {names} | {_shown(setting)} | {_meaning(setting)} |")
+        lines.append(f"| {names} | {_shown(setting)} | {setting.engine or 'both'} | {_meaning(setting)} |")
     return "\n".join(lines) + "\n"
 
 

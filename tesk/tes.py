@@ -169,6 +169,19 @@ class TaskLog(Struct):
     system_logs: list[str] | UnsetType = UNSET
 
 
+class FileTypes(Struct, frozen=True, omit_defaults=True):
+    """What a task's inputs and outputs turned out to be: one letter for each, in their order, as far as it is known.
+
+    F: a file, D: a directory, ?: not known, or a pattern that has matched both.
+    """
+
+    inputs: str = ""
+    outputs: str = ""
+
+
+FILE_TYPES: Final = {"F": FileType.FILE, "D": FileType.DIRECTORY}
+
+
 class InvalidTask(ValueError):
     """A task document that is refused: `field` (as `executors[0].image`) and `reason`."""
 
@@ -466,6 +479,16 @@ def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:
     for key, value in (executor.env or {}).items():
         if not key or "=" in key or "\0" in key or "\0" in (value or ""):
             yield f"{field}.env", f"{key!r} cannot be an environment variable"
+
+
+def fill_in_types(task: Task, types: FileTypes) -> bool:
+    """Gives inputs and outputs without a type the one that they turned out to have; whether there were such."""
+    found: list[tuple[Input | Output, str]] = [*zip(task.inputs or (), types.inputs, strict=False)]
+    found += zip(task.outputs or (), types.outputs, strict=False)
+    news = [(each, FILE_TYPES[letter]) for each, letter in found if each.type is None and letter in FILE_TYPES]
+    for each, file_type in news:
+        each.type = file_type
+    return bool(news)
 
 
 def documents(task: Task) -> tuple[bytes, bytes | None]:

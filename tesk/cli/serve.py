@@ -14,6 +14,8 @@ from tesk.settings import TABLE, Setting, SettingsError, load
 
 def _flag(setting: Setting) -> click.Option:
     help_text = f"{setting.meaning}  [{setting.environment}]"
+    if setting.engine:
+        help_text += f"  [engine {setting.engine} alone]"
     metavar = "|".join(setting.choices) or {int: "N", float: "N", tuple: "TEXT"}.get(type(setting.default), "TEXT")
     default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
     if default not in ("", ()):

@@ -12,3 +12,8 @@ def out_of_memory(n: int, image: str, exit_code: int, limit_mib: float) -> str:
     if exit_code == KILLED:
         return f"executor {n} ({image}): out of memory{limit}"
     return f"warning: executor {n} ({image}): a process that its program had started was killed: out of memory{limit}"
+
+
+def cut_outputs(pushed: int, shown: int) -> str:
+    """The list of the files that were pushed is longer than what is kept of it."""
+    return f"warning: {pushed} outputs were pushed; the list of them is too long to be kept, {shown} are shown"

@@ -17,7 +17,7 @@ from tesk.filer.download import Download
 from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import Scratch
 from tesk.filer.landing import Landing
-from tesk.filer.plan import InputsPlan
+from tesk.filer.plan import InputsPlan, Typed
 from tesk.filer.schemes import Kind
 from tesk.filer.scratch import prepare, staging
 from tesk.filer.step import Step
@@ -51,6 +51,8 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
         found[n] = _arrivals(given, step)
 
     step.run([partial(look_up, n, given) for n, given in enumerate(plan.inputs)])
+    if any(given.type is None for given in plan.inputs):
+        step.emit(Typed("".join("D" if arrivals[0].is_directory else "F" for arrivals in found)))
     directories, files = merge(found)
     step.meter.expect([arrival.size for arrival in files])
     scratch = Scratch(plan.root, plan.uncopied)

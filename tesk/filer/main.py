@@ -16,6 +16,7 @@ import msgspec
 
 from tesk.filer.errors import Stopped, TransferError, from_file
 from tesk.filer.inputs import fetch_inputs
+from tesk.filer.memory import is_want_of_memory, used_up
 from tesk.filer.outputs import push_outputs
 from tesk.filer.plan import Event, Failed, InputsPlan, Plan
 from tesk.filer.step import Step
@@ -58,6 +59,8 @@ def run(plan: Plan, emit: Callable[[Event], None], stop: threading.Event) -> boo
     except Exception as error:  # noqa: BLE001 - whatever it is, the task has to be told
         sys.excepthook(type(error), error, error.__traceback__)
         reason = f"the filer failed ({type(error).__name__}); this is a defect of tesk, its log has more"
+        if is_want_of_memory(error):
+            reason = used_up()
     else:
         step.end()
         return True

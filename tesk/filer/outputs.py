@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from tesk.beneath import kind
 from tesk.filer.errors import NotFound, TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import Scratch, look, walk
-from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Warned
+from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Typed, Warned
 from tesk.filer.step import Step
 from tesk.filer.streams import Source
 from tesk.filer.wildcards import expand
@@ -40,12 +40,17 @@ def push_outputs(plan: OutputsPlan, step: Step) -> None:
     scratch = Scratch(plan.root, plan.uncopied)
     failures: list[str] = []
     departures: dict[tuple[str, str], Departure] = {}
-    for output in plan.outputs:
+    letters: list[set[str]] = [set() for _ in plan.outputs]
+    for output, seen in zip(plan.outputs, letters, strict=True):
         with _collected(output.url, output.path, plan.settings, step, failures):
             for path, url in _targets(output, scratch, step):
                 with _collected(url, path, plan.settings, step, failures):
-                    found = _below(path, url, output, scratch, step)
-                    departures.update(((departure.path, departure.url), departure) for departure in found)
+                    for departure in _below(path, url, output, scratch, step):
+                        departures[departure.path, departure.url] = departure
+                        if departure.path == path:
+                            seen.add("D" if departure.is_directory else "F")
+    if any(output.type is None for output in plan.outputs):
+        step.emit(Typed("".join(seen.pop() if len(seen) == 1 else "?" for seen in letters)))
     full = {posixpath.dirname(departure.path) for departure in departures.values()}
     wanted = [departure for departure in departures.values() if not (departure.is_directory and departure.path in full)]
     step.meter.expect([departure.size for departure in wanted if not departure.is_directory])

@@ -59,6 +59,12 @@ class Pushed(Struct, tag="output", tag_field="event"):
     size_bytes: int
 
 
+class Typed(Struct, tag="types", tag_field="event"):
+    """What the plan's inputs or outputs are: a letter for each (tes.FileTypes), told where some have no type."""
+
+    letters: str
+
+
 class Warned(Struct, tag="warning", tag_field="event"):
     message: str
 
@@ -96,4 +102,4 @@ class Done(Struct, tag="done", tag_field="event"):
     """The last line of a step that went well."""
 
 
-Event = Pushed | Warned | Failed | Progress | Done
+Event = Pushed | Typed | Warned | Failed | Progress | Done

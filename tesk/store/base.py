@@ -101,6 +101,9 @@ class Store(Protocol):
         attempts before it.
         """
 
+    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
+        """Replaces the task's documents, of which there are as many as before (see NewTask)."""
+
     async def cancel(self, task_id: TaskId) -> State | None:
         """CANCELED when no engine knows it yet, CANCELING when one does; the state that it has then, or None."""
 

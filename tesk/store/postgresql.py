@@ -214,6 +214,13 @@ class PostgresqlStore:
         full = full_logs([*earlier, log], self._log_tail_bytes)
         return bool(await self._run(Sql(_ADVANCE[state], (basic_logs([*earlier, log]), ended, number, full))))
 
+    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
+        if (number := read(task_id)) is None:
+            return
+        content = f"{transitions.DESCRIBE_CONTENT} AND ?::bytea IS NOT NULL"
+        sql = f"WITH c AS ({content}) {transitions.DESCRIBE}"
+        await self._run(Sql(sql, (full, number, full, basic, number)))
+
     async def cancel(self, task_id: TaskId) -> State | None:
         number = read(task_id)
         if number is None:

@@ -164,6 +164,10 @@ class SqliteStore:
         change = (state, basic_logs([*earlier, log]), ended, number, full_logs([*earlier, log], self._log_tail_bytes))
         return bool(await self._write("advance", change))
 
+    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
+        if (number := read(task_id)) is not None:
+            await self._write("describe", (number, basic, full))
+
     async def cancel(self, task_id: TaskId) -> State | None:
         number = read(task_id)
         state = None if number is None else await self._write("cancel", (now_ms(), number))
@@ -260,6 +264,12 @@ def _submitted(database: sqlite3.Connection, number: int) -> bool:
     return database.execute(transitions.SUBMITTED, (number,)).rowcount == 1
 
 
+def _describe(database: sqlite3.Connection, number: int, basic: bytes, full: bytes | None) -> None:
+    database.execute(transitions.DESCRIBE, (basic, number))
+    if full is not None:
+        database.execute(transitions.DESCRIBE_CONTENT, (full, number))
+
+
 def _cancel(database: sqlite3.Connection, now: int, number: int) -> int | None:
     database.execute(transitions.CANCEL, (now, number))
     row = database.execute(transitions.STATE, (number,)).fetchone()
@@ -299,6 +309,7 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "advance": _advance,
     "submitted": _submitted,
     "cancel": _cancel,
+    "describe": _describe,
     "prune": _prune,
     "ping": _ping,
     "withdraw": _withdraw,

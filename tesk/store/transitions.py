@@ -30,6 +30,9 @@ ADVANCE: Final = {
 }
 """By the new state; parameters: BASIC logs, time of the end (ms) or null, id."""
 
+DESCRIBE: Final = "UPDATE task SET basic = ? WHERE id = ?"
+DESCRIBE_CONTENT: Final = "UPDATE content SET document = ? WHERE task = ?"
+
 SUBMITTED: Final = f"UPDATE task SET submitted = 1 WHERE id = ? AND state = {int(State.QUEUED)}"
 
 _UNKNOWN_TO_ENGINES = f"state = {int(State.QUEUED)} AND submitted = 0"

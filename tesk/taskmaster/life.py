@@ -10,6 +10,7 @@ import time
 from typing import Final
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from tesk.clock import now, stamp
 from tesk.engines.kubernetes import manifests, names, observe, refusal
@@ -20,7 +21,7 @@ from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.engines.kubernetes.told import Ended, Started
 from tesk.engines.notes import out_of_memory
 from tesk.filer.plan import Event as FilerEvent
-from tesk.filer.plan import Failed, Pushed, Warned
+from tesk.filer.plan import Failed, Pushed, Typed, Warned
 from tesk.layout import layout
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
@@ -145,6 +146,8 @@ class Life:
         for event in events:
             if isinstance(event, Warned):
                 self._kept.note(f"warning: {event.message}")
+            elif isinstance(event, Typed):
+                self._record.types = replace(self._record.types, **{role: event.letters})
         last = events[-1]
         pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in events if isinstance(e, Pushed)]
         return pushed, last.message if isinstance(last, Failed) else None

@@ -40,28 +40,6 @@ async def test_room_is_waited_for_no_longer_than_configured(tesk: Tesk) -> None:
         assert "given up after 2 s, schedule_timeout_s" in lines(task)
 
 
-@pytest.mark.parametrize("settings", [{"executor_timeout_s": 4.0, "grace_s": 4.0}], indirect=True)
-async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wrote(tesk: Tesk) -> None:
-    scripts = {
-        "echo begun; sleep 60": 143,
-        "trap 'echo cleaned; exit 0' TERM; echo begun; sleep 60 & wait": 143,
-        "trap 'echo not cleaned' TERM; echo begun; while :; do sleep 0.1; done": 137,
-    }
-
-    async def overdue(script: str, code: int) -> None:
-        task = await tesk.run(executors=[sh(script, ignore_error=True), sh("echo never")])
-        assert task["state"] == "EXECUTOR_ERROR"
-        assert "ended after its time limit of 4 s" in lines(task)
-        assert "ignored" not in lines(task)
-        (log,) = task["logs"][0]["logs"]
-        assert (log["exit_code"], log["stdout"].startswith("begun\n")) == (code, True)
-        assert ("cleaned" in log["stdout"]) == ("cleaned" in script)
-
-    in_time = tesk.run(executors=[sh("sleep 1.5")] * 3)
-    task, _ = await asyncio.gather(in_time, asyncio.gather(*(overdue(*case) for case in scripts.items())))
-    assert task["state"] == "COMPLETE"
-
-
 @pytest.mark.parametrize("settings", [{"executor_timeout_s": 1.0, "grace_s": 30.0}], indirect=True)
 async def test_what_is_written_after_term_is_kept_where_the_pod_goes_before_its_end(
     tesk: Tesk, place: KubernetesPlace, doors: Gates

@@ -1,12 +1,15 @@
 """A task's way through its life on every engine: ends asked for at every stage, outputs, and transfers that fail."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tesk.settings import Settings
+from tesk.store.base import Row
+from tests.engines.alone import lines
 from tests.engines.places import Place
 from tests.engines.running import Tesk, cancelled, content, running, sh, started
 from tests.servers.silent import Silent
@@ -102,6 +105,28 @@ async def test_cancelling_at_any_moment_ends_in_cancelled_or_the_true_end(tesk: 
     assert "CANCELED" in states
 
 
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 4.0, "grace_s": 4.0}], indirect=True)
+async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wrote(tesk: Tesk) -> None:
+    scripts = {
+        "echo begun; sleep 60": 143,
+        "trap 'echo cleaned; exit 0' TERM; echo begun; sleep 60 & wait": 143,
+        "trap 'echo not cleaned' TERM; echo begun; while :; do sleep 0.1; done": 137,
+    }
+
+    async def overdue(script: str, code: int) -> None:
+        task = await tesk.run(executors=[sh(script, ignore_error=True), sh("echo never")])
+        assert task["state"] == "EXECUTOR_ERROR"
+        assert "ended after its time limit of 4 s" in lines(task)
+        assert "ignored" not in lines(task)
+        (log,) = task["logs"][0]["logs"]
+        assert (log["exit_code"], log["stdout"].startswith("begun\n")) == (code, True)
+        assert ("cleaned" in log["stdout"]) == ("cleaned" in script)
+
+    in_time = tesk.run(executors=[sh("sleep 1.5")] * 3)
+    task, _ = await asyncio.gather(in_time, asyncio.gather(*(overdue(*case) for case in scripts.items())))
+    assert task["state"] == "COMPLETE"
+
+
 async def test_cancelling_an_ended_task_changes_nothing(tesk: Tesk) -> None:
     task = await tesk.run(executors=[sh("exit 2")])
     state = await tesk.dispatcher.cancel(task["id"])
@@ -140,6 +165,36 @@ async def test_outputs_are_pushed_after_a_failed_executor_whose_error_stays(tesk
     assert (task["state"], task["logs"][0]["logs"][-1]["exit_code"]) == ("EXECUTOR_ERROR", 7)
     assert (shared / "a").read_text() == "x\n"
     assert task["logs"][0]["outputs"] == [{"url": f"{shared}/a", "path": "/out/a", "size_bytes": "2"}]
+
+
+async def test_types_are_filled_in_as_inputs_and_outputs_turn_out_to_be(tesk: Tesk, shared: Path) -> None:
+    """What the client has said stays, and what has matched both, or nothing, has none."""
+    (shared / "folder").mkdir()
+    (shared / "folder/a").write_text("a")
+    out = f"file://{shared}/out"
+    task_id = await tesk.create(
+        executors=[sh("mkdir /out/d /out/x; echo f > /out/f; echo y > /out/y")],
+        inputs=[
+            content("/in/c"),
+            {"path": "/in/folder", "url": f"file://{shared}/folder"},
+            {"path": "/in/a", "url": f"file://{shared}/folder/a"},
+        ],
+        outputs=[
+            {"path": "/out/d", "url": f"{out}/d"},
+            {"path": "/out/f", "url": f"{out}/f"},
+            {"path": "/out/[xy]", "path_prefix": "/out", "url": f"{out}/"},
+            {"path": "/out/none", "url": f"{out}/none"},
+            {"path": "/out/f", "url": f"{out}/g", "type": "DIRECTORY"},
+        ],
+    )
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE", task["logs"]
+    assert [each.get("type") for each in task["inputs"]] == ["FILE", "DIRECTORY", "FILE"]
+    assert [each.get("type") for each in task["outputs"]] == ["DIRECTORY", "FILE", None, None, "DIRECTORY"]
+    assert task["inputs"][0]["content"] == "x"
+    basic = await tesk.store.get(task_id, "BASIC")
+    assert isinstance(basic, Row)
+    assert [each.get("type") for each in json.loads(basic.document)["inputs"]] == ["FILE", "DIRECTORY", "FILE"]
 
 
 @pytest.mark.oldest

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tesk.engines.local import filers
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place, containers_and_folders
 from tests.engines.running import Tesk, cancelled, content, sh, started
@@ -124,6 +126,95 @@ async def test_a_task_that_had_begun_is_not_begun_again_where_nothing_of_it_is_l
     assert (tmp_path / "elsewhere/scratch/work/ran").read_text() == "ran\n"
 
 
+async def test_a_task_goes_on_from_what_a_power_cut_has_left_of_its_facts(tesk: Tesk) -> None:
+    """Its program is found again, its inputs are not fetched over its files; which facts were lost is said."""
+    script = "cat /in/a; echo changed > /in/a; while [ -e /in/wait ]; do sleep 0.1; done; cat /in/a"
+    task_id = await tesk.create(executors=[sh(script)], inputs=[content("/in/a"), content("/in/wait")])
+    folder = tesk.data / "tasks" / task_id
+    await tesk.has_written(task_id, "x")
+    await tesk.dispatcher.stop()
+    spoilt = ["began", "image", "inputs", "started-0"]
+    for name in spoilt:
+        (folder / "facts" / name).write_bytes(b"")
+    await tesk.restart()
+    await tesk.has_written(task_id, "x")
+    (folder / "scratch/in/wait").unlink()
+    task = await tesk.ended(task_id)
+    assert task["state"] == "COMPLETE"
+    assert task["logs"][0]["logs"][0]["stdout"] == "xchanged\n"
+    words = "cannot be read, as after a power cut; it counts as absent"
+    assert task["logs"][0]["system_logs"] == [f"warning: the fact {name!r} {words}" for name in spoilt]
+
+
+async def test_inputs_of_an_earlier_boot_are_fetched_again(tesk: Tesk, place: Place, silent_server: Silent) -> None:
+    """What no fsync has followed may be cut short. For want of a power cut the fact is given another boot."""
+    image = {"image": f"{silent_server.address}/image:1", "command": ["true"]}
+    task_id = await tesk.create(executors=[image], inputs=[content("/in/a")])
+    folder = tesk.data / "tasks" / task_id
+    async with asyncio.timeout(60):
+        while not (folder / "facts/inputs").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await tesk.dispatcher.stop()
+    (folder / "scratch/in/a").write_text("")
+    (folder / "facts/inputs").write_text('{"done": "", "boot": "another"}')
+    await tesk.restart()
+    async with asyncio.timeout(60):
+        while (folder / "scratch/in/a").read_text() != "x":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await cancelled(tesk, place, task_id)
+
+
+async def test_a_program_of_an_earlier_boot_is_a_loss_and_no_end(tesk: Tesk) -> None:
+    task_id = await tesk.create(executors=[sh("echo begun; sleep 60")])
+    await tesk.has_written(task_id, "begun\n")
+    await tesk.dispatcher.stop()
+    (tesk.data / "tasks" / task_id / "facts/started-0").write_text('{"at": "", "boot": "another"}')
+    await tesk.restart()
+    task = await tesk.ended(task_id)
+    assert task["state"] == "SYSTEM_ERROR"
+    assert task["logs"][0]["system_logs"][-1].startswith("error: this machine was started anew while the task ran")
+
+
+async def test_a_time_limit_holds_over_a_restart(settings: Settings, engine_socket: Path) -> None:
+    """Its time goes on while no server is there, and one that is being ended is ended by the next."""
+    limited = msgspec.structs.replace(settings, executor_timeout_s=2.0)
+    async with started(limited) as tesk:
+        task_id = await tesk.create(executors=[sh("trap 'echo told' TERM; echo begun; while :; do sleep 0.1; done")])
+        await tesk.has_written(task_id, "begun\n")
+        await tesk.dispatcher.stop()
+        await asyncio.sleep(2.0)
+        await tesk.restart()
+        task = await tesk.ended(task_id)
+        assert (task["state"], task["logs"][0]["logs"][0]["exit_code"]) == ("EXECUTOR_ERROR", 137)
+        assert task["logs"][0]["logs"][0]["stdout"] == "begun\ntold\n"
+        assert [line for line in task["logs"][0]["system_logs"] if "ended after its time limit of 2 s" in line]
+        assert await containers_and_folders(engine_socket, tesk.data) == []
+
+
+async def test_of_too_many_outputs_the_first_are_listed_and_the_report_is_read_beside_the_event_loop(
+    tesk: Tesk, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some 40,000 are: the bound is lowered here."""
+    readers: list[threading.Thread] = []
+
+    def read(report: Path) -> filers.Told:
+        readers.append(threading.current_thread())
+        return filers.told(report)
+
+    monkeypatch.setattr(filers, "OUTPUTS_BYTES", 3000)
+    monkeypatch.setattr("tesk.engines.local.run.told", read)
+    out = {"path": "/out", "url": f"file://{shared}/out", "type": "DIRECTORY"}
+    task = await tesk.run(executors=[sh("cd /out; seq 200 | xargs touch")], volumes=["/out"], outputs=[out])
+    assert task["state"] == "COMPLETE", task["logs"]
+    shown = len(task["logs"][0]["outputs"])
+    assert 5 < shown < 100
+    words = f"200 outputs were pushed; the list of them is too long to be kept, {shown} are shown"
+    assert task["logs"][0]["system_logs"] == [f"warning: {words}"]
+    assert len(list((shared / "out").iterdir())) == 200
+    assert readers
+    assert threading.main_thread() not in readers
+
+
 async def test_a_server_without_power_over_others_files_pushes_and_scrubs_them(
     settings: Settings, engine_socket: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +247,7 @@ sys.path.insert(0, ".")
 from pathlib import Path
 import msgspec
 from tesk.engines.local.folder import is_master_of_files
+from tesk.engines.local import filers
 from tesk.settings import Settings
 from tests.engines.places import containers_and_folders
 from tests.engines.running import started

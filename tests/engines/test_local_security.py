@@ -20,7 +20,7 @@ from tests.engines.running import Tesk, content, sh
 from tests.servers import containers
 from tests.servers.containers import NOBODY_IMAGE
 
-pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*LOCAL)
 HEALTH_IMAGE = "localhost/tesk-health:1"
 CHECKED = "touch /out/checked /.tesk/opened/scratch/checked /.tesk/task/scratch/checked"
 DAC_OVERRIDE, FOWNER, NET_RAW, MKNOD = (1 << bit for bit in (1, 3, 13, 27))

@@ -34,7 +34,8 @@ def test_inputs_by_standard_input_and_outputs_by_file(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     inputs = InputsPlan(str(tmp_path / "root"), [Input("/in/a", content="abc")], ["/out"], ["/out/log"])
     done = command("inputs", plan=inputs)
-    assert (done.returncode, events(done.stdout), done.stderr) == (0, [{"event": "done"}], b"")
+    typed = {"event": "types", "letters": "F"}
+    assert (done.returncode, events(done.stdout), done.stderr) == (0, [typed, {"event": "done"}], b"")
     assert tree(tmp_path / "root") == {"in": None, "in/a": b"abc", "out": None, "out/log": b""}
     settings = FilerSettings(file_roots=(str(tmp_path),))
     outputs = OutputsPlan(str(tmp_path / "root"), [Output("/in/a", f"{tmp_path}/b")], settings)
@@ -42,7 +43,7 @@ def test_inputs_by_standard_input_and_outputs_by_file(tmp_path: Path) -> None:
     done = command("outputs", "--plan", f"{tmp_path}/plan", f"--report={tmp_path}/report")
     assert (done.returncode, done.stdout) == (0, b"")
     pushed = {"event": "output", "url": f"{tmp_path}/b", "path": "/in/a", "size_bytes": 3}
-    assert events((tmp_path / "report").read_bytes()) == [pushed, {"event": "done"}]
+    assert events((tmp_path / "report").read_bytes()) == [typed, pushed, {"event": "done"}]
 
 
 def test_a_failed_step_exits_with_1_and_says_why(tmp_path: Path) -> None:

@@ -297,3 +297,14 @@ async def test_a_create_that_was_given_up_while_it_waited_is_not_stored(
     stored = [await first, await store.create(NewTask(basic=BASIC))]
     assert [task.id for task in await store.page(Query(10))] == stored[::-1]
     await store.close()
+
+
+async def test_documents_are_replaced_and_nothing_else(store: Store) -> None:
+    both, one = await store.create(NewTask(basic=BASIC, full=FULL)), await store.create(NewTask(basic=BASIC))
+    before = await row(store, both, "BASIC")
+    await store.describe(both, b'{"name":"basic"}', b'{"name":"full"}')
+    await store.describe(one, b'{"name":"basic"}', None)
+    await store.describe("unknown", b"{}", None)
+    assert await row(store, both, "BASIC") == before._replace(document=b'{"name":"basic"}')
+    assert (await row(store, both, "FULL")).document == b'{"name":"full"}'
+    assert (await row(store, one, "FULL")).document == b'{"name":"basic"}'

@@ -24,6 +24,39 @@ def test_a_fact_is_whole_or_not_there(folder: Folder) -> None:
     assert os.listdir(folder.path / "facts") == ["began"]
 
 
+@pytest.mark.parametrize("rest", [b"", b"\0" * 40, b'{"at": "20'])
+def test_a_fact_that_a_power_cut_has_spoilt_is_absent_and_named(folder: Folder, rest: bytes) -> None:
+    folder.establish("began", "now")
+    folder.establish("started-0", {"at": "now"})
+    (folder.path / "facts" / "started-0").write_bytes(rest)
+    assert folder.fact("started-0") is None
+    assert folder.has("started-0")
+    assert folder.unreadable() == ["started-0"]
+
+
+def test_a_durable_fact_is_on_disk_before_it_has_its_name_and_its_name_before_the_call_returns(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        calls.append(f"fsync {os.path.relpath(os.readlink(f'/proc/self/fd/{descriptor}'), folder.path)}")
+
+    def renamed(source: Path, target: Path) -> None:
+        rename(source, target)
+        calls.append(f"rename {os.path.relpath(target, folder.path)}")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    folder.establish("began", "now", durable=True)
+    folder.keep()
+    folder.establish("ended", "now")
+    assert calls == ["fsync facts/.began", "rename facts/began", "fsync facts", "fsync .", "fsync ..",
+                     "rename facts/ended"]  # fmt: skip
+
+
 def test_notes_are_lines_in_order(folder: Folder) -> None:
     assert folder.notes() == []
     folder.note("one")

@@ -1,10 +1,12 @@
 """Settings: which source wins, what is refused and in which words, and that the documented table is the code's."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tesk import settings
+from tesk.engines.kubernetes.cluster import Cluster
 from tesk.settings import Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,46 @@ def test_a_refusal_names_the_flag_or_variable(flags: dict[str, str], environ: di
     with pytest.raises(SettingsError) as refused:
         load(flags, environ)
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "file", "message"),
+    [
+        ({"retries": "1"}, {}, "", "--retries: only the kubernetes engine reads this setting, and engine is local"),
+        ({}, {"TESK_LABELS": "a=b"}, "", "TESK_LABELS: only the kubernetes engine reads this setting, and engine is"),
+        ({}, {}, 'engine = "kubernetes"\nram_gb = 0.0', "tesk.toml: ram_gb: only the local engine reads this setting"),
+        ({"engine": "kubernetes"}, {"TESK_NETWORK": "host"}, "", "TESK_NETWORK: only the local engine reads this"),
+    ],
+)
+def test_a_setting_that_the_engine_does_not_read_is_refused(
+    tmp_path: Path, flags: dict[str, str], environ: dict[str, str], file: str, message: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(flags, environ, written(tmp_path, file))
+    assert message in str(refused.value)
+    assert str(refused.value).endswith("; leave it out")
+
+
+def test_the_table_says_which_engine_reads_a_setting() -> None:
+    """What is marked for one engine is read nowhere else, and every other setting by both, or by what both share."""
+    local, cluster = read_in("engines/local"), read_in("engines/kubernetes") | {*Cluster.__struct_fields__}
+    shared = read_in("", besides=("engines", "filer")) - READ_FOR_AN_ENGINE
+    for setting in settings.TABLE:
+        readers = {engine for engine, names in (("local", local), ("kubernetes", cluster)) if setting.name in names}
+        if setting.name in shared:
+            readers = {"local", "kubernetes"}
+        marked = {setting.engine} if setting.engine else {"local", "kubernetes"}
+        assert readers == marked, f"{setting.name}: read by {readers}"
+
+
+READ_FOR_AN_ENGINE = {"default_disk_gb"}
+"""The dispatcher reads it, for the engine that counts it."""
+
+
+def read_in(folder: str, besides: tuple[str, ...] = ()) -> set[str]:
+    """The settings that the sources of a folder of tesk read. A filer's settings are other ones."""
+    sources = (path for path in (ROOT / "tesk" / folder).rglob("*.py") if not {*besides} & {*path.parts})
+    return {name for path in sources for name in re.findall(r"settings\.(\w+)", path.read_text())}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tesk.engines.base import TaskId, TaskStatus
 from tesk.engines.kubernetes import names
-from tesk.tes import State, TaskLog
+from tesk.engines.notes import cut_outputs
+from tesk.tes import FileTypes, State, TaskLog
 
 FULL: int = 900_000
 """Bytes that a record may have: a ConfigMap holds 1 MiB with all its keys."""
@@ -43,11 +44,13 @@ class Attempt(Struct):
 
 
 class Record(Struct):
-    """The task as its taskmaster knows it. `waiting` says what it waits for just now, if that may take long."""
+    """The task as its taskmaster knows it. `waiting` says what it waits for just now, if that may take long; `types`
+    what inputs and outputs turned out to be."""
 
     state: State
     attempts: list[Attempt]
     waiting: str = ""
+    types: FileTypes = FileTypes()
 
     @property
     def now(self) -> Attempt:
@@ -100,7 +103,7 @@ def status(record: Record) -> TaskStatus:
     if record.waiting and not record.state.is_terminal:
         lines = [] if last.system_logs is UNSET else list(last.system_logs)
         last = msgspec.structs.replace(last, system_logs=[*lines, f"waiting: {record.waiting}"])
-    return TaskStatus(record.state, last, tuple(earlier))
+    return TaskStatus(record.state, last, tuple(earlier), record.types)
 
 
 def _log(log: TaskLog) -> TaskLog:
@@ -124,8 +127,7 @@ def _shortened(record: Record, shown: int, characters: int) -> Record:
         if len(lines) > shown:
             notes.append(f"warning: {len(lines)} lines were noted; they are too many to be kept, {shown} are shown")
         if len(log.outputs) > shown:
-            words = f"{len(log.outputs)} outputs were pushed; the list of them is too long to be kept"
-            notes.append(f"warning: {words}, {shown} are shown")
+            notes.append(cut_outputs(len(log.outputs), shown))
         lines = [*notes, *lines[len(lines) - min(shown, len(lines)) :]]
         log = replace(log, logs=logs, outputs=log.outputs[:shown], system_logs=lines or log.system_logs)
         attempts.append(replace(attempt, log=log))

@@ -20,7 +20,7 @@ from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId
 from tesk.engines.local import socket as sockets
 from tesk.engines.local.folder import Folder
 from tesk.settings import Settings
-from tesk.tes import State, TaskLog
+from tesk.tes import FileTypes, State, TaskLog
 
 if TYPE_CHECKING:
     from tesk.engines.local.run import Machine, Run
@@ -72,9 +72,8 @@ class LocalEngine:
         except BaseException:
             await containers.close()
             raise
-        machine: Machine = run_module.Machine(
-            self._settings, containers, filers_module.Filers(), shim, instance(self._data), _cores()
-        )
+        filers = filers_module.Filers(int(self._settings.filer_ram_gb * GIB))
+        machine: Machine = run_module.Machine(self._settings, containers, filers, shim, instance(self._data), _cores())
         return machine
 
     async def close(self) -> None:
@@ -130,7 +129,8 @@ class LocalEngine:
         await asyncio.gather(*(machine.containers.stop(name, grace_s) for name in names))
         known = await asyncio.to_thread(_last_log, folder, run)
         assert self._report is not None
-        self._report(task_id, TaskStatus(State.CANCELED, known))
+        types = FileTypes() if run is None else run.types
+        self._report(task_id, TaskStatus(State.CANCELED, known, types=types))
 
     async def forget(self, task_id: TaskId) -> None:
         machine = self._opened()

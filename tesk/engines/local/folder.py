@@ -6,8 +6,13 @@
     ID/scratch/         the scratch volume, a mirror of the containers' paths; what is copied in its .tesk/files
 
 What lies in control and scratch was written by the user's programs: it is opened without following links.
+
+After a power cut a fact that was not written durably may be gone or empty, and so may any file of the scratch volume,
+durable fact or not. An unreadable fact counts as absent: what it was about is then found out or done again. Where that
+would be wrong, the fact says in which boot of the machine it was established (`BOOT`).
 """
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +24,19 @@ from tesk.beneath import look_beneath
 from tesk.engines.tails import trim
 from tesk.filer import scratch
 
+log = logging.getLogger(__name__)
 CAP_DAC_OVERRIDE: Final = 1
+
+
+def boot() -> str:
+    """What tells this start of the machine from every other (random(4))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+BOOT: Final = boot()
 
 
 class Folder:
@@ -58,18 +75,46 @@ class Folder:
         return [self.path / name for name in names]
 
     def fact(self, name: str, kind: type[Any] = dict) -> Any:
-        """The fact, or None if it is not so yet."""
+        """The fact, or None if it is not so yet, or if what stands there cannot be read."""
         try:
             return msgspec.json.decode((self.path / "facts" / name).read_bytes(), type=kind)
         except FileNotFoundError:
             return None
+        except msgspec.MsgspecError as error:
+            log.warning("task %s: the fact %s cannot be read and counts as absent: %s", self.path.name, name, error)
+            return None
 
-    def establish(self, name: str, value: Any) -> None:
-        """Makes the fact so: whole or not at all, whenever the process ends."""
+    def has(self, name: str) -> bool:
+        """True when the fact was established, readable or not."""
+        return (self.path / "facts" / name).exists()
+
+    def unreadable(self) -> list[str]:
+        """The facts that are there and cannot be read, as after a power cut."""
+        found = []
+        for entry in sorted((self.path / "facts").glob("[!.]*")):
+            try:
+                msgspec.json.decode(entry.read_bytes())
+            except msgspec.MsgspecError:
+                found.append(entry.name)
+        return found
+
+    def establish(self, name: str, value: Any, *, durable: bool = False) -> None:
+        """Makes the fact so: whole or not at all, whenever the process ends; `durable`: whenever the machine ends."""
         target = self.path / "facts" / name
         draft = target.with_name(f".{name}")
-        draft.write_bytes(msgspec.json.encode(value))
+        with draft.open("wb") as file:
+            file.write(msgspec.json.encode(value))
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         draft.rename(target)
+        if durable:
+            _sync(target.parent)
+
+    def keep(self) -> None:
+        """Makes the folder itself durable."""
+        for folder in (self.path, self.path.parent):
+            _sync(folder)
 
     def note(self, line: str) -> None:
         """Adds a line to the system log."""
@@ -79,7 +124,7 @@ class Folder:
     def notes(self) -> list[str]:
         """The system log's lines."""
         try:
-            return (self.path / "system.log").read_text().splitlines()
+            return (self.path / "system.log").read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return []
 
@@ -103,6 +148,15 @@ class Folder:
         """
         for folder in (self.scratch, self.path / "control", self.path):
             scratch.scrub(str(folder))
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder durable (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_master_of_files() -> bool:

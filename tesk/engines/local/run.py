@@ -6,6 +6,7 @@ for, and what was cut off is done again.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,19 +17,19 @@ import msgspec
 from aiodocker.exceptions import DockerError
 from msgspec import Struct
 
-from tesk.clock import now, stamp
+from tesk.clock import now, seconds_since, stamp
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
 from tesk.engines.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
-from tesk.engines.local.filers import Filers, events, last_progress, verdict
-from tesk.engines.local.folder import Folder, is_master_of_files
+from tesk.engines.local.filers import Filers, Told, last_progress, told
+from tesk.engines.local.folder import BOOT, Folder, is_master_of_files
 from tesk.engines.notes import out_of_memory
 from tesk.engines.tails import oddity, tail
 from tesk.filer import scratch
-from tesk.filer.plan import Event, FilerSettings, InputsPlan, OutputsPlan, Plan, Progress, Pushed, Warned
+from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import Layout, layout
 from tesk.settings import Settings
-from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, TaskLog
+from tesk.tes import Executor, ExecutorLog, FileTypes, OutputFileLog, Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 TERMINATED: Final = 128 + 15
@@ -68,10 +69,13 @@ class Run:
         self.machine = machine
         self.log = TaskLog()
         self.state = State.INITIALIZING
+        self.types = FileTypes()
         self.running: int | None = None
         self._report = report
         self._patience = Patience(machine.settings.engine_patience_s)
         self._unwritten: list[str] = []
+        self._clock: asyncio.Task[None] | None = None
+        self._overdue: set[int] = set()
         self._layout = Layout()
         self._resumed = folder.path.exists()
         self._reached = len(job.task.executors) if self._resumed else -1
@@ -96,7 +100,7 @@ class Run:
         """Reports the state with the log as it is."""
         self.state = state
         self.log.system_logs = self.notes() or msgspec.UNSET
-        self._report(TaskStatus(state, msgspec.structs.replace(self.log, logs=[*self.log.logs])))
+        self._report(TaskStatus(state, msgspec.structs.replace(self.log, logs=[*self.log.logs]), types=self.types))
 
     async def live(self) -> None:
         """Runs the task to its end and reports it. Cancelling the call leaves the containers alone."""
@@ -104,24 +108,31 @@ class Run:
             if ended := self.folder.fact("ended", TaskStatus):
                 self.log = ended.log
                 return self._report(ended)
+            for name in self.folder.unreadable():
+                self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
             await self._patiently()
         except End as end:
             if end.reason:
                 self.note(f"error: {end.reason}")
-            self._conclude(end.state)
+            await self._conclude(end.state)
         except OSError as error:
             self.note(f"error: this machine failed the task: {error}")
-            self._conclude(State.SYSTEM_ERROR)
+            await self._conclude(State.SYSTEM_ERROR)
         except Exception as error:
             log.exception("task %s: internal error", self.job.id)
             self.note(f"error: internal error of the server: {error!r}")
-            self._conclude(State.SYSTEM_ERROR)
+            await self._conclude(State.SYSTEM_ERROR)
 
-    def _conclude(self, state: State) -> None:
+    async def _establish(self, name: str, value: Any, *, durable: bool = False) -> None:
+        """Makes the fact so, off the event loop: a slow disk holds up this task alone."""
+        await _to_its_end(asyncio.to_thread(self.folder.establish, name, value, durable=durable))
+
+    async def _conclude(self, state: State) -> None:
+        """Ends the task. The fact need not be durable: the store's record of it follows, and that is."""
         self.log.end_time = now()
         self.log.system_logs = self.notes() or msgspec.UNSET
         try:
-            self.folder.establish("ended", TaskStatus(state, self.log))
+            await self._establish("ended", TaskStatus(state, self.log, types=self.types))
         except OSError as error:
             log.error("task %s: its end (%s) could not be written down: %s", self.job.id, state.name, error)
         self.tell(state)
@@ -147,15 +158,25 @@ class Run:
         self.folder.make()
         began = self.folder.fact("began", str)
         if began is None:
-            self.folder.establish("image", self.job.task.executors[0].image)
-            self.folder.establish("began", began := now())
-        self.log = TaskLog(start_time=began)
+            await self._establish("image", self.job.task.executors[0].image, durable=True)
+            await self._establish("began", began := now(), durable=True)
+            await asyncio.to_thread(self.folder.keep)
+        self._refuse_after_a_boot()
+        self.log, self.types = TaskLog(start_time=began), self.folder.fact("types", FileTypes) or FileTypes()
         self.tell(State.INITIALIZING)
         self._layout = await asyncio.to_thread(layout, self.job.task)
         await self._initialize()
         failed = await self._execute_all()
         await self._push(failed)
         raise End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
+
+    def _refuse_after_a_boot(self) -> None:
+        """Raises End where the machine was started anew since an executor began: it may have gone down without writing
+        the scratch volume to disk, and what is cut short there would go into the outputs unseen."""
+        started = self.folder.fact("started-0")
+        if started and started.get("boot", BOOT) != BOOT:
+            why = "this machine was started anew while the task ran, and what its programs had written may not be whole"
+            raise End(State.SYSTEM_ERROR, f"{why}; it is not run again")
 
     async def _initialize(self) -> None:
         """Inputs and images, at the same time; the first failure ends both."""
@@ -175,35 +196,37 @@ class Run:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
     async def _fetch(self) -> None:
-        if self.folder.fact("inputs"):
+        fetched = self.folder.fact("inputs")
+        if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return
         plan, root = self._layout, str(self.folder.scratch)
         inputs = self.job.task.inputs
         if inputs:
             directories, touched = [*plan.directories], [*plan.touched]
             wanted = InputsPlan(root, inputs, directories, touched, self._filer_settings(), plan.uncopied)
-            _, failure = await self._step("inputs", wanted)
-            if failure:
+            if failure := (await self._step("inputs", wanted)).verdict:
                 raise End(State.SYSTEM_ERROR, failure)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
-        self.folder.establish("inputs", {"done": now()})
+        await self._establish("inputs", {"done": now(), "boot": BOOT})
         self._patience.renew()
 
-    async def _step(self, name: str, plan: Plan) -> tuple[list[Event], str | None]:
-        """Runs the filer; its warnings become notes. What it told, and why it failed if it did."""
+    async def _step(self, name: str, plan: Plan) -> Told:
+        """Runs the filer; what it has told, of which its warnings become notes."""
         report = self.folder.path / f"{name}.jsonl"
         watching = asyncio.create_task(self._watch(report), name=f"progress of {self.job.id}")
         try:
             await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
         finally:
             watching.cancel()
-            self._moved(last_progress(report))
-        told = events(report)
-        for event in told:
-            if isinstance(event, Warned):
-                self.note(f"warning: {event.message}")
-        return told, verdict(told)
+            self._moved(await asyncio.to_thread(last_progress, report))
+        found = await asyncio.to_thread(told, report)
+        if found.letters:
+            self.types = msgspec.structs.replace(self.types, **{name: found.letters})
+            await self._establish("types", self.types)
+        for line in found.notes():
+            self.note(line)
+        return found
 
     async def _watch(self, report: Path) -> None:
         """Tells how far a filer is, as often as it says so."""
@@ -226,21 +249,26 @@ class Run:
             if result is None:
                 result = await self._execute(n, executor)
                 self.running = None
-                self.folder.establish(f"executor-{n}", result)
+                await self._establish(f"executor-{n}", result, durable=True)
                 self._patience.renew()
                 if result.exit_code:
-                    ignored = ", ignored" if executor.ignore_error else ""
+                    ignored = "" if self._fails(n, result) else ", ignored"
                     self.note(f"executor {n} ({executor.image}): exit code {result.exit_code}{ignored}")
             self.log.logs.append(result)
-            if result.exit_code and not executor.ignore_error:
+            if self._fails(n, result):
                 return True
         return False
+
+    def _fails(self, n: int, result: ExecutorLog) -> bool:
+        if self._is_overdue(n):
+            return True
+        return bool(result.exit_code) and not self.job.task.executors[n].ignore_error
 
     async def _execute(self, n: int, executor: Executor) -> ExecutorLog:
         """Runs executor N, or takes up its container where it stands."""
         name = manifest.name(self.job.id, n)
         state = await self.machine.containers.state(name) if self._resumed else None
-        if state is None and self.folder.fact(f"started-{n}"):
+        if state is None and self.folder.has(f"started-{n}"):
             raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
         begun = now()
         self._reached = max(self._reached, n)
@@ -249,12 +277,14 @@ class Run:
                 state = await self._start(n, executor, name, exists=state is not None)
             elif not state.is_over:
                 self.running = n
-                self._runs()
+                self._runs(n)
                 state = await self.machine.containers.end(name)
         except StartError as error:
             if error.code is None:
                 raise End(State.SYSTEM_ERROR, f"executor {n} ({executor.image}): {error}") from error
             return ExecutorLog(error.code, begun, now(), stderr=f"tesk: {error}")
+        finally:
+            await self._stop_the_clock()
         if state is None:
             raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
         return self._result(n, executor, state)
@@ -277,9 +307,9 @@ class Run:
             await containers.make_directory(name, executor.workdir)
 
         async def start() -> None:
-            self.folder.establish(f"started-{n}", {"at": now()})
+            await self._establish(f"started-{n}", {"at": now(), "boot": BOOT}, durable=True)
             await _to_its_end(containers.start(name))
-            self._runs()
+            self._runs(n)
 
         return await containers.run(name, start)
 
@@ -290,9 +320,49 @@ class Run:
             what = f"{error.filename} in {self.folder.path}"
             raise End(State.SYSTEM_ERROR, f"executor {n}: {what} cannot be mounted: {error.strerror}") from error
 
-    def _runs(self) -> None:
+    def _runs(self, n: int) -> None:
+        """Executor N runs: from now on its time is counted."""
         self._patience.renew()
         self.tell(State.RUNNING)
+        if self.machine.settings.executor_timeout_s and self._clock is None:
+            self._clock = asyncio.create_task(self._end_overdue(n), name=f"time limit of {self.job.id}")
+
+    async def _stop_the_clock(self) -> None:
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.cancel()
+            await asyncio.wait([clock])
+
+    async def _end_overdue(self, n: int) -> None:
+        """Ends executor N for its time limit, also where an earlier life had only come to say so."""
+        if not self._is_overdue(n):
+            started = self.folder.fact(f"started-{n}") or {}
+            await asyncio.sleep(self.machine.settings.executor_timeout_s - seconds_since(started.get("at", now())))
+        for turn in itertools.count():
+            try:
+                return await self._stop_overdue(n)
+            except (*AWAY, EngineError, DockerError) as error:
+                log.warning("task %s: executor %d is overdue, and could not be stopped yet: %s", self.job.id, n, error)
+            await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
+        return None
+
+    async def _stop_overdue(self, n: int) -> None:
+        containers, name = self.machine.containers, manifest.name(self.job.id, n)
+        state = await containers.state(name)
+        if state is None or state.is_over:
+            return
+        if not self._is_overdue(n):
+            limit_s, image = self.machine.settings.executor_timeout_s, self.job.task.executors[n].image
+            self.note(f"executor {n} ({image}): ended after its time limit of {limit_s:g} s")
+            self._overdue.add(n)
+            try:
+                await self._establish(f"overdue-{n}", {"at": now()})
+            except OSError as error:
+                log.error("task %s: that executor %d is overdue could not be written down: %s", self.job.id, n, error)
+        await containers.stop(name, self.machine.settings.grace_s)
+
+    def _is_overdue(self, n: int) -> bool:
+        return n in self._overdue or self.folder.has(f"overdue-{n}")
 
     def _result(self, n: int, executor: Executor, state: ContainerState) -> ExecutorLog:
         if state.out_of_memory or self.folder.ran_out_of_memory(n):
@@ -305,7 +375,8 @@ class Run:
                 self.note(f"warning: executor {n} ({executor.image}): its {name} was not read: {odd}")
         finished = stamp(state.finished)
         started = min(stamp(state.started), finished)  # Podman reads the end from a coarser clock than the start
-        return ExecutorLog(state.exit_code, started, finished, *self._tails(n))
+        code = state.exit_code or (TERMINATED if self._is_overdue(n) else 0)
+        return ExecutorLog(code, started, finished, *self._tails(n))
 
     def _tails(self, n: int) -> tuple[str, str]:
         executor, size = self.job.task.executors[n], self.machine.settings.log_tail_bytes
@@ -323,7 +394,7 @@ class Run:
     async def _push(self, failed: bool) -> None:
         """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
         outputs = self.job.task.outputs
-        pushed = self.folder.fact("outputs", list[OutputFileLog])
+        pushed = await asyncio.to_thread(self.folder.fact, "outputs", list[OutputFileLog])
         if pushed is None and outputs:
             self.tell(State.RUNNING)
             if not is_master_of_files():
@@ -332,14 +403,14 @@ class Run:
             if failed:
                 settings = msgspec.structs.replace(settings, missing_outputs="warning")
             wanted = OutputsPlan(str(self.folder.scratch), outputs, settings, self._layout.uncopied)
-            told, failure = await self._step("outputs", wanted)
-            pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in told if isinstance(e, Pushed)]
+            found = await self._step("outputs", wanted)
+            pushed, failure = found.outputs, found.verdict
             self.log.outputs = pushed
             if failure and not failed:
                 raise End(State.SYSTEM_ERROR, failure)
             if failure:
                 self.note(f"error: {failure}")
-            self.folder.establish("outputs", pushed)
+            await self._establish("outputs", pushed)
         self.log.outputs = pushed or []
 
     def _filer_settings(self) -> FilerSettings:

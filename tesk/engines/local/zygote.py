@@ -2,10 +2,11 @@
 
 A transfer runs in a process of its own, so that it cannot hurt the server, yet starting an interpreter for each would
 cost more than the containers do. The zygote has no threads and opens nothing, so that forking it is safe; it ends
-with the server and its children end with it.
+with the server and its children end with it. Each child may have so much memory and no more.
 
-Protocol (JSON datagrams on the socket that is file descriptor argv[1]): {"run": key, "plan": path, "report": path} and
-{"kill": key} come in, {"key": key, "code": exit code} goes out.
+Protocol (JSON datagrams on the socket that is file descriptor argv[1]): {"run": key, "plan": path, "report": path,
+"memory": bytes, 0 for any, "transfers": how many at once} and {"kill": key} come in, {"key": key, "code": exit code}
+goes out.
 """
 
 import contextlib
@@ -16,13 +17,17 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import msgspec
 
 from tesk.engines.local.socket import die_with_parent
 from tesk.filer import main as filer
-from tesk.filer.plan import Event, Plan
+from tesk.filer import memory
+from tesk.filer.plan import Event, Failed, Plan
 
 
 def serve(descriptor: int) -> None:
@@ -46,7 +51,7 @@ def serve(descriptor: int) -> None:
             _obey(json.loads(message), children, channel, (wake, wakeup))
 
 
-def _obey(order: dict[str, str], children: dict[str, int], channel: socket.socket, pipe: tuple[int, int]) -> None:
+def _obey(order: dict[str, Any], children: dict[str, int], channel: socket.socket, pipe: tuple[int, int]) -> None:
     if "kill" in order:
         if process := children.get(order["kill"]):
             os.kill(process, signal.SIGKILL)
@@ -63,7 +68,7 @@ def _obey(order: dict[str, str], children: dict[str, int], channel: socket.socke
         channel.close()
         for end in pipe:
             os.close(end)
-        code = _transfer(Path(order["plan"]), Path(order["report"]))
+        code = _transfer(Path(order["plan"]), Path(order["report"]), order["memory"], order["transfers"])
     except BaseException as error:
         print(f"filer: {error!r}", file=sys.stderr, flush=True)
         raise
@@ -71,17 +76,35 @@ def _obey(order: dict[str, str], children: dict[str, int], channel: socket.socke
         os._exit(code)
 
 
-def _transfer(plan: Path, report: Path) -> int:
+def _transfer(plan: Path, report: Path, memory_bytes: int, transfers: int) -> int:
     """Runs the filer on a plan, its events as JSON lines in `report`; the exit code of `tesk filer`."""
     encode = msgspec.json.Encoder().encode
     lock = threading.Lock()
+    if memory_bytes:
+        memory.bound(memory_bytes, transfers)
     with report.open("wb", buffering=0) as out:
 
         def emit(event: Event) -> None:
             with lock:
                 out.write(encode(event) + b"\n")
 
-        return 0 if filer.run(msgspec.json.decode(plan.read_bytes(), type=Plan), emit, threading.Event()) else 1
+        used_up = encode(Failed(memory.used_up())) + b"\n"
+        threading.excepthook = partial(_end_without_memory, out, used_up, threading.excepthook)
+        try:
+            return 0 if filer.run(msgspec.json.decode(plan.read_bytes(), type=Plan), emit, threading.Event()) else 1
+        except MemoryError:
+            out.write(used_up)
+            return 1
+
+
+def _end_without_memory(
+    out: IO[bytes], words: bytes, otherwise: Callable[[threading.ExceptHookArgs], Any], args: threading.ExceptHookArgs
+) -> None:
+    """Ends the process when a thread has died for want of memory: the others would wait for it."""
+    if issubclass(args.exc_type, MemoryError):
+        out.write(words)
+        os._exit(1)
+    otherwise(args)
 
 
 def _reap(children: dict[str, int], channel: socket.socket) -> None:
