@@ -47,6 +47,11 @@ class ApiError(Exception):
         self.reason = reason
 
     @property
+    def is_conflict(self) -> bool:
+        """True where the object has changed since the version that the request is about."""
+        return self.code == 409 and self.reason == "Conflict"
+
+    @property
     def is_passing(self) -> bool:
         """True where the same request may be granted later without anybody changing it."""
         words = str(self)
@@ -83,7 +88,10 @@ class Api:
         return self._or_none(409, "POST", self._path(kind), manifest)
 
     def merge(self, kind: str, name: str, patch: dict[str, Any]) -> bytes | None:
-        """The object after a JSON merge patch (RFC 7386); None if there is none."""
+        """The object after a JSON merge patch (RFC 7386); None if there is none.
+
+        Raises ApiError (`is_conflict`) where the patch names a resourceVersion that is not the object's any more.
+        """
         return self._or_none(404, "PATCH", self._path(kind, name), patch, "application/merge-patch+json")
 
     def delete(self, kind: str, name: str, grace_s: int | None = None) -> None:
@@ -173,6 +181,8 @@ class Api:
                 return self._once(method, path, body, kind)
             except ApiError as error:
                 if not error.is_passing or (method == "POST" and (error.code == 403 or turn >= TOLD_AFTER)):
+                    raise
+                if method == "PATCH" and error.is_conflict:
                     raise
                 _say_once(said, f"{method} {path}: {error}")
             except (OSError, http.client.HTTPException) as error:

@@ -351,6 +351,7 @@ class Life:
         self._kept.note(f"error: {reason}; trying again")
         self._kept.goes_on(State.INITIALIZING)
         self._record.now.log.end_time = now()
+        self._kept.save()  # whoever has been superseded stops here, before it deletes the pods of another
         for pod in self._record.now.pods:
             self._api.delete("pods", pod, 0)
         self._workload.remove_claim()

@@ -16,6 +16,7 @@ from tesk.engines.kubernetes import document, manifests, names
 from tesk.engines.kubernetes.objects import Pod, PodList, WatchEvent
 from tesk.taskmaster.api import Api, ApiError, follow
 from tesk.taskmaster.board import Board
+from tesk.taskmaster.kept import Superseded
 from tesk.taskmaster.life import Life
 from tesk.taskmaster.listener import Listener
 
@@ -57,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     try:
         log.info("task %s: %s", task_id, life.live().name)
+    except Superseded as error:
+        log.error("task %s: %s; this taskmaster gives way", task_id, error)
+        return 1
     finally:
         listener.close()
         api.close()
