@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tesk.engines.kubernetes import refusal
+from tesk.engines.kubernetes import names, refusal
 from tesk.engines.kubernetes.silence import SILENCE_S, keep_alive
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,8 @@ class Api:
         return headers | ({"Content-Type": kind} if kind else {})
 
     def _path(self, kind: str, name: str = "") -> str:
-        return f"/api/v1/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+        namespace = names.segment(self.namespace)
+        return f"/api/v1/namespaces/{namespace}/{kind}" + (f"/{names.segment(name)}" if name else "")
 
 
 def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], change: Callable[[bytes], str]) -> None:

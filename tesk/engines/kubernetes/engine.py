@@ -81,6 +81,7 @@ class KubernetesEngine:
         self._cluster: Cluster | None = None
         self._account: Account | None = None
         self._rights: Rights | None = None
+        self._outputs: live.Outputs | None = None
         self._caches: list[Cache[Any]] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
@@ -101,6 +102,7 @@ class KubernetesEngine:
         self._account = access.account if namespace == access.namespace else None
         client = self._client = Client(access, namespace, settings.kubernetes_qps)
         await client.open()
+        self._outputs = live.Outputs(client, self._cluster.log_tail_bytes)
         selector = names.selector(settings.instance)
         kinds: list[tuple[str, Any, Any]] = [
             ("jobs", objects.Job, self._job_changed),
@@ -139,6 +141,8 @@ class KubernetesEngine:
         self._known.clear()
         self._following.clear()
         self._line.clear()
+        if self._outputs is not None:
+            await self._outputs.close()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -198,8 +202,9 @@ class KubernetesEngine:
         known = self._known.get(task_id)
         if known is None or known.record is None or task_id not in self._following:
             return None
-        client, chosen = self._opened()
-        output = await live.so_far(client, live.pod(task_id, known.record), chosen.log_tail_bytes)
+        self._opened()
+        assert self._outputs is not None
+        output = await self._outputs.of(live.pod(task_id, known.record))
         return running(known.record, output).log
 
     async def ready(self) -> str | None:
