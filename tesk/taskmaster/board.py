@@ -25,6 +25,11 @@ class Board:
         with self._changed:
             self._told.setdefault(pod, [])
 
+    def forget(self, pod: str) -> None:
+        """Drops what the pod has told: its step is over. Executors' output is in it, and there may be a thousand."""
+        with self._changed:
+            self._told.pop(pod, None)
+
     def replace(self, pods: dict[str, Pod]) -> None:
         with self._changed:
             self._pods = pods

@@ -23,10 +23,11 @@ from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.manifests import Manifest
 from tesk.engines.kubernetes.objects import ConfigMap
 from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.engines.log_bound import TOO_LONG, task_bytes
 from tesk.filer.plan import Event, Progress
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
-from tesk.tes import State, TaskLog
+from tesk.tes import ExecutorLog, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,12 @@ class Kept:
         """Adds a line for the user; it is saved with what it is about."""
         known = self.record.now.log.system_logs
         self.record.now.log.system_logs = [*([] if known is UNSET else known), line.replace("\n", " ")]
+
+    def executed(self, entry: ExecutorLog) -> None:
+        """Adds the log of an executor that has ended."""
+        whole = records.add(self.record, entry, task_bytes(self._cluster.log_tail_bytes))
+        if not whole and TOO_LONG not in (self.record.now.log.system_logs or ()):
+            self.note(TOO_LONG)
 
     def reach(self, state: State, *, save: bool = False) -> None:
         """Goes on to a state, never back."""

@@ -82,7 +82,7 @@ async def test_requests_beyond_the_first_rush_keep_to_the_rate() -> None:
 async def test_whoever_gives_up_waiting_gives_its_turn_back() -> None:
     bucket = Bucket(1, 1)
     await bucket.take()
-    crowd = [asyncio.create_task(bucket.take()) for _ in range(20_000)]
+    crowd = [asyncio.create_task(bucket.take()) for _ in range(2000)]
     await asyncio.sleep(0)
     for each in crowd:
         each.cancel()
