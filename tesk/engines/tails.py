@@ -43,6 +43,12 @@ def tail(root: Path, path: str, size_bytes: int) -> str:
     return text.lstrip("\ufffd") if end > size_bytes else text
 
 
+def cut(text: str, size_bytes: int) -> str:
+    """The end of a text, of at most so many bytes of UTF-8."""
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= size_bytes else data[len(data) - size_bytes :].decode("utf-8", "ignore")
+
+
 def open_below(root: Path, path: str, flags: int) -> int | None:
     """A descriptor of the regular file at `root` + `path`, with no symbolic link on the way; else None."""
     try:

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tesk.engines.kubernetes.output import cut, line
-from tesk.engines.tails import open_below, tail, trim
+from tesk.engines.kubernetes.output import line
+from tesk.engines.tails import cut, open_below, tail, trim
 from tesk.pod.teller import PATIENCE_S, tell
 
 USAGE: Final = """\

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tesk.engines.kubernetes import refusal
+from tesk.engines.kubernetes import names, refusal
 from tesk.engines.kubernetes.silence import SILENCE_S, keep_alive
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,11 @@ class ApiError(Exception):
         super().__init__(message or f"HTTP {code}")
         self.code = code
         self.reason = reason
+
+    @property
+    def is_conflict(self) -> bool:
+        """True where the object has changed since the version that the request is about."""
+        return self.code == 409 and self.reason == "Conflict"
 
     @property
     def is_passing(self) -> bool:
@@ -83,7 +88,10 @@ class Api:
         return self._or_none(409, "POST", self._path(kind), manifest)
 
     def merge(self, kind: str, name: str, patch: dict[str, Any]) -> bytes | None:
-        """The object after a JSON merge patch (RFC 7386); None if there is none."""
+        """The object after a JSON merge patch (RFC 7386); None if there is none.
+
+        Raises ApiError (`is_conflict`) where the patch names a resourceVersion that is not the object's any more.
+        """
         return self._or_none(404, "PATCH", self._path(kind, name), patch, "application/merge-patch+json")
 
     def delete(self, kind: str, name: str, grace_s: int | None = None) -> None:
@@ -174,6 +182,8 @@ class Api:
             except ApiError as error:
                 if not error.is_passing or (method == "POST" and (error.code == 403 or turn >= TOLD_AFTER)):
                     raise
+                if method == "PATCH" and error.is_conflict:
+                    raise
                 _say_once(said, f"{method} {path}: {error}")
             except (OSError, http.client.HTTPException) as error:
                 self.close()
@@ -210,7 +220,8 @@ class Api:
         return headers | ({"Content-Type": kind} if kind else {})
 
     def _path(self, kind: str, name: str = "") -> str:
-        return f"/api/v1/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+        namespace = names.segment(self.namespace)
+        return f"/api/v1/namespaces/{namespace}/{kind}" + (f"/{names.segment(name)}" if name else "")
 
 
 def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], change: Callable[[bytes], str]) -> None:

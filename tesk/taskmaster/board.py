@@ -3,23 +3,10 @@
 Two threads write on it, the task's life reads it and waits for it to change.
 """
 
-import hmac
-import http.server
-import logging
-import socket
-import socketserver
 import threading
-from typing import Any, Final
-
-import msgspec
 
 from tesk.engines.kubernetes.objects import Pod
-from tesk.engines.kubernetes.told import Ended, Moved, Started, Told
-
-log = logging.getLogger(__name__)
-
-LISTEN_TIMEOUT_S: Final = 10.0
-MOST_BYTES: Final = 4 * 1024 * 1024
+from tesk.engines.kubernetes.told import Told
 
 
 class Board:
@@ -37,6 +24,11 @@ class Board:
         """From now on the pod may tell something."""
         with self._changed:
             self._told.setdefault(pod, [])
+
+    def forget(self, pod: str) -> None:
+        """Drops what the pod has told: its step is over. Executors' output is in it, and there may be a thousand."""
+        with self._changed:
+            self._told.pop(pod, None)
 
     def replace(self, pods: dict[str, Pod]) -> None:
         with self._changed:
@@ -98,49 +90,3 @@ class Board:
         """Until something has changed since `turn`, or for so long."""
         with self._changed:
             self._changed.wait_for(lambda: self._turn != turn, timeout_s)
-
-
-def listen(board: Board, port: int, token: str) -> http.server.ThreadingHTTPServer:
-    """Starts to take what pods tell; the server is the caller's to shut down."""
-    decode = msgspec.json.Decoder(Started | Ended | Moved).decode
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = LISTEN_TIMEOUT_S
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.send_response_only(self._answer())
-            self.send_header("Content-Length", "0")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            self.close_connection = True
-
-        def _answer(self) -> int:
-            given = self.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-                return 401
-            size = self.headers.get("Content-Length", "")
-            if not size.isdigit() or int(size) > MOST_BYTES:
-                return 413
-            try:
-                told = decode(self.rfile.read(int(size)))
-            except msgspec.MsgspecError as error:
-                log.warning("%s told something that cannot be read: %s", self.path, error)
-                return 400
-            return 204 if board.tell(self.path.lstrip("/"), told) else 404
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Listener(http.server.ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-
-        def server_bind(self) -> None:
-            """On addresses of both kinds, and without asking for this host's name, which may take seconds."""
-            if self.address_family == socket.AF_INET6:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            socketserver.TCPServer.server_bind(self)
-
-    server = Listener(("", port), Handler)
-    threading.Thread(target=server.serve_forever, name="listen", daemon=True).start()
-    return server

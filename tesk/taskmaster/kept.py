@@ -2,6 +2,10 @@
 
 What happens next is built on what is durable, so most changes are saved at once; those that another follows at once
 are left to it.
+
+A taskmaster whose node was cut off may come back while another one has taken its place. Each writes on top of the
+version that it knows (resourceVersion), so the one that comes late is refused and gives way: it cannot undo what the
+other has recorded.
 """
 
 import logging
@@ -9,6 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from msgspec import UNSET
 
 from tesk.clock import now, stamp
@@ -16,15 +21,23 @@ from tesk.engines.kubernetes import manifests, names
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.manifests import Manifest
+from tesk.engines.kubernetes.objects import ConfigMap
 from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.engines.log_bound import TOO_LONG, task_bytes
 from tesk.filer.plan import Event, Progress
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
-from tesk.tes import State, TaskLog
+from tesk.tes import ExecutorLog, State, TaskLog
 
 log = logging.getLogger(__name__)
 
 PAUSE_S: Final = 5.0
+
+_configmap: Final = msgspec.json.Decoder(ConfigMap).decode
+
+
+class Superseded(Exception):
+    """Another taskmaster has written the record since this one has read it."""
 
 
 class Kept:
@@ -32,33 +45,65 @@ class Kept:
 
     def __init__(self, api: Api, task_id: str, cluster: Cluster, owner_uid: str) -> None:
         self._api, self._task_id, self._cluster, self._owner_uid = api, task_id, cluster, owner_uid
-        self._is_there = False
+        self._version = ""
+        self._saved = b""
         self.record = Record(State.QUEUED, [])
 
     def recall(self) -> Record:
         """Takes up the record of an earlier life, or begins one, which is made when there is something to record."""
         found = self._api.get("configmaps", names.task_object(self._task_id))
         if found is not None:
-            self.record = records.unpack(endings.recorded(found))
-            self._is_there = True
+            self._version, self._saved = _read(found)
+            self.record = records.unpack(self._saved)
             log.info("going on with the record of an earlier life: %s", self.record.state.name)
         else:
             self.record.attempts.append(Attempt(TaskLog(start_time=now())))
         return self.record
 
     def save(self) -> None:
-        """Makes the record durable; a ConfigMap that somebody removed is made again."""
-        name, data = names.task_object(self._task_id), records.pack(self.record)
-        change = {"binaryData": manifests.binary({names.RECORD_KEY: data})}
-        if self._is_there and self._api.merge("configmaps", name, change) is not None:
-            return
-        made = self._create(manifests.status(self._task_id, self._cluster, self._owner_uid, data))
-        self._is_there = made or self._api.merge("configmaps", name, change) is not None
+        """Makes the record durable; a ConfigMap that somebody removed is made again. Raises Superseded, ApiError."""
+        data = records.pack(self.record)
+        while not self._write(data):
+            self._take_version(data)
+
+    def _write(self, data: bytes) -> bool:
+        """Writes on top of the version that is known, or makes the first one; False where there is another."""
+        if self._version:
+            change = {
+                "metadata": {"resourceVersion": self._version},
+                "binaryData": manifests.binary({names.RECORD_KEY: data}),
+            }
+            try:
+                made = self._api.merge("configmaps", names.task_object(self._task_id), change)
+            except ApiError as error:
+                if not error.is_conflict:
+                    raise
+                return False
+        else:
+            made = self._create(manifests.status(self._task_id, self._cluster, self._owner_uid, data))
+        if made is None:
+            return False
+        self._version, self._saved = _read(made)[0], data
+        return True
+
+    def _take_version(self, data: bytes) -> None:
+        """Takes the version that there is, if its record is ours: only labels have changed, or the answer to our own
+        request was lost. Raises Superseded where it is not."""
+        found = self._api.get("configmaps", names.task_object(self._task_id))
+        self._version, recorded = ("", b"") if found is None else _read(found)
+        if found is not None and recorded not in (self._saved, data):
+            raise Superseded(f"ConfigMap {names.task_object(self._task_id)} was changed by another taskmaster")
 
     def note(self, line: str) -> None:
         """Adds a line for the user; it is saved with what it is about."""
         known = self.record.now.log.system_logs
         self.record.now.log.system_logs = [*([] if known is UNSET else known), line.replace("\n", " ")]
+
+    def executed(self, entry: ExecutorLog) -> None:
+        """Adds the log of an executor that has ended."""
+        whole = records.add(self.record, entry, task_bytes(self._cluster.log_tail_bytes))
+        if not whole and TOO_LONG not in (self.record.now.log.system_logs or ()):
+            self.note(TOO_LONG)
 
     def reach(self, state: State, *, save: bool = False) -> None:
         """Goes on to a state, never back."""
@@ -113,13 +158,18 @@ class Kept:
             if save:
                 self.save()
 
-    def _create(self, manifest: Manifest) -> bool:
-        """Makes the ConfigMap, as soon as it may be made; False if there is one."""
+    def _create(self, manifest: Manifest) -> bytes | None:
+        """Makes the ConfigMap, as soon as it may be made; None if there is one."""
         while True:
             try:
-                return self._api.create("configmaps", manifest) is not None
+                return self._api.create("configmaps", manifest)
             except ApiError as error:
                 if not error.is_passing:
                     raise
                 log.warning("the record cannot be made yet: %s", error)
                 time.sleep(PAUSE_S)
+
+
+def _read(configmap: bytes) -> tuple[str, bytes]:
+    """(version, packed record) of a ConfigMap as JSON. Raises ValueError where there is no record."""
+    return _configmap(configmap).metadata.resource_version, endings.recorded(configmap)

@@ -142,6 +142,7 @@ class Life:
                 raise Lost(reason)
             self._kept.progress(events)
             self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
+        self._board.forget(name)
         self._kept.progress(events, save=False)
         for event in events:
             if isinstance(event, Warned):
@@ -174,7 +175,7 @@ class Life:
         self._free()
         for n, executor in enumerate(self.task.executors):
             if n == len(entries):
-                entries.append(self._execute(n, executor))
+                self._kept.executed(self._execute(n, executor))
                 self._record.now.started = UNSET
                 if code := entries[n].exit_code:
                     ignored = "" if self._fails(n) else ", ignored"
@@ -213,6 +214,7 @@ class Life:
             ended = self._ended(n, name)
         except Unborn:
             return self._execute(n, executor)
+        self._board.forget(name)
         if ended.problem == "workdir" and not homeless:
             self._record.now.homeless.append(n)
             self._kept.save()
@@ -354,6 +356,7 @@ class Life:
         self._kept.note(f"error: {reason}; trying again")
         self._kept.goes_on(State.INITIALIZING)
         self._record.now.log.end_time = now()
+        self._kept.save()  # whoever has been superseded stops here, before it deletes the pods of another
         for pod in self._record.now.pods:
             self._api.delete("pods", pod, 0)
         self._workload.remove_claim()

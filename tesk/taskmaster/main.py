@@ -15,8 +15,10 @@ import msgspec
 from tesk.engines.kubernetes import document, manifests, names
 from tesk.engines.kubernetes.objects import Pod, PodList, WatchEvent
 from tesk.taskmaster.api import Api, ApiError, follow
-from tesk.taskmaster.board import Board, listen
+from tesk.taskmaster.board import Board
+from tesk.taskmaster.kept import Superseded
 from tesk.taskmaster.life import Life
+from tesk.taskmaster.listener import Listener
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -46,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     task, cluster, token = document.read(folder)
     api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), cluster.namespace)
     board = Board(own=socket.gethostname())
-    server = listen(board, names.TOLD_PORT, token)
+    listener = Listener(board, names.TOLD_PORT, token)
     selector = names.selector(cluster.instance, task_id)
     watching = threading.Thread(target=_watch, args=(api, board, selector), name="watch", daemon=True)
     watching.start()
@@ -56,8 +58,11 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     try:
         log.info("task %s: %s", task_id, life.live().name)
+    except Superseded as error:
+        log.error("task %s: %s; this taskmaster gives way", task_id, error)
+        return 1
     finally:
-        server.server_close()
+        listener.close()
         api.close()
     return 0
 

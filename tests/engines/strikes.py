@@ -36,6 +36,13 @@ def await_another_life(place: KubernetesPlace, task_id: str, before: Object) -> 
     until(lambda: life(taskmaster(place, task_id)) != life(before), what=f"another taskmaster of {task_id}")
 
 
+def has_completed(place: KubernetesPlace, task_id: str) -> bool:
+    """True once the task's Job is Complete."""
+    path = "{.status.conditions[?(@.type=='Complete')].status}"
+    found = place.cluster.kubectl("-n", place.namespace, "get", "job", f"tesk-{task_id}", "-o", f"jsonpath={path}")
+    return found == "True"
+
+
 def kill(place: KubernetesPlace, pod: str, container: str, signal: str = "KILL") -> None:
     """A signal for the first process of a container that runs."""
     path = f"{{.status.containerStatuses[?(@.name=='{container}')].containerID}}"

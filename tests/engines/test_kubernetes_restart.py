@@ -12,9 +12,10 @@ from tesk.clock import stamp
 from tesk.engines.kubernetes.record import Record
 from tesk.tes import State
 from tests.engines import strikes
+from tests.engines.alone import lines
 from tests.engines.gates import STEPS, Gates, assert_ran_once, gated, in_every_step, reached, short, steps
 from tests.engines.places import KUBERNETES, KubernetesPlace
-from tests.engines.running import Tesk
+from tests.engines.running import Tesk, running, sh
 from tests.engines.serving import END_S, Server
 from tests.servers.cluster import until
 
@@ -143,6 +144,29 @@ async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
         assert task["state"] == "SYSTEM_ERROR"
         assert "deleted by somebody else" in task["logs"][0]["system_logs"][-1]
         assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [0]
+
+
+async def test_a_task_ends_whose_taskmaster_has_ended_and_whose_record_was_changed_since(
+    tesk: Tesk, place: KubernetesPlace
+) -> None:
+    """While no server sees it: what the record says then is all that there is."""
+    gone, undone = [await tesk.create(executors=[sh("sleep 3")]) for _ in range(2)]
+    for task_id in (gone, undone):
+        await tesk.until(task_id, running)
+    await tesk.dispatcher.stop()
+
+    def strike() -> None:
+        for task_id in (gone, undone):
+            until(lambda: strikes.has_completed(place, task_id), what=f"the end of the Job of {task_id}")  # noqa: B023
+        strikes.delete(place, "configmap", f"tesk-{gone}")
+        strikes.rewrite(place, undone, lambda record: setattr(record, "state", State.RUNNING))
+
+    await asyncio.to_thread(strike)
+    await tesk.restart()
+    for task_id, words in ((gone, "is gone"), (undone, "says RUNNING")):
+        task = await tesk.ended(task_id)
+        assert task["state"] == "SYSTEM_ERROR"
+        assert f"the ConfigMap with its record {words}: somebody else changed or deleted it" in lines(task)
 
 
 async def test_a_server_that_is_killed_takes_up_every_task_where_it_stands(server: Server, doors: Gates) -> None:

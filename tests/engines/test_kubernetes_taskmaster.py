@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,10 +16,11 @@ from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.config import load
 from tesk.engines.kubernetes.objects import PodList
+from tesk.engines.kubernetes.record import Record
 from tesk.taskmaster import api as client
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
-from tesk.taskmaster.kept import Kept
+from tesk.taskmaster.kept import Kept, Superseded
 from tesk.tes import OutputFileLog, State
 from tests.engines import strikes
 from tests.engines.places import DISRUPTED, KUBERNETES, KubernetesPlace
@@ -155,24 +156,72 @@ def test_a_creation_that_fails_for_a_moment_is_repeated(
     assert made[0]
 
 
-def test_an_end_whose_record_is_refused_is_kept_without_its_log(
-    place: KubernetesPlace, api: Api, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def owner_uid(place: KubernetesPlace, name: str) -> str:
+    """The uid of a Job that runs nothing."""
     template = {"spec": pod(name, "true")["spec"]}
     metadata = {"name": name, "namespace": place.namespace}
     spec = {"suspend": True, "template": template}
     place.cluster.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
     (owner,) = [each for each in place.cluster.get(place.namespace, "jobs") if each["metadata"]["name"] == name]
-    task_id, cluster = name.removeprefix("tesk-"), Cluster(namespace=place.namespace, instance="i", image="tesk:1")
-    kept = Kept(api, task_id, cluster, owner["metadata"]["uid"])
-    kept.recall()
+    return str(owner["metadata"]["uid"])
+
+
+@pytest.fixture
+def life(place: KubernetesPlace, api: Api, name: str, owner_uid: str) -> Callable[[], Kept]:
+    """The record of one task, as a taskmaster of it takes it up."""
+
+    def begin() -> Kept:
+        cluster = Cluster(namespace=place.namespace, instance="i", image="tesk:1")
+        kept = Kept(api, name.removeprefix("tesk-"), cluster, owner_uid)
+        kept.recall()
+        return kept
+
+    return begin
+
+
+def recorded(api: Api, name: str) -> Record:
+    return records.unpack(endings.recorded(api.get("configmaps", name) or b""))
+
+
+def test_an_end_whose_record_is_refused_is_kept_without_its_log(
+    life: Callable[[], Kept], api: Api, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = life()
     kept.reach(State.RUNNING)
     monkeypatch.setattr(records, "FULL", 10_000_000)
     noise = base64.b64encode(random.Random(0).randbytes(1_500_000)).decode()
     kept.record.now.log.outputs = [OutputFileLog(f"s3://b/{noise}", "/out", "1")]
     kept.end(State.SYSTEM_ERROR, "some reason")
-    record = records.unpack(endings.recorded(api.get("configmaps", name) or b""))
+    record = recorded(api, name)
     assert (record.state, record.now.log.outputs) == (State.SYSTEM_ERROR, [])
     refused, reason = record.now.log.system_logs or ["", ""]
     assert refused.startswith("warning: the log could not be kept: ConfigMap ")
     assert reason == "error: some reason"
+
+
+def test_a_life_that_another_has_superseded_gives_way(life: Callable[[], Kept], api: Api, name: str) -> None:
+    first, rival = life(), life()
+    first.reach(State.INITIALIZING)
+    rival.note("made a record of its own")
+    with pytest.raises(Superseded, match=name):
+        rival.reach(State.INITIALIZING)
+    last = life()
+    last.end(State.COMPLETE, "")
+    with pytest.raises(Superseded, match=name):
+        first.reach(State.RUNNING)
+    assert recorded(api, name).state is State.COMPLETE
+
+
+def test_a_record_goes_on_when_others_change_its_labels_or_delete_it(
+    place: KubernetesPlace, life: Callable[[], Kept], api: Api, name: str
+) -> None:
+    kept = life()
+    kept.reach(State.INITIALIZING)
+    api.merge("configmaps", name, {"metadata": {"labels": {"looked-at": "yes"}}})
+    kept.reach(State.RUNNING)
+    assert recorded(api, name).state is State.RUNNING
+    strikes.delete(place, "configmap", name)
+    until(lambda: api.get("configmaps", name) is None, what="the deletion")
+    kept.end(State.COMPLETE, "")
+    assert recorded(api, name).state is State.COMPLETE

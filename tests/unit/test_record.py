@@ -1,11 +1,13 @@
-"""A taskmaster's record always fits its ConfigMap, and says so where that costs something."""
+"""A taskmaster's record always fits its ConfigMap and the server, and says so where that costs something."""
 
 import random
+import zlib
 
 import pytest
 
 from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.record import FULL, Attempt, Record
+from tesk.engines.kubernetes.record import FULL, UNPACKED, Attempt, Record
+from tesk.engines.log_bound import TASK_BYTES
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
 
 CHANCE = random.Random(1)
@@ -56,3 +58,43 @@ def test_of_too_many_lines_the_last_are_kept() -> None:
     lines = kept(log).system_logs or []
     assert lines[0].startswith("warning: 3001 lines were noted; they are too many to be kept")
     assert lines[-1] == "error: the end"
+
+
+def test_output_that_compresses_well_is_bounded_where_it_is_unpacked_too() -> None:
+    log = TaskLog([ExecutorLog(n, stdout="\0" * 65536, stderr="x" * 65536) for n in range(250)], pushed(10))
+    found = kept(log)
+    assert [each.exit_code for each in found.logs] == [*range(250)]
+    assert found.outputs == log.outputs
+    assert len(zlib.decompress(records.pack(Record(State.RUNNING, [Attempt(log)])))) <= UNPACKED
+
+
+def test_outputs_that_compress_well_are_bounded_where_they_are_unpacked_too() -> None:
+    log = TaskLog([], [OutputFileLog("s3://bucket/" + "x" * 200, "/out/" + "x" * 200, "1")] * 100_000)
+    assert 8000 < len(kept(log).outputs) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (zlib.compress(b"[" * (UNPACKED + 1)), f"unpacks to more than {UNPACKED} bytes"),
+        (zlib.compress(b" " * 200_000_000, 1), f"unpacks to more than {UNPACKED} bytes"),
+        (records.pack(Record(State.RUNNING, []))[:-1], "its end is missing"),
+        (zlib.compress(b"{}"), "not a taskmaster's record"),
+        (b"", "its end is missing"),
+        (b"nonsense", "not a taskmaster's record"),
+    ],
+)  # fmt: skip
+def test_what_is_no_record_or_too_large_for_one_is_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        records.unpack(data)
+
+
+def test_of_a_thousand_executors_no_more_is_kept_than_of_a_task() -> None:
+    record = Record(State.RUNNING, [Attempt(TaskLog([ExecutorLog(7, stdout="a" * 65536)])), Attempt(TaskLog())])
+    told = [records.add(record, ExecutorLog(0, stdout="x" * 65536, stderr=""), TASK_BYTES) for _ in range(1000)]
+    assert told.index(False) == TASK_BYTES // 65536 - 1
+    first, logs = record.attempts[0].log.logs, record.now.log.logs
+    assert [first[0].exit_code, first[0].stdout, len(logs)] == [7, "", 1000]
+    assert sum(len(str(each.stdout)) for each in logs) == TASK_BYTES
+    assert len(str(logs[-1].stdout)) == 65536
+    assert len(str(logs[0].stdout)) == 0

@@ -11,7 +11,8 @@ import pytest
 from tesk.engines.kubernetes.told import Ended, Started, Told
 from tesk.pod import reporter
 from tesk.pod.reporter import Reporter
-from tesk.taskmaster.board import Board, listen
+from tesk.taskmaster.board import Board
+from tesk.taskmaster.listener import Listener
 
 TOKEN = "secret"
 Heard = Callable[[], list[Told]]
@@ -21,10 +22,9 @@ Heard = Callable[[], list[Told]]
 def taskmaster() -> Iterator[tuple[Board, str]]:
     """What listens to reporters, and its address."""
     board = Board()
-    server = listen(board, 0, TOKEN)
-    yield board, f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    listener = Listener(board, 0, TOKEN)
+    yield board, f"127.0.0.1:{listener.port}"
+    listener.close()
 
 
 @pytest.fixture

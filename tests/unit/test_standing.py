@@ -18,6 +18,7 @@ from tesk.engines.kubernetes.standing import (
     has_room,
     has_taskmaster,
     hopeless,
+    lacks_end,
     lacks_taskmaster,
     newest,
     running,
@@ -60,6 +61,9 @@ def told(status: TaskStatus | None) -> tuple[State, list[str]]:
 
 
 FAILED: dict[str, str] = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too many"}
+COMPLETE: dict[str, str] = {"type": "Complete", "status": "True"}
+HAS_ENDED = "its taskmaster has ended"
+CHANGED = "somebody else changed or deleted it"
 CRASHED: dict[str, Any] = {
     "restartCount": 3,
     "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "no module"}},
@@ -85,7 +89,7 @@ NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "me
             ["waiting: the taskmaster is started again (it ended with code 1, Error: no module)"],
         ),
         (
-            seen(waits("CrashLoopBackOff", **CRASHED), job=job(FAILED)),
+            seen(waits("CrashLoopBackOff", **CRASHED), job=job(FAILED), is_final=True),
             State.SYSTEM_ERROR,
             ["error: its taskmaster failed: too many (it ended with code 1, Error: no module)"],
         ),
@@ -98,6 +102,16 @@ NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "me
          ["error: its Job was deleted by somebody else"]),
         (seen(job_seen=True, record=record(State.COMPLETE)), State.COMPLETE, []),
         (seen(job=job(FAILED), record=record(State.EXECUTOR_ERROR)), State.EXECUTOR_ERROR, []),
+        (seen(job=job(COMPLETE), record=record(State.RUNNING), recorded=True), State.RUNNING, []),
+        (seen(job=job(COMPLETE), record=record(State.RUNNING), recorded=True, is_final=True), State.SYSTEM_ERROR,
+         [f"error: {HAS_ENDED}, and the ConfigMap with its record says RUNNING: {CHANGED}"]),
+        (seen(job=job(COMPLETE), record=record(State.RUNNING), is_final=True), State.SYSTEM_ERROR,
+         [f"error: {HAS_ENDED}, and the ConfigMap with its record is gone: {CHANGED}"]),
+        (seen(job=job(COMPLETE), is_final=True), State.SYSTEM_ERROR,
+         [f"error: {HAS_ENDED}, and the ConfigMap with its record is gone: {CHANGED}"]),
+        (seen(job=job(COMPLETE), recorded=True, unreadable="too large", is_final=True), State.SYSTEM_ERROR,
+         [f"error: {HAS_ENDED}, and its record cannot be read: too large"]),
+        (seen(job=job(COMPLETE), record=record(State.COMPLETE), is_final=True), State.COMPLETE, []),
     ],
 )  # fmt: skip
 def test_where_a_task_stands(known: Known, state: State, lines: list[str]) -> None:
@@ -260,3 +274,19 @@ def test_where_no_taskmaster_is_at_work_the_task_waits_for_that_whatever_the_las
     ]
     lost = seen(taskmaster(), job=job(), record=record(State.RUNNING), waiting="FailedMount: no secret")
     assert told(standing(lost))[1] == ["waiting: FailedMount: no secret"]
+
+
+@pytest.mark.parametrize(
+    ("known", "answer"),
+    [
+        (seen(job=job(), record=record(State.RUNNING)), False),
+        (seen(job=job(COMPLETE)), True),
+        (seen(job=job(FAILED), record=record(State.RUNNING)), True),
+        (seen(job=job(COMPLETE | {"status": "False"})), False),
+        (seen(job=job(COMPLETE), record=record(State.COMPLETE)), False),
+        (seen(job=job(COMPLETE), is_final=True), False),
+        (seen(job=job(FAILED), refused="no"), False),
+    ],
+)
+def test_a_record_is_read_again_when_its_job_is_over_and_it_does_not_say_how(known: Known, answer: bool) -> None:
+    assert lacks_end(known) is answer

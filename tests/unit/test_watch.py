@@ -77,3 +77,15 @@ async def test_requests_beyond_the_first_rush_keep_to_the_rate() -> None:
     await asyncio.gather(*(bucket.take() for _ in range(20)))
     assert rushed < 0.05
     assert 0.18 < time.monotonic() - began < 0.6
+
+
+async def test_whoever_gives_up_waiting_gives_its_turn_back() -> None:
+    bucket = Bucket(1, 1)
+    await bucket.take()
+    crowd = [asyncio.create_task(bucket.take()) for _ in range(2000)]
+    await asyncio.sleep(0)
+    for each in crowd:
+        each.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    async with asyncio.timeout(30):
+        await bucket.take()

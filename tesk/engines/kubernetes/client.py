@@ -19,6 +19,7 @@ from tesk.engines.base import EngineError
 from tesk.engines.kubernetes import refusal
 from tesk.engines.kubernetes.config import Access, tls
 from tesk.engines.kubernetes.credential import Credential
+from tesk.engines.kubernetes.names import segment
 from tesk.engines.kubernetes.objects import Status
 from tesk.engines.kubernetes.silence import keep_alive
 
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 30.0
 CONNECTIONS: Final = 32
+LIVE_SHARE: Final = 0.1
+"""The part of the rate that is for the output of running tasks, which users ask for as often as they like: nothing that
+a task needs waits for it."""
+LIVE_AT_ONCE: Final = 4
 PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0)
 MOST_PAUSE_S: Final = 30.0
 GROUPS: Final = {"jobs": "batch"}
@@ -84,7 +89,9 @@ class Client:
     def __init__(self, access: Access, namespace: str, per_s: float) -> None:
         self.namespace = namespace
         self._access = access
-        self._bucket = Bucket(per_s, 2 * per_s)
+        own_per_s, live_per_s = per_s * (1 - LIVE_SHARE), per_s * LIVE_SHARE
+        self._bucket, self._live_bucket = Bucket(own_per_s, 2 * own_per_s), Bucket(live_per_s, max(1, 2 * live_per_s))
+        self._live_places = asyncio.Semaphore(LIVE_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
         self._credential: Credential | None = None
         self._away: tuple[float, str] | None = None
@@ -144,11 +151,15 @@ class Client:
         return await self._repeat("list", kind, "GET", self._path(kind), query=query)
 
     async def logs(self, pod: str, container: str, lines: int, most_bytes: int, timeout_s: float) -> bytes:
-        """The last lines of a container's log, and of these the first bytes. Asked for once. Raises ApiError."""
+        """The last lines of a container's log, and of these the first bytes. Raises ApiError.
+
+        Asked for once, and within a rate and a number of connections of its own.
+        """
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(most_bytes)}
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._once("get", "pods/log", "GET", self._path("pods", pod) + "/log", query)
+            async with asyncio.timeout(timeout_s), self._live_places:
+                await self._live_bucket.take()
+                return await self._request("get", "pods/log", "GET", self._path("pods", pod) + "/log", query)
         except TimeoutError:
             raise ApiError(0, "", f"the log of pod {pod} did not come within {timeout_s:g} s") from None
 
@@ -231,6 +242,11 @@ class Client:
 
     async def _once(self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None) -> bytes:
         await self._bucket.take()
+        return await self._request(verb, kind, method, path, query, body)
+
+    async def _request(
+        self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None
+    ) -> bytes:
         data = None if body is None else msgspec.json.encode(body)
         headers = await self._headers()
         if data is not None:
@@ -303,7 +319,7 @@ class Client:
     def _path(self, kind: str, name: str = "") -> str:
         group = GROUPS.get(kind)
         root = f"/apis/{group}/v1" if group else "/api/v1"
-        return f"{root}/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+        return f"{root}/namespaces/{segment(self.namespace)}/{kind}" + (f"/{segment(name)}" if name else "")
 
 
 class Bucket:
@@ -315,13 +331,17 @@ class Bucket:
         self._at = time.monotonic()
 
     async def take(self) -> None:
-        """Waits for a turn; turns are given in the order of asking."""
+        """Waits for a turn; turns are given in the order of asking. Whoever gives up waiting gives its turn back."""
         moment = time.monotonic()
         self._left = min(self._most, self._left + (moment - self._at) * self._per_s)
         self._at = moment
         self._left -= 1
         if self._left < 0:
-            await asyncio.sleep(-self._left / self._per_s)
+            try:
+                await asyncio.sleep(-self._left / self._per_s)
+            except asyncio.CancelledError:
+                self._left += 1
+                raise
 
 
 def _pause_s(retry_after: str) -> float:

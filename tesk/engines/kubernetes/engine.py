@@ -31,6 +31,7 @@ from tesk.engines.kubernetes.standing import (
     has_begun,
     has_room,
     has_taskmaster,
+    lacks_end,
     running,
     standing,
     waits_for,
@@ -80,6 +81,7 @@ class KubernetesEngine:
         self._cluster: Cluster | None = None
         self._account: Account | None = None
         self._rights: Rights | None = None
+        self._outputs: live.Outputs | None = None
         self._caches: list[Cache[Any]] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
@@ -89,6 +91,7 @@ class KubernetesEngine:
         self._line = Line(settings.max_waiting_tasks)
         self._window = Window()
         self._gate = asyncio.Semaphore(MOST_SUBMITTING)
+        self._rereading: set[TaskId] = set()
 
     async def open(self, report: Report) -> None:
         self._report = report
@@ -99,6 +102,7 @@ class KubernetesEngine:
         self._account = access.account if namespace == access.namespace else None
         client = self._client = Client(access, namespace, settings.kubernetes_qps)
         await client.open()
+        self._outputs = live.Outputs(client, self._cluster.log_tail_bytes)
         selector = names.selector(settings.instance)
         kinds: list[tuple[str, Any, Any]] = [
             ("jobs", objects.Job, self._job_changed),
@@ -137,6 +141,8 @@ class KubernetesEngine:
         self._known.clear()
         self._following.clear()
         self._line.clear()
+        if self._outputs is not None:
+            await self._outputs.close()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -196,8 +202,9 @@ class KubernetesEngine:
         known = self._known.get(task_id)
         if known is None or known.record is None or task_id not in self._following:
             return None
-        client, chosen = self._opened()
-        output = await live.so_far(client, live.pod(task_id, known.record), chosen.log_tail_bytes)
+        self._opened()
+        assert self._outputs is not None
+        output = await self._outputs.of(live.pod(task_id, known.record))
         return running(known.record, output).log
 
     async def ready(self) -> str | None:
@@ -313,16 +320,42 @@ class KubernetesEngine:
         self._evaluate(task_id)
 
     def _record_changed(self, name: str, found: objects.ConfigMap | None) -> None:
-        """What a record has said stays known when it is gone: its taskmaster makes it again."""
+        """What a record has said stays known when it is gone: its taskmaster makes it again. An end stays the end: what
+        the watch tells may be older than what was read since."""
         task_id = _task_of(name)
         known = self._known.setdefault(task_id, Known())
         known.recorded = found is not None
         if found is not None:
             try:
-                known.record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
+                record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
+                if known.record is None or not known.record.state.is_terminal:
+                    known.record = record
+                known.unreadable = ""
             except ValueError as error:
-                log.error("ConfigMap %s: %s", name, error)
+                known.unreadable = f"ConfigMap {name}: {error}"
+                log.error("%s", known.unreadable)
         self._evaluate(task_id)
+
+    async def _read_again(self, task_id: TaskId) -> None:
+        """Reads the record of a task whose Job is over, and ends the task where that does not say how it ended."""
+        client, _ = self._opened()
+        name = names.task_object(task_id)
+
+        async def read() -> None:
+            listing = await client.find("configmaps", fieldSelector=f"metadata.name={name}")
+            items = msgspec.json.decode(listing, type=objects.ConfigMapList).items
+            self._record_changed(name, items[0] if items else None)
+
+        unreadable = ""
+        try:
+            await self._patiently(f"task {task_id}: reading its record", read)
+        except ApiError as error:
+            unreadable = f"ConfigMap {name}: {error}"
+        finally:
+            self._rereading.discard(task_id)
+        if (known := self._known.get(task_id)) is not None:
+            known.is_final, known.unreadable = True, unreadable or known.unreadable
+            self._evaluate(task_id)
 
     def _pod_changed(self, name: str, pod: objects.Pod | None) -> None:
         task_id = _task_of(name)
@@ -353,6 +386,9 @@ class KubernetesEngine:
         else:
             self._line.waits(task_id, following.job.demand, is_told=bool(waits_for(known)))
         self._tell_window(task_id, known)
+        if lacks_end(known) and task_id not in self._rereading:
+            self._rereading.add(task_id)
+            self._spawn(self._read_again(task_id), f"read the record of {task_id}")
         status = standing(known)
         if status is not None and status != following.reported:
             following.reported = status

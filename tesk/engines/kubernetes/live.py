@@ -1,6 +1,9 @@
 """What the executor that runs has written, by its reporter's log: so far, or up to its end when it is cancelled.
 
 A pod's log goes with the pod. So whoever ends a program and wants its last words listens from before it is told to.
+
+Users ask for the output so far as often as they like. One request answers all who ask for the same within a second, and
+these requests have a rate of their own, so that they keep no task from being started, cancelled or cleaned up.
 """
 
 import asyncio
@@ -23,6 +26,8 @@ LINES: Final = 1000
 BYTES: Final = 4 * 1024 * 1024
 FEW_LINES: Final = 8
 TIMEOUT_S: Final = 3.0
+FRESH_S: Final = 1.0
+"""For so long what was read is the answer to whoever asks for the same."""
 LAST_S: Final = 1.0
 """An ended program's log ends with it, but for the time that this takes."""
 
@@ -50,6 +55,54 @@ async def so_far(client: Client, name: str, tail_bytes: int) -> Output:
         log.info("the live output of pod %s cannot be had: %s", name, error)
         return "", ""
     return tails_from_log(text.splitlines(), tail_bytes)
+
+
+class _Asked:
+    """One request, and how many wait for its answer."""
+
+    def __init__(self, work: "asyncio.Task[Output]") -> None:
+        self.work = work
+        self.waiting = 0
+
+
+class Outputs:
+    """The output so far of any executor, for any number of users who ask."""
+
+    def __init__(self, client: Client, tail_bytes: int) -> None:
+        self._client, self._tail_bytes = client, tail_bytes
+        self._asked: dict[str, _Asked] = {}
+
+    async def of(self, name: str) -> Output:
+        """What the executor in a pod has written; nothing where that cannot be had.
+
+        A request that nobody waits for any more is given up.
+        """
+        if not name:
+            return "", ""
+        asked = self._asked.get(name)
+        if asked is None:
+            work = asyncio.create_task(so_far(self._client, name, self._tail_bytes), name=f"live output of {name}")
+            asked = self._asked[name] = _Asked(work)
+            work.add_done_callback(lambda _: asyncio.get_running_loop().call_later(FRESH_S, self._forget, name, asked))
+        asked.waiting += 1
+        try:
+            return await asyncio.shield(asked.work)
+        finally:
+            asked.waiting -= 1
+            if not asked.waiting and not asked.work.done():
+                asked.work.cancel()
+                self._forget(name, asked)
+
+    async def close(self) -> None:
+        works = [each.work for each in self._asked.values()]
+        self._asked.clear()
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+
+    def _forget(self, name: str, asked: _Asked) -> None:
+        if self._asked.get(name) is asked:
+            del self._asked[name]
 
 
 class Listener:

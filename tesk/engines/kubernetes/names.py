@@ -1,6 +1,7 @@
 """What everything that tesk makes in a cluster is called and labelled: derived from the task's id, so that to make it
 again is to find it, and so that one label selector finds all of it."""
 
+import re
 from typing import Final
 
 from tesk.engines.base import TaskId
@@ -31,6 +32,17 @@ RECORD_KEY: Final = "record"
 """Key of the record (record.Record) in the ConfigMap's binaryData."""
 TOLD_PORT: Final = 8480
 """Port on which a taskmaster is told of starts and ends."""
+
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def segment(name: str) -> str:
+    """A name as a part of a request's path. Raises ValueError for what no object is called (RFC 1123 subdomain), so
+    that nothing else ever becomes a part of a path."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"no object of Kubernetes is called {name[:300]!r}")
+    return name
 
 
 def task_object(task_id: TaskId) -> str:

@@ -147,6 +147,11 @@ class PodList(Struct, frozen=True):
     items: list[Pod] = []
 
 
+class ConfigMapList(Struct, frozen=True):
+    metadata: ListMetadata
+    items: list[ConfigMap] = []
+
+
 class EventList(Struct, frozen=True):
     metadata: ListMetadata
     items: list[Event] = []

@@ -7,6 +7,8 @@ for a program whose reporter could not tell. Only the standard library: the repo
 import json
 from collections.abc import Iterable
 
+from tesk.engines.tails import cut
+
 
 def line(stream: str, text: str) -> str:
     """A piece of `stdout` or `stderr` as a line of the log."""
@@ -27,9 +29,3 @@ def tails_from_log(lines: Iterable[bytes], size_bytes: int) -> tuple[str, str]:
                     kept.append(text)
     stdout, stderr = ("".join(kept) for kept in pieces.values())
     return cut(stdout, size_bytes), cut(stderr, size_bytes)
-
-
-def cut(text: str, size_bytes: int) -> str:
-    """The end of a text, of at most so many bytes of UTF-8."""
-    data = text.encode("utf-8", "replace")
-    return text if len(data) <= size_bytes else data[len(data) - size_bytes :].decode("utf-8", "ignore")

@@ -11,11 +11,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tesk.engines.base import TaskId, TaskStatus
 from tesk.engines.kubernetes import names
+from tesk.engines.log_bound import fit
 from tesk.engines.notes import cut_outputs
-from tesk.tes import FileTypes, State, TaskLog
+from tesk.tes import ExecutorLog, FileTypes, State, TaskLog
 
 FULL: int = 900_000
 """Bytes that a record may have: a ConfigMap holds 1 MiB with all its keys."""
+UNPACKED: int = 4 * 1024 * 1024
+"""The same before it is compressed: the server unpacks every record at each change, whatever a program made of it."""
 SHORTER: tuple[int, ...] = (32768, 8192, 2048, 512, 0)
 """How much of each stream of an executor may be kept where not all can be."""
 
@@ -69,6 +72,18 @@ def step(role: str, executor: int | None = None) -> str:
     return role if executor is None else f"{role} {executor}"
 
 
+def add(record: Record, entry: ExecutorLog, most_bytes: int) -> bool:
+    """Adds the log of an executor to the present attempt. False where that leaves less of those before it, since only
+    so many bytes of output are kept of a task, whatever the number of its attempts."""
+    record.now.log.logs.append(entry)
+    every = [each for attempt in record.attempts for each in attempt.log.logs]
+    fitted = fit(every, most_bytes)
+    left = iter(fitted)
+    for attempt in record.attempts:
+        attempt.log.logs[:] = [next(left) for _ in attempt.log.logs]
+    return fitted == every
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
 
@@ -76,23 +91,32 @@ _decode = msgspec.json.Decoder(Record).decode
 def pack(record: Record) -> bytes:
     """The record for the ConfigMap. One that is too large keeps less of its lists, if it must, and as much of the
     executors' output as there is room for then; it says so in its system logs."""
-    data = _squeezed(record)
-    if len(data) <= FULL:
+    data, excess = _squeezed(record)
+    if excess <= 1:
         return data
     shown = max(max(len(each.log.outputs), len(_lines(each.log))) for each in record.attempts)
-    while shown and len(data := _squeezed(_shortened(record, shown, 0))) > FULL:
-        shown = shown * FULL // len(data) * 9 // 10
+    while shown:
+        data, excess = _squeezed(_shortened(record, shown, 0))
+        if excess <= 1:
+            break
+        shown = int(shown / excess * 0.9)
     for characters in SHORTER:
-        data = _squeezed(_shortened(record, shown, characters))
-        if len(data) <= FULL:
+        data, excess = _squeezed(_shortened(record, shown, characters))
+        if excess <= 1:
             break
     return data
 
 
 def unpack(data: bytes) -> Record:
-    """The record in a ConfigMap. Raises ValueError for bytes that are none."""
+    """The record in a ConfigMap. Raises ValueError for bytes that are none, or that are more than a record may be."""
+    inflate = zlib.decompressobj()
     try:
-        return _decode(zlib.decompress(data))
+        found = inflate.decompress(data, UNPACKED + 1)
+        if len(found) > UNPACKED:
+            raise ValueError(f"a taskmaster's record that unpacks to more than {UNPACKED} bytes")
+        if not inflate.eof:
+            raise ValueError("not a taskmaster's record: its end is missing")
+        return _decode(found)
     except (zlib.error, msgspec.MsgspecError) as error:
         raise ValueError(f"not a taskmaster's record: {error}") from None
 
@@ -110,8 +134,11 @@ def _log(log: TaskLog) -> TaskLog:
     return msgspec.structs.replace(log)
 
 
-def _squeezed(record: Record) -> bytes:
-    return zlib.compress(_encode(record), 6)
+def _squeezed(record: Record) -> tuple[bytes, float]:
+    """The record as it is kept, and how many times too large that is: up to 1 it fits."""
+    plain = _encode(record)
+    data = zlib.compress(plain, 6)
+    return data, max(len(data) / FULL, len(plain) / UNPACKED)
 
 
 def _shortened(record: Record, shown: int, characters: int) -> Record:

@@ -14,7 +14,7 @@ from tesk.engines.base import TaskStatus
 from tesk.engines.kubernetes import names, observe
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.objects import Event, Job, Pod
+from tesk.engines.kubernetes.objects import Condition, Event, Job, Pod
 from tesk.engines.kubernetes.record import Record
 from tesk.engines.kubernetes.refusal import is_quota
 from tesk.tes import ExecutorLog, State, TaskLog
@@ -26,7 +26,8 @@ class Known(Struct):
     """All that is known of one task. `job_seen`: there has been a Job. `recorded`: there is a ConfigMap with a record.
 
     `waiting`: why it could not be made yet, or has no pod. `refused`: why it never will. `crash`: the taskmaster's
-    last end. `trouble`, `trouble_at`: what keeps its pod from starting, and since when.
+    last end. `trouble`, `trouble_at`: what keeps its pod from starting, and since when. `unreadable`: what is wrong
+    with its record. `is_final`: the record was read once more after the Job's end, so it will not say any more.
     """
 
     job: Job | None = None
@@ -39,6 +40,8 @@ class Known(Struct):
     crash: str = ""
     trouble: observe.Trouble | None = None
     trouble_at: float = 0.0
+    unreadable: str = ""
+    is_final: bool = False
 
     @property
     def is_gone(self) -> bool:
@@ -70,13 +73,10 @@ def standing(known: Known) -> TaskStatus | None:
         return records.status(record)
     if known.refused:
         return failed(record, known.refused)
-    if known.job is not None:
-        for condition in known.job.status.conditions:
-            if condition.type == "Failed" and condition.status == "True":
-                last = f" ({known.crash})" if known.crash else ""
-                return failed(record, f"its taskmaster failed: {condition.message or condition.reason}{last}")
-    elif known.job_seen:
+    if known.job is None and known.job_seen:
         return failed(record, "its Job was deleted by somebody else")
+    if known.is_final and (end := _job_end(known)) is not None:
+        return failed(record, _without_end(known, end))
     waiting = waits_for(known)
     if record is not None:
         state = State.INITIALIZING if record.state is State.QUEUED and _has_node(known) else record.state
@@ -84,6 +84,30 @@ def standing(known: Known) -> TaskStatus | None:
     if known.job is None and not waiting:
         return None
     return TaskStatus(State.QUEUED, TaskLog(system_logs=[f"waiting: {waiting}"] if waiting else UNSET))
+
+
+def lacks_end(known: Known) -> bool:
+    """True when the Job is over and the record, as far as it has been seen, does not say how the task ended: the watch
+    of records may be late, so the record is to be read once more."""
+    has_end = known.record is not None and known.record.state.is_terminal
+    return not (known.is_final or has_end or known.refused) and _job_end(known) is not None
+
+
+def _job_end(known: Known) -> Condition | None:
+    """How the Job ended; None while it has not."""
+    conditions = known.job.status.conditions if known.job is not None else ()
+    return next((each for each in conditions if each.type in ("Complete", "Failed") and each.status == "True"), None)
+
+
+def _without_end(known: Known, end: Condition) -> str:
+    """Why a task ends whose Job is over and whose record does not say how."""
+    if end.type == "Failed":
+        last = f" ({known.crash})" if known.crash else ""
+        return f"its taskmaster failed: {end.message or end.reason}{last}"
+    if known.unreadable:
+        return f"its taskmaster has ended, and its record cannot be read: {known.unreadable}"
+    said = f"says {known.record.state.name}" if known.recorded and known.record is not None else "is gone"
+    return f"its taskmaster has ended, and the ConfigMap with its record {said}: somebody else changed or deleted it"
 
 
 def has_room(known: Known) -> bool:

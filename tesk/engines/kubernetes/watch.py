@@ -67,7 +67,8 @@ def change(line: bytes, decode: Callable[[Any], Any]) -> Change:
 
 
 class Cache(Generic[O]):
-    """The objects of a kind by name. `changed(name, object or None)` is called for each change, in order.
+    """What there is of a kind. `changed(name, object or None)` is called for each change, in order, and keeps of the
+    object what it needs; here only names are kept, since a thousand records may be a gigabyte.
 
     `synced` is set when they have been listed, `tried` also when we have no right to.
     """
@@ -76,7 +77,7 @@ class Cache(Generic[O]):
         self, client: Client, kind: str, decode: Callable[[Any], O], selector: str,
         changed: Callable[[str, O | None], None], silence_s: float = SILENCE_S,
     ) -> None:  # fmt: skip
-        self.objects: dict[str, O] = {}
+        self.names: set[str] = set()
         self.trouble: str | None = f"{kind} have not been looked at yet"
         self.synced, self.tried = asyncio.Event(), asyncio.Event()
         self.lists = 0
@@ -128,7 +129,7 @@ class Cache(Generic[O]):
             if not page.metadata.continue_:
                 break
             query["continue"] = page.metadata.continue_
-        for name in self.objects.keys() - found.keys():
+        for name in self.names - found.keys():
             self._set(name, None)
         for name, each in found.items():
             self._set(name, each)
@@ -139,9 +140,9 @@ class Cache(Generic[O]):
 
     def _set(self, name: str, found: O | None) -> None:
         if found is None:
-            self.objects.pop(name, None)
+            self.names.discard(name)
         else:
-            self.objects[name] = found
+            self.names.add(name)
         self._changed(name, found)
 
     def _failed(self, error: ApiError) -> None:

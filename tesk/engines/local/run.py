@@ -23,6 +23,7 @@ from tesk.engines.local import manifest
 from tesk.engines.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
 from tesk.engines.local.filers import Filers, Told, last_progress, told
 from tesk.engines.local.folder import BOOT, Folder, is_master_of_files
+from tesk.engines.log_bound import TOO_LONG, fit, task_bytes
 from tesk.engines.notes import out_of_memory
 from tesk.engines.tails import oddity, tail
 from tesk.filer import scratch
@@ -254,7 +255,7 @@ class Run:
                 if result.exit_code:
                     ignored = "" if self._fails(n, result) else ", ignored"
                     self.note(f"executor {n} ({executor.image}): exit code {result.exit_code}{ignored}")
-            self.log.logs.append(result)
+            self._keep(result)
             if self._fails(n, result):
                 return True
         return False
@@ -383,6 +384,13 @@ class Run:
         stdout = tail(*self.folder.stream(n, executor.stdout, "stdout"), size)
         return stdout, tail(*self.folder.stream(n, executor.stderr, "stderr"), size)
 
+    def _keep(self, entry: ExecutorLog) -> None:
+        """Adds the log of an executor that has ended; of those before it, as much stays as may be kept of a task."""
+        every = [*self.log.logs, entry]
+        self.log.logs = fit(every, task_bytes(self.machine.settings.log_tail_bytes))
+        if self.log.logs != every and TOO_LONG not in self.notes():
+            self.note(TOO_LONG)
+
     def live_log(self) -> TaskLog:
         """The log with what the running executor has written so far; its exit code is -1."""
         entries = [*self.log.logs]
@@ -455,7 +463,7 @@ def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
     else:
         known = TaskLog(start_time=folder.fact("began", str) or now(), system_logs=[*folder.notes(), CANCELED])
         while (entry := folder.fact(f"executor-{len(known.logs)}", ExecutorLog)) is not None:
-            known.logs.append(entry)
+            known.logs = fit([*known.logs, entry], task_bytes(0))
     for entry in known.logs:
         if entry.exit_code == -1:
             entry.exit_code, entry.end_time = TERMINATED, now()
