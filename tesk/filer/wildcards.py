@@ -32,25 +32,39 @@ _CLASSES: Final = {
 
 @functools.lru_cache(maxsize=256)
 def component(pattern: str) -> re.Pattern[str]:
-    """A regular expression for one component of a pattern (no slash in it)."""
-    out = [] if pattern.startswith((".", "\\.")) else [r"(?!\.)"]
+    """A regular expression for one component of a pattern (no slash in it).
+
+    The first place that fits what stands between two stars is as good as any later one, so it is kept (an atomic
+    group): a match takes at most as many steps as name and pattern have characters, multiplied.
+    """
+    first, *others = _between_stars(pattern)
+    start = "" if pattern.startswith((".", "\\.")) else r"(?!\.)"
+    if not others:
+        return re.compile(start + first, re.DOTALL)
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1] if part)
+    return re.compile(f"{start}{first}{middle}.*{others[-1]}", re.DOTALL)
+
+
+def _between_stars(pattern: str) -> list[str]:
+    """Expressions for what stands before, between and after the stars; each matches one fixed number of characters."""
+    parts = [""]
     at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            out.append(".*")
+            parts.append("")
         elif char == "?":
-            out.append(".")
+            parts[-1] += "."
         elif char == "\\" and at < len(pattern):
-            out.append(re.escape(pattern[at]))
+            parts[-1] += re.escape(pattern[at])
             at += 1
         elif char == "[" and (found := _bracket(pattern, at)):
             expression, at = found
-            out.append(expression)
+            parts[-1] += expression
         else:
-            out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
+            parts[-1] += re.escape(char)
+    return parts
 
 
 def _bracket(pattern: str, at: int) -> tuple[str, int] | None:

@@ -77,9 +77,9 @@ class AzScheme(HttpScheme):
         self._asking = threading.local()
 
     def _access(self, url: str, blob: Blob) -> Access:
-        """How to ask for `url`; looked up once for each account and each table of the credentials."""
+        """How to ask for `url`; looked up once for each account, its host and each table of the credentials."""
         entry = self._credentials.of(url, WORDS)
-        key = f"{entry.prefix} {blob.account}"
+        key = f"{entry.prefix} {blob.account} {blob.host}"
         if key not in self._accesses:
             self._accesses[key] = access_of(blob.account, blob.host, entry)
         return self._accesses[key]

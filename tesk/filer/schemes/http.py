@@ -48,7 +48,10 @@ Headers = Mapping[str, str]
 
 
 class HttpScheme:
-    """`headers` gives what else a request for a URL has to carry, to that URL's own host only."""
+    """`headers` gives what else a request for a URL has to carry, to that URL's own host only.
+
+    A redirect takes it along only to a URL of the same host for which `headers` gives the same.
+    """
 
     def __init__(self, context: Context, headers: Callable[[str], Headers] = lambda _: {}) -> None:
         self._wire = Wire(context.reach, context.settings.timeout_s)
@@ -184,7 +187,7 @@ class HttpScheme:
         own = self._headers(url)
         moves = _MOVES if method in ("GET", "PROPFIND") else _LASTING_MOVES
         for _ in range(MAX_REDIRECTS + 1):
-            more = own if target.peer == first.peer else {}
+            more = own if target is first or self._may_have(target, first, own) else {}
             response = self._wire.ask(method, target, {**(headers or {}), **more}, body)
             location = response.getheader("Location")
             if response.status not in moves or not location:
@@ -197,6 +200,10 @@ class HttpScheme:
             if isinstance(body, Source):
                 body.restart()
         raise TransferError(f"{first.peer} redirects more than {MAX_REDIRECTS} times", "check the URL")
+
+    def _may_have(self, target: Target, first: Target, own: Headers) -> bool:
+        """Whether a redirect from `first` to `target` takes along what lets the first request in."""
+        return bool(own) and target.peer == first.peer and self._headers(_url(target)) == own
 
     def push(self, source: Source, url: str) -> None:
         target, response = self._follow("PUT", url, None, source)
