@@ -8,16 +8,18 @@ seccomp profiles often withhold). For shared folders they are read as the host r
 
 import contextlib
 import errno
+import itertools
 import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from tesk.filer import bounds
+from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError, printable
 
 MAX_LINKS: Final = 40
-MAX_ENTRIES: Final = 2_000_000
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -168,12 +170,16 @@ def look(tree: Tree, path: str) -> tuple[str, os.stat_result]:
 
 
 def names(tree: Tree, canonical: str) -> list[str]:
-    """What a directory holds, in order. Raises OSError."""
+    """What a directory holds, in order. Raises OSError, TransferError where that is too much."""
     fd = tree.open(canonical, DIRECTORY)
     try:
-        return sorted(os.listdir(fd))
+        with os.scandir(fd) as entries:
+            found = [entry.name for entry in itertools.islice(entries, bounds.MAX_ENTRIES + 1)]
     finally:
         os.close(fd)
+    if len(found) > bounds.MAX_ENTRIES:
+        raise TransferError(f"{printable(canonical)} holds more than {bounds.MAX_ENTRIES:,} entries", "use folders")
+    return sorted(found)
 
 
 class _Chain(NamedTuple):
@@ -193,20 +199,18 @@ class _Chain(NamedTuple):
         return False
 
 
-def walk(tree: Tree, top: str, warn: Warn) -> Iterator[Node]:
+def walk(tree: Tree, top: str, warn: Warn, listing: Listing) -> Iterator[Node]:
     """Every file below `top`, and every directory before what is in it, `top` first; symlinks are followed.
 
-    What is neither file nor directory, leads outside or loops is left out with a warning. Raises OSError.
+    What is neither file nor directory, leads outside or loops is left out with a warning. Each name that is
+    looked at is counted. Raises OSError, TransferError.
     """
     pending = [_Chain("", tree.resolve(top), None, 0)]
-    count = 0
     while pending:
         here = pending.pop()
         yield Node(here.relative, here.canonical, True, 0)
         for name in names(tree, here.canonical):
-            count += 1
-            if count > MAX_ENTRIES:
-                raise TransferError(f"{printable(top)} holds more than {MAX_ENTRIES} entries", "check for link loops")
+            listing.add(f"{here.relative}/{name}")
             shown = printable(posixpath.join(top, here.relative, name))
             try:
                 below = _enter(tree, here, name)

@@ -2,8 +2,9 @@
 
 Names are judged by the addresses that they resolve to, and the connection is made to an address that was judged, so
 that a name cannot mean one thing now and another later. What is denied is denied. Addresses where clouds hand out
-credentials, and all link-local ones, are denied unless `allow` names them by address or network. Where `allow` has entries, a host has to
-match one, by name or by address. A redirect of a public server leads to private addresses only if `allow` has them.
+credentials, and all link-local ones, are denied unless `allow` names them by address or network. Where `allow` has
+entries, a host has to match one, by name or by address. A redirect of a public server leads to private addresses only
+if `allow` has them.
 """
 
 import ipaddress

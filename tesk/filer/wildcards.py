@@ -10,7 +10,7 @@ import re
 import stat
 from typing import Final
 
-from tesk.filer.errors import TransferError
+from tesk.filer.bounds import Listing
 from tesk.filer.jail import Tree, look, names
 
 MAGIC: Final = re.compile(r"[*?\[]")
@@ -102,26 +102,29 @@ def _element(pattern: str, at: int) -> tuple[str, int]:
     return pattern[at], at + 1
 
 
-def expand(tree: Tree, pattern: str) -> list[str]:
+def expand(tree: Tree, pattern: str, listing: Listing) -> list[str]:
     """The paths that exist and match, in order; as matched, with the symlinks on their way left in.
 
-    A pattern that ends with a slash matches directories only.
+    A pattern that ends with a slash matches directories only. Each name that is looked at is counted, for links can
+    make a tree that has no end. Raises TransferError.
     """
     found = ["/"]
     for part in posixpath.normpath(pattern).split("/"):
         if part and part != "..":
-            found = [path for base in found for path in _step(tree, base, part)]
+            found = [path for base in found for path in _step(tree, base, part, listing)]
     last = _is_no_file if pattern.endswith("/") else _exists
     return [path for path in found if last(tree, path)]
 
 
-def _step(tree: Tree, base: str, part: str) -> list[str]:
+def _step(tree: Tree, base: str, part: str, listing: Listing) -> list[str]:
     if not MAGIC.search(part):
         return [posixpath.join(base, re.sub(r"\\(.)", r"\1", part))]
     try:
         here = names(tree, tree.resolve(base))
-    except (OSError, TransferError):
+    except OSError:
         return []
+    for name in here:
+        listing.add(f"{base}/{name}")
     return [posixpath.join(base, name) for name in here if component(part).fullmatch(name)]
 
 

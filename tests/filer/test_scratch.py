@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tesk.filer.bounds import Listed, Listing
 from tesk.filer.jail import LOOK, READ, Scratch, Shared, open_beneath, walk
 from tesk.filer.scratch import prepare, scrub, staging
+
+
+def listing() -> Listing:
+    return Listing(Listed(), "the folder", 1_000_000)
 
 
 def mode(path: Path) -> int:
@@ -111,7 +116,7 @@ def test_a_walk_follows_links_inside_and_warns_of_the_rest(tmp_path: Path) -> No
         finally:
             os.chdir(here)
     warnings: list[str] = []
-    nodes = list(walk(Scratch(str(root)), "/out", warnings.append))
+    nodes = list(walk(Scratch(str(root)), "/out", warnings.append, listing()))
     assert {node.relative for node in nodes if node.is_directory} == {
         "",
         "sub",
@@ -145,7 +150,11 @@ def test_shared_folders_are_not_left_through_links(tmp_path: Path) -> None:
     (tmp_path / "share/d/ok").symlink_to(tmp_path / "other")
     warnings: list[str] = []
     shared = Shared([str(tmp_path / "share"), str(tmp_path / "other")])
-    files = [node.relative for node in walk(shared, str(tmp_path / "share"), warnings.append) if not node.is_directory]
+    files = [
+        node.relative
+        for node in walk(shared, str(tmp_path / "share"), warnings.append, listing())
+        if not node.is_directory
+    ]
     assert files == ["d/ok/f"]
     assert len(warnings) == 1
     assert "outside the folders" in warnings[0]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, urljoin
 
-from tesk.filer import splices
+from tesk.filer import bounds, splices
 from tesk.filer.checksums import verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, TransferError
@@ -29,8 +29,6 @@ MAX_REDIRECTS: Final = 10
 READ: Final = BLOCK // 4
 SPLICED: Final = 2 * BLOCK
 """Bodies larger than this are worth a pipe."""
-MAX_LISTING_BYTES: Final = 256 * BLOCK
-MAX_DEPTH: Final = 200
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
 _PUSHED_BACK: Final = frozenset({408, 429, 503, 504, 509, 529})
 _NO_PARENT: Final = frozenset({409, 500})
@@ -57,6 +55,7 @@ class HttpScheme:
         self._wire = Wire(context.reach, context.settings.timeout_s)
         self._timeout_s = context.settings.timeout_s
         self._headers = headers
+        self._listed = context.listed
         self._buffers = threading.local()
         self._no_dav: set[str] = set()
 
@@ -74,15 +73,16 @@ class HttpScheme:
 
     def entries(self, url: str) -> Iterator[Entry]:
         pending = [("", 0)]
-        while pending:
-            relative, depth = pending.pop()
-            if depth > MAX_DEPTH:
-                raise TransferError(f"{relative} is nested deeper than {MAX_DEPTH}", "check for link loops")
-            for found in self._listing(self.child(url, f"{relative}/" if relative else "")):
-                below = posixpath.join(relative, found.relative)
-                if found.is_directory:
-                    pending.append((below, depth + 1))
-                yield found._replace(relative=below)
+        with self._listed.listing(target_of(url).peer) as listing:
+            while pending:
+                relative, depth = pending.pop()
+                bounds.check_depth(depth, relative)
+                for found in self._listing(self.child(url, f"{relative}/" if relative else "")):
+                    below = posixpath.join(relative, found.relative)
+                    listing.add(below)
+                    if found.is_directory:
+                        pending.append((below, depth + 1))
+                    yield found._replace(relative=below)
 
     def _listing(self, url: str) -> list[Entry]:
         """What is directly in the directory `url`, which ends with a slash."""
@@ -109,9 +109,12 @@ class HttpScheme:
 
     def _text(self, target: Target, response: Response) -> bytes:
         with self._wire.reading(target):
-            text = response.read(MAX_LISTING_BYTES)
+            text = response.read(bounds.MAX_PAGE_BYTES)
             if not response.isclosed() and response.read(1):
-                raise TransferError(f"{target.peer} lists more than {MAX_LISTING_BYTES} bytes", "name the files")
+                raise TransferError(
+                    f"{target.peer} answers with more than {bounds.MAX_PAGE_BYTES:,} bytes in one page",
+                    "name the files",
+                )
             if response.length:
                 raise TransferError(f"{target.peer} ended its answer early", "check the server", passing=True)
         return text
