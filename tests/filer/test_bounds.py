@@ -337,6 +337,7 @@ def ftp() -> Iterator[Callable[[dict[str, bytes], bytes], str]]:
     data = socket.create_server(("127.0.0.1", 0))
     script: dict[str, bytes] = {}
     endless = [b""]
+    stream = socket.socket()
 
     def flood(connection: socket.socket) -> None:
         try:
@@ -346,6 +347,7 @@ def ftp() -> Iterator[Callable[[dict[str, bytes], bytes], str]]:
             connection.close()
 
     def serve() -> None:
+        nonlocal stream
         while True:
             try:
                 connection, _ = listener.accept()
