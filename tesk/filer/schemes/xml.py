@@ -46,7 +46,7 @@ class _Tree(ElementTree.TreeBuilder):
         self._held = 0
 
     def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
-        raise TransferError(f"{self._what} has a DTD, which may define entities", self._advice)
+        raise TransferError(f"{self._what} has a DTD, which defines entities", self._advice)
 
     def start(self, tag: str, attrs: dict[str, str]) -> Element:
         if len(self._open) >= bounds.MAX_XML_DEPTH:
