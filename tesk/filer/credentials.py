@@ -8,17 +8,22 @@ at the first URL that needs them, so an executor never sees one and a changed fi
 import contextlib
 import netrc
 import os
+import re
 import threading
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tesk.filer.errors import TransferError, redact
 
 _USUAL_PORTS: Final = {"http": ":80", "https": ":443", "ftp": ":21", "ftps": ":990", "sftp": ":22"}
 _ENDS: Final = ("", "/", "?", "#")
+_SLASHES: Final = re.compile(r"[/\\?#]")
+"""`?` and `#` among them: where they were escaped, and are no more."""
+_ESCAPED_AT_MOST: Final = 5
+_WITH_QUERY: Final = ("http", "https")
 
 
 class Entry(NamedTuple):
@@ -79,6 +84,12 @@ class Credentials:
         wanted = plain(url)
         for prefix, entry in self._entries:
             if matches(prefix, wanted):
+                if leads_up(prefix, wanted):
+                    raise TransferError(
+                        f'its path holds "..", so the credentials of "{redact(entry.prefix)}" are not used for it',
+                        "write the path without it",
+                        tries=0,
+                    )
                 _check(entry, known)
                 return entry
         return NOTHING
@@ -89,6 +100,26 @@ def matches(prefix: str, url: str) -> bool:
     if not url.startswith(prefix):
         return False
     return prefix.endswith("/") or url[len(prefix) : len(prefix) + 1] in _ENDS
+
+
+def leads_up(prefix: str, url: str) -> bool:
+    """Whether a plain URL may lead out of the plain prefix that it begins with, in any spelling that a server may read.
+
+    That takes a `..`. Escapes count however often they are escaped, a backslash counts as a slash, and what follows a
+    `;` is cut off. A prefix without a path has all of its host, which no path leads out of.
+    """
+    scheme, _, rest = prefix.partition("://")
+    if not rest.partition("/")[2]:
+        return False
+    path = url[len(prefix) :]
+    if scheme in _WITH_QUERY:
+        path = path.partition("?")[0].partition("#")[0]
+    for _ in range(_ESCAPED_AT_MOST):
+        decoded = unquote(path, errors="surrogateescape")
+        if decoded == path:
+            return any(part.partition(";")[0].strip() == ".." for part in _SLASHES.split(path))
+        path = decoded
+    return True
 
 
 def plain(url: str) -> str:

@@ -25,6 +25,10 @@ __all__ = [
 NO_HOST: Final = "check the URL: in a user or password, / ? # and @ are written %2F %3F %23 and %40"
 
 
+MAX_ANSWER: Final = 32 * 1024
+"""Characters of an error; what servers say, names among it, may be as long as they like."""
+
+
 class Stopped(Exception):
     """The step was told to stop."""
 
@@ -45,8 +49,8 @@ class TransferError(Exception):
         tries: int = 1,
         pushed_back: bool = False,
     ) -> None:
-        super().__init__(answer)
-        self.answer = answer
+        super().__init__(answer[:MAX_ANSWER])
+        self.answer = answer[:MAX_ANSWER]
         self.advice = advice
         self.passing = passing
         self.retry_after_s = retry_after_s

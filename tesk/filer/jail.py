@@ -7,6 +7,7 @@ seccomp profiles often withhold). For shared folders they are read as the host r
 """
 
 import errno
+import itertools
 import os
 import posixpath
 import stat
@@ -14,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from tesk.beneath import DIRECTORY, LOOK, kind, open_beneath, open_file
+from tesk.filer import bounds
+from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError, printable
 from tesk.layout import COPIES, Trees
 
 MAX_LINKS: Final = 40
-MAX_ENTRIES: Final = 2_000_000
 
 
 class Tree(Protocol):
@@ -34,7 +36,7 @@ class Tree(Protocol):
         """A descriptor to read a canonical path. Raises OSError, and NotAFile for what is no regular file."""
 
     def names(self, canonical: str) -> list[str]:
-        """What a directory holds, in order. Raises OSError."""
+        """What a directory holds, in order. Raises OSError, TransferError where that is too much."""
 
 
 class Scratch:
@@ -95,7 +97,7 @@ class Scratch:
         return open_file(self.root, self.where(canonical))
 
     def names(self, canonical: str) -> list[str]:
-        found = _listed(self.open(canonical, DIRECTORY))
+        found = _listed(self.open(canonical, DIRECTORY), canonical)
         return sorted(found if self._uncopied is None else {*found, *self._uncopied.children(canonical)})
 
     def open_parent(self, path: str) -> tuple[int, str]:
@@ -142,7 +144,7 @@ class Shared:
         return open_file(root, canonical[len(root) :])
 
     def names(self, canonical: str) -> list[str]:
-        return sorted(_listed(self.open(canonical, DIRECTORY)))
+        return sorted(_listed(self.open(canonical, DIRECTORY), canonical))
 
     def open_parent(self, path: str) -> tuple[int, str]:
         """As Scratch.open_parent, with the permissions that the process' umask gives."""
@@ -173,12 +175,16 @@ def look(tree: Tree, path: str) -> tuple[str, os.stat_result]:
         os.close(fd)
 
 
-def _listed(fd: int) -> list[str]:
-    """What an open directory holds; it is closed."""
+def _listed(fd: int, path: str) -> list[str]:
+    """What an open directory holds; it is closed. Raises OSError, TransferError where that is too much."""
     try:
-        return os.listdir(fd)
+        with os.scandir(fd) as entries:
+            found = [entry.name for entry in itertools.islice(entries, bounds.MAX_ENTRIES + 1)]
     finally:
         os.close(fd)
+    if len(found) > bounds.MAX_ENTRIES:
+        raise TransferError(f"{printable(path)} holds more than {bounds.MAX_ENTRIES:,} entries", "use folders")
+    return found
 
 
 class _Chain(NamedTuple):
@@ -198,20 +204,18 @@ class _Chain(NamedTuple):
         return False
 
 
-def walk(tree: Tree, top: str, warn: Warn) -> Iterator[Node]:
+def walk(tree: Tree, top: str, warn: Warn, listing: Listing) -> Iterator[Node]:
     """Every file below `top`, and every directory before what is in it, `top` first; symlinks are followed.
 
-    What is neither file nor directory, leads outside or loops is left out with a warning. Raises OSError.
+    What is neither file nor directory, leads outside or loops is left out with a warning. Each name that is
+    looked at is counted. Raises OSError, TransferError.
     """
     pending = [_Chain("", tree.resolve(top), None, 0)]
-    count = 0
     while pending:
         here = pending.pop()
         yield Node(here.relative, here.canonical, True, 0)
         for name in tree.names(here.canonical):
-            count += 1
-            if count > MAX_ENTRIES:
-                raise TransferError(f"{printable(top)} holds more than {MAX_ENTRIES} entries", "check for link loops")
+            listing.add(f"{here.relative}/{name}")
             shown = printable(posixpath.join(top, here.relative, name))
             try:
                 below = _enter(tree, here, name)

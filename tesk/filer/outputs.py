@@ -92,7 +92,8 @@ def _targets(output: Output, scratch: Scratch, step: Step) -> list[tuple[str, st
     if not WILDCARDS.search(output.path):
         return [(posixpath.normpath(output.path), output.url)]
     prefix = posixpath.normpath(output.path_prefix or "/")
-    paths = expand(scratch, output.path)
+    with step.listed.listing(f"the pattern {printable(output.path)}") as listing:
+        paths = expand(scratch, output.path, listing)
     if not paths:
         raise NotFound(f"output {printable(output.path)}: nothing matches the pattern")
     return [(path, scheme.child(output.url, posixpath.relpath(path, prefix))) for path in paths]
@@ -116,10 +117,11 @@ def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) ->
     elif not stat.S_ISDIR(status.st_mode):
         step.emit(Warned(f"output {printable(path)} was left out: it is {kind(status.st_mode)}"))
     else:
-        for node in walk(scratch, path, step.warn):
-            where = posixpath.join(path, node.relative).rstrip("/")
-            target = scheme.child(url, node.relative) if node.relative else url
-            yield Departure(where, node.canonical, target, node.is_directory, node.size)
+        with step.listed.listing(printable(path)) as listing:
+            for node in walk(scratch, path, step.warn, listing):
+                where = posixpath.join(path, node.relative).rstrip("/")
+                target = scheme.child(url, node.relative) if node.relative else url
+                yield Departure(where, node.canonical, target, node.is_directory, node.size)
 
 
 def _ends_with_slash(url: str) -> bool:

@@ -2,8 +2,9 @@
 
 Names are judged by the addresses that they resolve to, and the connection is made to an address that was judged, so
 that a name cannot mean one thing now and another later. What is denied is denied. Addresses where clouds hand out
-credentials are denied unless `allow` names them by address or network. Where `allow` has entries, a host has to
-match one, by name or by address. A redirect of a public server leads to private addresses only if `allow` has them.
+credentials, and all link-local ones, are denied unless `allow` names them by address or network. Where `allow` has
+entries, a host has to match one, by name or by address. A redirect of a public server leads to private addresses only
+if `allow` has them.
 """
 
 import ipaddress
@@ -20,18 +21,25 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 METADATA: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
-        "169.254.169.254/32",  # AWS, Azure, Google, OpenStack and others
-        "169.254.170.2/32",  # AWS: credentials of containers
-        "169.254.170.23/32",  # AWS: credentials of pods
+        "169.254.0.0/16",  # link-local: .169.254 of most clouds, .170.2 and .170.23 of AWS, .0.23 and .42.42 of others
+        "fe80::/10",  # link-local
         "100.100.100.200/32",  # Alibaba
         "192.0.0.192/32",  # Oracle
         "168.63.129.16/32",  # Azure, of the machine's agent
-        "fd00:ec2::254/128",
-        "fd00:ec2::23/128",
+        "fd00:ec2::254/128",  # AWS
+        "fd00:ec2::23/128",  # AWS: credentials of pods
+        "fd00:42::42/128",  # Scaleway
         "fd20:ce::254/128",  # Google
     )
 )
-_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_LOW_IS_IPV4: Final = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "64:ff9b::/96",  # NAT64 (RFC 6052)
+        "64:ff9b:1::/48",  # NAT64, of one network (RFC 8215)
+        "::ffff:0:0:0/96",  # translated (RFC 2765)
+    )
+)
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
@@ -80,7 +88,7 @@ class Reach:
     def refusal(self, host: str, address: Address, *, from_public: bool = False) -> str:
         """Why `host` at `address` is not reached, in words; empty where it may be."""
         here = plain(address)
-        if self._deny.has(host, here):
+        if self._deny.has(host, here) or self._deny.has_address(address):
             return "is among the hosts that transfers must not reach (transfer_deny)"
         if any(here in network for network in METADATA) and not self._allow.has_address(here):
             return "is where a cloud hands out credentials, which tasks must not reach"
@@ -124,12 +132,14 @@ class Reach:
 
 
 def plain(address: Address) -> Address:
-    """An IPv4 address that is written as an IPv6 one (mapped, compatible, 6to4, through NAT64) as itself."""
+    """An IPv4 address that is written as an IPv6 one (mapped, compatible, translated, 6to4, Teredo) as itself."""
     if not isinstance(address, ipaddress.IPv6Address):
         return address
     low = int(address) & 0xFFFFFFFF
-    if any(address in network for network in _NAT64) or (address in _COMPATIBLE and low > 1):
+    if any(address in network for network in _LOW_IS_IPV4) or (address in _COMPATIBLE and low > 1):
         return ipaddress.IPv4Address(low)
+    if address.teredo:
+        return address.teredo[1]
     return address.ipv4_mapped or address.sixtofour or address
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from tesk.filer import retry
+from tesk.filer.bounds import Listed
 from tesk.filer.errors import TransferError
 from tesk.filer.pace import Pace
 from tesk.filer.plan import Done, Event, FilerSettings, Progress, Warned
@@ -33,7 +34,9 @@ class Step:
         self.halt = threading.Event()
         self.meter = Meter(self.halt)
         reach = Reach(settings.allow, settings.deny)
-        self.schemes = Schemes(Context(settings, self.meter, self.warn, reach, heed=self._heed))
+        self.listed = Listed()
+        context = Context(settings, self.meter, self.warn, reach, heed=self._heed, listed=self.listed)
+        self.schemes = Schemes(context)
         self._pace = Pace(settings.concurrency, time.monotonic())
         self._pool: Pool | None = None
         self._emit = emit

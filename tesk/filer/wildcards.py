@@ -10,6 +10,7 @@ import re
 import stat
 from typing import Final
 
+from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError
 from tesk.filer.jail import Tree, look
 
@@ -32,25 +33,39 @@ _CLASSES: Final = {
 
 @functools.lru_cache(maxsize=256)
 def component(pattern: str) -> re.Pattern[str]:
-    """A regular expression for one component of a pattern (no slash in it)."""
-    out = [] if pattern.startswith((".", "\\.")) else [r"(?!\.)"]
+    """A regular expression for one component of a pattern (no slash in it).
+
+    The first place that fits what stands between two stars is as good as any later one, so it is kept (an atomic
+    group): a match takes at most as many steps as name and pattern have characters, multiplied.
+    """
+    first, *others = _between_stars(pattern)
+    start = "" if pattern.startswith((".", "\\.")) else r"(?!\.)"
+    if not others:
+        return re.compile(start + first, re.DOTALL)
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1] if part)
+    return re.compile(f"{start}{first}{middle}.*{others[-1]}", re.DOTALL)
+
+
+def _between_stars(pattern: str) -> list[str]:
+    """Expressions for what stands before, between and after the stars; each matches one fixed number of characters."""
+    parts = [""]
     at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            out.append(".*")
+            parts.append("")
         elif char == "?":
-            out.append(".")
+            parts[-1] += "."
         elif char == "\\" and at < len(pattern):
-            out.append(re.escape(pattern[at]))
+            parts[-1] += re.escape(pattern[at])
             at += 1
         elif char == "[" and (found := _bracket(pattern, at)):
             expression, at = found
-            out.append(expression)
+            parts[-1] += expression
         else:
-            out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
+            parts[-1] += re.escape(char)
+    return parts
 
 
 def _bracket(pattern: str, at: int) -> tuple[str, int] | None:
@@ -88,26 +103,33 @@ def _element(pattern: str, at: int) -> tuple[str, int]:
     return pattern[at], at + 1
 
 
-def expand(tree: Tree, pattern: str) -> list[str]:
+def expand(tree: Tree, pattern: str, listing: Listing) -> list[str]:
     """The paths that exist and match, in order; as matched, with the symlinks on their way left in.
 
-    A pattern that ends with a slash matches directories only.
+    A pattern that ends with a slash matches directories only. Each name that is looked at is counted, for links can
+    make a tree that has no end. Raises TransferError.
     """
     found = ["/"]
     for part in posixpath.normpath(pattern).split("/"):
         if part and part != "..":
-            found = [path for base in found for path in _step(tree, base, part)]
+            found = [path for base in found for path in _step(tree, base, part, listing)]
     last = _is_no_file if pattern.endswith("/") else _exists
     return [path for path in found if last(tree, path)]
 
 
-def _step(tree: Tree, base: str, part: str) -> list[str]:
+def _step(tree: Tree, base: str, part: str, listing: Listing) -> list[str]:
     if not MAGIC.search(part):
         return [posixpath.join(base, re.sub(r"\\(.)", r"\1", part))]
     try:
-        here = tree.names(tree.resolve(base))
+        canonical = tree.resolve(base)
     except (OSError, TransferError):
         return []
+    try:
+        here = tree.names(canonical)
+    except OSError:
+        return []
+    for name in here:
+        listing.add(f"{base}/{name}")
     return [posixpath.join(base, name) for name in here if component(part).fullmatch(name)]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 
 from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.az import Blob, read_page, split
-from tesk.filer.schemes.azure import access_of, sign
+from tesk.filer.plan import FilerSettings
+from tesk.filer.schemes import Context
+from tesk.filer.schemes.az import AzScheme, Blob, read_page, split
+from tesk.filer.schemes.azure import Access, Identity, access_of, sign
+from tesk.filer.streams import Meter
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import DIRECTORY, fetch, push, tree, write
@@ -259,3 +263,20 @@ def test_what_is_cut_of_an_upload_is_sent_again_alone(root: Path, monkeypatch: p
     assert lists == [lists[0]] * 2, "the list of the blocks was cut as well"
     assert sent[1] == sent[2]
     assert b"".join(got[name] for name in dict.fromkeys(sent)) == data
+
+
+def test_a_token_is_for_the_one_secret_that_it_was_given_for() -> None:
+    token = answer("200 OK", json.dumps({"access_token": "abc", "expires_in": 3600}).encode())
+    with faulty(lambda connection, _n, _h: connection.sendall(token)) as server:
+        identity = Identity()
+        for secret in ("one", "two", "one"):
+            identity.headers(Access("acc", "https://h", way="app service", tenant=server.url, secret=secret))
+    assert [head.lower().count(b"x-identity-header: one") for head in server.requests] == [1, 0]
+
+
+def test_an_account_of_the_same_name_in_another_cloud_is_another(root: Path) -> None:
+    context = Context(FilerSettings(), Meter(threading.Event()), lambda _: None)
+    scheme = AzScheme(context)
+    urls = [f"https://{ACCOUNT}.blob.{cloud}/lab/f" for cloud in ("core.windows.net", "core.chinacloudapi.cn")]
+    found = [scheme._access(url, split(url)).endpoint for url in urls]
+    assert found == [url.removesuffix("/lab/f") for url in urls]

@@ -45,6 +45,46 @@ def test_a_prefix_matches_whole_segments_of_the_same_host(prefix: str, url: str,
     assert matches(plain(prefix), plain(url)) is does
 
 
+@pytest.mark.parametrize(
+    ("prefix", "url", "does"),
+    [
+        ("https://h/lab", "https://h/lab/../other", True),
+        ("https://h/lab/", "https://h/lab/a/..", True),
+        ("https://h/lab", "https://h/lab/%2e%2e/other", True),
+        ("https://h/lab", "https://h/lab/.%2E/other", True),
+        ("https://h/lab", "https://h/lab/%252e%252e/other", True),
+        ("https://h/lab", "https://h/lab/%2e%2e%2fother", True),
+        ("https://h/lab", "https://h/lab/x%2F..%2Fother", True),
+        ("https://h/lab", "https://h/lab//../other", True),
+        ("https://h/lab", "https://h/lab//..//other", True),
+        ("https://h/lab", "https://h/lab\\..\\other", False),  # matches no whole segment of the prefix
+        ("https://h/lab", "https://h/lab/..\\other", True),
+        ("https://h/lab", "https://h/lab/x%5c..%5cother", True),
+        ("https://h/lab", "https://h/lab/..;/other", True),
+        ("https://h/lab", "https://h/lab/..;v=1/other", True),
+        ("https://h/lab", "https://h/lab/..%3Bv/other", True),
+        ("https://h/lab", "https://h/lab/%2e%2e%20/other", True),
+        ("https://h/lab", "https://h/lab/..%3f/other", True),
+        ("https://h/lab", "https://h/lab/a?b=../..", False),
+        ("https://h/lab", "https://h/lab/a%2Fb//c;d/...x", False),
+        ("https://h/lab", "https://h/lab/" + "%25" * 9 + "25" * 9 + "2e.", True),  # escaped too often to be looked at
+        ("https://h/", "https://h/lab/../other", False),  # the whole host's
+        ("https://h", "https://h/../other", False),
+        ("sftp://h/lab", "sftp://h/lab/a?/../../other", True),  # a path of SFTP has no query
+        ("ftp://h/%2Fsrv/lab", "ftp://h/%2Fsrv/lab/a", False),
+        ("ftp://h/lab", "ftp://h/lab/%2e%2e/other", True),
+        ("drs://h/lab", "drs://h/lab/..%2Fother", True),
+    ],
+)
+def test_a_path_that_may_lead_out_of_a_prefix_is_none_of_its(prefix: str, url: str, does: bool, tmp_path: Path) -> None:
+    told = Credentials(credentials(tmp_path, (prefix, {"a": "1"})))
+    if does:
+        with pytest.raises(TransferError, match="are not used for it"):
+            told.of(url, ["a"])
+    else:
+        assert told.of(url, ["a"]).read("a") == ("1" if matches(plain(prefix), plain(url)) else "")
+
+
 def credentials(folder: Path, *tables: tuple[str, dict[str, str]], name: str = "stores.toml") -> tuple[str, ...]:
     folder.mkdir(exist_ok=True)
     text = "".join(
@@ -151,6 +191,25 @@ def test_a_redirect_takes_no_token_to_another_host(tmp_path: Path, monkeypatch: 
             told = credentials(tmp_path / "told", (server.url, {"token": "abc"}))
             assert fetch(tmp_path, Input("/f", url=f"{server.url}/f"), credentials=told).ok
     assert seen == []
+
+
+def test_a_redirect_takes_no_token_to_a_path_of_other_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+    def away(connection: socket.socket, _n: int, head: bytes) -> None:
+        where = {b"/lab/in": "/lab/f", b"/lab/out": "/other/f"}.get(head.split()[1])
+        moved = answer("302 Found", b"", f"Location: {where}")
+        connection.sendall(moved if where else answer("200 OK", b"the bytes"))
+
+    with faulty(away) as server:
+        told = credentials(tmp_path / "told", (f"{server.url}/lab", {"token": "abc"}))
+        for name in ("in", "out"):
+            assert fetch(tmp_path, Input(f"/{name}", url=f"{server.url}/lab/{name}"), credentials=told).ok
+    had = {head.split()[1]: b"Authorization" in head for head in server.requests[2:]}
+    assert b"Authorization" in server.requests[1]
+    assert had == {b"/lab/out": True, b"/other/f": False}
 
 
 @pytest.mark.parametrize("place", ["credentials", "netrc"])

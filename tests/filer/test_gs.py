@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from tesk.filer.bounds import Listed, Listing
 from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes.google import Access, Identity
@@ -219,11 +220,12 @@ def test_an_upload_that_arrived_damaged_is_no_output(root: Path) -> None:
     ],
 )
 def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int | None] | str) -> None:
+    listing = Listing(Listed(), "gs://lab", 10)
     if isinstance(found, str):
         with pytest.raises(TransferError, match=found):
-            entries_of(keys.items(), "d/")
+            entries_of(keys.items(), "d/", listing)
     else:
-        assert {entry.relative: entry.size for entry in entries_of(keys.items(), "d/")} == found
+        assert {entry.relative: entry.size for entry in entries_of(keys.items(), "d/", listing)} == found
 
 
 def test_two_users_in_one_file_have_a_token_each() -> None:

@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 
 from tesk.beneath import LOOK, open_beneath
+from tesk.filer.bounds import Listed, Listing
 from tesk.filer.jail import Scratch, Shared, walk
 from tesk.filer.scratch import prepare, scrub, staging
+
+
+def listing() -> Listing:
+    return Listing(Listed(), "the folder", 1_000_000)
 
 
 def mode(path: Path) -> int:
@@ -112,7 +117,7 @@ def test_copied_paths_lie_apart_and_are_read_as_one_tree_with_the_others(tmp_pat
         assert scratch.resolve(path) == canonical
         with open(scratch.open_file(canonical)) as file:
             assert file.read() == text
-    found = {node.relative for node in walk(scratch, "/opt", pytest.fail) if not node.is_directory}
+    found = {node.relative for node in walk(scratch, "/opt", pytest.fail, listing()) if not node.is_directory}
     assert found == {"vol/in/v", "vol/up"}
     for made, where in (
         ("/opt/vol/new/f", "opt/vol/new"),
@@ -144,7 +149,7 @@ def test_a_walk_follows_links_inside_and_warns_of_the_rest(tmp_path: Path) -> No
         finally:
             os.chdir(here)
     warnings: list[str] = []
-    nodes = list(walk(Scratch(str(root)), "/out", warnings.append))
+    nodes = list(walk(Scratch(str(root)), "/out", warnings.append, listing()))
     assert {node.relative for node in nodes if node.is_directory} == {
         "",
         "sub",
@@ -178,7 +183,11 @@ def test_shared_folders_are_not_left_through_links(tmp_path: Path) -> None:
     (tmp_path / "share/d/ok").symlink_to(tmp_path / "other")
     warnings: list[str] = []
     shared = Shared([str(tmp_path / "share"), str(tmp_path / "other")])
-    files = [node.relative for node in walk(shared, str(tmp_path / "share"), warnings.append) if not node.is_directory]
+    files = [
+        node.relative
+        for node in walk(shared, str(tmp_path / "share"), warnings.append, listing())
+        if not node.is_directory
+    ]
     assert files == ["d/ok/f"]
     assert len(warnings) == 1
     assert "outside the folders" in warnings[0]

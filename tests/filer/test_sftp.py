@@ -57,6 +57,21 @@ def test_a_server_of_passwords_and_no_extensions_both_ways(root: Path) -> None:
     assert tree(root / "in") == tree(root / "out")
 
 
+def test_a_connection_serves_the_prefix_alone_whose_login_made_it(root: Path) -> None:
+    """The second prefix has a password that the server refuses: the first one's connection would do without."""
+    with sftp_server(root.parent / "served", "me", SECRET) as (port, fingerprint):
+        write(root.parent, {"served/one/f": b"1", "served/two/f": b"2"})
+        here, host = f"sftp://127.0.0.1:{port}/~", f'user = "me"\nhost_key = "{fingerprint}"\n'
+        told = credentials(
+            root,
+            f'["{here}/one"]\npassword = "{SECRET}"\n{host}["{here}/two"]\npassword = "another"\n{host}',
+        )
+        assert fetch(root, Input("/1", url=f"{here}/one/f"), credentials=told).ok
+        both = [Input("/a", url=f"{here}/one/f"), Input("/b", url=f"{here}/two/f")]
+        report = fetch(root, *both, credentials=told, concurrency=1)
+    assert report.failure.startswith(f"input {here}/two/f: access denied")
+
+
 def test_a_wrong_password_is_told_without_it(root: Path) -> None:
     with sftp_server(root.parent / "served", "me", SECRET) as (port, _):
         told = credentials(root, f'["sftp://127.0.0.1:{port}"]\nhost_key = "any"\n')

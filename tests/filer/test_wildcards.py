@@ -1,11 +1,17 @@
 """Output patterns as POSIX 2.13 has them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tesk.filer.bounds import Listed, Listing
+from tesk.filer.errors import TransferError
 from tesk.filer.jail import Scratch
 from tesk.filer.wildcards import component, expand
+from tesk.tes import Output
+from tests.filer.stores import push, tree
 
 
 @pytest.mark.parametrize(
@@ -64,10 +70,37 @@ from tesk.filer.wildcards import component, expand
         ("[^a]", "b", True),
         ("[a^]", "^", True),
         ("[a&&b]", "&", True),
+        ("*a*a", "aXa", True),
+        ("*ab*ab", "ab", False),
+        ("*ab*ab", "abab", True),
+        ("a*b?d*", "axbbcd", True),
+        ("a*b?d*", "axbcbd", False),
+        ("*[!a]*", "aaa", False),
+        ("*[!a]*", "aaab", True),
+        ("*?", "", False),
+        ("*?*?", "ab", True),
+        ("***a", "bba", True),
     ],
 )
 def test_a_component_matches_as_posix_says(pattern: str, name: str, matches: bool) -> None:
     assert bool(component(pattern).fullmatch(name)) is matches
+
+
+def test_any_number_of_stars_is_matched_in_few_steps() -> None:
+    """In a process of its own: `re` cannot be interrupted. One star more took five times as long."""
+    code = (
+        "from tesk.filer.wildcards import component\n"
+        "for n in (6, 20, 127):\n"
+        "    assert component('*a' * n + '*b').fullmatch('a' * 254) is None\n"
+        "    assert component('*?a' * n + '*b').fullmatch('a' * 254) is None\n"
+        "    assert component('*[ab]' * n + '*c').fullmatch('a' * 254) is None\n"
+        "    assert component('*a' * n).fullmatch('a' * 254)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def listing() -> Listing:
+    return Listing(Listed(), "the pattern", 1_000_000)
 
 
 FILES = ["out/a.bam", "out/b.bam", "out/b.txt", "out/.c.bam", "out/sub/d.bam", "out/sub/e/f.bam", "out/[x].bam"]
@@ -97,7 +130,7 @@ def test_a_pattern_finds_paths(tmp_path: Path, pattern: str, paths: list[str]) -
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert expand(Scratch(str(tmp_path)), pattern) == paths
+    assert expand(Scratch(str(tmp_path)), pattern, listing()) == paths
 
 
 def test_a_pattern_goes_through_links_inside_and_not_outside(tmp_path: Path) -> None:
@@ -108,4 +141,33 @@ def test_a_pattern_goes_through_links_inside_and_not_outside(tmp_path: Path) -> 
     (tmp_path / "outside/b").touch()
     (tmp_path / "root/escape").symlink_to(tmp_path / "outside")
     (tmp_path / "root/up").symlink_to("../outside")
-    assert expand(Scratch(str(tmp_path / "root")), "/*/*") == ["/link/a", "/real/a"]
+    assert expand(Scratch(str(tmp_path / "root")), "/*/*", listing()) == ["/link/a", "/real/a"]
+
+
+def test_links_to_where_they_are_end_at_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten links to `.` and six stars are a million paths; few are looked at."""
+    monkeypatch.setattr("tesk.filer.bounds.MAX_ENTRIES", 1000)
+    for n in range(10):
+        (tmp_path / f"{n}").symlink_to(".")
+    step = Listed()
+    assert len(expand(Scratch(str(tmp_path)), "/*/*", Listing(step, "the pattern", 1000))) == 100
+    counted = Listing(step, "the pattern /*/*/*/*/*/*", 1000)
+    with pytest.raises(TransferError, match=r"^the pattern /.* lists so much that there are more than 1,000 entries"):
+        expand(Scratch(str(tmp_path)), "/*/*/*/*/*/*", counted)
+    assert counted.entries <= 1001
+
+
+def test_an_output_of_endless_paths_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tesk.filer.bounds.MAX_ENTRIES", 1000)
+    (tmp_path / "root/d").mkdir(parents=True)
+    (tmp_path / "root/f").write_bytes(b"x")
+    (tmp_path / "share").mkdir()
+    for n in range(10):
+        (tmp_path / f"root/d/{n}").symlink_to(".")
+    outputs = [
+        Output("/d/*/*/*/*", f"file://{tmp_path}/share/d", path_prefix="/d"),
+        Output("/f", f"{tmp_path}/share/f"),
+    ]
+    report = push(tmp_path / "root", *outputs, file_roots=(str(tmp_path / "share"),))
+    assert "the pattern /d/*/*/*/* lists so much that there are more than 1,000 entries" in report.failure
+    assert tree(tmp_path / "share") == {"f": b"x"}

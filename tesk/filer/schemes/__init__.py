@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from tesk.filer.bounds import Listed
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import Memory
 from tesk.filer.plan import FilerSettings
@@ -64,6 +65,7 @@ class Context(NamedTuple):
     reach: Reach = Reach()
     memory: Memory = Memory()
     heed: Callable[[TransferError], None] = lambda _: None
+    listed: Listed = Listed()
 
     def exhaust(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
         """The result of a part of a transfer, tried again as the whole would be, which is not tried again for it.
@@ -88,7 +90,7 @@ class Scheme(Protocol):
         """What is there, and a file's size if known. Where the protocol cannot tell, what was declared."""
 
     def entries(self, url: str) -> Iterator[Entry]:
-        """All that is below a directory, at any depth."""
+        """All that is below a directory, at any depth, counted by `Context.listed`."""
 
     def child(self, url: str, relative: str) -> str:
         """The URL of what lies at `relative` below the directory `url`, escaped as the scheme wants it."""

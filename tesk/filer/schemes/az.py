@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urlencode
+from xml.etree.ElementTree import Element
 
+from tesk.filer import bounds
+from tesk.filer.bounds import size_of
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
@@ -77,9 +80,9 @@ class AzScheme(HttpScheme):
         self._asking = threading.local()
 
     def _access(self, url: str, blob: Blob) -> Access:
-        """How to ask for `url`; looked up once for each account and each table of the credentials."""
+        """How to ask for `url`; looked up once for each account, its host and each table of the credentials."""
         entry = self._credentials.of(url, WORDS)
-        key = f"{entry.prefix} {blob.account}"
+        key = f"{entry.prefix} {blob.account} {blob.host}"
         if key not in self._accesses:
             self._accesses[key] = access_of(blob.account, blob.host, entry)
         return self._accesses[key]
@@ -123,7 +126,7 @@ class AzScheme(HttpScheme):
                 self._wire.settle(target, response)
                 if response.getheader(_FOLDER) == "true":
                     return Kind.DIRECTORY, None
-                return Kind.FILE, int(response.getheader("Content-Length") or 0)
+                return Kind.FILE, size_of(response.getheader("Content-Length") or "0")
             failure = self._refused(target, response)
             if isinstance(failure, NotFound) and declared is not Kind.DIRECTORY and self._holds(url):
                 return Kind.DIRECTORY, None
@@ -135,7 +138,7 @@ class AzScheme(HttpScheme):
     def _pages(self, url: str, size: int) -> Iterator[list[tuple[str, int]]]:
         """Names and sizes of all below `url`; the name of a directory ends with a slash."""
         marker = ""
-        while True:
+        for _ in bounds.pages(split(url).shown):
             with self._asked_for(url) as blob:
                 asked = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(size)}
                 asked["prefix"] = f"{blob.key}/" if blob.key else ""
@@ -150,7 +153,8 @@ class AzScheme(HttpScheme):
     def entries(self, url: str) -> Iterator[Entry]:
         key = split(url).key
         found = (item for page in self._pages(url, PAGE) for item in page)
-        yield from entries_of(found, f"{key}/" if key else "")
+        with self._listed.listing(split(url).shown) as listing:
+            yield from entries_of(found, f"{key}/" if key else "", listing)
 
     def child(self, url: str, relative: str) -> str:
         if url[:3].lower() == "az:":
@@ -226,17 +230,21 @@ class AzScheme(HttpScheme):
 
 def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
     """One page of a listing, and the marker of the next. Raises TransferError."""
-    page = parsed(text, "the store's listing", "check the endpoint")
     found = []
-    for blob in page.iter("Blob"):
+
+    def take(blob: Element) -> None:
         name = blob.find("Name")
         if name is None:
-            continue
+            return
         key = unquote(name.text or "") if name.get("Encoded") == "true" else name.text or ""
         marked = (blob.findtext("Metadata/hdi_isfolder") or "").lower() == "true"
         is_directory = marked or blob.findtext("Properties/ResourceType") == "directory"
-        size = int(blob.findtext("Properties/Content-Length") or 0)
+        size = size_of(blob.findtext("Properties/Content-Length") or "0")
+        if size is None:
+            raise TransferError(f"the store's listing tells no size of {key[:200]!r}", "check the endpoint")
         found.append((key.rstrip("/") + "/" if is_directory else key, size))
+
+    page = parsed(text, "the store's listing", "check the endpoint", "Blob", take)
     return found, page.findtext("NextMarker") or ""
 
 

@@ -119,7 +119,8 @@ class Identity:
         """Raises TransferError."""
         headers = {"x-ms-version": VERSION}
         if access.way:
-            purpose = f"{access.way} {access.tenant} {access.client}"
+            parts = (access.way, access.tenant, access.client, access.secret)
+            purpose = hashlib.sha256("\0".join(parts).encode()).hexdigest()
             headers["Authorization"] = f"Bearer {self._tokens.of(purpose, lambda: grant(access))}"
         return headers
 

@@ -6,18 +6,20 @@ and checksums is compared with what arrives, whichever store it comes from. A bu
 
 import base64
 import contextlib
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
+from tesk.filer import bounds
+from tesk.filer.bounds import Listing
 from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context, Entry, Kind, Ranged, Scheme, Schemes
 from tesk.filer.schemes.http import HttpScheme
+from tesk.filer.schemes.objects import document
 from tesk.filer.streams import Sink, Source
 
 WORDS: Final = ("user", "password", "token", "endpoint")
@@ -25,7 +27,6 @@ METHODS: Final = ("https", "http", "s3", "gs", "ftp", "sftp")
 _WITH_HOST: Final = ("https", "http", "ftp", "sftp")
 """Where the URL of an object names the host that is connected to: a public server's is not on private addresses."""
 ASKED_AT_ONCE: Final = 8
-MAX_DEPTH: Final = 100
 _HASHES: Final = {"sha": "sha1", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 Document = Mapping[str, Any]
@@ -42,6 +43,15 @@ def split(url: str) -> tuple[str, str]:
     return server, unquote(name)
 
 
+class Bundle(NamedTuple):
+    """A bundle that is being listed: its URL, what was found so far, and who asks and counts."""
+
+    url: str
+    found: list[Entry]
+    listing: Listing
+    threads: ThreadPoolExecutor
+
+
 class DrsScheme(HttpScheme):
     """The HTTP scheme asks the DRS servers, and fetches what they want asked with headers of their own."""
 
@@ -55,6 +65,8 @@ class DrsScheme(HttpScheme):
         self._outside_http = HttpScheme(outside, lambda _: self._asking.headers)
         self._public: set[str] = set()
         self._documents: dict[str, Document] = {}
+        self._kept_bytes = 0
+        self._keeping = threading.Lock()
         self._chosen: dict[str, tuple[Scheme, str, dict[str, str]]] = {}
         self._below: dict[tuple[str, str], str] = {}
 
@@ -64,31 +76,34 @@ class DrsScheme(HttpScheme):
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
-        with ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads:
-            self._walk(url, "", self._document(url), found, 0, threads)
+        with (
+            self._listed.listing(f"the bundle {split(url)[1][:200]!r}", bounds.MAX_BUNDLE_ENTRIES) as listing,
+            ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads,
+        ):
+            self._walk(Bundle(url, found, listing, threads), "", self._document(url), 0)
         yield from found
 
-    def _walk(
-        self, top: str, above: str, bundle: Document, found: list[Entry], depth: int, threads: ThreadPoolExecutor
-    ) -> None:
-        if depth > MAX_DEPTH:
-            raise TransferError(f"bundles are nested deeper than {MAX_DEPTH}", "check for one that holds itself")
+    def _walk(self, whole: "Bundle", above: str, bundle: Document, depth: int) -> None:
+        """Adds what is in a bundle and below it. Every visit counts, also of what was visited on another way."""
+        bounds.check_depth(depth, above)
         items = _dicts(bundle.get("contents"))
-        urls = [self._item_url(top, item) for item in items]
-        asked = [url if "contents" not in item else "" for item, url in zip(items, urls, strict=True)]
-        documents = list(threads.map(lambda url: self._document(url) if url else None, asked))
-        for item, url, known in zip(items, urls, documents, strict=True):
+        for item in items:
+            whole.listing.add(f"{above}/{item.get('name')}")
+        urls = [self._item_url(whole.url, item) for item in items]
+        asked = list(dict.fromkeys(url for item, url in zip(items, urls, strict=True) if "contents" not in item))
+        documents = dict(zip(asked, whole.threads.map(self._document, asked), strict=True))
+        for item, url in zip(items, urls, strict=True):
             name = str(item.get("name") or "")
             if name in ("", ".", "..") or "/" in name or "\0" in name:
-                raise TransferError(f"the bundle lists {name!r}, which is no name of a file", "check the bundle")
+                raise TransferError(f"the bundle lists {name[:200]!r}, which is no name of a file", "check the bundle")
             path = f"{above}/{name}".lstrip("/")
-            document = item if known is None else known
+            document = item if "contents" in item else documents[url]
             if is_bundle(document):
-                found.append(Entry(path, True))
-                self._walk(top, path, document, found, depth + 1, threads)
+                whole.found.append(Entry(path, True))
+                self._walk(whole, path, document, depth + 1)
             else:
-                found.append(Entry(path, False, _size(document)))
-                self._below[top, path] = url
+                whole.found.append(Entry(path, False, _size(document)))
+                self._below[whole.url, path] = url
 
     def _item_url(self, top: str, item: Document) -> str:
         """The object of the same server where it has an id, else its first DRS URL."""
@@ -103,8 +118,11 @@ class DrsScheme(HttpScheme):
     def child(self, url: str, relative: str) -> str:
         return self._below.get((url, relative)) or f"{url.rstrip('/')}/{quote(relative)}"
 
-    def _ask(self, url: str, path: str) -> Document:
-        """What the DRS server of `url` answers. Raises TransferError, also where it wants to be asked later."""
+    def _ask(self, url: str, path: str) -> tuple[Document, int]:
+        """What the DRS server of `url` answers, and the length of that.
+
+        Raises TransferError, also where it wants to be asked later.
+        """
         server, name = split(url)
         entry = self._credentials.of(url, WORDS)
         base = entry.values.get("endpoint", "").rstrip("/") or f"https://{server}"
@@ -122,13 +140,14 @@ class DrsScheme(HttpScheme):
                     retry_after_s=failure.retry_after_s,
                 )
             raise failure
+        text = self._text(target, response)
         try:
-            document = json.loads(self._text(target, response))
+            found = document(text)
         except ValueError:
-            document = None
-        if not isinstance(document, dict):
+            found = None
+        if not isinstance(found, dict):
             raise TransferError(f"{target.peer} does not answer as a DRS server", "check the URL")
-        return document
+        return found, len(text)
 
     def _let_in(self, url: str) -> dict[str, str]:
         entry = self._credentials.of(url, WORDS)
@@ -139,16 +158,24 @@ class DrsScheme(HttpScheme):
         return {"Authorization": f"Basic {pair}"} if user else {}
 
     def _document(self, url: str) -> Document:
-        if url not in self._documents:
-            self._documents[url] = self._ask(url, "?expand=true")
-        return self._documents[url]
+        """What the server says of an object. It is kept as long as there is room, and asked for again after that."""
+        known = self._documents.get(url)
+        if known is None:
+            known, size = self._ask(url, "?expand=true")
+            with self._keeping:
+                if self._kept_bytes + size > bounds.MAX_DOCUMENTS_BYTES:
+                    self._documents.clear()
+                    self._kept_bytes = 0
+                self._documents[url] = known
+                self._kept_bytes += size
+        return known
 
     def _accesses(self, url: str, document: Document) -> Iterator[tuple[Scheme, str, dict[str, str]]]:
         """Scheme, URL and headers of each access method that can be used, in the server's order."""
         for method in _dicts(document.get("access_methods")):
             found: object = method.get("access_url")
             if not found and method.get("type") in METHODS and method.get("access_id"):
-                found = self._ask(url, f"/access/{quote(str(method['access_id']), safe='')}")
+                found, _ = self._ask(url, f"/access/{quote(str(method['access_id']), safe='')}")
             if not isinstance(found, dict):
                 continue
             where = str(found.get("url") or "")

@@ -40,6 +40,7 @@ class FileScheme:
     def __init__(self, context: Context) -> None:
         self._shared = Shared(context.settings.file_roots)
         self._warn = context.warn
+        self._listed = context.listed
 
     def _path(self, url: str) -> str:
         if not self._shared.roots:
@@ -61,9 +62,10 @@ class FileScheme:
     def entries(self, url: str) -> Iterator[Entry]:
         path = self._path(url)
         try:
-            for node in walk(self._shared, path, self._warn):
-                if node.relative:
-                    yield Entry(node.relative, node.is_directory, node.size)
+            with self._listed.listing(printable(path)) as listing:
+                for node in walk(self._shared, path, self._warn, listing):
+                    if node.relative:
+                        yield Entry(node.relative, node.is_directory, node.size)
         except OSError as error:
             raise from_file(error, printable(path)) from error
 

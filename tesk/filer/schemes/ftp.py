@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 from urllib.parse import quote
 
-from tesk.filer import splices
+from tesk.filer import bounds, splices
+from tesk.filer.bounds import Listing
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
@@ -29,8 +30,8 @@ from tesk.filer.streams import Sink, Source
 BLOCK: Final = 256 * 1024
 SENT: Final = 64 * 1024
 """What servers read at once (vsftpd does)."""
+_LINE_END: Final = 2
 LEAST_PART: Final = 64 * 1024 * 1024
-MAX_DEPTH: Final = 200
 WORDS: Final = ("user", "password")
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class FtpScheme:
         self._credentials = Credentials(context.settings.credentials)
         self._sessions = Sessions(context.reach, context.settings.timeout_s, context.meter.stop)
         self._warn = context.warn
+        self._listed = context.listed
         self._gives_parts: dict[Target, bool] = {}
 
     def _target(self, url: str) -> Target:
@@ -62,17 +64,20 @@ class FtpScheme:
         return self._do(self._target(url), lambda ftp, path: _find(ftp, path, declared))
 
     def entries(self, url: str) -> Iterator[Entry]:
-        yield from self._do(self._target(url), self._tree)
+        target = self._target(url)
+        with self._listed.listing(target.peer) as listing:
+            yield from self._do(target, lambda ftp, path: self._tree(ftp, path, listing))
 
-    def _tree(self, ftp: ftplib.FTP, top: str) -> list[Entry]:
+    def _tree(self, ftp: ftplib.FTP, top: str, listing: Listing) -> list[Entry]:
         entries: list[Entry] = []
         pending = [("", 0)]
         while pending:
             relative, depth = pending.pop()
             for found in _listing(ftp, posixpath.join(top, relative)):
                 if "/" in found.name or found.name in ("", ".", ".."):
-                    raise TransferError(f"the server lists a file named {found.name!r}", "check the server")
+                    raise TransferError(f"the server lists a file named {found.name[:200]!r}", "check the server")
                 path = posixpath.join(relative, found.name)
+                listing.add(path)
                 kind, size = found.kind, found.size
                 if kind is None:
                     try:
@@ -81,8 +86,7 @@ class FtpScheme:
                         self._warn(f"{path} on the FTP server was left out: neither file nor directory")
                         continue
                 if kind is Kind.DIRECTORY:
-                    if depth >= MAX_DEPTH:
-                        raise TransferError(f"{path} is nested deeper than {MAX_DEPTH}", "check for link loops")
+                    bounds.check_depth(depth + 1, path)
                     pending.append((path, depth + 1))
                 name = os.fsdecode(path.encode("latin-1"))
                 entries.append(Entry(name, kind is Kind.DIRECTORY, size))
@@ -220,20 +224,41 @@ def _find(ftp: ftplib.FTP, path: str, declared: Kind | None) -> tuple[Kind, int 
 
 
 def _listing(ftp: ftplib.FTP, path: str) -> list[Listed]:
-    lines: list[str] = []
+    """What is in one directory. Raises TransferError, which leaves the connection in the middle of the listing."""
+    lines = _Lines()
     parse = parse_mlsd
     try:
-        ftp.retrlines(f"MLSD {path}", lines.append)
+        ftp.retrlines(f"MLSD {path}", lines.add)
     except ftplib.error_perm as error:
         if not str(error).startswith(("500", "501", "502", "504")):
+            _leave_text(ftp)
             raise
         parse = parse_list
         ftp.cwd(path)
-        ftp.retrlines("LIST", lines.append)
-    finally:
-        # retrlines leaves the connection in text mode, in which some servers refuse SIZE.
-        ftp.voidcmd("TYPE I")
-    return [found for line in lines if (found := parse(line)) is not None]
+        ftp.retrlines("LIST", lines.add)
+    _leave_text(ftp)
+    return [found for line in lines.all if (found := parse(line)) is not None]
+
+
+def _leave_text(ftp: ftplib.FTP) -> None:
+    """After retrlines the connection is in text mode, in which some servers refuse SIZE."""
+    ftp.voidcmd("TYPE I")
+
+
+class _Lines:
+    """The lines of one directory's listing."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self._size = 0
+
+    def add(self, line: str) -> None:
+        self._size += len(line) + _LINE_END
+        if self._size > bounds.MAX_PAGE_BYTES:
+            raise TransferError(
+                f"the server lists one directory in more than {bounds.MAX_PAGE_BYTES:,} bytes", "name the files"
+            )
+        self.all.append(line)
 
 
 def _make_folders(ftp: ftplib.FTP, folder: str) -> None:

@@ -3,6 +3,7 @@
 import re
 from typing import Final, NamedTuple
 
+from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
 
@@ -11,10 +12,10 @@ _UNIX_DATE: Final = (
     rf"(?:(?:[^\W\d]\S*\s+\d{{1,2}}|\d{{1,2}}\.?\s+[^\W\d]\S*)\s+(?:\d{{4}}|\d{{1,2}}:\d\d(?::\d\d)?)"
     rf"|{_DAY}\s+\d\d:\d\d(?::\d\d(?:\.\d+)?(?: [+-]\d{{4}})?)?)"
 )
-_UNIX: Final = re.compile(rf"^([-dlbcps])\S{{9,}}\s+(?:\S.*?\s+)??(\d+)\s+{_UNIX_DATE} (.+)$")
+_UNIX: Final = re.compile(rf"^([-dlbcps])\S{{9,}}\s+(?:\S.*?\s)??(\d{{1,19}})\s+{_UNIX_DATE} (.+)$")
 """Links, owner and group are whatever stands before the size: some servers leave one out, some names hold spaces."""
 _WINDOWS: Final = re.compile(
-    rf"^(?:\d\d[-/]\d\d[-/]\d\d(?:\d\d)?|{_DAY})\s+\d\d:\d\d(?:\s?[AP]M)?\s+(<\w+>|\d+)\s+(.+)$"
+    rf"^(?:\d\d[-/]\d\d[-/]\d\d(?:\d\d)?|{_DAY})\s+\d\d:\d\d(?:\s?[AP]M)?\s+(<\w+>|\d{{1,19}})\s+(.+)$"
 )
 _NO_ENTRY: Final = re.compile(r"\s*(?:total\s.*|\w+:?\s+\d+)?", re.IGNORECASE)
 """Nothing, or the sum of sizes that comes first, in whichever language."""
@@ -37,7 +38,7 @@ def parse_mlsd(line: str) -> Listed | None:
         return None
     kind = {"file": Kind.FILE, "dir": Kind.DIRECTORY}.get(what)
     size = facts.get("size", "")
-    return Listed(name, kind, int(size) if size.isdigit() and kind is Kind.FILE else None)
+    return Listed(name, kind, size_of(size) if kind is Kind.FILE else None)
 
 
 def parse_list(line: str) -> Listed | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from tesk.filer import bounds
 from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.reach import Reach
 from tesk.filer.schemes.sockets import from_socket, hang_up
@@ -74,7 +75,26 @@ class Session(NamedTuple):
     home: str
 
 
-class _Plain(ftplib.FTP):
+class _Bounded(ftplib.FTP):
+    """ftplib, which reads a reply of any number of lines, with a bound for it."""
+
+    _left = 0
+
+    def getmultiline(self) -> str:
+        self._left = bounds.MAX_HEAD_BYTES
+        return super().getmultiline()
+
+    def getline(self) -> str:
+        line = super().getline()
+        self._left -= len(line) + 1
+        if self._left < 0:
+            raise TransferError(
+                f"the FTP server's reply is longer than {bounds.MAX_HEAD_BYTES:,} bytes", "check the server"
+            )
+        return line
+
+
+class _Plain(_Bounded):
     """ftplib over a connection that was made already."""
 
     def greet(self, sock: socket.socket) -> None:
@@ -83,7 +103,7 @@ class _Plain(ftplib.FTP):
         self.welcome = self.getresp()
 
 
-class _Secure(ftplib.FTP_TLS):
+class _Secure(_Bounded, ftplib.FTP_TLS):
     """The same with TLS, from the first byte or by AUTH. Data connections resume the session, as servers want it."""
 
     context: ssl.SSLContext

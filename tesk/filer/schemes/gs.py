@@ -7,12 +7,12 @@ An empty directory is an empty object whose key ends with a slash.
 
 import base64
 import contextlib
-import json
 import threading
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from tesk.filer import bounds
 from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
@@ -21,7 +21,7 @@ from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
 from tesk.filer.schemes.http import Headers, HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import checked_key, entries_of
+from tesk.filer.schemes.objects import checked_key, document, entries_of
 from tesk.filer.streams import Sink, Source
 
 PAGE: Final = 1000
@@ -88,7 +88,7 @@ class GsScheme(HttpScheme):
         if not key or (declared is Kind.DIRECTORY and self._holds(url)):
             return Kind.DIRECTORY, None
         try:
-            return Kind.FILE, int(self._json(url, "GET", self._object(url))["size"])
+            return Kind.FILE, bounds.size_of(str(self._json(url, "GET", self._object(url)).get("size")))
         except NotFound:
             if declared is not Kind.DIRECTORY and self._holds(url):
                 return Kind.DIRECTORY, None
@@ -100,20 +100,24 @@ class GsScheme(HttpScheme):
     def _pages(self, url: str, size: int) -> Iterator[list[dict[str, Any]]]:
         bucket, key = split(url)
         page = ""
-        while True:
+        for _ in bounds.pages(self._access(url).endpoint):
             more = {"pageToken": page} if page else {}
             asked = {"prefix": f"{key}/" if key else "", "maxResults": str(size), **more}
             fields = "items(name,size),nextPageToken"
             answer = self._json(url, "GET", self._api(url, f"/storage/v1/b/{bucket}/o", fields=fields, **asked))
-            yield answer.get("items", [])
-            page = answer.get("nextPageToken", "")
+            items = answer.get("items", [])
+            if not isinstance(items, list) or not all(map(_is_object, items)):
+                raise TransferError("the store's listing tells no name or no size of an object", "check the endpoint")
+            yield items
+            page = str(answer.get("nextPageToken") or "")
             if not page:
                 return
 
     def entries(self, url: str) -> Iterator[Entry]:
         _, key = split(url)
         found = ((item["name"], int(item["size"])) for page in self._pages(url, PAGE) for item in page)
-        yield from entries_of(found, f"{key}/" if key else "")
+        with self._listed.listing(f"gs://{split(url)[0]}") as listing:
+            yield from entries_of(found, f"{key}/" if key else "", listing)
 
     def child(self, url: str, relative: str) -> str:
         return f"{url.rstrip('/')}/{relative}"
@@ -153,7 +157,7 @@ class GsScheme(HttpScheme):
                     raise self._refused(target, response)
                 self._wire.settle(target, response)
             told = self._send(url, where, source)
-        if int(told.get("size", -1)) != source.size:
+        if bounds.size_of(str(told.get("size"))) != source.size:
             raise TransferError(
                 f"{told.get('size', 'no')} of {source.size} bytes arrived", "check the store", passing=True
             )
@@ -196,7 +200,8 @@ class GsScheme(HttpScheme):
                 return self._answer(target, response)
             self._wire.settle(target, response)
         last = (response.getheader("Range") or "").removeprefix("bytes=0-")
-        kept = int(last) + 1 if last.isascii() and last.isdigit() else 0
+        kept = bounds.size_of(last)
+        kept = 0 if kept is None else kept + 1
         source.advance(min(kept, source.size) - source.position)
         return None
 
@@ -210,12 +215,21 @@ class GsScheme(HttpScheme):
         if response.status not in (200, 201):
             raise self._refused(target, response)
         try:
-            found = json.loads(self._text(target, response))
+            found = document(self._text(target, response))
         except ValueError:
             raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint") from None
         if not isinstance(found, dict):
             raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint")
         return found
+
+
+def _is_object(item: object) -> bool:
+    """Whether an item of a listing has a name and a size."""
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("name"), str)
+        and bounds.size_of(str(item.get("size"))) is not None
+    )
 
 
 def open_scheme(context: Context) -> GsScheme:

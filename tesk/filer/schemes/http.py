@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, urljoin
 
-from tesk.filer import splices
+from tesk.filer import bounds, splices
 from tesk.filer.checksums import verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, TransferError
@@ -29,8 +29,6 @@ MAX_REDIRECTS: Final = 10
 READ: Final = BLOCK // 4
 SPLICED: Final = 2 * BLOCK
 """Bodies larger than this are worth a pipe."""
-MAX_LISTING_BYTES: Final = 256 * BLOCK
-MAX_DEPTH: Final = 200
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
 _PUSHED_BACK: Final = frozenset({408, 429, 503, 504, 509, 529})
 _NO_PARENT: Final = frozenset({409, 500})
@@ -48,12 +46,16 @@ Headers = Mapping[str, str]
 
 
 class HttpScheme:
-    """`headers` gives what else a request for a URL has to carry, to that URL's own host only."""
+    """`headers` gives what else a request for a URL has to carry, to that URL's own host only.
+
+    A redirect takes it along only to a URL of the same host for which `headers` gives the same.
+    """
 
     def __init__(self, context: Context, headers: Callable[[str], Headers] = lambda _: {}) -> None:
         self._wire = Wire(context.reach, context.settings.timeout_s)
         self._timeout_s = context.settings.timeout_s
         self._headers = headers
+        self._listed = context.listed
         self._buffers = threading.local()
         self._no_dav: set[str] = set()
 
@@ -71,15 +73,16 @@ class HttpScheme:
 
     def entries(self, url: str) -> Iterator[Entry]:
         pending = [("", 0)]
-        while pending:
-            relative, depth = pending.pop()
-            if depth > MAX_DEPTH:
-                raise TransferError(f"{relative} is nested deeper than {MAX_DEPTH}", "check for link loops")
-            for found in self._listing(self.child(url, f"{relative}/" if relative else "")):
-                below = posixpath.join(relative, found.relative)
-                if found.is_directory:
-                    pending.append((below, depth + 1))
-                yield found._replace(relative=below)
+        with self._listed.listing(target_of(url).peer) as listing:
+            while pending:
+                relative, depth = pending.pop()
+                bounds.check_depth(depth, relative)
+                for found in self._listing(self.child(url, f"{relative}/" if relative else "")):
+                    below = posixpath.join(relative, found.relative)
+                    listing.add(below)
+                    if found.is_directory:
+                        pending.append((below, depth + 1))
+                    yield found._replace(relative=below)
 
     def _listing(self, url: str) -> list[Entry]:
         """What is directly in the directory `url`, which ends with a slash."""
@@ -106,9 +109,12 @@ class HttpScheme:
 
     def _text(self, target: Target, response: Response) -> bytes:
         with self._wire.reading(target):
-            text = response.read(MAX_LISTING_BYTES)
+            text = response.read(bounds.MAX_PAGE_BYTES)
             if not response.isclosed() and response.read(1):
-                raise TransferError(f"{target.peer} lists more than {MAX_LISTING_BYTES} bytes", "name the files")
+                raise TransferError(
+                    f"{target.peer} answers with more than {bounds.MAX_PAGE_BYTES:,} bytes in one page",
+                    "name the files",
+                )
             if response.length:
                 raise TransferError(f"{target.peer} ended its answer early", "check the server", passing=True)
         return text
@@ -184,7 +190,7 @@ class HttpScheme:
         own = self._headers(url)
         moves = _MOVES if method in ("GET", "PROPFIND") else _LASTING_MOVES
         for _ in range(MAX_REDIRECTS + 1):
-            more = own if target.peer == first.peer else {}
+            more = own if target is first or self._may_have(target, first, own) else {}
             response = self._wire.ask(method, target, {**(headers or {}), **more}, body)
             location = response.getheader("Location")
             if response.status not in moves or not location:
@@ -197,6 +203,10 @@ class HttpScheme:
             if isinstance(body, Source):
                 body.restart()
         raise TransferError(f"{first.peer} redirects more than {MAX_REDIRECTS} times", "check the URL")
+
+    def _may_have(self, target: Target, first: Target, own: Headers) -> bool:
+        """Whether a redirect from `first` to `target` takes along what lets the first request in."""
+        return bool(own) and target.peer == first.peer and self._headers(_url(target)) == own
 
     def push(self, source: Source, url: str) -> None:
         target, response = self._follow("PUT", url, None, source)

@@ -10,7 +10,7 @@ from typing import Final
 
 from tesk.filer.checksums import Checksum
 
-_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _DIGESTS: Final = {
     "md5": "md5",
     "sha": "sha1",
@@ -79,7 +79,7 @@ def _decoded(text: str) -> bytes:
 
 def wait_s(head: Message, now: float) -> float:
     """The seconds that Retry-After asks for, be it a number or a date; 0 without."""
-    asked = (head.get("Retry-After") or "").strip()
+    asked = (head.get("Retry-After") or "").strip()[:40]
     if asked.isascii() and asked.isdigit():
         return float(asked)
     try:

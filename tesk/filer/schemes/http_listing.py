@@ -9,12 +9,13 @@ entries. Any other link leads outside of what was asked for, and the page is ref
 import os
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from typing import Final
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit
+from xml.etree.ElementTree import Element
 
+from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Entry
+from tesk.filer.schemes import Entry, html
 from tesk.filer.schemes.xml import parsed
 
 _INDEX: Final = re.compile(r"\s*(index of|directory listing for)\b", re.IGNORECASE)
@@ -23,23 +24,24 @@ _DAV: Final = "{DAV:}"
 
 def from_index(page: str, url: str) -> list[Entry]:
     """The entries of the index page at `url`, which ends with a slash. Raises TransferError."""
-    reader = _Page()
-    reader.feed(page)
-    reader.close()
-    if not any(_INDEX.match(heading) for heading in reader.headings):
+    try:
+        read = html.read(page)
+    except ValueError:
+        raise TransferError("the server answers with a page that is no HTML", "name the files") from None
+    if not any(_INDEX.match(heading) for heading in read.headings):
         raise TransferError("the server answers with a page that is no index of a directory", "name the files")
     here = urlsplit(url)
     base = _steps(here.path)
     found: dict[str, Entry] = {}
-    for link in reader.links:
-        whole = urlsplit(urljoin(url, link))
+    for link in read.links:
+        whole = _joined(url, link)
         if whole.query or whole.netloc != here.netloc:
             continue
         steps = _steps(whole.path)
         if steps == base[: len(steps)]:
             continue
         if steps[:-1] != base:
-            raise TransferError(f"the index lists {link!r}, which is not directly in it", "name the files")
+            raise TransferError(f"the index lists {link[:200]!r}, which is not directly in it", "name the files")
         found[steps[-1]] = Entry(steps[-1], whole.path.endswith("/"))
     return list(found.values())
 
@@ -49,23 +51,36 @@ def from_dav(body: bytes, url: str) -> tuple[Entry, list[Entry]]:
 
     Raises TransferError.
     """
-    answer = parsed(body, "the server's WebDAV answer", "check the server")
     base = _steps(urlsplit(url).path)
     itself = Entry("", False)
     found = []
-    for response in answer.iter(f"{_DAV}response"):
-        path = urlsplit(urljoin(url, (response.findtext(f"{_DAV}href") or "").strip())).path
+
+    def take(response: Element) -> None:
+        nonlocal itself
+        if response.tag != f"{_DAV}response":
+            return
+        path = _joined(url, (response.findtext(f"{_DAV}href") or "").strip()).path
         steps = _steps(path)
         is_directory = response.find(f".//{_DAV}resourcetype/{_DAV}collection") is not None
-        size = (response.findtext(f".//{_DAV}getcontentlength") or "").strip()
-        known = int(size) if size.isascii() and size.isdigit() and not is_directory else None
+        size = size_of((response.findtext(f".//{_DAV}getcontentlength") or "").strip())
+        known = None if is_directory else size
         if steps == base:
             itself = Entry("", is_directory, known)
         elif steps[:-1] == base:
             found.append(Entry(steps[-1], is_directory, known))
         else:
-            raise TransferError(f"the server lists {path!r}, which is not directly in it", "check the server")
+            raise TransferError(f"the server lists {path[:200]!r}, which is not directly in it", "check the server")
+
+    parsed(body, "the server's WebDAV answer", "check the server", "response", take)
     return itself, found
+
+
+def _joined(url: str, link: str) -> SplitResult:
+    """Where a link of the page `url` leads to. Raises TransferError for what is no URL."""
+    try:
+        return urlsplit(urljoin(url, link))
+    except ValueError:
+        raise TransferError(f"the server lists {link[:200]!r}, which is no URL", "check the server") from None
 
 
 def _steps(path: str) -> Sequence[str]:
@@ -75,27 +90,5 @@ def _steps(path: str) -> Sequence[str]:
 def _name(escaped: str) -> str:
     name = os.fsdecode(unquote_to_bytes(escaped))
     if "/" in name or "\0" in name or name in ("", ".", ".."):
-        raise TransferError(f"the server lists {name!r}, which is no file name", "check the server")
+        raise TransferError(f"the server lists {name[:200]!r}, which is no file name", "check the server")
     return name
-
-
-class _Page(HTMLParser):
-    """The links of a page, and the texts of its title and headings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.headings: list[str] = []
-        self._heading = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._heading = tag in ("title", "h1")
-        if tag == "a":
-            self.links += [value.strip() for name, value in attrs if name == "href" and value]
-
-    def handle_endtag(self, tag: str) -> None:
-        self._heading = False
-
-    def handle_data(self, data: str) -> None:
-        if self._heading:
-            self.headings.append(data)

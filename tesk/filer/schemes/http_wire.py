@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from tesk.filer import bounds
 from tesk.filer.errors import NO_HOST, TransferError
 from tesk.filer.reach import Reach, is_public
 from tesk.filer.schemes.sockets import from_socket, hang_up, send_file
 from tesk.filer.streams import BLOCK, Source
 
 Response = http.client.HTTPResponse
+_LONGEST_LINE: Final = 65536
 _LEGAL: Final = "!#$%&'()*+,-./:;=?@[]_~"
 _BROKEN: Final = (OSError, http.client.HTTPException)
 
@@ -56,14 +58,20 @@ def target_of(url: str) -> Target:
 
 
 class _Lines:
-    """A response's stream that remembers its last line."""
+    """A response's stream that remembers its last line, and ends a head that has no end."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._size = 0
         self.last = b""
 
     def readline(self, limit: int = -1) -> bytes:
         self.last = self._stream.readline(limit)
+        self._size += len(self.last)
+        if self._size > bounds.MAX_HEAD_BYTES:
+            raise TransferError(
+                f"the server's answer has more than {bounds.MAX_HEAD_BYTES:,} bytes of headers", "check the server"
+            )
         return self.last
 
     def __getattr__(self, name: str) -> Any:
@@ -71,7 +79,11 @@ class _Lines:
 
 
 class WholeHeadResponse(http.client.HTTPResponse):
-    """A response whose head ended with an empty line: http.client takes one that was cut for complete."""
+    """A response whose head ended with an empty line: http.client takes one that was cut for complete.
+
+    The answers before it (100 Continue) count as its head, and the lines behind its last chunk are counted: of either,
+    http.client reads as many as there are.
+    """
 
     fp: Any
 
@@ -83,6 +95,18 @@ class WholeHeadResponse(http.client.HTTPResponse):
             self.fp = stream
         if lines.last not in (b"\r\n", b"\n"):
             raise http.client.BadStatusLine("the head of the answer was cut")
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(bounds.MAX_TRAILER_LINES + 1):
+            line = self.fp.readline(_LONGEST_LINE + 1)
+            if len(line) > _LONGEST_LINE:
+                raise http.client.LineTooLong("trailer line")
+            if line in (b"\r\n", b"\n", b""):
+                return
+        raise TransferError(
+            f"the server sends more than {bounds.MAX_TRAILER_LINES} lines behind the end of its answer",
+            "check the server",
+        )
 
 
 class _Plain(http.client.HTTPConnection):

@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from tesk.filer import bounds
+from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Entry
 
@@ -38,11 +40,20 @@ def checked_key(key: str, store: str) -> str:
     return key
 
 
-def entries_of(objects: Iterable[tuple[str, int]], prefix: str) -> list[Entry]:
+def document(text: bytes | str) -> Any:
+    """What JSON says. Raises ValueError, also for what is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def entries_of(objects: Iterable[tuple[str, int]], prefix: str, listing: Listing) -> list[Entry]:
     """The tree that keys make below `prefix`, each with its size. Raises TransferError where they make none."""
     files: dict[str, int] = {}
     directories: set[str] = set()
     for key, size in objects:
+        listing.add(key)
         relative = key.removeprefix(prefix)
         path = relative.rstrip("/")
         if not path and not relative.strip("/"):
@@ -111,7 +122,10 @@ def ask_json(
     request = urllib.request.Request(url, data, more)  # noqa: S310 - an operator's URL
     try:
         with urllib.request.urlopen(request, timeout=TOKEN_TIMEOUT_S) as answer:  # noqa: S310
-            found = json.load(answer)
+            text = answer.read(bounds.MAX_TOKEN_BYTES + 1)
+        if len(text) > bounds.MAX_TOKEN_BYTES:
+            raise ValueError(f"more than {bounds.MAX_TOKEN_BYTES:,} bytes")
+        found = document(text)
     except urllib.error.HTTPError as error:
         passing = error.code in (408, 429) or error.code >= 500
         said = _said(error)
@@ -129,7 +143,7 @@ def ask_json(
 def _said(error: urllib.error.HTTPError) -> str:
     """The error's short name in the answer, which is all of it that is sure to hold no secret."""
     try:
-        name = json.loads(error.read(65536)).get("error")
+        name = document(error.read(65536)).get("error")
     except (OSError, ValueError, AttributeError):
         return ""
     if isinstance(name, dict):

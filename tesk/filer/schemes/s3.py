@@ -94,6 +94,7 @@ class S3Scheme:
         self._credentials = Credentials(context.settings.credentials)
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
+        self._listed = context.listed
         self._memory = context.memory
         self._wire = S3Wire(context.reach, context.settings.timeout_s)
         self._parts = Parts(context)
@@ -157,8 +158,13 @@ class S3Scheme:
         skip = len(key) + 1 if key else 0
         found: list[Entry] = []
         try:
-            for chunk in obstore.list(store, key or None, chunk_size=1000):
-                found += [_entry(store, meta, skip) for meta in chunk if meta["path"] != key]
+            with self._listed.listing(location.shown) as listing:
+                for chunk in obstore.list(store, key or None, chunk_size=1000):
+                    for meta in chunk:
+                        listing.add(meta["path"])
+                    found += [_entry(store, meta, skip) for meta in chunk if meta["path"] != key]
+        except TransferError:
+            raise
         except InvalidPathError as error:
             if "illegal character" not in str(error) or not self._wire.can_ask(location):
                 raise _translate(error, location, bucket) from error

@@ -4,7 +4,10 @@ import base64
 from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element
 
+from tesk.filer import bounds
+from tesk.filer.bounds import size_of
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
@@ -42,7 +45,7 @@ class OddKeys(HttpScheme):
                 return Kind.DIRECTORY, None
             raise
         self._wire.settle(target, response)
-        return Kind.FILE, int(response.getheader("Content-Length") or 0)
+        return Kind.FILE, size_of(response.getheader("Content-Length") or "0")
 
     def _holds(self, url: str) -> bool:
         return any(self._pages(url, "1"))
@@ -50,13 +53,14 @@ class OddKeys(HttpScheme):
     def entries(self, url: str) -> Iterator[Entry]:
         key = self._where(url)[2]
         found = (each for page in self._pages(url, PAGE) for each in page)
-        yield from entries_of(found, f"{key}/" if key else "")
+        with self._listed.listing(self._where(url)[0].shown) as listing:
+            yield from entries_of(found, f"{key}/" if key else "", listing)
 
     def _pages(self, url: str, size: str) -> Iterator[list[tuple[str, int]]]:
         """Keys and sizes of what lies below a directory."""
         location, bucket, key = self._where(url)
         asked = {"list-type": "2", "prefix": f"{key}/" if key else "", "max-keys": size, "encoding-type": "url"}
-        while True:
+        for _ in bounds.pages(location.shown):
             target, headers = request("GET", location, bucket, "", {}, asked)
             response = self._wire.ask("GET", target, headers)
             if response.status != 200:
@@ -106,12 +110,15 @@ class OddKeys(HttpScheme):
 
 def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
     """Keys and sizes of one page of ListObjectsV2, and the token of the next. Raises TransferError."""
-    page = parsed(text, "the store's listing", "check the endpoint")
-    decode = unquote_plus if page.findtext("{*}EncodingType") == "url" else str
-    found = []
-    for each in page.iterfind("{*}Contents"):
-        size = each.findtext("{*}Size") or ""
-        if not (size.isascii() and size.isdigit()):
-            raise TransferError(f"the store's listing tells a size of {size[:40]!r}", "check the endpoint")
-        found.append((decode(each.findtext("{*}Key") or ""), int(size)))
+    found: list[tuple[str, int]] = []
+
+    def take(each: Element) -> None:
+        text = each.findtext("{*}Size") or ""
+        if (size := size_of(text)) is None:
+            raise TransferError(f"the store's listing tells a size of {text[:40]!r}", "check the endpoint")
+        found.append((each.findtext("{*}Key") or "", size))
+
+    page = parsed(text, "the store's listing", "check the endpoint", "Contents", take)
+    if page.findtext("{*}EncodingType") == "url":
+        found = [(unquote_plus(key), size) for key, size in found]
     return found, page.findtext("{*}NextContinuationToken") or ""

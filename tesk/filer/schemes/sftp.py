@@ -17,15 +17,15 @@ from urllib.parse import quote
 import asyncssh
 from asyncssh import SFTPAttrs, SFTPClient
 
+from tesk.filer import bounds
 from tesk.filer.errors import Changed, NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Kind
-from tesk.filer.schemes.ssh import Connections
+from tesk.filer.schemes.ssh import Connections, target_of
 from tesk.filer.streams import Sink, Source
 
 BLOCK: Final = 255 * 1024
 """What OpenSSH takes and gives in one request, at most."""
 REQUESTS: Final = 24
-MAX_DEPTH: Final = 200
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class SftpScheme:
 
     def __init__(self, context: Context) -> None:
         self._warn = context.warn
+        self._listed = context.listed
         self._connections = Connections(context)
 
     def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
@@ -62,13 +63,14 @@ class SftpScheme:
                     entry = await self._entry(sftp, top, relative, cast(bytes, name.filename), name.attrs)
                     if entry is None:
                         continue
+                    listing.add(entry.relative)
                     found.append(entry)
                     if entry.is_directory:
-                        if depth >= MAX_DEPTH:
-                            raise TransferError(f"{entry.relative!r} is nested too deep", "check for link loops")
+                        bounds.check_depth(depth + 1, entry.relative)
                         pending.append((os.fsencode(entry.relative), depth + 1))
 
-        self._connections.run(url, walk, lambda: len(found))
+        with self._listed.listing(target_of(url).peer) as listing:
+            self._connections.run(url, walk, lambda: listing.entries)
         yield from found
 
     async def _entry(self, sftp: SFTPClient, top: bytes, above: bytes, name: bytes, attrs: SFTPAttrs) -> Entry | None:

@@ -1,4 +1,5 @@
-"""SSH connections for `sftp:`: one for each login, shared by all threads, driven by an event loop in one thread.
+"""SSH connections for `sftp:`: one for each login and table of the credentials, shared by all threads, driven by
+an event loop in one thread.
 
 SFTP answers by number, so one connection carries any number of files at once. Who asks waits in its own thread and
 gives up on a connection from which nothing came for the time that the settings allow. Host keys are checked against
@@ -12,6 +13,7 @@ import getpass
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
@@ -64,6 +66,17 @@ def target_of(url: str) -> Target:
     return Target(host, port, unquote(parts.username or ""), unquote(parts.password or ""), where.rstrip(b"/") or b"/")
 
 
+class Login(NamedTuple):
+    """What a connection is made with: where the URL points, without its path, and the table of the credentials."""
+
+    target: Target
+    entry: Entry
+
+    @property
+    def key(self) -> tuple[Target, Path, str]:
+        return self.target, self.entry.file, self.entry.prefix
+
+
 class _Client(asyncssh.SSHClient):
     """Judges a host key that no known_hosts has."""
 
@@ -81,8 +94,8 @@ class Connections:
         self._context = context
         self._timeout_s = context.settings.timeout_s
         self._credentials = Credentials(context.settings.credentials)
-        self._open: dict[Target, tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]] = {}
-        self._locks: dict[Target, threading.Lock] = {}
+        self._open: dict[tuple[Target, Path, str], tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]] = {}
+        self._locks: dict[tuple[Target, Path, str], threading.Lock] = {}
         self._lock = threading.Lock()
         self._asked: set[concurrent.futures.Future[Any]] = set()
         self._closed = False
@@ -97,9 +110,9 @@ class Connections:
         Raises TransferError, Stopped.
         """
         target = target_of(url)
-        login = target._replace(path=b"")
+        login = Login(target._replace(path=b""), self._credentials.of(url, WORDS))
         try:
-            client = self._client(url, login)
+            client = self._client(login)
             return self._await(call(client, target.path), moved)
         except (Stopped, TransferError):
             raise
@@ -113,16 +126,17 @@ class Connections:
                 self._drop(login)
             raise failure from error
 
-    def _client(self, url: str, login: Target) -> asyncssh.SFTPClient:
+    def _client(self, login: Login) -> asyncssh.SFTPClient:
+        key = login.key
         with self._lock:
-            lock = self._locks.setdefault(login, threading.Lock())
+            lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if login not in self._open:
-                self._open[login] = self._connect(url, login)
-            return self._open[login][1]
+            if key not in self._open:
+                self._open[key] = self._connect(login)
+            return self._open[key][1]
 
-    def _connect(self, url: str, login: Target) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
-        options = self._options(login, self._credentials.of(url, WORDS))
+    def _connect(self, login: Login) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
+        options = self._options(login.target, login.entry)
 
         async def connect(**way: Any) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
             connection = await asyncssh.connect(options.host, options.port, options=options, **way)
@@ -203,9 +217,9 @@ class Connections:
             with self._lock:
                 self._asked.discard(future)
 
-    def _drop(self, login: Target) -> None:
+    def _drop(self, login: Login) -> None:
         with self._lock:
-            known = self._open.pop(login, None)
+            known = self._open.pop(login.key, None)
         if known is not None:
             self._loop.call_soon_threadsafe(known[0].abort)
 
