@@ -54,7 +54,13 @@ class Lists:
         self._connection.close()
 
     def page(self, query: Query) -> tuple[float, bytes]:
-        """Seconds, and the answer."""
+        """Seconds, and the answer. Asks once more where the server has closed the connection, which was idle."""
+        try:
+            return self._page(query)
+        except ConnectionError:
+            return self._page(query)
+
+    def _page(self, query: Query) -> tuple[float, bytes]:
         began = time.perf_counter()
         self._connection.request("GET", f"{PREFIX}/tasks?{urlencode(query)}")
         reply = self._connection.getresponse()
