@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ HELLO_LIMIT, STAGED_LIMIT, RATE_LIMIT, P99_LIMIT = 1.6, 2.0, 0.8, 4.0
 LOOK_EVERY_S, PAUSE_S = 0.004, 0.3
 COMMAND = ["echo", "hello"]
 HELLO: dict[str, Any] = {"executors": [{"image": IMAGE, "command": COMMAND}]}
-ENGINES = {"podman": servers.podman_service, "docker": servers.docker_daemon}
+ENGINES: dict[str, Callable[[Path], contextlib.AbstractContextManager[Path]]] = {
+    "podman": servers.podman_service,
+    "docker": servers.docker_daemon,
+}
 
 
 class Baseline:

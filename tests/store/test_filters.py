@@ -161,6 +161,7 @@ async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkey
 async def test_a_page_by_frequent_filters_is_four_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """How frequent each is and where the summaries end, what is newer, the summaries, the tasks."""
     monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    monkeypatch.setattr(summariser, "LEAST", 1)
     for _ in range(2 * queries.RARE):
         await store.create(NewTask(basic=b"{}", name="sample", tags={"run": "1", "step": "2"}))
     await store.summarise()
