@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 HEAD = ("figure", "value", "ratio", "limit", "")
-LINE = "{:<52} {:>14} {:>8} {:>8}  {}"
+LINE = "{:<90} {:>14} {:>8} {:>8}  {}"
 
 
 class Figures:
@@ -19,8 +19,12 @@ class Figures:
         holds = limit is None or ratio >= limit
         self._print(name, value, f"{ratio:.2f}", "" if limit is None else f">= {limit:g}", holds)
 
-    def at_most(self, name: str, value: str, ratio: float | None, limit: float, measured: float) -> None:
-        self._print(name, value, "" if ratio is None else f"{ratio:.2f}", f"<= {limit:g}", measured <= limit)
+    def at_most(self, name: str, value: str, ratio: float, limit: float) -> None:
+        self._print(name, value, f"{ratio:.2f}", f"<= {limit:g}", ratio <= limit)
+
+    def memory_at_most(self, name: str, mib: float, limit_mib: float) -> None:
+        """The one figure that means the same on every machine by itself."""
+        self._print(name, f"{mib:.0f} MiB", "", f"<= {limit_mib:g}", mib <= limit_mib)
 
     def plain(self, name: str, value: str) -> None:
         self._print(name, value, "", "", True)

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from bench.api_servers import PREFIX, Running
 
+Query = list[tuple[str, str]]
 HERE = Path(__file__).parent
 CREATE = HERE / "api_create.lua"
 GET = HERE / "api_get.lua"
@@ -53,8 +53,14 @@ class Lists:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def page(self, query: list[tuple[str, str]]) -> tuple[float, bytes]:
-        """Seconds, and the answer."""
+    def page(self, query: Query) -> tuple[float, bytes]:
+        """Seconds, and the answer. Asks once more where the server has closed the connection, which was idle."""
+        try:
+            return self._page(query)
+        except ConnectionError:
+            return self._page(query)
+
+    def _page(self, query: Query) -> tuple[float, bytes]:
         began = time.perf_counter()
         self._connection.request("GET", f"{PREFIX}/tasks?{urlencode(query)}")
         reply = self._connection.getresponse()
@@ -64,12 +70,13 @@ class Lists:
             raise SystemExit(f"{urlencode(query)}: {reply.status} {body[:500]!r}")
         return took, body
 
-    def median_ms(self, query: list[tuple[str, str]], times: int) -> float:
-        return statistics.median(self.page(query)[0] for _ in range(times)) * 1000
+    def count(self, query: Query) -> int:
+        """Tasks in the page."""
+        return len(json.loads(self.page(query)[1])["tasks"])
 
-    def after(self, count: int) -> list[tuple[str, str]]:
+    def after(self, count: int) -> Query:
         """The query for the page after the newest `count` tasks."""
-        query: list[tuple[str, str]] = []
+        query: Query = []
         for left in range(count, 0, -2000):
             answer = json.loads(self.page([*query, ("page_size", str(min(left, 2000)))])[1])
             query = [("page_token", answer["next_page_token"])]

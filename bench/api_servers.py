@@ -48,11 +48,19 @@ def tesk_serve(data: Path) -> contextlib.AbstractContextManager[Running]:
 def prototype(
     database: str, environment: Mapping[str, str] | None = None
 ) -> contextlib.AbstractContextManager[Running]:
+    return _uvicorn("prototype", "bench.proto.app:app", {**(environment or {}), "PROTO_DATABASE": database})
+
+
+def bare() -> contextlib.AbstractContextManager[Running]:
+    """The interpreter with the server library that tesk uses, and nothing else."""
+    return _uvicorn("uvicorn", "bench.proto.bare:app", {})
+
+
+def _uvicorn(name: str, app: str, environment: Mapping[str, str]) -> contextlib.AbstractContextManager[Running]:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "bench.proto.app:app", "--port", str(port), "--loop", "uvloop"]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--loop", "uvloop"]
     command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    added = {**(environment or {}), "PROTO_DATABASE": database}
-    return _running("prototype", command, f"http://127.0.0.1:{port}", added)
+    return _running(name, command, f"http://127.0.0.1:{port}", environment)
 
 
 @contextlib.contextmanager

@@ -150,13 +150,10 @@ class Bench:
         if limit is None:
             self._figures.plain(f"{what}: {ratio:.2f}", value)
         else:
-            self._figures.at_most(what, value, ratio, limit, ratio)
+            self._figures.at_most(what, value, ratio, limit)
         costs = f"{ours.cpu_s:.1f} s, {other.cpu_s:.1f} s"
         self._figures.plain("    CPU: tesk, the other", costs)
-        self._figures.at_most(
-            f"    peak MiB (the other: {other.peak_mib:.0f})",
-            f"{ours.peak_mib:.0f} MiB", None, MEMORY_LIMIT_MIB, ours.peak_mib,
-        )  # fmt: skip
+        self._figures.memory_at_most(f"    peak (the other: {other.peak_mib:.0f} MiB)", ours.peak_mib, MEMORY_LIMIT_MIB)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from tesk.store import spans
 from tesk.store.base import Brief, Query, Row
 from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
-    EDGE,
     HELD_BELOW,
     OWNERS,
     RARE,
@@ -77,21 +76,23 @@ async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Re
     """Rows of one owner, driven by the only filter or a rare one, else by summaries."""
     drivers = filters.drivers() or [OwnerDriver()]
     if len(drivers) > 1 or filters.name_prefix:
-        counts = (await run(probe(filters, dialect)))[0]
+        *counts, number, last, held = (await run(probe(filters, dialect)))[0]
         fewest = min(counts)
         if fewest == 0:
             return []
-        rarest = drivers[list(counts).index(fewest)]
+        rarest = drivers[counts.index(fewest)]
         if fewest >= RARE:
-            return await _page_by_spans(filters, query, dialect, run)
+            edge = (-1, 0, 0) if number is None else (number, last, held)
+            return await _page_by_spans(filters, query, edge, dialect, run)
         drivers = [rarest]
     return await run(page(filters, drivers[0], query.view, query.limit, dialect))
 
 
-async def _page_by_spans(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
+async def _page_by_spans(
+    filters: Filters, query: Query, edge: tuple[int, int, int], dialect: Dialect, run: Reader
+) -> Sequence[Any]:
     """Rows of the tasks that are not in a span yet, then of those that are."""
-    edge = await run(Sql(EDGE, (filters.before,)))
-    number, last, held = edge[0] if edge else (-1, 0, 0)
+    number, last, held = edge
     rows: list[Any] = []
     if last + 1 < filters.before:
         driver = next((each for each in filters.drivers() if not isinstance(each, NameDriver)), OwnerDriver())

@@ -59,6 +59,9 @@ SESSION: Final = {  # enable_sort off leaves incremental sorts, which end with t
     "enable_sort": "off",
     "plan_cache_mode": "force_generic_plan",
 }
+NO_MEMOIZE: Final = "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'enable_memoize'"
+"""The ids of a page come once each, so to remember what was looked up for one is work for nothing: a third of a page by
+tag. A statement of its own, since PostgreSQL 13 does not know the setting."""
 CONNECTIONS: Final = 16
 WRITERS: Final = 6
 """Inserts at once. What waits for the disk shares its next flush, whoever wrote it; what waits for a writer does not.
@@ -115,7 +118,7 @@ class PostgresqlStore:
                 timeout=CONNECT_S,
                 command_timeout=STATEMENT_S,
                 server_settings=SESSION,
-                init=_durable,
+                init=_prepared,
                 reset=_as_it_is,
             )
         except (*DatabaseFailure, ValueError) as error:
@@ -374,14 +377,15 @@ def _is_rolled_back(error: Exception) -> bool:
     return state == "57014" or (state != "" and state[:2] not in ("08", "57", "XX"))
 
 
-async def _durable(connection: Any) -> None:
-    """A commit that is answered is on disk, whatever the database's default."""
+async def _prepared(connection: Any) -> None:
+    """A commit that is answered is on disk, whatever the database's default; and no join has a memory."""
+    await connection.execute(NO_MEMOIZE)
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         await connection.execute("SET synchronous_commit = on")
 
 
 async def _as_it_is(_: Any) -> None:
-    """Nothing here changes a session: asyncpg's reset after each use would cost a round trip, and undo _durable."""
+    """Nothing here changes a session: asyncpg's reset after each use would cost a round trip, and undo _prepared."""
 
 
 async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:

@@ -120,8 +120,12 @@ def after_prefix(prefix: str) -> str | None:
     return None
 
 
+EDGE: Final = "SELECT number, last, held FROM span WHERE first < ? ORDER BY first DESC LIMIT 1"
+"""The newest span that has ids below the parameter."""
+
+
 def probe(filters: Filters, dialect: Dialect) -> Sql:
-    """One row: for each driver how many ids it has, counted up to RARE."""
+    """One row: for each driver how many ids it has, counted up to RARE; then the EDGE's columns, null without one."""
     counts, parameters = list[str](), list[Parameter]()
     for driver in filters.drivers():
         # names are not in order of ids: those of one prefix are counted whatever the page begins with
@@ -129,7 +133,9 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
         source = _source(driver, counted, dialect)
         counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS c)")
         parameters += source.parameters
-    return Sql(f"SELECT {', '.join(counts)}", tuple(parameters))
+    edge = f"(SELECT 1) AS o LEFT JOIN ({EDGE}) AS e ON true"
+    text = f"SELECT {', '.join(counts)}, e.number, e.last, e.held FROM {edge}"
+    return Sql(text, (*parameters, filters.before))
 
 
 def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Dialect) -> Sql:
@@ -301,9 +307,6 @@ def _more(view: str) -> str:
         return ""
     return " LEFT JOIN content AS c ON c.task = t.id LEFT JOIN log AS l ON l.task = t.id"
 
-
-EDGE: Final = "SELECT number, last, held FROM span WHERE first < ? ORDER BY first DESC LIMIT 1"
-"""The newest span that has ids below the parameter."""
 
 HELD_BELOW: Final = (
     "SELECT ordinal FROM place WHERE ordinal >= ? AND ordinal < ? AND task < ? ORDER BY ordinal DESC LIMIT 1"

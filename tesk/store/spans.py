@@ -84,12 +84,13 @@ def name_range(prefix: str) -> tuple[str, str] | None:
 
 
 def terms_of(state: State | None, prefix: str | None, tags: Iterable[tuple[str, str]]) -> list[tuple[str, ...]]:
-    """What a task that passes has: one of each tuple."""
+    """What a task that passes has: one of each tuple. The state comes last, since every span has tasks in most: a span
+    that lacks a tag or a name is passed over before."""
     wanted: list[tuple[str, ...]] = [(tag_term(key, value),) for key, value in sorted(set(tags))]
-    if state is not None:
-        wanted.append((UNENDED, state_term(state)) if state.is_terminal else (UNENDED,))
     if prefix:
         wanted.append((start_term(prefix[: next(length for length in STARTS if length <= len(prefix))]),))
+    if state is not None:
+        wanted.append((UNENDED, state_term(state)) if state.is_terminal else (UNENDED,))
     return wanted
 
 

@@ -1,7 +1,8 @@
 """Every filter, alone and combined, against the same question asked of a plain list."""
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from tesk.store import pages, postgresql_spans, queries, spans, summariser
 from tesk.store.base import Brief, NewTask, Query, Store
+from tesk.store.postgresql import PostgresqlStore
 from tesk.tes import State, TaskLog
+from tests.servers.postgres import Postgres
 
 NAMES = [
     None,
@@ -153,6 +156,45 @@ async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkey
         page = await store.page(Query(10, tags=tuple(list(tags.items())[:number])))
         wanted = ids[-2::-2] if number == 256 else ids[::-1]
         assert [task.id for task in page] == wanted[:10]
+
+
+async def test_a_page_by_frequent_filters_is_four_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How frequent each is and where the summaries end, what is newer, the summaries, the tasks."""
+    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    monkeypatch.setattr(summariser, "LEAST", 1)
+    for _ in range(2 * queries.RARE):
+        await store.create(NewTask(basic=b"{}", name="sample", tags={"run": "1", "step": "2"}))
+    await store.summarise()
+    asked = statements(store, monkeypatch)
+    query = Query(10, state=State.QUEUED, name_prefix="sa", tags=(("run", "1"), ("step", "2")), owner=0)
+    assert len(await store.page(query)) == 10
+    assert len(asked) == 4, asked
+
+
+def statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the store asks its database from now on for pages that are not long."""
+    asked: list[str] = []
+    name = "_run" if isinstance(store, PostgresqlStore) else "_run_inline"
+    run = getattr(store, name)
+
+    async def note(sql: queries.Sql) -> Sequence[Any]:
+        asked.append(sql.text)
+        rows: Sequence[Any] = await run(sql)
+        return rows
+
+    monkeypatch.setattr(store, name, note)
+    return asked
+
+
+async def test_no_join_of_a_page_remembers_ids_that_come_once_each(postgres_server: Postgres) -> None:
+    url = postgres_server.new_database()
+    store = PostgresqlStore(url, log_tail_bytes=9)
+    await store.open()
+    try:
+        rows = await store._run(queries.Sql("SELECT current_setting('enable_memoize', true)"))
+        assert rows[0][0] in ("off", None)  # PostgreSQL 13 does not know it
+    finally:
+        await store.close()
 
 
 @given(prefix=st.text(max_size=3), rest=st.text(max_size=3), other=st.text(max_size=4))

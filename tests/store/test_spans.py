@@ -34,6 +34,11 @@ def test_a_key_and_a_tag_are_never_one_term() -> None:
     assert len({spans.tag_term(*tag) for tag in tags}) == len(tags)
 
 
+def test_the_state_is_looked_up_last_since_every_span_has_most_states() -> None:
+    terms = spans.terms_of(State.COMPLETE, "sample-1", [("run", "1"), ("step", "")])
+    assert terms == [("t3:run=1",), ("kstep",), ("nsample-1",), ("u", "s5")]
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans, "SIZE", 4)
