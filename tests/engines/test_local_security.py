@@ -20,7 +20,7 @@ from tests.engines.running import Tesk, content, sh
 from tests.servers import containers
 from tests.servers.containers import NOBODY_IMAGE
 
-pytestmark = pytest.mark.parametrize("place", LOCAL, indirect=True, scope="session")
+pytestmark = pytest.mark.places(*LOCAL)
 HEALTH_IMAGE = "localhost/tesk-health:1"
 CHECKED = "touch /out/checked /.tesk/opened/scratch/checked /.tesk/task/scratch/checked"
 DAC_OVERRIDE, FOWNER, NET_RAW, MKNOD = (1 << bit for bit in (1, 3, 13, 27))
@@ -128,6 +128,11 @@ async def test_streams_that_are_no_files_are_named_and_not_opened(tesk: Tesk) ->
     assert [(log["stdout"], log["stderr"]) for log in logs(task)] == [("", ""), ("", "")]
     for words in ("its stdout was not read: it is a device", "its stderr was not read: it is a fifo", "it is a folder"):
         assert words in said(task)
+
+
+async def test_a_pipe_in_place_of_a_mark_of_the_shim_holds_nothing_up(tesk: Tesk) -> None:
+    task = await tesk.run(executors=[sh("mkfifo /.tesk/control/ended; echo words")])
+    assert (task["state"], logs(task)[0]["stdout"]) == ("COMPLETE", "words\n")
 
 
 @pytest.mark.parametrize("settings", [{"executor_capabilities": ("MKNOD", "NET_RAW")}], indirect=True)
