@@ -33,7 +33,7 @@ def open_beneath(root: str, relative: str, flags: int, make_mode: int | None = N
     parts = [part for part in relative.split("/") if part and part != "."]
     if ".." in parts:
         raise OSError(errno.EXDEV, "'..' in a canonical path", relative)
-    fd = os.open(root, DIRECTORY)
+    fd = os.open(root, LOOK | os.O_DIRECTORY if parts else DIRECTORY)
     try:
         for n, part in enumerate(parts):
             last = n == len(parts) - 1
