@@ -7,12 +7,13 @@ import functools
 import os
 import subprocess
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.nodeid import NodeId
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests import parts
@@ -63,6 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts tests into the order in which their groups begin, in turn one that waits and one that works."""
     if not WORKER:
         return
+    _tell_apart(items)
     is_building = bool(PROGRESS)
 
     def order(item: pytest.Item) -> tuple[int, tuple[bool, int]]:
@@ -71,6 +73,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order)
     if not is_building:
         items[:] = parts.in_turn(items, lambda item: parts.part(item.nodeid))
+
+
+def _tell_apart(items: list[pytest.Item]) -> None:
+    """Gives tests of one id, as schemathesis makes them, ids of their own: pytest-xdist would run the first alone."""
+    seen = Counter(item.nodeid for item in items)
+    for item in items:
+        if seen[item.nodeid] > 1:
+            assert item.parent
+            item._id = NodeId.parse(f"{item.parent.nodeid}::{item.name}")
+    if len({item.nodeid for item in items}) < len(items):
+        raise pytest.UsageError("some tests have the same id, so that not all of them would run")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -18,6 +18,7 @@ import pytest
 from tesk import dispatcher
 from tesk.engines.kubernetes import names
 from tesk.settings import Settings
+from tests.engines.gates import Gates
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, cancelled, content, running, sh, started
 from tests.servers.cluster import Object, leftovers
@@ -197,10 +198,10 @@ async def test_what_a_task_does_not_need_is_not_made(tesk: Tesk, place: Kubernet
     assert (shared / "a").read_text() == "x\n"
 
 
-async def test_documents_near_the_body_limit_arrive_whole(tesk: Tesk, place: KubernetesPlace) -> None:
+async def test_documents_near_the_body_limit_arrive_whole(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
     texts = [base64.b64encode(os.urandom(60_000)).decode() for _ in range(50)]
     document = {
-        "executors": [sh("cat /in/* | md5sum; sleep 1")],
+        "executors": [sh(f"cat /in/* | md5sum; wget -q -O /dev/null {doors.url}/seen")],
         "inputs": [content(f"/in/{n:02}", text) for n, text in enumerate(texts)],
     }
     assert 0.9 * BODY_BYTES < len(json.dumps(document)) < BODY_BYTES
@@ -208,6 +209,7 @@ async def test_documents_near_the_body_limit_arrive_whole(tesk: Tesk, place: Kub
     await tesk.until(task_id, running)
     secrets = await asyncio.to_thread(place.cluster.get, place.namespace, "secrets", f"tesk/task={task_id}")
     assert len(secrets) > 3
+    doors.open("seen")
     task = await tesk.ended(task_id)
     assert task["state"] == "COMPLETE", task["logs"]
     assert log_of(task)["logs"][0]["stdout"].split()[0] == hashlib.md5("".join(texts).encode()).hexdigest()

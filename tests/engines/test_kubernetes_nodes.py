@@ -11,6 +11,7 @@ import pytest
 
 from tests.engines import strikes
 from tests.engines.alone import alone, lines, waits_for
+from tests.engines.gates import Gates, reached
 from tests.engines.places import DISRUPTED, KubernetesPlace
 from tests.engines.running import Tesk, sh
 from tests.servers.cluster import BUSYBOX, Cluster, Object
@@ -165,11 +166,15 @@ async def test_a_task_whose_node_is_lost_runs_on_another(tesk: Tesk, place: Kube
 
 
 @pytest.mark.parametrize("settings", [{"start_timeout_s": 4.0}], indirect=True)
-async def test_what_a_task_needs_and_somebody_deleted_is_named(tesk: Tesk, place: KubernetesPlace) -> None:
+async def test_what_a_task_needs_and_somebody_deleted_is_named(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
+) -> None:
     async def without(kind: str, words: str) -> None:
-        task_id = await tesk.create(volumes=["/v"], executors=[sh("sleep 5"), sh("echo never")])
-        await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+        held = sh(f"wget -q -O /dev/null {doors.url}/{kind}")
+        task_id = await tesk.create(volumes=["/v"], executors=[held, sh("echo never")])
+        await reached(doors, kind)
         place.cluster.kubectl("-n", place.namespace, "delete", kind, f"tesk-{task_id}", "--wait=false")
+        doors.open(kind)
         task = await tesk.ended(task_id)
         assert task["state"] == "SYSTEM_ERROR"
         assert words in lines(task)

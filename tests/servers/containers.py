@@ -38,11 +38,8 @@ IMAGES: dict[str, dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def docker_daemon(folder: Path, *options: str, end: signal.Signals = signal.SIGTERM) -> Iterator[Path]:
-    """A Docker daemon of our own; its socket. It and all it started end with the context, unless by an option.
-
-    `end`: the signal that ends it; SIGKILL leaves its containerd.
-    """
+def docker_daemon(folder: Path, *options: str) -> Iterator[Path]:
+    """A Docker daemon of our own; its socket. It and all it started end with the context, unless by an option."""
     dockerd = shutil.which("dockerd")
     assert dockerd, "dockerd is missing; scripts/test installs it (package docker.io)"
     socket, pid = folder / "docker.sock", folder / "docker.pid"
@@ -63,7 +60,7 @@ def docker_daemon(folder: Path, *options: str, end: signal.Signals = signal.SIGT
             time.sleep(0.05)
         yield socket
     finally:
-        process.send_signal(end)
+        process.terminate()
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
