@@ -41,9 +41,8 @@ class Engine:
     async def remove(self) -> None:
         """Ends it for good. A Docker that lets containers live leaves a mount of its data for its next start."""
         await self.end()
-        if self._name == "docker":
-            if (self._folder / "data").is_mount():
-                subprocess.run(["umount", "-l", self._folder / "data"], check=True)
+        if self._name == "docker" and (self._folder / "data").is_mount():
+            subprocess.run(["umount", "-l", self._folder / "data"], check=True)
 
 
 @pytest.fixture(params=LOCAL)
