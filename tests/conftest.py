@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from _pytest.nodeid import NodeId
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests import parts
 from tests.servers import cluster as clusters
+
+hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("suite")
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PROGRESS = os.environ.get("TESK_TEST_BUILT", "")
@@ -67,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _tell_apart(items)
     is_building = bool(PROGRESS)
 
-    def order(item: pytest.Item) -> tuple[int, tuple[bool, int]]:
+    def order(item: pytest.Item) -> tuple[int, int]:
         return (parts.built_by(item.nodeid) if is_building else 0, parts.rank(item.nodeid))
 
     items.sort(key=order)

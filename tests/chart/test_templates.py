@@ -19,7 +19,7 @@ from tesk.engines.kubernetes.cluster import Mount
 from tesk.engines.kubernetes.rights import NEEDED, TASKMASTER
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
-from tesk.settings import Settings, load
+from tesk.settings import TABLE, Settings, load
 from tests.chart.values import EVERYTHING, selected
 from tests.servers.helm import CHART, MAJORS, HelmError, Manifest, helm, of_kind, pod_specs, rendered
 
@@ -226,10 +226,10 @@ def test_a_value_set_to_null_leaves_the_setting_alone(tmp_path: Path) -> None:
 
 def test_every_setting_that_concerns_a_cluster_has_a_value() -> None:
     (config,) = of_kind(rendered({"tasks.runAsUser": 1}), "ConfigMap").values()
-    local = {"cpu_cores", "ram_gb", "engine_socket", "network", "pull_timeout_s", "engine_patience_s"}
+    local = {setting.name for setting in TABLE if setting.engine == "local"}
     outside = {"kubeconfig", "kube_context"}
     extra = {"database_url", "max_body_bytes", "kubernetes_qps", "max_waiting_tasks"}
-    extra |= {"credentials", "transfer_allow", "transfer_deny"}
+    extra |= {"executor_capabilities", "credentials", "transfer_allow", "transfer_deny"}
     known = {field.name for field in msgspec.structs.fields(Settings)}
     assert known - tomllib.loads(config["data"]["tesk.toml"]).keys() == local | outside | extra
 

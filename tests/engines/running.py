@@ -17,7 +17,7 @@ from tesk.store.base import NewTask, Row
 from tests.engines.places import Place
 from tests.servers import containers
 
-SHORT_S = 120.0
+SHORT_S = 300.0
 
 Document = dict[str, Any]
 

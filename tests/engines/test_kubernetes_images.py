@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.alone import lines, waits_for
 from tests.engines.places import KUBERNETES
-from tests.engines.running import Tesk, content, sh
+from tests.engines.running import Tesk, sh
 from tests.servers.cluster import Cluster
 from tests.servers.process import free_port
 from tests.servers.registry import registry
@@ -49,16 +49,6 @@ async def test_an_image_that_cannot_be_pulled_ends_the_task_in_time_and_says_why
 
     cases = [(name, words, before) for before in (0, 1) for name, words in faults.items()]
     await asyncio.gather(*(fails(*case) for case in cases))
-
-
-async def test_a_name_that_no_image_can_have_ends_the_task_at_once(tesk: Tesk) -> None:
-    async def fails(name: str) -> None:
-        task = await tesk.run(inputs=[content("/in/a")], executors=[sh("true"), {"image": name, "command": ["true"]}])
-        assert task["state"] == "SYSTEM_ERROR"
-        assert f"error: executor 1: image {name} cannot be pulled (InvalidImageName)" in lines(task)
-        assert "given up" not in lines(task)
-
-    await asyncio.gather(*map(fails, ("Some/Tool:1", "some/tool:1:2", "some/tool@sha256:12")))
 
 
 async def test_a_pull_that_takes_longer_than_it_may_fail_is_waited_for_and_shown(

@@ -149,7 +149,7 @@ async def test_live_output_is_bounded_for_the_user_and_on_the_disk(tesk: Tesk, p
     blocks = "stat -c %b /.tesk/control/stdout >&2"
     script = f"yes 0123456789abcde | head -c 48000000; printf end; while :; do sleep 1; {blocks}; done"
     task_id = await tesk.create(executors=[sh(script)])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while True:
             log = await tesk.dispatcher.live_log(task_id)
             entry = log.logs[-1] if log and log.logs else None
@@ -187,7 +187,7 @@ async def test_what_a_task_does_not_need_is_not_made(tesk: Tesk, place: Kubernet
     async def run(wanted: set[str], document: dict[str, Any]) -> None:
         task = await tesk.run(**document)
         assert task["state"] == "COMPLETE", task["logs"]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not wanted <= (found := await made(place, task["id"])):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         taskmaster = {name for name in found if len(name.removeprefix("Pod ")) == 5}

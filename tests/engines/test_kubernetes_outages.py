@@ -179,7 +179,7 @@ async def test_a_watch_behind_a_proxy_that_went_silent_is_taken_up_again(place: 
             await cache.synced.wait()
             proxy.go_silent()
             await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, "create", "configmap", "late")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while "late" not in seen:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         finally:

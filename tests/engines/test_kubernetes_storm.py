@@ -164,7 +164,7 @@ def wrong(task: Document, doors: Gates, *, struck: bool) -> str:
     return ""
 
 
-@pytest.mark.timeout(60 + 6 * TASKS)
+@pytest.mark.timeout(300 + 10 * TASKS)
 async def test_every_task_of_a_storm_ends_right_and_nothing_stays(
     settings: Settings, place: KubernetesPlace, doors: Gates
 ) -> None:

@@ -209,7 +209,7 @@ async def test_finished_tasks_are_deleted_at_their_age(settings: Settings, place
     async with started(msgspec.structs.replace(settings, prune_after_s=0.5)) as tesk:
         task_id = await tesk.create(executors=[sh("true")])
         still = await tesk.create(executors=[sh("sleep 30")])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while await tesk.store.get(task_id, "MINIMAL"):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         await cancelled(tesk, place, still)

@@ -62,7 +62,7 @@ async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(settings
         await tesk.until(task_id, running)
         middle.held = f"/tesk-{task_id}-1/json"
         await tesk.restart()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await middle.waits.wait()
         log = await tesk.dispatcher.live_log(task_id)
         assert log is not None

@@ -30,7 +30,7 @@ def disk(settings: Settings) -> Iterator[Path]:
 
 
 async def is_full(disk: Path) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while os.statvfs(disk).f_bfree:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

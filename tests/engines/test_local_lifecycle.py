@@ -85,7 +85,7 @@ async def test_a_filer_that_is_killed_is_run_again(tesk: Tesk, place: Place, sil
 
 async def _filers_are_there() -> None:
     """Returns when the zygote has forked the filer that hangs on the silent server."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(_zygotes()) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -112,7 +112,7 @@ async def test_a_task_that_had_begun_is_not_begun_again_where_nothing_of_it_is_l
     """As when the server is started with another data folder, or on another machine."""
     task_id = await tesk.create(executors=[sh("echo ran >> /work/ran; sleep 60")], volumes=["/work"])
     folder = tesk.data / "tasks" / task_id
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not (folder / "scratch/work/ran").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
@@ -151,14 +151,14 @@ async def test_inputs_of_an_earlier_boot_are_fetched_again(tesk: Tesk, place: Pl
     image = {"image": f"{silent_server.address}/image:1", "command": ["true"]}
     task_id = await tesk.create(executors=[image], inputs=[content("/in/a")])
     folder = tesk.data / "tasks" / task_id
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not (folder / "facts/inputs").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await tesk.dispatcher.stop()
     (folder / "scratch/in/a").write_text("")
     (folder / "facts/inputs").write_text('{"done": "", "boot": "another"}')
     await tesk.restart()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while (folder / "scratch/in/a").read_text() != "x":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await cancelled(tesk, place, task_id)

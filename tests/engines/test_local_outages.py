@@ -71,7 +71,7 @@ async def held(tesk: Tesk) -> str:
 
 
 async def until(tesk: Tesk, task_id: str, name: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not (tesk.data / f"tasks/{task_id}/scratch/work/{name}").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
@@ -83,7 +83,7 @@ def let_go(tesk: Tesk, task_id: str) -> None:
 async def missed(caplog: pytest.LogCaptureFixture, *task_ids: str) -> None:
     """Returns when each of the tasks has missed the engine."""
     words = [f"task {task_id}: the container engine does not answer" for task_id in task_ids]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not all(any(each in line for line in caplog.messages) for each in words):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

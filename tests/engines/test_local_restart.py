@@ -41,7 +41,7 @@ class Server:
             command = [sys.executable, "-m", "tesk", "serve", *arguments]
             self._process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=log)
         assert self._process.stdout
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             line = (await self._process.stdout.readline()).decode()
         assert line.startswith("server: "), (self.folder / "server.log").read_text()[-3000:]
         self.url = line.removeprefix("server: ").strip()
@@ -51,13 +51,13 @@ class Server:
         assert self._process
         children = psutil.Process(self._process.pid).children(recursive=True)
         self._process.send_signal(number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await self._process.wait()
         alive: list[psutil.Process] = (await asyncio.to_thread(psutil.wait_procs, children, 15))[1]
         return alive
 
     async def ready(self, client: httpx.AsyncClient) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while (answer := await client.get(f"{self.url}/readyz")).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             assert answer
@@ -80,16 +80,19 @@ def document(n: int, shared: Path) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["podman", "docker"])
-async def test_tasks_survive_a_server_that_is_killed_at_random_moments(engine: str, tmp_path: Path) -> None:
+async def test_tasks_survive_a_server_that_is_killed_at_random_moments(
+    tmp_path_factory: pytest.TempPathFactory, engine: str
+) -> None:
     seed = random.randrange(1_000_000)
     print("seed", seed)
     moments = random.Random(seed)
+    folder = tmp_path_factory.mktemp("x")  # short, since sockets lie deep below it
     async with contextlib.AsyncExitStack() as stack:
         socket = "podman"
         if engine == "docker":
-            socket = str(stack.enter_context(containers.docker_daemon(tmp_path)))
+            socket = str(stack.enter_context(containers.docker_daemon(folder)))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
-        server = Server(tmp_path, socket)
+        server = Server(folder, socket)
         await server.start()
         await server.ready(client)
         path = Path(socket) if engine == "docker" else server.data / "run" / "podman.sock"

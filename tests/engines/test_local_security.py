@@ -80,7 +80,7 @@ async def test_a_source_that_is_no_longer_what_was_made_is_not_mounted(tesk: Tes
     """As if somebody else had been there: the server looks before each container."""
     task_id = await tesk.create(volumes=["/data"], executors=[sh("touch /data/began; sleep 1"), sh("cat /data/key")])
     data = tesk.data / "tasks" / task_id / "scratch/data"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not (data / "began").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     data.rename(data.with_name("old"))

@@ -58,7 +58,7 @@ async def test_tasks_run_and_survive_their_podman_below_a_long_path(long: Path) 
     data.mkdir(parents=True)
     settings = LocalPlace("podman", data / "run/podman.sock").settings(data)
     async with started(msgspec.structs.replace(settings, engine_socket="podman")) as tesk:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while await tesk.dispatcher.ready() is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         path = (data / "run/podman.sock").resolve()

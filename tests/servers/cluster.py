@@ -29,7 +29,7 @@ CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") 
 PRODUCT: Final = "localhost/tesk:dev"
 BUSYBOX: Final = "localhost/busybox:1"
 START_S: Final = 1800.0
-WAIT_S: Final = 60.0
+WAIT_S: Final = 180.0
 RUN: Final = os.environ.setdefault("TESK_TEST_RUN", str(os.getpid()))
 """Names a run of the suite; its further processes inherit the variable from the first one."""
 KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
@@ -47,7 +47,7 @@ class Cluster(NamedTuple):
     def kubectl(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
         """What kubectl prints; `given` is its standard input."""
         done = subprocess.run(
-            self.command(*arguments), input=given, capture_output=True, text=True, timeout=120, env=self.environment
+            self.command(*arguments), input=given, capture_output=True, text=True, timeout=300, env=self.environment
         )
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
@@ -110,7 +110,7 @@ class Cluster(NamedTuple):
     def _script(self, *words: str, check: bool = True) -> str:
         if not self.name:
             pytest.skip(f"not on an existing cluster, whose node is out of reach: scripts/cluster {' '.join(words)}")
-        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=120, env=self.environment)
+        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=300, env=self.environment)
         assert not check or done.returncode == 0, f"scripts/cluster {' '.join(words)}: {done.stderr}"
         return done.stdout
 

@@ -28,7 +28,7 @@ def helm(arguments: Sequence[str], *, major: int = 3, kubeconfig: Path | None = 
     found = program("helm", *sorted(cache.glob(f"helm-v{major}.*/helm")))
     environment = {**os.environ, "HELM_NO_PLUGINS": "1"} | ({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})
     done = subprocess.run(
-        [found, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+        [found, *arguments], env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     if done.returncode:
         raise HelmError(done.stderr + done.stdout)

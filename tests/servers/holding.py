@@ -16,7 +16,7 @@ class Holding:
         self.url = ""
         self.held: Counter[str] = Counter()
 
-    async def reached(self, path: str, seconds: float = 120.0) -> None:
+    async def reached(self, path: str, seconds: float = 300.0) -> None:
         """Returns when somebody waits for the path."""
         async with asyncio.timeout(seconds):
             while not self.held[path]:  # noqa: ASYNC110

@@ -47,7 +47,7 @@ class Release(NamedTuple):
 
     def test(self) -> str:
         """What `helm test` says."""
-        arguments = ["test", self.name, "--namespace", self.namespace, "--timeout", "120s"]
+        arguments = ["test", self.name, "--namespace", self.namespace, "--timeout", "600s"]
         return helm(arguments, major=self.major, kubeconfig=self.cluster.kubeconfig)
 
     def find(self, kind: str, component: str = "server") -> Object:
@@ -64,7 +64,7 @@ class Release(NamedTuple):
             yield Client(url)
 
     def _helm(self, verb: str, values: Values) -> None:
-        arguments = [verb, self.name, str(CHART), "--namespace", self.namespace, "--wait", "--timeout", "180s"]
+        arguments = [verb, self.name, str(CHART), "--namespace", self.namespace, "--wait", "--timeout", "600s"]
         arguments += [f"--set-json={key}={json.dumps(value)}" for key, value in (IMAGE | dict(values)).items()]
         helm(arguments, major=self.major, kubeconfig=self.cluster.kubeconfig)
 

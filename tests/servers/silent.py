@@ -14,7 +14,7 @@ class Silent:
         self.address = address
         self.visits: list[socket.socket] = []
 
-    async def visited(self, seconds: float = 60.0) -> None:
+    async def visited(self, seconds: float = 180.0) -> None:
         """Returns when somebody has come."""
         async with asyncio.timeout(seconds):
             while not self.visits:  # noqa: ASYNC110
