@@ -101,7 +101,7 @@ async def cancelled(tesk: Tesk, place: Place, task_id: str) -> Document:
     state = await tesk.dispatcher.cancel(task_id)
     assert state is not None
     assert state.name in ("CANCELING", "CANCELED")
-    task = await tesk.ended(task_id, seconds=tesk.settings.grace_s + 30)
+    task = await tesk.ended(task_id, seconds=tesk.settings.grace_s + SHORT_S)
     print(f"CANCELED after {time.monotonic() - begun:.1f} s, with a grace period of {tesk.settings.grace_s:g} s")
     assert task["state"] == "CANCELED"
     assert await place.running(tesk.settings, task_id) == []

@@ -22,7 +22,7 @@ async def test_taskmasters_do_not_take_all_the_room_that_their_executors_need(
         async with started(settings) as tesk:
             ids = [await tesk.create(executors=[sh("echo x")]) for _ in range(3)]
             for task_id in ids:
-                assert (await tesk.ended(task_id, 120))["state"] == "COMPLETE"
+                assert (await tesk.ended(task_id))["state"] == "COMPLETE"
             assert await place.leftovers(settings) == []
     finally:
         await asyncio.to_thread(strikes.lift, place)

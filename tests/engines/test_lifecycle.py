@@ -139,7 +139,7 @@ async def test_cancelling_an_ended_task_changes_nothing(tesk: Tesk) -> None:
 async def test_many_tasks_at_once_all_end_right(tesk: Tesk) -> None:
     codes = [n % 4 for n in range(24)]
     ids = await asyncio.gather(*(tesk.create(executors=[sh(f"exit {code}")], name=str(code)) for code in codes))
-    tasks = [await tesk.ended(task_id, seconds=120) for task_id in ids]
+    tasks = [await tesk.ended(task_id) for task_id in ids]
     assert [task["logs"][0]["logs"][0]["exit_code"] for task in tasks] == codes
     assert [task["state"] for task in tasks] == ["EXECUTOR_ERROR" if code else "COMPLETE" for code in codes]
 

@@ -1,6 +1,7 @@
 """The chart, installed for real: a release in a namespace, and what its clients see of it."""
 
 import contextlib
+import http.client
 import json
 import re
 import subprocess
@@ -91,11 +92,14 @@ class Client(NamedTuple):
         """The task as soon as it is in a state; an end that is another one fails the test."""
 
         def look() -> Object | None:
-            task = self.task(task_id)
+            try:
+                task = self.task(task_id)
+            except http.client.RemoteDisconnected:  # by kubectl, when the cluster is slow to answer
+                return None
             assert task["state"] == state or task["state"] not in ENDS, task
             return task if task["state"] == state else None
 
-        found: Object = until(look, 120.0, f"{state} of {task_id}")
+        found: Object = until(look, 600.0, f"{state} of {task_id}")
         return found
 
     def run(self, *executors: Object, **task: Any) -> Object:
@@ -139,7 +143,7 @@ def released(
         release.uninstall()
 
 
-def left(cluster: Cluster, namespace: str, given: Set[str] = frozenset(), seconds: float = 30.0) -> set[str]:
+def left(cluster: Cluster, namespace: str, given: Set[str] = frozenset(), seconds: float = 180.0) -> set[str]:
     """Everything that is in a namespace after a while and that Kubernetes has not made by itself."""
     listed = cluster.kubectl("api-resources", "--namespaced", "--verbs=list,delete", "-o", "name").split()
     kinds = ",".join(kind for kind in listed if not kind.startswith("events"))

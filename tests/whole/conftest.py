@@ -24,7 +24,7 @@ class Server(NamedTuple):
     s3: S3
     s3_root: Path
 
-    def run(self, task: dict[str, Any], seconds: float = 120.0) -> dict[str, Any]:
+    def run(self, task: dict[str, Any], seconds: float = 300.0) -> dict[str, Any]:
         """Posts a task and waits for its end; the FULL view."""
         with httpx.Client(base_url=self.url, timeout=30) as client:
             answer = client.post("/ga4gh/tes/v1/tasks", json=task)
