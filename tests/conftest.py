@@ -7,6 +7,7 @@ import functools
 import os
 import subprocess
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,25 @@ def _ensure(what: str) -> None:
     while PROGRESS and what in parts.BUILT and not {what, "end"} & set(progress.read_text().split()):
         time.sleep(0.5)
     subprocess.run([str(clusters.ROOT / "scripts" / "ensure"), what], check=True, timeout=clusters.START_S)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Leaves out of a failure's traceback what lies above the suite's own code."""
+    if call.excinfo:
+        trace = call.excinfo.tb
+        own = (part for part, _ in traceback.walk_tb(trace) if part.f_code.co_filename.startswith(f"{parts.TESTS}/"))
+        first = next(own, None)
+        while first and trace.tb_next and trace.tb_frame is not first:
+            trace = trace.tb_next
+        call.excinfo = pytest.ExceptionInfo.from_exc_info((call.excinfo.type, call.excinfo.value, trace))
+    return (yield)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Prints a failure when it happens, since a run takes minutes and may be stopped."""
+    if report.failed and not WORKER:
+        print(f"\n{report.nodeid} failed ({report.when}):\n{report.longreprtext[-4000:]}", flush=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -7,8 +7,10 @@ does in order is a group; the groups are handed out in the order of `rank`. All 
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+TESTS: Final = Path(__file__).parent
 T = TypeVar("T")
 
 LONGEST: Final = (
