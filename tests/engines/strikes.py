@@ -38,17 +38,19 @@ def await_another_life(place: KubernetesPlace, task_id: str, before: Object) -> 
 
 def has_completed(place: KubernetesPlace, task_id: str) -> bool:
     """True once the task's Job is Complete."""
-    path = "{.status.conditions[?(@.type=='Complete')].status}"
-    found = place.cluster.kubectl("-n", place.namespace, "get", "job", f"tesk-{task_id}", "-o", f"jsonpath={path}")
-    return found == "True"
+    (job,) = place.cluster.get(place.namespace, "jobs", name=f"tesk-{task_id}")
+    return any(
+        each["type"] == "Complete" and each["status"] == "True" for each in job["status"].get("conditions") or ()
+    )
 
 
 def kill(place: KubernetesPlace, pod: str, container: str, signal: str = "KILL") -> None:
     """A signal for the first process of a container that runs."""
-    path = f"{{.status.containerStatuses[?(@.name=='{container}')].containerID}}"
-    found = place.cluster.kubectl("-n", place.namespace, "get", "pod", pod, "-o", f"jsonpath={path}")
-    name = found.removeprefix("containerd://")
-    assert name, f"{container} of {pod} does not run"
+    found = place.cluster.get(place.namespace, "pods", name=pod)
+    statuses = [status for each in found for status in each["status"].get("containerStatuses") or ()]
+    ids = [status.get("containerID") for status in statuses if status["name"] == container]
+    assert any(ids), f"{container} of {pod} does not run"
+    name = ids[0].removeprefix("containerd://")
     place.cluster.on_node(
         "sh", "-c", f"kill -s {signal} $(ctr tasks ls 2> /dev/null | awk '$1 == \"{name}\" {{print $2}}')"
     )
@@ -57,9 +59,8 @@ def kill(place: KubernetesPlace, pod: str, container: str, signal: str = "KILL")
 def rewrite(place: KubernetesPlace, task_id: str, change: Callable[[Record], None]) -> None:
     """Changes a task's record behind its taskmaster's back."""
     name = f"tesk-{task_id}"
-    path = f"{{.binaryData.{RECORD_KEY}}}"
-    found = place.cluster.kubectl("-n", place.namespace, "get", "configmap", name, "-o", f"jsonpath={path}")
-    record = records.unpack(base64.b64decode(found))
+    (found,) = place.cluster.get(place.namespace, "configmaps", name=name)
+    record = records.unpack(base64.b64decode(found["binaryData"][RECORD_KEY]))
     change(record)
     patch = json.dumps({"binaryData": {RECORD_KEY: base64.b64encode(records.pack(record)).decode()}})
     place.cluster.kubectl("-n", place.namespace, "patch", "configmap", name, "--type=merge", "-p", patch)
