@@ -60,7 +60,7 @@ class Cluster(NamedTuple):
     def get(self, namespace: str, kind: str, selector: str = "", *, name: str = "") -> list[Object]:
         """The objects of a kind in a namespace; those with certain labels, or the one of a name."""
         fields = f"metadata.name={name}" if name else ""
-        if api := _api(self.kubeconfig, self.kubeconfig.stat().st_mtime_ns):
+        if api := self._api:
             group = f"apis/{GROUPS[kind]}" if kind in GROUPS else "api"
             asked = {"labelSelector": selector, "fieldSelector": fields}
             found = api.get(f"/{group}/v1/namespaces/{namespace}/{kind}", params=asked).raise_for_status().text
@@ -69,6 +69,13 @@ class Cluster(NamedTuple):
             found = self.kubectl("-n", namespace, "get", kind, *options)
         items: list[Object] = json.loads(found)["items"]
         return items
+
+    def log(self, namespace: str, pod: str) -> str:
+        """What the only container of a pod has printed so far; nothing as long as it has not started."""
+        if api := self._api:
+            answer = api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}/log")
+            return answer.text if answer.is_success else ""
+        return self.kubectl("-n", namespace, "logs", pod, check=False)
 
     def on_node(self, *command: str, check: bool = True) -> str:
         """Runs a command on the node."""
@@ -98,6 +105,10 @@ class Cluster(NamedTuple):
         (folder / "hosts.toml").write_text(f'[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n')
 
     @property
+    def _api(self) -> httpx.Client | None:
+        return _client(self.kubeconfig, self.kubeconfig.stat().st_mtime_ns)
+
+    @property
     def host(self) -> str:
         """The address at which pods reach this machine; of an existing cluster, from which its nodes are reached."""
         if self.name:
@@ -125,7 +136,7 @@ class Cluster(NamedTuple):
 
 
 @functools.cache
-def _api(kubeconfig: Path, written_ns: int) -> httpx.Client | None:
+def _client(kubeconfig: Path, written_ns: int) -> httpx.Client | None:
     """Asks the API server itself, which costs less than kubectl; None where only kubectl can sign in."""
     access = config.load(str(kubeconfig), {})
     if access.plugin or access.token_file:
