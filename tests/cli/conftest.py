@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers.containers import IMAGE, image_archive
 
-START_LIMIT_S = 30.0
+START_LIMIT_S = 180.0
 TESK = (sys.executable, "-m", "tesk")
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tests.servers.process import free_port, program
 
-START_LIMIT_S = 60
+START_LIMIT_S = 300
 PASSWORD = "s3cret-of-the-tests"
 PR_SET_PDEATHSIG = 1
 _numbers = itertools.count(1)
@@ -44,7 +44,7 @@ class Postgres(NamedTuple):
     def psql(self, sql: str, url: str | None = None) -> str:
         """What the statement answers, unadorned."""
         command = [program_path("psql"), url or self.url(), "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.strip()
 
     @contextlib.contextmanager
     def holding(self, sql: str, url: str) -> Iterator[None]:
@@ -88,7 +88,7 @@ def _initialise(data: Path, folder: Path, user: pwd.struct_passwd | None) -> Non
     command = [program_path("initdb"), "-D", str(data), "-U", "tesk", "-A", "scram-sha-256", f"--pwfile={password}"]
     command += ["-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, user=_name(user), check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=300, user=_name(user), check=False
     )
     if done.returncode != 0:
         raise AssertionError(f"initdb failed: {done.stderr}")
@@ -130,7 +130,7 @@ def _await(child: subprocess.Popen[bytes], port: str, log: Path) -> None:
     for _ in range(START_LIMIT_S * 20):
         if child.poll() is not None:
             break
-        if subprocess.run(command, timeout=10, check=False).returncode == 0:
+        if subprocess.run(command, timeout=60, check=False).returncode == 0:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(0.05)

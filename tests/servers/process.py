@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-START_LIMIT_S = 90.0
+START_LIMIT_S = 300.0
 
 
 def free_port(host: str = "127.0.0.1") -> int:
