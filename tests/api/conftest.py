@@ -109,7 +109,7 @@ class Running:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self._ready.result(30)
-        self.client = httpx.Client(base_url=self.url, timeout=30, headers={"Accept-Encoding": "identity"})
+        self.client = httpx.Client(base_url=self.url, timeout=180, headers={"Accept-Encoding": "identity"})
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)

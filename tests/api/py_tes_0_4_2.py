@@ -14,7 +14,7 @@ VIEWS = ("MINIMAL", "BASIC", "FULL")
 
 
 def main(url: str, ended: str) -> dict[str, Any]:
-    client = tes.HTTPClient(url, timeout=30, token=None, user=None, password=None)
+    client = tes.HTTPClient(url, timeout=180, token=None, user=None, password=None)
     task = tes.Task(
         name="old client",
         inputs=[tes.Input(path="/in", content="x")],
@@ -33,7 +33,7 @@ def main(url: str, ended: str) -> dict[str, Any]:
         "id": identifier,
         "created": created,
         "listed": listed,
-        "after_cancel": client.wait(identifier, timeout=30).state,
+        "after_cancel": client.wait(identifier, timeout=180).state,
         "ended": {view: client.get_task(ended, view).as_dict() for view in VIEWS},
     }
 

@@ -59,7 +59,7 @@ def the_task() -> Any:
 
 
 def at(server: Running, base: str) -> Any:
-    return py_tes.HTTPClient(server.url + base, timeout=30)
+    return py_tes.HTTPClient(server.url + base, timeout=180)
 
 
 @pytest.mark.parametrize("base", ["", "/", "/v1", "/ga4gh/tes/v1"])
@@ -70,7 +70,7 @@ def test_py_tes_finds_the_api_at_any_base(server: Running, base: str) -> None:
     assert identifier in [task.id for task in client.list_tasks().tasks]
     assert client.get_service_info().type["artifact"] == "tes"
     client.cancel_task(identifier)
-    assert client.wait(identifier, timeout=30).state == "CANCELED"
+    assert client.wait(identifier, timeout=180).state == "CANCELED"
 
 
 @pytest.mark.parametrize("view", ["MINIMAL", "BASIC", "FULL"])

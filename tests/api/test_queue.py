@@ -31,7 +31,7 @@ def post_again(server: Running) -> str:
 
 
 def given(server: Running) -> str:
-    return server.engine.submitted.get(timeout=20)
+    return server.engine.submitted.get(timeout=180)
 
 
 def state(server: Running, task_id: str) -> str:
@@ -59,7 +59,7 @@ def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
         assert given(server) == task_id
         with stalled(url):
             assert server.client.post(f"/v1/tasks/{task_id}:cancel", json={}).status_code == 503
-        assert server.engine.cancelled.get(timeout=20) == task_id
+        assert server.engine.cancelled.get(timeout=180) == task_id
         until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
         following = post_again(server)
         assert given(server) == following, "its room is free again"
@@ -90,7 +90,7 @@ def test_what_is_canceling_in_the_store_is_ended_whoever_wrote_it(tmp_path: Path
         task_id = post(server)
         assert given(server) == task_id
         server.do(server.store.cancel(task_id))
-        assert server.engine.cancelled.get(timeout=20) == task_id
+        assert server.engine.cancelled.get(timeout=180) == task_id
         until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
 
 

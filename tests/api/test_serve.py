@@ -83,7 +83,7 @@ def test_a_server_answers_where_it_says_and_ends_on_a_signal(tmp_path: Path, num
         assert httpx.get(base + "/healthz").status_code == 200
         identifier = httpx.post(base + "/v1/tasks", json=TASK).json()["id"]
         process.send_signal(number)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=180)
         assert process.returncode == 0, errors
         assert out == "", "one line is all it prints"
         for line in errors.splitlines():
@@ -145,13 +145,13 @@ def test_a_postgresql_database_has_one_server(tmp_path: Path, postgres_server: P
     settings = {"database_url": postgres_server.new_database()}
     with started(arguments(tmp_path / "one", settings)) as process:
         here = address(process)
-        assert httpx.post(f"{here}/v1/tasks", json=TASK, timeout=30).status_code == 200
+        assert httpx.post(f"{here}/v1/tasks", json=TASK, timeout=180).status_code == 200
         assert "served by another tesk" in cannot_start(arguments(tmp_path / "two", settings))
         process.terminate()
         process.wait(30)
     with started(arguments(tmp_path / "two", settings)) as process:
         here = address(process)
-        assert len(httpx.get(f"{here}/v1/tasks", timeout=30).json()["tasks"]) == 1
+        assert len(httpx.get(f"{here}/v1/tasks", timeout=180).json()["tasks"]) == 1
 
 
 LEASE = "pg_stat_activity WHERE application_name = 'tesk lease' AND datname = current_database()"
@@ -168,7 +168,7 @@ def test_a_server_whose_lease_was_cut_takes_it_again(tmp_path: Path, postgres_se
         another = f"SELECT count(*) FROM {LEASE} AND pid <> {first} AND state = 'idle'"
         until(lambda: postgres_server.psql(another, database) == "1", 30, "another lease")
         assert "served by another tesk" in cannot_start(arguments(tmp_path / "two", {"database_url": database}))
-        assert httpx.get(f"{here}/v1/tasks", timeout=30).status_code == 200
+        assert httpx.get(f"{here}/v1/tasks", timeout=180).status_code == 200
 
 
 def test_a_server_whose_database_another_has_taken_ends(tmp_path: Path, postgres_server: Postgres) -> None:

@@ -62,7 +62,7 @@ def load_image(folder: Path) -> None:
     """Gives the tests' image to the engine of the server whose folder this is."""
     limit = time.monotonic() + START_LIMIT_S
     socket = folder / "data" / "run" / "podman.sock"
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=30) as engine:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=180) as engine:
         while True:
             try:
                 engine.get("http://engine/_ping").raise_for_status()

@@ -127,7 +127,7 @@ class Server:
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Server]:
     """A server that is ready; it is ended by TERM."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=180) as client:
         server = Server(settings, client)
         await server.start()
         try:

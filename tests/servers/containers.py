@@ -58,7 +58,8 @@ def docker_daemon(folder: Path, *options: str) -> Iterator[Path]:
         while not sockets.answers(socket):
             if process.poll() is not None:  # it gives its containerd 15 s, which a busy machine may need longer than
                 said = (folder / "dockerd.log").read_text()
-                assert "timeout waiting for containerd" in said and said.count("Starting up") < 5, said[-2000:]
+                assert "timeout waiting for containerd" in said, said[-2000:]
+                assert said.count("Starting up") < 5, said[-2000:]
                 with (folder / "dockerd.log").open("ab") as log:
                     process = subprocess.Popen([dockerd, *arguments], stdout=log, stderr=log, start_new_session=True)
             assert time.monotonic() < deadline, "dockerd did not answer"

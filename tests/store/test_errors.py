@@ -137,7 +137,7 @@ async def test_connections_that_were_cut_are_made_anew(postgres_server: Postgres
 
 
 async def _eventually_creates(store: Store) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while True:
             try:
                 await store.create(NewTask(basic=b"{}"))

@@ -117,7 +117,7 @@ async def test_a_create_that_was_given_up_while_another_had_the_lock_never_runs(
         }
     after = await store.create(NewTask(basic=b"{}"))
     assert [each.id for each in await store.queued()] == [before, after]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while len(await store.page(Query(10))) > 2:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert [each.id for each in await store.page(Query(10))] == [after, before]

@@ -26,7 +26,7 @@ class Server(NamedTuple):
 
     def run(self, task: dict[str, Any], seconds: float = 300.0) -> dict[str, Any]:
         """Posts a task and waits for its end; the FULL view."""
-        with httpx.Client(base_url=self.url, timeout=30) as client:
+        with httpx.Client(base_url=self.url, timeout=180) as client:
             answer = client.post("/ga4gh/tes/v1/tasks", json=task)
             assert answer.status_code == 200, answer.text
             limit = time.monotonic() + seconds
@@ -66,7 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def _until_ready(url: str, log: Path) -> None:
     limit = time.monotonic() + START_S
-    while httpx.get(f"{url}/readyz", timeout=10).status_code != 200:
+    while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
         assert time.monotonic() < limit, log.read_text()
         time.sleep(0.05)
 
