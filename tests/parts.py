@@ -33,13 +33,14 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "unit": (),
     "api": ("postgres", "nginx"),
     "store": ("postgres",),
+    "shim": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
-    "cli": ("podman", "busybox"),
+    "cli": ("shim", "podman", "busybox"),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
-    "whole": ("podman", "busybox", *SERVERS),
-    "podman": ("podman", "busybox"),
-    "docker": ("dockerd", "busybox"),
-    "local": ("podman", "dockerd", "busybox"),
+    "whole": ("shim", "podman", "busybox", *SERVERS),
+    "podman": ("shim", "podman", "busybox"),
+    "docker": ("shim", "dockerd", "busybox"),
+    "local": ("shim", "podman", "dockerd", "busybox"),
     "cluster": ("postgres", "nginx", "helm", "helm4", *SERVERS, *CLUSTER),
     "kubernetes": ("nginx", *SERVERS, *CLUSTER),
     "restricted": CLUSTER,
@@ -98,4 +99,4 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "chart", "cli", "filer", "whole")
+    return found.name in ("unit", "api", "store", "shim", "chart", "cli", "filer", "whole")

@@ -1,11 +1,14 @@
 """What an executor gets and gives, on every engine: arguments, environment, folders, streams, exit codes, paths."""
 
 import asyncio
+import uuid
 from pathlib import Path
 from typing import Any
 
+import aiodocker
 import pytest
 
+from tests.engines.places import LocalPlace, Place
 from tests.engines.running import SHORT_S, Tesk, content, sh
 from tests.servers.containers import BARE_IMAGE, IMAGE, NOBODY_IMAGE
 
@@ -46,11 +49,53 @@ async def test_an_image_without_a_shell_and_its_entrypoint_is_not_used(tesk: Tes
     assert only(task)["stdout"] == "not false\n"
 
 
-async def test_the_environment_is_the_images_and_the_tasks(tesk: Tesk) -> None:
-    env = {"A": "b c", "EMPTY": "", "EQ": "x=y", "LINES": "1\n2", "LD": "$PATH"}
-    script = 'printf "%s|" "$A" "$EMPTY" "$EQ" "$LINES" "$LD" "$PATH"; env | grep -c TESK'
-    log = only(await tesk.run(executors=[sh(script, env=env)]))
-    assert log["stdout"] == "b c||x=y|1\n2|$PATH|/usr/local/bin:/bin|0\n"
+ENVIRONMENT = {
+    "A": "b c", "EMPTY": "", "EQ": "x=y", "LINES": "1\n 2\n", "LD": "$PATH", "a.b": "1", "X-Y": "2", "1": "3",
+    "e v": "4", "\u00fc": "\u00e4", "file": "f", "name": "n", "workdir": "w", "kept": "k", "IFS": "x",
+    "OLDPWD": "/o", "SHLVL": "7", "LD_PRELOAD": "/no.so",
+}  # fmt: skip
+FINDS = """
+echo "program $0 $1"
+echo "first of its session and group: $(busybox awk '{print ($6 == '$$'), ($5 == '$$')}' /proc/$$/stat)"
+grep -E '^(Sig(Blk|Ign|Cgt)|ShdPnd|Uid|Gid)' /proc/self/status
+echo "descriptors $(ls /proc/self/fd | wc -l)" "stdin $(readlink /proc/self/fd/0) $(cat | wc -c)"
+echo "umask $(umask) folder $(pwd) root $(ls / | grep -v made)" "nice $(busybox nice)"; ulimit -a
+sh -c 'true & exec true'; sh -c 'sleep 0 & exit'; sleep 0.2; grep -l '^State:.Z' /proc/[0-9]*/status
+echo environment; busybox tr '\\0' '\\n' < /proc/$$/environ | grep -v -E '^(HOSTNAME|KUBERNETES_)'
+(sleep 1000; echo late) &
+"""
+
+
+async def test_a_program_finds_what_a_container_without_tesk_gives_it(tesk: Tesk, place: Place) -> None:
+    """On a local engine all that it finds is compared with a container of the engine's own."""
+    command = ["sh", "-c", FINDS, "first", "a b"]
+    task = await tesk.run(executors=[{"image": IMAGE, "command": command, "env": ENVIRONMENT}])
+    assert only(task)["exit_code"] == 0, task["logs"]
+    found, _, environment = only(task)["stdout"].partition("environment\n")
+    lines = [f"{key}={value}" for key, value in ENVIRONMENT.items()]
+    assert set(environment.splitlines()) >= set("\n".join(lines).splitlines()), environment
+    for line in ("program first a b", "first of its session and group: 1 1", "SigBlk:\t" + "0" * 16):
+        assert line in found.splitlines(), found
+    assert "/status" not in found
+    if isinstance(place, LocalPlace):
+        alone, _, its_environment = (await alone_in(place, command)).partition("environment\n")
+        assert found == alone
+        assert sorted(environment.splitlines()) == sorted(its_environment.splitlines())
+
+
+async def alone_in(place: LocalPlace, command: list[str]) -> str:
+    """What a command writes to stdout in a container that tesk has nothing to do with."""
+    env = [f"{key}={value}" for key, value in ENVIRONMENT.items()]
+    host = {"NetworkMode": "none"}
+    async with aiodocker.Docker(url=f"unix://{place.socket}") as docker:
+        body: dict[str, Any] = {"Image": IMAGE, "Cmd": command, "Entrypoint": [], "Env": env, "HostConfig": host}
+        container = await docker.containers.create(body, name=f"alone-{uuid.uuid4().hex}")
+        try:
+            await container.start()
+            await container.wait(timeout=SHORT_S)
+            return "".join(await container.log(stdout=True))
+        finally:
+            await container.delete(force=True)
 
 
 @pytest.mark.parametrize("image", [IMAGE, NOBODY_IMAGE])
@@ -111,24 +156,19 @@ async def test_the_log_keeps_a_bounded_tail(tesk: Tesk) -> None:
     assert log["stderr"] == "1\n2\n3\n4\n5\n"
 
 
-@pytest.mark.parametrize(
-    ("command", "code", "words"),
-    [
+async def test_exit_codes_are_the_programs_or_the_shells(tesk: Tesk) -> None:
+    """All of them, in a process: tests/shim."""
+    cases = [
         (["no-such-program"], 127, "no-such-program"),
-        (["/no/such/program"], 127, "/no/such/program"),
         (["/etc/not-executable"], 126, "not executable"),
-        (["/etc"], 126, "directory"),
-        (["sh", "-c", "exit 3"], 3, ""),
         (["sh", "-c", "kill -9 $$"], 137, ""),
-        (["sh", "-c", "exit 255"], 255, ""),
-    ],
-)
-async def test_exit_codes_are_the_programs_or_the_shells(tesk: Tesk, command: list[str], code: int, words: str) -> None:
-    task = await tesk.run(executors=[{"image": IMAGE, "command": command}, sh("echo never")])
-    log = only(task)
-    assert (task["state"], log["exit_code"]) == ("EXECUTOR_ERROR", code)
-    assert words in log["stderr"]
-    assert f"exit code {code}" in "\n".join(task["logs"][0]["system_logs"])
+    ]
+    ran = [{"image": IMAGE, "command": command, "ignore_error": True} for command, *_ in cases]
+    task = await tesk.run(executors=[*ran, sh("exit 255"), sh("echo never")])
+    assert (task["state"], len(task["logs"][0]["logs"])) == ("EXECUTOR_ERROR", len(cases) + 1)
+    for log, (_, code, words) in zip(task["logs"][0]["logs"], [*cases, ([], 255, "")], strict=True):
+        assert (log["exit_code"], words in log["stderr"]) == (code, True)
+        assert f"exit code {code}" in "\n".join(task["logs"][0]["system_logs"])
 
 
 async def test_an_ignored_error_is_recorded_and_the_next_executor_runs(tesk: Tesk) -> None:
@@ -208,17 +248,25 @@ async def test_an_output_folder_does_not_exist_beforehand_but_its_parent_does(te
 
 
 @pytest.mark.parametrize("image", [IMAGE, NOBODY_IMAGE])
-async def test_outputs_arrive_whatever_their_modes(tesk: Tesk, shared: Path, image: str) -> None:
-    script = "umask 077; echo a > /out/a; mkdir -p /out/d/e; echo b > /out/d/e/b; chmod 300 /out/d/e"
+async def test_outputs_arrive_whatever_their_modes_and_owners(tesk: Tesk, shared: Path, image: str) -> None:
+    """As root a program gives some of them away, as tar and databases do."""
+    is_root = image == IMAGE and tesk.settings.run_as_user == -1
+    copied = "/srv/c" if is_root else "/tmp/c"
+    script = (
+        f"umask 077; echo a > /out/a; mkdir -p /out/d/e; echo b > /out/d/e/b; chmod 300 /out/d/e; echo c > {copied}"
+    )
+    if is_root:
+        script += f"; busybox chown -R 7:7 /out/a /out/d {copied}"
     task = await tesk.run(
         executors=[{"image": image, "command": ["sh", "-c", script]}],
         outputs=[
             {"path": "/out/a", "url": f"{shared}/a"},
             {"path": "/out/d", "url": f"{shared}/d", "type": "DIRECTORY"},
+            {"path": copied, "url": f"{shared}/c"},
         ],
     )
     assert task["state"] == "COMPLETE", task["logs"]
-    assert ((shared / "a").read_text(), (shared / "d/e/b").read_text()) == ("a\n", "b\n")
+    assert [(shared / name).read_text() for name in ("a", "d/e/b", "c")] == ["a\n", "b\n", "c\n"]
 
 
 async def test_limits_hold_and_running_out_of_memory_is_named(tesk: Tesk) -> None:

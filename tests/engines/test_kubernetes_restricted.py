@@ -16,7 +16,7 @@ from tests.engines.test_executors import (  # noqa: F401
     test_files_beside_the_images_own_do_not_hide_them,
     test_inputs_are_private_copies_that_any_user_can_change,
     test_limits_hold_and_running_out_of_memory_is_named,
-    test_outputs_arrive_whatever_their_modes,
+    test_outputs_arrive_whatever_their_modes_and_owners,
     test_streams_go_to_files_and_to_the_log_apart,
 )
 from tests.engines.test_lifecycle import (  # noqa: F401

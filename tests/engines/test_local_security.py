@@ -164,22 +164,22 @@ async def test_the_health_check_of_an_image_never_runs(
 ) -> None:
     script = {"image": health_image, "command": ["sh", "-c", "sleep 1; ls /out"]}
     assert logs(await tesk.run(volumes=["/out"], executors=[script]))[0]["stdout"] == ""
-    report = await on_folder(health_image, engine_socket, tmp_path, "sleep 1")
+    report = await on_folders(health_image, engine_socket, tmp_path, "sleep 1")
     assert report["files"] == ["inner", "report"]
 
 
 async def test_a_container_that_opens_a_folder_up_has_no_more_than_that_needs(
     engine_socket: Path, tmp_path: Path
 ) -> None:
-    report = await on_folder(NOBODY_IMAGE, engine_socket, tmp_path, "true")
+    report = await on_folders(NOBODY_IMAGE, engine_socket, tmp_path, "true")
     assert (report["opened"], report["tesk"]) == ("control scratch", "opened shim")
     assert int(report["capabilities"], 16) == DAC_OVERRIDE | FOWNER
     assert report["networks"] == "lo"
     assert report["user"] == "0"
 
 
-async def on_folder(image: str, engine_socket: Path, folder: Path, script: str) -> dict[str, Any]:
-    """Runs a script in a container as tesk makes them for a task's folder, and tells what it saw."""
+async def on_folders(image: str, engine_socket: Path, folder: Path, script: str) -> dict[str, Any]:
+    """Runs a script in place of the shim in a container as tesk makes them for a task's folders: what it saw."""
     folders = [folder / "task" / name for name in ("scratch", "control")]
     for each in folders:
         (each / "inner").mkdir(parents=True)
@@ -187,10 +187,9 @@ async def on_folder(image: str, engine_socket: Path, folder: Path, script: str) 
         f"{script}; cd /; exec > /.tesk/opened/scratch/report; echo opened $(ls /.tesk/opened); echo tesk $(ls /.tesk);"
         "echo networks $(ls /sys/class/net); echo user $(id -u); grep CapEff /proc/self/status"
     )
-    body = manifest.on_folder(
-        image, show, folders=folders, shim=install_shim(folder / "shim"),
-        labels={"tesk.instance": "test", "tesk.task": "test"},
-    )  # fmt: skip
+    labels = {"tesk.instance": "test", "tesk.task": "test"}
+    body = manifest.on_folders(image, "empty", folders, labels=labels, shim=install_shim(folder / "shim"))
+    body["Entrypoint"] = ["sh", "-c", show]
     engine = Containers(engine_socket, "test")
     try:
         await engine.as_root(f"tesk-test-{os.urandom(4).hex()}", body)

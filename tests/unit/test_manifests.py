@@ -56,7 +56,7 @@ def test_paths_of_output_reach_the_reporter_as_the_executor_has_them() -> None:
     named = task(executors=[Executor("image", ["program"], stdout="/out/$$x/$(TESK_POD)", stderr="/out/$(A)")])
     reporter, ran = pod_of(named)["spec"]["containers"]
     assert reporter["args"][3:7] == ["--stdout", "/out/$$$$x/$$(TESK_POD)", "--stderr", "/out/$$(A)"]
-    assert ran["command"][5:7] == ["/out/$$$$x/$$(TESK_POD)", "/out/$$(A)"]
+    assert ran["command"][4:6] == ["/out/$$$$x/$$(TESK_POD)", "/out/$$(A)"]
 
 
 def test_paths_are_mounted_from_the_scratch_volume() -> None:
@@ -65,10 +65,17 @@ def test_paths_are_mounted_from_the_scratch_volume() -> None:
     assert mounts == {"/.tesk/shim": None, "/.tesk/control": None, "/data/in": "data/in", "/etc/b": "etc/b"}
 
 
+def test_a_variable_whose_name_not_every_kubernetes_takes_is_set_by_the_shim() -> None:
+    env: dict[str, str | None] = {"A": "$(B)", "a.b": "1", "X-Y": "", "1": "$(A)", "ü x": "2", "..": "3"}
+    made = executor(task(executors=[Executor("image", ["program"], env=env)]))
+    assert made["env"] == [{"name": n, "value": v} for n, v in (("A", "$$(B)"), ("a.b", "1"), ("X-Y", ""))]
+    assert made["command"][6:] == ["3", "e1=$$(A)", "eü x=2", "e..=3", "program"]
+
+
 def test_outputs_in_mounted_folders_are_made_readable() -> None:
     command = executor(task(outputs=[Output(path="/out/x", url="file:///x")]))["command"]
-    assert command[:3] == ["/.tesk/shim/busybox", "sh", "/.tesk/shim/run"]
-    assert command[3:] == ["", "", "", "", "1", "r/out/x", "program"]
+    assert command[:2] == ["/.tesk/shim/shim", "run"]
+    assert command[2:] == ["", "", "", "", "1", "r/out/x", "program"]
 
 
 def test_a_filer_for_inputs_asks_for_the_room_that_its_node_must_have_for_the_executors() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ CONTROL: Final = "/.tesk/control"
 OWN_GRACE_S: Final = 5
 LEAST_MEMORY_MIB: Final = 8
 WITHHELD: Final = ("MKNOD", "NET_RAW")
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+"""The names of variables that every Kubernetes takes (RelaxedEnvironmentVariableValidation); the shim sets others."""
 PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -180,16 +183,18 @@ def _reporter(place: Place, name: str, executor: Executor, plan: Layout) -> Mani
         mounts.append(("scratch", SCRATCH, True))
     container = _own_container(names.REPORTER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(16, 64))
     container["env"] += _whereabouts(place, name)
-    copy = ["/tesk/shim/busybox", "cp", "-r", "/tesk/shim/.", SHIM]
+    copy = ["/tesk/shim", "copy-to", SHIM]
     container["lifecycle"] = {"postStart": {"exec": {"command": copy}}}
     return container
 
 
 def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool) -> Manifest:
     readable = [f"r{normal(output.path)}" for output in place.task.outputs or () if plan.covers(output.path)]
-    copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out] + readable
+    env = {key: value or "" for key, value in (executor.env or {}).items()}
+    variables = [f"e{key}={value}" for key, value in env.items() if not VARIABLE.fullmatch(key)]
+    copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out] + readable + variables
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
-    words = [f"{SHIM}/busybox", "sh", f"{SHIM}/run", *stdio, str(len(copies)), *copies, *executor.command]
+    words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
     mounts += [{"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
     if homeless and executor.workdir:
@@ -198,7 +203,7 @@ def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool)
         "name": names.EXECUTOR_CONTAINER,
         "image": executor.image,
         "command": list(map(verbatim, words)),
-        "env": [{"name": key, "value": verbatim(value or "")} for key, value in (executor.env or {}).items()],
+        "env": [{"name": key, "value": verbatim(value)} for key, value in env.items() if VARIABLE.fullmatch(key)],
         "volumeMounts": mounts,
         "resources": _resources(place),
         "securityContext": _security(place.cluster),

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import shutil
 from asyncio.subprocess import Process
 from importlib import resources
 from pathlib import Path
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 OWN_PODMAN: Final = "podman"
 TRIM_S: Final = 5.0
 GIB: Final = 1024**3
-ELF_INTERPRETER: Final = 3
 
 
 class LocalEngine:
@@ -144,10 +142,9 @@ class LocalEngine:
         try:
             await asyncio.to_thread(folder.remove)
         except PermissionError:
-            from tesk.engines.local.manifest import SCRUB
-            from tesk.engines.local.run import on_folder
+            from tesk.engines.local.run import on_folders
 
-            await on_folder(machine, task_id, folder, "scrub", SCRUB)
+            await on_folders(machine, task_id, folder, "empty")
             await asyncio.to_thread(folder.remove)
 
     async def known(self) -> set[TaskId]:
@@ -204,30 +201,21 @@ def instance(data: Path) -> str:
 
 
 def install_shim(folder: Path) -> Path:
-    """The folder to mount into executors: a static busybox and the script `run`. Raises EngineError."""
-    busybox = shutil.which("busybox")
-    if busybox is None or not _is_static(Path(busybox)):
-        raise EngineError("no static busybox on the PATH; install the package busybox-static")
+    """The folder to mount into executors, with the shim in it. Raises EngineError."""
+    built = resources.files("tesk.shim").joinpath("shim")
+    if not built.is_file():
+        raise EngineError(
+            f"{built} is missing: this tesk was not installed by pip or uv; build it with tesk/shim/build"
+        )
+    data = built.read_bytes()
     folder.mkdir(parents=True, exist_ok=True)
-    script = resources.files("tesk.shim").joinpath("run").read_bytes()
-    for name, data in (("busybox", Path(busybox).read_bytes()), ("run", script)):
-        target = folder / name
-        if not target.exists() or target.read_bytes() != data:
-            draft = folder / f".{name}.{os.getpid()}"
-            draft.write_bytes(data)
-            draft.chmod(0o755)
-            draft.rename(target)
+    target = folder / "shim"
+    if not target.exists() or target.read_bytes() != data:
+        draft = folder / f".shim.{os.getpid()}"
+        draft.write_bytes(data)
+        draft.chmod(0o755)
+        draft.rename(target)
     return folder
-
-
-def _is_static(program: Path) -> bool:
-    """True for an ELF program without an interpreter (System V ABI, program header PT_INTERP)."""
-    data = program.read_bytes()
-    if data[:4] != b"\x7fELF" or data[4] != 2:
-        return False
-    start, size, count = (int.from_bytes(data[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58)))
-    headers = (data[start + n * size : start + n * size + 4] for n in range(count))
-    return all(int.from_bytes(header, "little") != ELF_INTERPRETER for header in headers)
 
 
 def _imports():  # type: ignore[no-untyped-def]

@@ -1,6 +1,6 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,28 +11,6 @@ from tesk.tes import Executor, Resources
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
 OPENED: Final = "/.tesk/opened"
-OPEN_UP: Final = """
-unset IFS
-b=/.tesk/shim/busybox
-$b chmod -R a+rwX /.tesk/opened/scratch /.tesk/opened/control || true
-"""
-"""What stays closed, as in a tree deeper than a path may be long, the filer names."""
-SCRUB: Final = """
-unset IFS
-b=/.tesk/shim/busybox
-for folder in /.tesk/opened/scratch /.tesk/opened/control; do
-  cd $folder 2>/dev/null || continue
-  for round in $($b seq 1000); do
-    $b find . -mindepth 1 -maxdepth 1 -exec $b rm -rf {} + 2>/dev/null
-    [ -n "$($b ls -A)" ] || continue 2
-    $b mkdir up$round
-    $b find . -mindepth 15 -maxdepth 15 -type d -exec $b mv {} up$round/ \\;
-  done
-  echo "$folder cannot be emptied" >&2
-  exit 1
-done
-"""
-"""Of a tree deeper than a path may be long it removes what it can name, and then brings up what was too deep."""
 WITHHELD: Final = ("MKNOD", "NET_RAW")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
 GIB: Final = 1024**3
@@ -55,7 +33,7 @@ def container(
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     return {
         "Image": executor.image,
-        "Entrypoint": [f"{SHIM}/busybox", "sh", f"{SHIM}/run", *stdio, str(len(copies)), *copies],
+        "Entrypoint": [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies],
         "Cmd": executor.command,
         "Env": [f"{key}={value}" for key, value in (executor.env or {}).items()],
         "Healthcheck": UNCHECKED,
@@ -73,18 +51,18 @@ def container(
     }
 
 
-def on_folder(
-    image: str, script: str, *, labels: dict[str, str], shim: Path, folders: Iterable[Path]
+def on_folders(
+    image: str, command: str, folders: Sequence[Path], *, labels: dict[str, str], shim: Path
 ) -> dict[str, Any]:
-    """The body of a container that runs a script of ours as root, with the shim's busybox, on `folders`.
+    """The body of a container that runs a command of the shim as root on `folders`: "open-up" or "empty".
 
     For a server that is not root: what a container's users have made is theirs, even for the server that mounted it.
     Of the image only the files are used, since an engine wants some; nothing of it runs.
     """
-    mounts = [_bind(shim, SHIM, read_only=True), *(_bind(folder, f"{OPENED}/{folder.name}") for folder in folders)]
+    mounts = {f"{OPENED}/{folder.name}": folder for folder in folders}
     return {
         "Image": image,
-        "Entrypoint": [f"{SHIM}/busybox", "sh", "-c", script],
+        "Entrypoint": [f"{SHIM}/shim", command, *mounts],
         "Cmd": [],
         "User": "0:0",
         "WorkingDir": "/",
@@ -94,7 +72,7 @@ def on_folder(
         "AttachStderr": True,
         "HostConfig": {
             "NetworkMode": "none",
-            "Mounts": mounts,
+            "Mounts": [_bind(shim, SHIM, read_only=True), *(_bind(folder, at) for at, folder in mounts.items())],
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": ["ALL"],
             "CapAdd": ["DAC_OVERRIDE", "FOWNER"],

@@ -406,7 +406,7 @@ class Run:
         if pushed is None and outputs:
             self.tell(State.RUNNING)
             if not is_master_of_files():
-                await on_folder(self.machine, self.job.id, self.folder, "open-up", manifest.OPEN_UP)
+                await on_folders(self.machine, self.job.id, self.folder, "open-up")
             settings = self._filer_settings()
             if failed:
                 settings = msgspec.structs.replace(settings, missing_outputs="warning")
@@ -435,14 +435,14 @@ class Run:
         )
 
 
-async def on_folder(machine: Machine, task_id: str, folder: Folder, name: str, script: str) -> None:
-    """Runs a script as root of a container on what a task's programs wrote, for a server that is not root itself."""
+async def on_folders(machine: Machine, task_id: str, folder: Folder, command: str) -> None:
+    """Runs a command of the shim as a container's root on what programs wrote, for a server that is not root."""
     labels = {"tesk.instance": machine.instance, "tesk.task": task_id}
     try:
         image = await asyncio.to_thread(folder.fact, "image", str)
         folders = await asyncio.to_thread(folder.program_folders)
-        body = manifest.on_folder(image, script, labels=labels, shim=machine.shim, folders=folders)
-        await machine.containers.as_root(f"tesk-{task_id}-{name}", body)
+        body = manifest.on_folders(image, command, folders, labels=labels, shim=machine.shim)
+        await machine.containers.as_root(f"tesk-{task_id}-{command}", body)
     except (StartError, OSError) as error:
         raise EngineError(f"task {task_id}: its files could not be reached: {error}") from error
 
