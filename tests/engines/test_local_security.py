@@ -130,11 +130,6 @@ async def test_streams_that_are_no_files_are_named_and_not_opened(tesk: Tesk) ->
         assert words in said(task)
 
 
-async def test_a_pipe_in_place_of_a_mark_of_the_shim_holds_nothing_up(tesk: Tesk) -> None:
-    task = await tesk.run(executors=[sh("mkfifo /.tesk/control/ended; echo words")])
-    assert (task["state"], logs(task)[0]["stdout"]) == ("COMPLETE", "words\n")
-
-
 @pytest.mark.parametrize("settings", [{"executor_capabilities": ("MKNOD", "NET_RAW")}], indirect=True)
 async def test_capabilities_that_the_operator_gives_back_are_there(tesk: Tesk) -> None:
     script = "while read key value; do [ $key != CapBnd: ] || echo $value; done < /proc/self/status; mknod /n c 1 3"
