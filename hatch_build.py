@@ -1,6 +1,10 @@
-"""Builds the shim, a C program, into what is installed: a wheel for this machine's processor, or this checkout."""
+"""Builds the shim, a C program, into what is installed: a wheel for this machine's processor, or this checkout.
+
+Not on other systems than Linux, which have no use for it: there tesk is a client, or a cluster's server.
+"""
 
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,8 @@ class ShimHook(BuildHookInterface):  # type: ignore[misc]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Raises RuntimeError with the compiler's words where the shim cannot be built."""
+        if sys.platform != "linux":
+            return
         command = ["sh", str(Path(self.root) / "tesk/shim/build")]
         made = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if made.returncode:

@@ -82,5 +82,9 @@ def from_file(error: OSError, place: str) -> TransferError:
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"{place}: {reason.lower()}")
-    advice = {errno.ENOSPC: "free some space or ask for more disk_gb", errno.EDQUOT: "raise the quota"}
+    advice = {
+        errno.ENOSPC: "free some space or ask for more disk_gb",
+        errno.EDQUOT: "raise the quota",
+        errno.EACCES: "open it to the user that tesk runs as",
+    }
     return TransferError(f"{place}: {reason.lower()}", advice.get(error.errno or 0, ""))

@@ -173,7 +173,7 @@ static bool copy_data(int in, int out, off_t size)
     return ftruncate(out, size) == 0;
 }
 
-/* What cannot be replaced, as a file that is mounted alone, is written in its place. */
+/* What cannot be replaced, as a file that is mounted alone, is written in its place and keeps its own attributes. */
 static bool copy_file(int from, const char *name, int to, const char *as)
 {
     struct stat source;
@@ -243,7 +243,8 @@ static bool copy_entry(int from, const char *name, int to, const char *as)
         return copy_folder(from, name, to, as, &source);
     if (is_stream(to, as))
         return true;
-    if (unlinkat(to, as, 0) && errno != ENOENT && !S_ISREG(source.st_mode))
+    bool is_new = unlinkat(to, as, 0) == 0 || errno == ENOENT;
+    if (!is_new && !S_ISREG(source.st_mode))
         return failed("replace", to, as);
     if (source.st_nlink > 1 && link_copied(&source, to, as))
         return true;
@@ -251,7 +252,7 @@ static bool copy_entry(int from, const char *name, int to, const char *as)
         : S_ISLNK(source.st_mode) ? !copy_link(from, name, to, as)
         : mknodat(to, as, source.st_mode, source.st_rdev) && !failed("write", to, as))
         return false;
-    return keep_attributes(to, as, &source) || failed("write", to, as);
+    return !is_new || keep_attributes(to, as, &source) || failed("write", to, as);
 }
 
 bool copy(int from, const char *name, int to, const char *as)

@@ -104,10 +104,10 @@ async def test_a_working_directory_is_made_and_can_be_written(tesk: Tesk, image:
     assert only(task)["stdout"] == "/made/for me\nx\n"
 
 
-async def test_stdin_comes_from_a_file_and_is_empty_otherwise(tesk: Tesk) -> None:
-    log = only(await tesk.run(inputs=[content("/in/a", "hello")], executors=[sh("cat", stdin="/in/a")]))
-    assert log["stdout"] == "hello"
-    assert only(await tesk.run(executors=[sh("cat; echo end")]))["stdout"] == "end\n"
+async def test_stdin_comes_from_a_file_of_the_task_or_of_the_image(tesk: Tesk) -> None:
+    executors = [sh("cat", stdin="/in/a"), sh("cat", stdin="/etc/image-file")]
+    task = await tesk.run(inputs=[content("/in/a", "hello")], executors=executors)
+    assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["hello", "from the image\n"]
 
 
 @pytest.mark.parametrize(

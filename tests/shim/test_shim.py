@@ -53,13 +53,16 @@ class Container:
         (root / ".tesk/shim/shim").write_bytes(SHIM.read_bytes())
         (root / ".tesk/shim/shim").chmod(0o755)
 
-    def start(self, *words: str, env: dict[str, str] = PATH, user: int = 0) -> subprocess.Popen[bytes]:
+    def start(
+        self, *words: str, env: dict[str, str] = PATH, user: int = 0, entry: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        """`entry`: a command that is given the shim's."""
         own = [program("unshare"), "--fork", "--pid", "--kill-child", "--mount", f"--mount-proc={self.root}/proc"]
         if os.geteuid():
             own.insert(1, "--map-root-user")
         drop = ["--userspec", f"{user}:{user}"] if user else []
         return subprocess.Popen(
-            [*own, program("chroot"), *drop, str(self.root), "/.tesk/shim/shim", *words],
+            [*own, program("chroot"), *drop, str(self.root), *entry, "/.tesk/shim/shim", *words],
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -178,6 +181,21 @@ def test_the_engines_signal_is_a_term_for_the_program_and_all_it_started(
     ended = container.ended(process)
     assert (ended.code, ended.marks) == (5, {"started": "", "terminated": "", "ended": "5\n"})
     assert sorted(ended.out.splitlines()) == [*["begun"] * 3, "child", "own session", "program"]
+
+
+def test_behind_another_first_process_it_reaps_and_is_told_as_well(container: Container) -> None:
+    """As of an engine that starts an init of its own, or an image's entry point."""
+    init = 'trap "kill -TERM \\$pid" TERM; "$@" & pid=$!; wait $pid; wait $pid'
+    script = f"sh -c 'true & exec true'; sh -c 'sleep 0 & exit'; sh -c 'trap \"echo child; exit\" TERM; {WAITS}' & "
+    script += f"trap 'wait; grep -l ^State:.Z /proc/[0-9]*/status; exit 5' TERM; {WAITS}"
+    words = ("run", "", "", "", "", "0", "sh", "-c", script)
+    process = container.start(*words, entry=("/bin/sh", "-c", init, "init"))
+    out = container.root / ".tesk/control/stdout"
+    until(lambda: process.poll() is not None or out.read_text() == "begun\n" * 2)
+    os.kill(first_of(process.pid), signal.SIGTERM)
+    ended = container.ended(process)
+    assert (ended.code, ended.out) == (5, "begun\nbegun\nchild\n")
+    assert ended.marks == {"started": "", "terminated": "", "ended": "5\n"}
 
 
 def first_of(unshare: int) -> int:
@@ -367,6 +385,15 @@ def test_copies_of_an_earlier_executor_replace_what_the_image_has(container: Con
     assert (container.root / "etc/log").read_text() == "short\nf\nx\n/etc/passwd\n"
     assert (container.root / "etc").stat().st_mode == before
     assert container.sh("cat /etc/linked/x", copies=("i/",)).out == "x\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_file_that_cannot_be_replaced_is_written_in_its_place(container: Container) -> None:
+    (container.root / "etc/image-file").chmod(0o666)
+    (container.root / ".tesk/files/etc").mkdir()
+    (container.root / ".tesk/files/etc/image-file").write_text("new\n")
+    ended = container.run("cat", "/etc/image-file", copies=("i/etc",), user=NOBODY)
+    assert (ended.code, ended.out, ended.err) == (0, "new\n", "")
 
 
 def test_an_output_that_cannot_be_copied_is_the_tasks_failure(container: Container) -> None:

@@ -205,7 +205,7 @@ def install_shim(folder: Path) -> Path:
     built = resources.files("tesk.shim").joinpath("shim")
     if not built.is_file():
         raise EngineError(
-            f"{built} is missing: this tesk was not installed by pip or uv; build it with tesk/shim/build"
+            f"{built} is missing: this tesk was not installed on Linux by pip or uv; build it with tesk/shim/build"
         )
     data = built.read_bytes()
     folder.mkdir(parents=True, exist_ok=True)
