@@ -103,6 +103,8 @@ void copy_in(const struct words *given)
             continue;
         if (given->copies[n][0] == 'i' && stat(kept, &status) == 0)
             copy_path(kept, path, false);
+        if (given->copies[n][0] == 't')
+            take(AT_FDCWD, path);
         if (given->copies[n][0] == 'o') {
             close(make_parent(path, false, &name));
             for_each(kept, bring_in);

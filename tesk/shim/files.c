@@ -366,3 +366,23 @@ bool open_up(int folder, const char *name, bool write)
     closedir(entries);
     return done;
 }
+
+void take(int folder, const char *name)
+{
+    struct stat status;
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW))
+        return;
+    bool is_folder = S_ISDIR(status.st_mode), is_own = status.st_uid == geteuid();
+    mode_t mode = status.st_mode & 07777;
+    if ((is_folder || S_ISREG(status.st_mode)) && mode & 0002) {
+        is_own |= geteuid() == 0 && fchownat(folder, name, 0, -1, AT_SYMLINK_NOFOLLOW) == 0;
+        if (is_own && !is_folder)
+            fchmodat(folder, name, mode & 01000 ? mode & 0700 : mode & ~022, AT_SYMLINK_NOFOLLOW);
+    }
+    int inside = is_folder ? openat(folder, name, FOLDER) : -1;
+    DIR *entries = inside < 0 ? NULL : fdopendir(inside);
+    for (const char *entry; entries && (entry = next(entries));)
+        take(inside, entry);
+    if (entries)
+        closedir(entries);
+}

@@ -36,4 +36,8 @@ bool empty(int folder);
 /* Makes a file, or a folder with all that it holds, readable for every user, with `write` writable too. */
 bool open_up(int folder, const char *name, bool write);
 
+/* Makes what is open to every user of a file, or of a folder with all that it holds, this user's own, where that is
+   allowed: files that no other may write, nor read where they are marked as private, by the sticky bit. */
+void take(int folder, const char *name);
+
 #endif

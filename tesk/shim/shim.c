@@ -5,8 +5,9 @@
    Runs one executor's program, which should not be able to tell: with the environment, limits and user of the container
    and the signal actions that a new process has. Empty WORKDIR and STDIN: the container's own; empty STDOUT and STDERR:
    kept for the log alone. COPY is "i/path" (merged into the container first), "o/pattern" (an output that lies outside
-   every mount: out afterwards, in before), "r/pattern" (an output that is made readable for everybody afterwards) or
-   "eNAME=VALUE" (a variable that the cluster does not take). Ends with the program's exit code, 128 + N after signal N;
+   every mount: out afterwards, in before), "r/pattern" (an output that is made readable for everybody afterwards),
+   "t/path" (an input that becomes this user's own, where that is allowed) or "eNAME=VALUE" (a variable that the cluster
+   does not take). Ends with the program's exit code, 128 + N after signal N;
    127 when there is no such program, 126 when it cannot be executed, 1 instead of 0 when an output could not be copied
    out. What happens shows in files of the control folder: `started`; `terminated` when it was told to end; `oom` when
    the kernel killed one of its processes; `ended` with the exit code and, when the program never ran since its working

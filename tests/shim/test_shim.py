@@ -405,6 +405,27 @@ def test_an_output_that_cannot_be_copied_is_the_tasks_failure(container: Contain
     assert container.sh("exit 3", copies=("o/opt/x",)).code == 3
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_inputs_that_every_user_may_change_become_its_own(container: Container, user: int) -> None:
+    files = {"open": 0o777, "private": 0o1666, "closed": 0o600, "group": 0o664, "d/open": 0o666, "own": 0o666}
+    (container.root / "out/d").mkdir()
+    (container.root / "out/d").chmod(0o777)
+    for name, mode in files.items():
+        (container.root / "out" / name).touch()
+        (container.root / "out" / name).chmod(mode)
+        os.chown(container.root / "out" / name, NOBODY if name == "own" else 7, 7)
+    (container.root / "out/link").symlink_to("/etc/image-file")
+    (container.root / "etc/image-file").chmod(0o666)
+    assert container.run("true", copies=("t/out", "t/missing"), user=user).code == 0
+    found = {name: container.root / "out" / name for name in files}
+    modes = {name: path.stat().st_mode & 0o7777 for name, path in found.items()}
+    taken = {"open": 0o755, "private": 0o600, "d/open": 0o644} if user == 0 else {}
+    assert modes == {**files, "own": 0o644, **taken}
+    assert {name for name, path in found.items() if path.stat().st_uid == 0} == ({*taken, "own"} if taken else set())
+    assert (container.root / "etc/image-file").stat().st_mode & 0o777 == 0o666
+
+
 CLOSED = "umask 077; mkdir -p /out/d/e; echo x > /out/d/e/f; ln -s d/e/f /out/link; chown -R 7:7 /out/d /opt"
 
 
