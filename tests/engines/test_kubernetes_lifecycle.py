@@ -287,7 +287,7 @@ async def test_the_cluster_itself_removes_everything_when_the_job_of_a_lost_serv
         await tesk.until(task_id, running)
     found = await left(place, settings)
     assert sorted(name.split("/")[0] for name in found) == [
-        "configmap", "job.batch", "persistentvolumeclaim", "pod", "pod", "pod", "secret",
+        "configmaps", "jobs", "persistentvolumeclaims", "pods", "pods", "pods", "secrets",
     ]  # fmt: skip
     await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, "delete", "job", f"tesk-{task_id}")
     assert await place.leftovers(settings) == []
