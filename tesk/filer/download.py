@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
+from tesk.filer.attributes import Attributes
 from tesk.filer.checksums import verify
 from tesk.filer.errors import Changed, Damaged, TransferError
 from tesk.filer.schemes import Ranged
@@ -25,18 +26,24 @@ MOST_PART: Final = 256 * 1024 * 1024
 PARTS_PER_WORKER: Final = 4
 
 Told = Callable[[], None]
+Done = Callable[[Attributes], None]
 Words = Callable[[], AbstractContextManager[None]]
 
 
 class Download:
     """`fd` is an empty file; `done` is called with it complete, `ended` in any case; both in a job of the pool.
 
+    `known` are the attributes that the file was found with; `done` hears those that it came with.
+
     What goes wrong passes `words`, which makes a sentence of it.
     """
 
-    def __init__(self, url: str, size: int | None, fd: int, step: Step, done: Told, ended: Told, words: Words) -> None:
+    def __init__(
+        self, url: str, size: int | None, known: Attributes, fd: int, step: Step, done: Done, ended: Told, words: Words
+    ) -> None:
         self._url = url
         self._size = size
+        self._known = known
         self._fd = fd
         self._step = step
         self._done = done
@@ -52,7 +59,7 @@ class Download:
     def run(self) -> None:
         """The job that begins the file. Raises TransferError, Stopped, OSError, as do those that it adds."""
         sink = Sink(self._fd, self._step.meter, expected=self._size)
-        sink.share = self._share
+        sink.share, sink.attributes = self._share, self._known
         self._sinks = [sink]
         self._stretch(sink)
 
@@ -120,7 +127,7 @@ class Download:
                 if self._is_damaged():
                     self._again()
                     return
-                self._done()
+                self._done(self._sinks[0].attributes)
         except BaseException:
             self._ended()
             raise

@@ -2,7 +2,8 @@
 
 First every input is looked up (all at once): a file is one arrival, a directory as many as it holds. Then the list
 is merged, later inputs winning, so that no file is fetched in vain. Then files are fetched, each URL once, and put
-into place when they are whole, as private copies that any user of the image can run and change (0777).
+into place when they are whole, as private copies that any user of the image can change, with the times that their
+stores tell. Directories get theirs last, when nothing is put into them any more.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.copies import copy
 from tesk.filer.download import Download
 from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
@@ -26,13 +28,14 @@ from tesk.tes import Input
 
 
 class Arrival(NamedTuple):
-    """One file or directory to be: its container path and, for a file, its URL or content."""
+    """One file or directory to be: its container path and, for a file, its URL or content; what is known of it."""
 
     path: str
     is_directory: bool
     url: str
     content: str | None = None
     size: int | None = None
+    attributes: Attributes = UNKNOWN
 
 
 def name_of(given: Input) -> str:
@@ -56,10 +59,13 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     directories, files = merge(found)
     step.meter.expect([arrival.size for arrival in files])
     scratch = Scratch(plan.root, plan.uncopied)
-    for path in directories:
-        _make_directory(scratch, path)
+    for directory in directories:
+        _make_directory(scratch, directory.path)
     with staging(scratch.root) as folder, contextlib.closing(Landing(scratch, folder)) as landing:
         step.run([_Arriving(same, landing, step).begin for same in twins(files)])
+    for directory in directories:
+        if directory.attributes is not UNKNOWN:
+            _make_directory(scratch, directory.path, directory.attributes)
 
 
 def _arrivals(given: Input, step: Step) -> list[Arrival]:
@@ -71,18 +77,19 @@ def _arrivals(given: Input, step: Step) -> list[Arrival]:
     url = given.url
     try:
         scheme = step.schemes.of(url)
-        kind, size = step.persist(lambda: scheme.find(url, declared))
-        if kind is Kind.FILE:
-            return [Arrival(path, False, url, None, size)]
+        found = step.persist(lambda: scheme.find(url, declared))
+        if found.kind is Kind.FILE:
+            return [Arrival(path, False, url, None, found.size, found.attributes)]
         entries = step.persist(lambda: list(scheme.entries(url)))
     except TransferError as error:
         raise _failed(given.url, error) from error
-    below = [Arrival(path, True, url)]
+    below = [Arrival(path, True, url, attributes=found.attributes)]
     for entry in entries:
         where = posixpath.normpath(posixpath.join(path, entry.relative))
         if entry.relative.startswith("/") or ".." in entry.relative.split("/"):
             raise TransferError(f"input {redact(url)}: the store lists {entry.relative!r}, which lies outside of it")
-        below.append(Arrival(where, entry.is_directory, scheme.child(url, entry.relative), None, entry.size))
+        child = scheme.child(url, entry.relative)
+        below.append(Arrival(where, entry.is_directory, child, None, entry.size, entry.attributes))
     return below
 
 
@@ -90,7 +97,7 @@ def _failed(url: str, error: TransferError) -> TransferError:
     return TransferError(sentence("input", url, error))
 
 
-def merge(found: Sequence[Sequence[Arrival]]) -> tuple[list[str], list[Arrival]]:
+def merge(found: Sequence[Sequence[Arrival]]) -> tuple[list[Arrival], list[Arrival]]:
     """The directories and the files that remain when later inputs win, in order of path.
 
     Raises TransferError where one path would have to be both.
@@ -112,12 +119,16 @@ def merge(found: Sequence[Sequence[Arrival]]) -> tuple[list[str], list[Arrival]]
             f"inputs {first} and {second} collide: {printable(path)} would be both a file and a directory; "
             "give one of them another path"
         )
-    return sorted(directories), [files[path] for path in sorted(files)]
+    return [directories[path] for path in sorted(directories)], [files[path] for path in sorted(files)]
 
 
-def _make_directory(scratch: Scratch, path: str) -> None:
+def _make_directory(scratch: Scratch, path: str, attributes: Attributes = UNKNOWN) -> None:
     try:
-        os.close(scratch.make_directory(path))
+        fd = scratch.make_directory(path)
+        try:
+            attributes.set_time(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise TransferError(
             f"input directory {printable(path)}: {from_file(error, 'in the scratch').answer}"
@@ -139,18 +150,18 @@ class _Arriving:
         with _told(self.first):
             self._fd, self._hidden = self._landing.new()
         if self.first.content is None:
-            url, size = self.first.url, self.first.size
-            job = Download(url, size, self._fd, self._step, self.done, self.ended, partial(_told, self.first)).run
-            job()
+            _, _, url, _, size, known = self.first
+            words = partial(_told, self.first)
+            Download(url, size, known, self._fd, self._step, self.done, self.ended, words).run()
             return
         try:
             with _told(self.first):
                 Sink(self._fd, self._step.meter, expected=self.first.size).write(self.first.content.encode())
-            self.done()
+            self.done(UNKNOWN)
         finally:
             self.ended()
 
-    def done(self) -> None:
+    def done(self, attributes: Attributes) -> None:
         for arrival in self.others:
             with _told(arrival):
                 fd, hidden = self._landing.new()
@@ -158,14 +169,14 @@ class _Arriving:
                     sink = Sink(fd, self._step.meter, expected=arrival.size)
                     sink.total = os.fstat(self._fd).st_size
                     copy(self._fd, sink)
-                    self._place(arrival, fd, hidden)
+                    self._place(arrival, fd, hidden, attributes)
                 finally:
                     os.close(fd)
         with _told(self.first):
-            self._place(self.first, self._fd, self._hidden)
+            self._place(self.first, self._fd, self._hidden, attributes)
 
-    def _place(self, arrival: Arrival, fd: int, hidden: str) -> None:
-        self._landing.place(fd, hidden, arrival.path)
+    def _place(self, arrival: Arrival, fd: int, hidden: str, attributes: Attributes) -> None:
+        self._landing.place(fd, hidden, arrival.path, attributes)
         self._step.meter.add(0, files=1)
 
     def ended(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from tesk.beneath import DIRECTORY, LOOK, kind, open_beneath, open_file
 from tesk.filer import bounds
+from tesk.filer.attributes import UNKNOWN, Attributes, of_status
 from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError, printable
 from tesk.layout import COPIES, Trees
@@ -160,6 +161,7 @@ class Node(NamedTuple):
     canonical: str
     is_directory: bool
     size: int
+    attributes: Attributes = UNKNOWN
 
 
 Warn = Callable[[str], None]
@@ -194,6 +196,7 @@ class _Chain(NamedTuple):
     canonical: str
     above: "_Chain | None"
     links: int
+    attributes: Attributes = UNKNOWN
 
     def loops(self) -> bool:
         here = self.above
@@ -213,7 +216,7 @@ def walk(tree: Tree, top: str, warn: Warn, listing: Listing) -> Iterator[Node]:
     pending = [_Chain("", tree.resolve(top), None, 0)]
     while pending:
         here = pending.pop()
-        yield Node(here.relative, here.canonical, True, 0)
+        yield Node(here.relative, here.canonical, True, 0, here.attributes)
         for name in tree.names(here.canonical):
             listing.add(f"{here.relative}/{name}")
             shown = printable(posixpath.join(top, here.relative, name))
@@ -225,13 +228,13 @@ def walk(tree: Tree, top: str, warn: Warn, listing: Listing) -> Iterator[Node]:
                 warn(f"{shown} was left out: {reason}")
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield Node(below.relative, below.canonical, False, status.st_size)
+                yield Node(below.relative, below.canonical, False, status.st_size, of_status(status))
             elif not stat.S_ISDIR(status.st_mode):
                 warn(f"{shown} was left out: it is {kind(status.st_mode)}")
             elif below.links > MAX_LINKS or (below.links and below.loops()):
                 warn(f"{shown} was left out: its links loop")
             else:
-                pending.append(below)
+                pending.append(below._replace(attributes=of_status(status)))
 
 
 def _enter(tree: Tree, here: _Chain, name: str) -> _Chain:

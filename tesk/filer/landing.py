@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tesk.beneath import DIRECTORY
+from tesk.filer.attributes import Attributes
 from tesk.filer.jail import Scratch
 
 MAX_OPEN: Final = 128
@@ -47,9 +48,13 @@ class Landing:
     def _hidden(self) -> str:
         return os.path.join(self._folder, os.urandom(8).hex())
 
-    def place(self, fd: int, hidden: str, path: str) -> None:
-        """Gives the file its container path, open to all, in place of what may be there. Raises OSError."""
-        os.fchmod(fd, 0o777)
+    def place(self, fd: int, hidden: str, path: str, attributes: Attributes) -> None:
+        """Gives the file its container path, in place of what may be there. Raises OSError.
+
+        Any user may read and change it, and run it unless its store says that it is no program.
+        """
+        os.fchmod(fd, 0o666 if attributes.executable is False else 0o777)
+        attributes.set_time(fd)
         with self._parent(path) as parent:
             name = posixpath.basename(path)
             if not hidden:

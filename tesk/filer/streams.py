@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tesk.filer.attributes import UNKNOWN, of_status
 from tesk.filer.checksums import Checksum
 from tesk.filer.errors import Stopped, TransferError, from_file
 
@@ -61,7 +62,7 @@ class Sink:
     `end` is None until the size is known. `doubt` is asked when the checksums differ from the bytes: what holds in
     their place where they may be no checksums of these bytes at all (nothing, often), else None. `expected` is the
     size that a listing told, `total` what the store says when it is asked for the file itself; `version` is what the
-    store calls these very bytes (an ETag, say).
+    store calls these very bytes (an ETag, say). `attributes` are what the copy is to have besides them.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Sink:
         self.least_part = 0
         self.checksums: list[Checksum] = []
         self.doubt: Callable[[], list[Checksum] | None] = lambda: None
+        self.attributes = UNKNOWN
         self.share: Callable[[Sink], int] | None = None
         self.size = 0
         self._meter = meter
@@ -149,7 +151,9 @@ class Source:
     def __init__(self, fd: int, meter: Meter, begin: int = 0, size: int | None = None) -> None:
         self.fd = fd
         self.begin = begin
-        self.size = os.fstat(fd).st_size - begin if size is None else size
+        status = os.fstat(fd)
+        self.attributes = of_status(status)
+        self.size = status.st_size - begin if size is None else size
         self.position = 0
         self._meter = meter
 

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote
@@ -73,6 +74,10 @@ class Shelf(Protocol):
     def put(self, files: Mapping[str, bytes | None]) -> None: ...
 
     def tree(self) -> dict[str, bytes | None]: ...
+
+    def changed(self) -> datetime:
+        """When the object here was last written, as the store's own client is told it."""
+        ...
 
 
 class Place(NamedTuple):

@@ -229,7 +229,9 @@ def test_a_listing_tells_directories_and_names_that_xml_cannot_hold() -> None:
     <Blob><Name>d/g</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>
     <Blob><Name Encoded="true">d/%EF%BF%BF</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>
     </Blobs><NextMarker>more</NextMarker></EnumerationResults>"""
-    assert read_page(page) == ([("d/a b", 3), ("d/e/", 0), ("d/g/", 0), ("d/\uffff", 1)], "more")
+    found, marker = read_page(page)
+    assert [each[:2] for each in found] == [("d/a b", 3), ("d/e/", 0), ("d/g/", 0), ("d/\uffff", 1)]
+    assert marker == "more"
     with pytest.raises(TransferError, match="entities"):
         read_page(b"<!DOCTYPE x [<!ENTITY a 'b'>]><x/>")
 

@@ -70,9 +70,10 @@ def test_an_object_comes_from_the_store_that_holds_it(
     places: Places, drs: Drs, told: tuple[str, ...], store: str
 ) -> None:
     write(places[store].folder, {"f": DATA})
-    drs.documents["a/b"] = thing(DATA, places[store].url("f"))
+    drs.documents["a/b"] = thing(DATA, places[store].url("f"), updated_time="2001-09-09T01:46:40Z")
     report = places.fetch(Input("/in/f", url="drs://lab/a%2Fb"), credentials=told)
     assert report.ok, report.failure
+    assert (places.root / "in/f").stat().st_mtime != 1_000_000_000, "the store knows better when the file was changed"
     assert tree(places.root) == {"in": None, "in/f": DATA}
     assert drs.asked == [("/ga4gh/drs/v1/objects/a%2Fb?expand=true", "Bearer very-secret")]
 
@@ -204,10 +205,12 @@ def test_a_bundle_is_a_directory(places: Places, drs: Drs, told: tuple[str, ...]
     drs.documents["in"] = {"contents": inner}
     nested = {"name": "in", "id": "in", **({"contents": inner} if expands else {})}
     drs.documents["b"] = {"contents": [{"name": "one", "id": "1"}, nested, {"name": "two", "id": "2"}]}
+    drs.documents["b"]["created_time"] = "2001-09-09T01:46:40Z"
     for declared in (DIRECTORY, None):
         report = places.fetch(Input("/in", url="drs://lab/b", type=declared), credentials=told)
         assert report.ok, report.failure
         assert tree(places.root / "in") == {"one": b"one", "in": None, "in/é 2": b"two", "two": b"two"}
+        assert (places.root / "in").stat().st_mtime == 1_000_000_000
 
 
 def test_nested_bundles_are_asked_for_over_few_connections(places: Places, drs: Drs, told: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tesk.filer.attributes import Attributes
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
 from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
@@ -17,6 +18,7 @@ from tests.servers.certificates import certificate
 from tests.servers.ftp import ftp_server, ftps_server
 
 F, D = Kind.FILE, Kind.DIRECTORY
+NEW_YEAR_NS = 1_577_836_800 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -64,8 +66,12 @@ def test_a_line_that_is_not_understood_is_told(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "listed"),
     [
-        ("type=file;size=12;modify=20200101000000; two words", Listed("two words", F, 12)),
-        ("Type=dir;Modify=20200101000000; d", Listed("d", D, None)),
+        (
+            "type=file;size=12;modify=20200101000000.5;unix.mode=0755; two words",
+            Listed("two words", F, 12, Attributes(NEW_YEAR_NS, True)),
+        ),
+        ("Type=dir;Modify=20200101000000; d", Listed("d", D, None, Attributes(NEW_YEAR_NS))),
+        ("type=file;modify=20201332000000;unix.mode=99; no date", Listed("no date", F, None)),
         ("type=cdir; .", None),
         ("type=pdir; ..", None),
         ("type=OS.unix=slink:/x;size=3; link", Listed("link", None, None)),
@@ -165,12 +171,12 @@ def test_a_kept_connection_that_died_is_opened_again(tmp_path: Path, monkeypatch
     context = Context(FilerSettings(), Meter(threading.Event()), print)
     scheme = open_scheme(context)
     with ftp_server(tmp_path / "served") as url:
-        assert scheme.find(f"{url}/f", None) == (F, 1)
+        assert scheme.find(f"{url}/f", None)[:2] == (F, 1)
         monkeypatch.setattr("tesk.filer.schemes.ftp_wire.FRESH_S", 0)
         (ftp,) = scheme._sessions._all
         assert ftp.sock
         ftp.sock.shutdown(2)
-        assert scheme.find(f"{url}/f", None) == (F, 1)
+        assert scheme.find(f"{url}/f", None)[:2] == (F, 1)
     scheme.close()
 
 

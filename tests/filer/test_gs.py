@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from itertools import starmap
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -16,7 +17,7 @@ from tesk.filer.bounds import Listed, Listing
 from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes.google import Access, Identity
-from tesk.filer.schemes.objects import entries_of
+from tesk.filer.schemes.objects import Object, entries_of
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import fetch, push, tree, write
@@ -223,9 +224,11 @@ def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int |
     listing = Listing(Listed(), "gs://lab", 10)
     if isinstance(found, str):
         with pytest.raises(TransferError, match=found):
-            entries_of(keys.items(), "d/", listing)
+            entries_of(starmap(Object, keys.items()), "d/", listing)
     else:
-        assert {entry.relative: entry.size for entry in entries_of(keys.items(), "d/", listing)} == found
+        assert {
+            entry.relative: entry.size for entry in entries_of(starmap(Object, keys.items()), "d/", listing)
+        } == found
 
 
 def test_two_users_in_one_file_have_a_token_each() -> None:

@@ -1,6 +1,7 @@
 """Directories over HTTP: by WebDAV and by index pages of real servers, and what no server may say."""
 
 import http.server
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -51,10 +52,17 @@ def web(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("listing", ["dav", "index"])
 def test_a_directory_comes_in_whole(tmp_path: Path, web: Path, listing: str, slash: str) -> None:
     write(web / "d d", TREE)
+    times = {"sub/deep er/日本": 1_000_000_000, "sub/deep er": 1_100_000_000, "sub": 1_200_000_000, ".": 1_300_000_000}
+    for path, when in times.items():
+        os.utime(web / "d d" / path, (when, when))
     with nginx(web, listing=listing) as url:
         report = fetch(tmp_path / "root", Input("/in", url=f"{url}/d%20d{slash}", type=DIRECTORY))
         assert report.ok, report.failure
     assert tree(tmp_path / "root/in") == TREE
+    told = times if listing == "dav" else ["sub/deep er/日本"]
+    assert {path: (tmp_path / "root/in" / path).stat().st_mtime for path in told} == {
+        path: times[path] for path in told
+    }
 
 
 def test_thousands_of_entries_come_in(tmp_path: Path, web: Path) -> None:

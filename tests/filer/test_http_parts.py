@@ -54,10 +54,12 @@ def test_parts_and_pieces_of_a_real_server_are_exact(tmp_path: Path) -> None:
 def test_a_cut_file_goes_on_where_it_was(tmp_path: Path, concurrency: int) -> None:
     """Every answer is cut after 30 kB, many more times than there are retries."""
     script = Versioned(CONTENT, lambda _, whole: whole[:30_000])
+    script.headers = ("Last-Modified: Sun, 09 Sep 2001 01:46:40 GMT",)
     with faulty(script) as server:
         report = fetch(tmp_path, Input("/f", url=f"{server.url}/f"), concurrency=concurrency, retries=2)
         assert report.ok, report.failure
     assert (tmp_path / "f").read_bytes() == CONTENT
+    assert (tmp_path / "f").stat().st_mtime == 1_000_000_000
     assert len(script.spans) > len(CONTENT) // 30_000
     assert len({begin for begin, _ in script.spans}) >= len(script.spans) - 1
 

@@ -56,7 +56,7 @@ def keys(store: S3, bucket: str) -> list[str]:
         status, _, text = store.ask("GET", f"/{bucket}", parameters=asked)
         assert status == 200, text
         page, token = read_page(text)
-        found += [key for key, _ in page]
+        found += [each.key for each in page]
         if not token:
             return found
         asked["continuation-token"] = token

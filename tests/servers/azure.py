@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,9 @@ class Container(NamedTuple):
 
     def read_bytes(self) -> bytes:
         return bytes(obstore.get(self.store, self.prefix.rstrip("/")).bytes())
+
+    def changed(self) -> datetime:
+        return obstore.head(self.store, self.prefix.rstrip("/"))["last_modified"]
 
     def put(self, files: Mapping[str, bytes | None]) -> None:
         for name, content in files.items():

@@ -7,6 +7,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -28,6 +29,9 @@ class Shelf(NamedTuple):
 
     def read_bytes(self) -> bytes:
         return self.store.get(self.bucket, self.prefix.rstrip("/"))
+
+    def changed(self) -> datetime:
+        return self.store.created(self.bucket, self.prefix.rstrip("/"))
 
     def put(self, files: Mapping[str, bytes | None]) -> None:
         for name, content in files.items():
@@ -66,6 +70,10 @@ class Gcs(NamedTuple):
             return self._ask("GET", f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}?alt=media")
         except urllib.error.HTTPError as error:
             raise FileNotFoundError(key) from error
+
+    def created(self, bucket: str, key: str) -> datetime:
+        told = json.loads(self._ask("GET", f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}"))
+        return datetime.fromisoformat(told["timeCreated"])
 
     def keys(self, bucket: str, prefix: str) -> list[str]:
         found: list[str] = []

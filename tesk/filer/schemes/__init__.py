@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listed
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import Memory
@@ -48,12 +49,21 @@ class Kind(enum.Enum):
     DIRECTORY = "DIRECTORY"
 
 
+class Found(NamedTuple):
+    """What is at a URL; for a file its size, and of either its attributes, if the store tells."""
+
+    kind: Kind
+    size: int | None = None
+    attributes: Attributes = UNKNOWN
+
+
 class Entry(NamedTuple):
     """Something below a directory: its path relative to it (no leading slash), its size if the store tells."""
 
     relative: str
     is_directory: bool
     size: int | None = None
+    attributes: Attributes = UNKNOWN
 
 
 class Context(NamedTuple):
@@ -86,8 +96,8 @@ class Scheme(Protocol):
     Connections are made by `Context.reach`, which knows where tasks may not go.
     """
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
-        """What is there, and a file's size if known. Where the protocol cannot tell, what was declared."""
+    def find(self, url: str, declared: Kind | None) -> Found:
+        """What is there. Where the protocol cannot tell, what was declared."""
 
     def entries(self, url: str) -> Iterator[Entry]:
         """All that is below a directory, at any depth, counted by `Context.listed`."""
@@ -98,12 +108,16 @@ class Scheme(Protocol):
     def fetch(self, url: str, sink: Sink) -> None:
         """Writes the whole file to `sink`.
 
-        What the store says of the bytes goes to `sink.checksums`; they are compared once the file is whole. A scheme
+        What the store says of the bytes goes to `sink.checksums`; they are compared once the file is whole. What it
+        says of the file goes to `sink.attributes`, which hold what `find` or `entries` told of it. A scheme
         that also has `fetch_part` calls `sink.offer` before it writes, and writes no further than `sink.end`.
         """
 
     def push(self, source: Source, url: str) -> None:
-        """Makes `url` a file with what `source` holds; makes its parents where the store has such."""
+        """Makes `url` a file with what `source` holds; makes its parents where the store has such.
+
+        Where the store has them, the file gets `source.attributes` too.
+        """
 
     def make_directory(self, url: str) -> None:
         """Makes an empty directory, where the store has such."""

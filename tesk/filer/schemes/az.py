@@ -19,15 +19,16 @@ from urllib.parse import quote, unquote, urlencode
 from xml.etree.ElementTree import Element
 
 from tesk.filer import bounds
+from tesk.filer.attributes import from_http
 from tesk.filer.bounds import size_of
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.schemes.azure import WORDS, Access, Identity, access_of, account_in, query
 from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.http import HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import checked_key, entries_of
+from tesk.filer.schemes.objects import Object, checked_key, entries_of
 from tesk.filer.schemes.xml import parsed
 from tesk.filer.streams import BLOCK, Sink, Source
 
@@ -116,27 +117,28 @@ class AzScheme(HttpScheme):
         path = f"/{blob.container}/{quote(key)}" if key else f"/{blob.container}"
         return f"{access.endpoint}{path}" + (f"?{asked}" if asked else "")
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         blob = split(url)
         if not blob.key or (declared is Kind.DIRECTORY and self._holds(url)):
-            return Kind.DIRECTORY, None
+            return Found(Kind.DIRECTORY)
         with self._asked_for(url):
             target, response = self._follow("HEAD", self._api(blob, blob.key))
             if response.status == 200:
                 self._wire.settle(target, response)
                 if response.getheader(_FOLDER) == "true":
-                    return Kind.DIRECTORY, None
-                return Kind.FILE, size_of(response.getheader("Content-Length") or "0")
+                    return Found(Kind.DIRECTORY)
+                size = size_of(response.getheader("Content-Length") or "0")
+                return Found(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
             failure = self._refused(target, response)
             if isinstance(failure, NotFound) and declared is not Kind.DIRECTORY and self._holds(url):
-                return Kind.DIRECTORY, None
+                return Found(Kind.DIRECTORY)
             raise failure
 
     def _holds(self, url: str) -> bool:
         return any(self._pages(url, 1))  # a page may be empty and not the last
 
-    def _pages(self, url: str, size: int) -> Iterator[list[tuple[str, int]]]:
-        """Names and sizes of all below `url`; the name of a directory ends with a slash."""
+    def _pages(self, url: str, size: int) -> Iterator[list[Object]]:
+        """All that lies below `url`."""
         marker = ""
         for _ in bounds.pages(split(url).shown):
             with self._asked_for(url) as blob:
@@ -228,7 +230,7 @@ class AzScheme(HttpScheme):
         return failure
 
 
-def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
+def read_page(text: bytes) -> tuple[list[Object], str]:
     """One page of a listing, and the marker of the next. Raises TransferError."""
     found = []
 
@@ -242,7 +244,8 @@ def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
         size = size_of(blob.findtext("Properties/Content-Length") or "0")
         if size is None:
             raise TransferError(f"the store's listing tells no size of {key[:200]!r}", "check the endpoint")
-        found.append((key.rstrip("/") + "/" if is_directory else key, size))
+        changed = from_http(blob.findtext("Properties/Last-Modified"))
+        found.append(Object(key.rstrip("/") + "/" if is_directory else key, size, changed))
 
     page = parsed(text, "the store's listing", "check the endpoint", "Blob", take)
     return found, page.findtext("NextMarker") or ""

@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from tesk.filer import bounds
+from tesk.filer.attributes import Attributes, from_iso
 from tesk.filer.bounds import Listing
 from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
-from tesk.filer.schemes import Context, Entry, Kind, Ranged, Scheme, Schemes
+from tesk.filer.schemes import Context, Entry, Found, Kind, Ranged, Scheme, Schemes
 from tesk.filer.schemes.http import HttpScheme
 from tesk.filer.schemes.objects import document
 from tesk.filer.streams import Sink, Source
@@ -70,9 +71,11 @@ class DrsScheme(HttpScheme):
         self._chosen: dict[str, tuple[Scheme, str, dict[str, str]]] = {}
         self._below: dict[tuple[str, str], str] = {}
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         document = self._document(url)
-        return (Kind.DIRECTORY, None) if is_bundle(document) else (Kind.FILE, _size(document))
+        if is_bundle(document):
+            return Found(Kind.DIRECTORY, None, _changed(document))
+        return Found(Kind.FILE, _size(document))
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
@@ -99,7 +102,7 @@ class DrsScheme(HttpScheme):
             path = f"{above}/{name}".lstrip("/")
             document = item if "contents" in item else documents[url]
             if is_bundle(document):
-                whole.found.append(Entry(path, True))
+                whole.found.append(Entry(path, True, None, _changed(document)))
                 self._walk(whole, path, document, depth + 1)
             else:
                 whole.found.append(Entry(path, False, _size(document)))
@@ -220,6 +223,8 @@ class DrsScheme(HttpScheme):
         finally:
             if known := [checksum for checksum in checksums(document) if checksum.algorithm in HASHES]:
                 sink.checksums, sink.doubt = known, lambda: None
+        if sink.attributes.modified_ns is None:
+            sink.attributes = sink.attributes._replace(modified_ns=_changed(document).modified_ns)
         size = _size(document)
         told = sink.total if sink.total is not None else sink.size
         if size is not None and told != size:
@@ -258,6 +263,10 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 def _size(document: Document) -> int | None:
     size = document.get("size")
     return size if isinstance(size, int) and size >= 0 else None
+
+
+def _changed(document: Document) -> Attributes:
+    return from_iso(str(document.get("updated_time")), from_iso(str(document.get("created_time"))))
 
 
 def _headers(lines: object) -> Iterator[tuple[str, str]]:

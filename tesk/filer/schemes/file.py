@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
 from tesk.beneath import DIRECTORY, NotAFile, kind, open_beneath
+from tesk.filer.attributes import of_status
 from tesk.filer.copies import copy, copy_out
 from tesk.filer.errors import NotFound, TransferError, from_file, printable
 from tesk.filer.jail import Shared, look, walk
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.streams import Sink, Source
 
 
@@ -47,17 +48,17 @@ class FileScheme:
             raise TransferError("no folder is open to tasks", "have it added to file_roots")
         return path_of(url)
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         path = self._path(url)
         try:
             _, status = look(self._shared, path)
         except OSError as error:
             raise from_file(error, printable(path)) from error
         if stat.S_ISDIR(status.st_mode):
-            return Kind.DIRECTORY, None
+            return Found(Kind.DIRECTORY, None, of_status(status))
         if not stat.S_ISREG(status.st_mode):
             raise TransferError(f"{printable(path)} is {kind(status.st_mode)}", "only files and directories are staged")
-        return Kind.FILE, status.st_size
+        return Found(Kind.FILE, status.st_size, of_status(status))
 
     def entries(self, url: str) -> Iterator[Entry]:
         path = self._path(url)
@@ -65,7 +66,7 @@ class FileScheme:
             with self._listed.listing(printable(path)) as listing:
                 for node in walk(self._shared, path, self._warn, listing):
                     if node.relative:
-                        yield Entry(node.relative, node.is_directory, node.size)
+                        yield Entry(node.relative, node.is_directory, node.size, node.attributes)
         except OSError as error:
             raise from_file(error, printable(path)) from error
 
@@ -82,6 +83,7 @@ class FileScheme:
         except OSError as error:
             raise from_file(error, printable(path)) from error
         try:
+            sink.attributes = of_status(os.fstat(fd))
             copy(fd, sink)
         except OSError as error:
             raise from_file(error, printable(path)) from error
@@ -101,9 +103,11 @@ class FileScheme:
         parent, name = self._shared.open_parent(path)
         temporary = f".tesk-{os.urandom(8).hex()}"
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
+            mode = 0o777 if source.attributes.executable else 0o666
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=parent)
             try:
                 copy_out(source, fd)
+                source.attributes.set_time(fd)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
                 os.unlink(temporary, dir_fd=parent)

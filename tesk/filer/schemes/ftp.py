@@ -13,15 +13,17 @@ import os
 import posixpath
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 from urllib.parse import quote
 
 from tesk.filer import bounds, splices
+from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, from_ftp
 from tesk.filer.bounds import Listing
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp_wire import Sessions, Target, target_of
 from tesk.filer.schemes.sockets import send_file
@@ -47,6 +49,7 @@ class FtpScheme:
         self._warn = context.warn
         self._listed = context.listed
         self._gives_parts: dict[Target, bool] = {}
+        self._sets_no_times: set[Target] = set()
 
     def _target(self, url: str) -> Target:
         """Where the URL points; without a user in it, with that of the credentials or of netrc."""
@@ -60,7 +63,7 @@ class FtpScheme:
             raise TransferError("the configured user or password holds a line break", "check the credentials")
         return target._replace(user=user, password=password) if user else target
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         return self._do(self._target(url), lambda ftp, path: _find(ftp, path, declared))
 
     def entries(self, url: str) -> Iterator[Entry]:
@@ -78,10 +81,10 @@ class FtpScheme:
                     raise TransferError(f"the server lists a file named {found.name[:200]!r}", "check the server")
                 path = posixpath.join(relative, found.name)
                 listing.add(path)
-                kind, size = found.kind, found.size
+                kind, size, attributes = found.kind, found.size, found.attributes
                 if kind is None:
                     try:
-                        kind, size = _find(ftp, posixpath.join(top, path), None)
+                        kind, size, attributes = _find(ftp, posixpath.join(top, path), None)
                     except ftplib.error_perm:
                         self._warn(f"{path} on the FTP server was left out: neither file nor directory")
                         continue
@@ -89,7 +92,7 @@ class FtpScheme:
                     bounds.check_depth(depth + 1, path)
                     pending.append((path, depth + 1))
                 name = os.fsdecode(path.encode("latin-1"))
-                entries.append(Entry(name, kind is Kind.DIRECTORY, size))
+                entries.append(Entry(name, kind is Kind.DIRECTORY, size, attributes))
         return entries
 
     def child(self, url: str, relative: str) -> str:
@@ -100,6 +103,8 @@ class FtpScheme:
 
         def fetch(ftp: ftplib.FTP, path: str) -> None:
             sink.total = _size(ftp, path)
+            if sink.attributes.modified_ns is None:
+                sink.attributes = sink.attributes._replace(modified_ns=_changed(ftp, path).modified_ns)
             if sink.total and sink.total >= 2 * LEAST_PART and self._can_rest(ftp, target):
                 sink.offer(sink.total, _version(ftp, path), LEAST_PART)
             self._retrieve(ftp, path, target, sink)
@@ -157,6 +162,7 @@ class FtpScheme:
                 if arrived not in (None, source.size):
                     got = f"{target.peer} got {arrived} of {source.size} bytes"
                     raise TransferError(got, "check the server", passing=True)
+                self._set_time(ftp, temporary, target, source.attributes)
                 _rename(ftp, temporary, posixpath.join(folder, name))
             except BaseException:
                 _discard(ftp, temporary)
@@ -173,6 +179,16 @@ class FtpScheme:
             ftp.voidresp()
             raise
         ftp.voidresp()
+
+    def _set_time(self, ftp: ftplib.FTP, path: str, target: Target, attributes: Attributes) -> None:
+        """Where the server has a command for it, which many have not (draft-somers-ftp-mfxx)."""
+        login, modified_ns = target._replace(path=""), attributes.credible_ns
+        if modified_ns is None or login in self._sets_no_times:
+            return
+        try:
+            ftp.sendcmd(f"MFMT {time.strftime('%Y%m%d%H%M%S', time.gmtime(modified_ns // SECOND_NS))} {path}")
+        except ftplib.error_perm:
+            self._sets_no_times.add(login)
 
     def make_directory(self, url: str) -> None:
         self._do(self._target(url), _make_folders)
@@ -202,6 +218,10 @@ def _version(ftp: ftplib.FTP, path: str) -> str:
         return "unknown"
 
 
+def _changed(ftp: ftplib.FTP, path: str) -> Attributes:
+    return from_ftp(_version(ftp, path).removeprefix("213 ").strip())
+
+
 def _is_directory(ftp: ftplib.FTP, path: str) -> bool:
     try:
         ftp.cwd(path)
@@ -210,17 +230,27 @@ def _is_directory(ftp: ftplib.FTP, path: str) -> bool:
     return True
 
 
-def _find(ftp: ftplib.FTP, path: str, declared: Kind | None) -> tuple[Kind, int | None]:
+def _find(ftp: ftplib.FTP, path: str, declared: Kind | None) -> Found:
     if declared is Kind.DIRECTORY and _is_directory(ftp, path):
-        return Kind.DIRECTORY, None
+        return _directory(ftp, path)
     try:
-        return Kind.FILE, ftp.size(path)
+        return Found(Kind.FILE, ftp.size(path))
     except ftplib.error_perm as error:
         if _is_directory(ftp, path):
-            return Kind.DIRECTORY, None
+            return _directory(ftp, path)
         if str(error).startswith("550"):
             raise
-        return Kind.FILE, None
+        return Found(Kind.FILE)
+
+
+def _directory(ftp: ftplib.FTP, path: str) -> Found:
+    """A directory, with its time where the server has MLST, which needs no data connection (RFC 3659)."""
+    try:
+        lines = ftp.sendcmd(f"MLST {path}").splitlines()
+    except ftplib.error_perm:
+        lines = []
+    listed = parse_mlsd(lines[1].strip()) if len(lines) > 1 else None
+    return Found(Kind.DIRECTORY, None, listed.attributes if listed else UNKNOWN)
 
 
 def _listing(ftp: ftplib.FTP, path: str) -> list[Listed]:

@@ -1,8 +1,10 @@
 """What FTP servers say of a directory: MLSD (RFC 3659), or LIST as Unix and Windows servers print it."""
 
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from tesk.filer.attributes import UNKNOWN, Attributes, from_ftp, is_executable
 from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
@@ -17,6 +19,7 @@ _UNIX: Final = re.compile(rf"^([-dlbcps])\S{{9,}}\s+(?:\S.*?\s)??(\d{{1,19}})\s+
 _WINDOWS: Final = re.compile(
     rf"^(?:\d\d[-/]\d\d[-/]\d\d(?:\d\d)?|{_DAY})\s+\d\d:\d\d(?:\s?[AP]M)?\s+(<\w+>|\d{{1,19}})\s+(.+)$"
 )
+_MODE: Final = re.compile(r"[0-7]{3,6}", re.ASCII)
 _NO_ENTRY: Final = re.compile(r"\s*(?:total\s.*|\w+:?\s+\d+)?", re.IGNORECASE)
 """Nothing, or the sum of sizes that comes first, in whichever language."""
 
@@ -27,6 +30,7 @@ class Listed(NamedTuple):
     name: str
     kind: Kind | None
     size: int | None
+    attributes: Attributes = UNKNOWN
 
 
 def parse_mlsd(line: str) -> Listed | None:
@@ -38,7 +42,13 @@ def parse_mlsd(line: str) -> Listed | None:
         return None
     kind = {"file": Kind.FILE, "dir": Kind.DIRECTORY}.get(what)
     size = facts.get("size", "")
-    return Listed(name, kind, size_of(size) if kind is Kind.FILE else None)
+    return Listed(name, kind, size_of(size) if kind is Kind.FILE else None, _attributes(facts))
+
+
+def _attributes(facts: Mapping[str, str]) -> Attributes:
+    mode = facts.get("unix.mode", "")
+    executable = is_executable(int(mode, 8)) if _MODE.fullmatch(mode) else None
+    return from_ftp(facts.get("modify"))._replace(executable=executable)
 
 
 def parse_list(line: str) -> Listed | None:

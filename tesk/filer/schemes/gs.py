@@ -8,20 +8,21 @@ An empty directory is an empty object whose key ends with a slash.
 import base64
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from tesk.filer import bounds
+from tesk.filer.attributes import Attributes, from_iso
 from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
 from tesk.filer.schemes.http import Headers, HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import checked_key, document, entries_of
+from tesk.filer.schemes.objects import Object, checked_key, document, entries_of
 from tesk.filer.streams import Sink, Source
 
 PAGE: Final = 1000
@@ -81,17 +82,22 @@ class GsScheme(HttpScheme):
     def _object(self, url: str, *, media: bool = False) -> str:
         bucket, key = split(url)
         path = f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}"
-        return self._api(url, f"/download{path}", alt="media") if media else self._api(url, path, fields="name,size")
+        return (
+            self._api(url, f"/download{path}", alt="media")
+            if media
+            else self._api(url, path, fields="name,size,timeCreated")
+        )
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         _, key = split(url)
         if not key or (declared is Kind.DIRECTORY and self._holds(url)):
-            return Kind.DIRECTORY, None
+            return Found(Kind.DIRECTORY)
         try:
-            return Kind.FILE, bounds.size_of(str(self._json(url, "GET", self._object(url)).get("size")))
+            told = self._json(url, "GET", self._object(url))
+            return Found(Kind.FILE, bounds.size_of(str(told.get("size"))), _changed(told))
         except NotFound:
             if declared is not Kind.DIRECTORY and self._holds(url):
-                return Kind.DIRECTORY, None
+                return Found(Kind.DIRECTORY)
             raise
 
     def _holds(self, url: str) -> bool:
@@ -103,7 +109,7 @@ class GsScheme(HttpScheme):
         for _ in bounds.pages(self._access(url).endpoint):
             more = {"pageToken": page} if page else {}
             asked = {"prefix": f"{key}/" if key else "", "maxResults": str(size), **more}
-            fields = "items(name,size),nextPageToken"
+            fields = "items(name,size,timeCreated),nextPageToken"
             answer = self._json(url, "GET", self._api(url, f"/storage/v1/b/{bucket}/o", fields=fields, **asked))
             items = answer.get("items", [])
             if not isinstance(items, list) or not all(map(_is_object, items)):
@@ -115,7 +121,8 @@ class GsScheme(HttpScheme):
 
     def entries(self, url: str) -> Iterator[Entry]:
         _, key = split(url)
-        found = ((item["name"], int(item["size"])) for page in self._pages(url, PAGE) for item in page)
+        pages = self._pages(url, PAGE)
+        found = (Object(item["name"], int(item["size"]), _changed(item)) for page in pages for item in page)
         with self._listed.listing(f"gs://{split(url)[0]}") as listing:
             yield from entries_of(found, f"{key}/" if key else "", listing)
 
@@ -221,6 +228,11 @@ class GsScheme(HttpScheme):
         if not isinstance(found, dict):
             raise TransferError(f"{target.peer} does not answer in JSON", "check the endpoint")
         return found
+
+
+def _changed(told: Mapping[str, Any]) -> Attributes:
+    """When an object came to be, which is when its bytes were last written."""
+    return from_iso(str(told.get("timeCreated")))
 
 
 def _is_object(item: object) -> bool:

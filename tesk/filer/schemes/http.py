@@ -16,10 +16,11 @@ from typing import Final
 from urllib.parse import quote, urljoin
 
 from tesk.filer import bounds, splices
+from tesk.filer.attributes import from_http
 from tesk.filer.checksums import verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Kind, http_headers
+from tesk.filer.schemes import Context, Entry, Found, Kind, http_headers
 from tesk.filer.schemes.http_listing import from_dav, from_index
 from tesk.filer.schemes.http_login import headers_from
 from tesk.filer.schemes.http_wire import Response, Target, Wire, target_of
@@ -37,7 +38,8 @@ _GRAVE: Final = _PASSING | {401, 423}
 """Answers to MKCOL that say more than that a server has no directories."""
 _DENIED: Final = frozenset({401, 403, 409})
 _PROPFIND: Final = (
-    b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
+    b'<?xml version="1.0"?><propfind xmlns="DAV:"><prop>'
+    b"<resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>"
 )
 _LASTING_MOVES: Final = frozenset({307, 308})
 _MOVES: Final = _LASTING_MOVES | {301, 302, 303}
@@ -59,17 +61,17 @@ class HttpScheme:
         self._buffers = threading.local()
         self._no_dav: set[str] = set()
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         if declared is not Kind.DIRECTORY and (declared or "?" in url or not url.endswith("/")):
-            return Kind.FILE, None
+            return Found(Kind.FILE)
         target, response = self._propfind(url, "0")
         if response.status in _PASSING:
             raise self._refused(target, response)
         if response.status != 207:
             self._wire.drop(target)
-            return Kind.DIRECTORY, None
+            return Found(Kind.DIRECTORY)
         itself, _ = from_dav(self._text(target, response), _url(target))
-        return (Kind.DIRECTORY, None) if itself.is_directory else (Kind.FILE, itself.size)
+        return Found(Kind.DIRECTORY if itself.is_directory else Kind.FILE, itself.size, itself.attributes)
 
     def entries(self, url: str) -> Iterator[Entry]:
         pending = [("", 0)]
@@ -129,6 +131,7 @@ class HttpScheme:
             raise self._refused(target, response)
         head = response.headers
         sink.checksums = http_headers.checksums(head)
+        sink.attributes = from_http(head.get("Last-Modified"), sink.attributes)
         sink.total = size = response.length
         if size and http_headers.gives_parts(head) and (version := http_headers.version(head)):
             sink.offer(size, version)

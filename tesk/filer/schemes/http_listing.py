@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit
 from xml.etree.ElementTree import Element
 
+from tesk.filer.attributes import from_http
 from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Entry, html
@@ -64,10 +65,11 @@ def from_dav(body: bytes, url: str) -> tuple[Entry, list[Entry]]:
         is_directory = response.find(f".//{_DAV}resourcetype/{_DAV}collection") is not None
         size = size_of((response.findtext(f".//{_DAV}getcontentlength") or "").strip())
         known = None if is_directory else size
+        changed = from_http(response.findtext(f".//{_DAV}getlastmodified"))
         if steps == base:
-            itself = Entry("", is_directory, known)
+            itself = Entry("", is_directory, known, changed)
         elif steps[:-1] == base:
-            found.append(Entry(steps[-1], is_directory, known))
+            found.append(Entry(steps[-1], is_directory, known, changed))
         else:
             raise TransferError(f"the server lists {path[:200]!r}, which is not directly in it", "check the server")
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from tesk.filer import bounds
+from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Entry
@@ -48,11 +49,20 @@ def document(text: bytes | str) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def entries_of(objects: Iterable[tuple[str, int]], prefix: str, listing: Listing) -> list[Entry]:
-    """The tree that keys make below `prefix`, each with its size. Raises TransferError where they make none."""
-    files: dict[str, int] = {}
+class Object(NamedTuple):
+    """What a listing tells of one object; the key of an empty directory ends with a slash."""
+
+    key: str
+    size: int
+    attributes: Attributes = UNKNOWN
+
+
+def entries_of(objects: Iterable[Object], prefix: str, listing: Listing) -> list[Entry]:
+    """The tree that keys make below `prefix`. Raises TransferError where they make none."""
+    files: dict[str, Object] = {}
     directories: set[str] = set()
-    for key, size in objects:
+    for each in objects:
+        key = each.key
         listing.add(key)
         relative = key.removeprefix(prefix)
         path = relative.rstrip("/")
@@ -63,7 +73,7 @@ def entries_of(objects: Iterable[tuple[str, int]], prefix: str, listing: Listing
         if relative.endswith("/"):
             directories.add(path)
         else:
-            files[path] = size
+            files[path] = each
     for path in (*files, *directories):
         above = os.path.dirname(path)
         if path in files and path in directories:
@@ -73,7 +83,7 @@ def entries_of(objects: Iterable[tuple[str, int]], prefix: str, listing: Listing
                 raise _collision(above, path)
             above = os.path.dirname(above)
     found = [Entry(path, True) for path in sorted(directories)]
-    return found + [Entry(path, False, size) for path, size in files.items()]
+    return found + [Entry(path, False, each.size, each.attributes) for path, each in files.items()]
 
 
 def _collision(one: str, other: str) -> TransferError:

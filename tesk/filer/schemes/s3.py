@@ -22,11 +22,12 @@ import obstore
 from obstore.exceptions import InvalidPathError, PreconditionError
 from obstore.store import S3Store
 
+from tesk.filer.attributes import of_time
 from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.memory import UPLOADS_BYTES
-from tesk.filer.schemes import Context, Entry, Kind, http_headers
+from tesk.filer.schemes import Context, Entry, Found, Kind, http_headers
 from tesk.filer.schemes.aws import WORDS, Location, location_of
 from tesk.filer.schemes.buckets import checked_bucket
 from tesk.filer.schemes.s3_odd import OddKeys
@@ -134,19 +135,20 @@ class S3Scheme:
         with contextlib.suppress(OSError, ValueError):  # no such name: obstore says so
             self._reach.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         bucket, key = split(url)
         if _BARE.search(key):
             return self._odd.find(url, declared)
         store, location = self._store(url, bucket)
         if not key or (declared is Kind.DIRECTORY and _holds(store, location, key, bucket)):
-            return Kind.DIRECTORY, None
+            return Found(Kind.DIRECTORY)
         try:
-            return Kind.FILE, obstore.head(store, key)["size"]
+            meta = obstore.head(store, key)
+            return Found(Kind.FILE, meta["size"], of_time(meta["last_modified"]))
         except Exception as error:
             failure = _translate(error, location, bucket)
             if isinstance(failure, NotFound) and _holds(store, location, key, bucket):
-                return Kind.DIRECTORY, None
+                return Found(Kind.DIRECTORY)
             raise failure from error
 
     def entries(self, url: str) -> Iterator[Entry]:
@@ -188,6 +190,7 @@ class S3Scheme:
             answer = obstore.get(store, key)
             meta = answer.meta
             sink.total = size = meta["size"]
+            sink.attributes = of_time(meta["last_modified"])
             etag = meta["e_tag"] or ""
             sink.checksums, sink.doubt = md5(etag), partial(self._instead, store, location, bucket, key, etag)
             if not sink.checksums and (size >= ASKED_FROM or "-" in etag) and self._wire.can_ask(location):
@@ -342,7 +345,7 @@ def _entry(store: S3Store, meta: "ObjectMeta", skip: int) -> Entry:
             obstore.head(store, path)
         except FileNotFoundError:
             return Entry(path[skip:], True)
-    return Entry(path[skip:], False, size)
+    return Entry(path[skip:], False, size, of_time(meta["last_modified"]))
 
 
 def _translate(error: Exception, location: Location, bucket: str) -> TransferError:

@@ -7,14 +7,15 @@ from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
 
 from tesk.filer import bounds
+from tesk.filer.attributes import from_http, from_iso
 from tesk.filer.bounds import size_of
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.schemes.aws import Location
 from tesk.filer.schemes.http import Headers, HttpScheme
 from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import entries_of
+from tesk.filer.schemes.objects import Object, entries_of
 from tesk.filer.schemes.s3_parts import Parts
 from tesk.filer.schemes.s3_wire import code_of, is_encrypted, md5, refused, request
 from tesk.filer.schemes.sigv4 import EMPTY
@@ -35,17 +36,18 @@ class OddKeys(HttpScheme):
         self._where = where
         self._parts = parts
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         if declared is Kind.DIRECTORY and self._holds(url):
-            return Kind.DIRECTORY, None
+            return Found(Kind.DIRECTORY)
         try:
             target, response = self._follow("HEAD", url)
         except NotFound:
             if self._holds(url):
-                return Kind.DIRECTORY, None
+                return Found(Kind.DIRECTORY)
             raise
         self._wire.settle(target, response)
-        return Kind.FILE, size_of(response.getheader("Content-Length") or "0")
+        size = size_of(response.getheader("Content-Length") or "0")
+        return Found(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
 
     def _holds(self, url: str) -> bool:
         return any(self._pages(url, "1"))
@@ -56,8 +58,8 @@ class OddKeys(HttpScheme):
         with self._listed.listing(self._where(url)[0].shown) as listing:
             yield from entries_of(found, f"{key}/" if key else "", listing)
 
-    def _pages(self, url: str, size: str) -> Iterator[list[tuple[str, int]]]:
-        """Keys and sizes of what lies below a directory."""
+    def _pages(self, url: str, size: str) -> Iterator[list[Object]]:
+        """What lies below a directory."""
         location, bucket, key = self._where(url)
         asked = {"list-type": "2", "prefix": f"{key}/" if key else "", "max-keys": size, "encoding-type": "url"}
         for _ in bounds.pages(location.shown):
@@ -108,17 +110,17 @@ class OddKeys(HttpScheme):
         return refused(str(response.status), code_of(text) or response.reason, target.peer, location, bucket)
 
 
-def read_page(text: bytes) -> tuple[list[tuple[str, int]], str]:
-    """Keys and sizes of one page of ListObjectsV2, and the token of the next. Raises TransferError."""
-    found: list[tuple[str, int]] = []
+def read_page(text: bytes) -> tuple[list[Object], str]:
+    """One page of ListObjectsV2, and the token of the next. Raises TransferError."""
+    found: list[Object] = []
 
     def take(each: Element) -> None:
         text = each.findtext("{*}Size") or ""
         if (size := size_of(text)) is None:
             raise TransferError(f"the store's listing tells a size of {text[:40]!r}", "check the endpoint")
-        found.append((each.findtext("{*}Key") or "", size))
+        found.append(Object(each.findtext("{*}Key") or "", size, from_iso(each.findtext("{*}LastModified"))))
 
     page = parsed(text, "the store's listing", "check the endpoint", "Contents", take)
     if page.findtext("{*}EncodingType") == "url":
-        found = [(unquote_plus(key), size) for key, size in found]
+        found = [each._replace(key=unquote_plus(each.key)) for each in found]
     return found, page.findtext("{*}NextContinuationToken") or ""

@@ -18,8 +18,9 @@ import asyncssh
 from asyncssh import SFTPAttrs, SFTPClient
 
 from tesk.filer import bounds
+from tesk.filer.attributes import SECOND_NS, Attributes, is_executable
 from tesk.filer.errors import Changed, NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Kind
+from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.schemes.ssh import Connections, target_of
 from tesk.filer.streams import Sink, Source
 
@@ -42,7 +43,7 @@ class SftpScheme:
         self._listed = context.listed
         self._connections = Connections(context)
 
-    def find(self, url: str, declared: Kind | None) -> tuple[Kind, int | None]:
+    def find(self, url: str, declared: Kind | None) -> Found:
         async def find(sftp: SFTPClient, path: bytes) -> SFTPAttrs:
             return await sftp.stat(path)
 
@@ -50,7 +51,7 @@ class SftpScheme:
         kind = _kind(attrs)
         if kind is None:
             raise TransferError("is neither a file nor a directory", "only these are staged")
-        return kind, attrs.size if kind is Kind.FILE else None
+        return Found(kind, attrs.size if kind is Kind.FILE else None, _attributes(attrs))
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
@@ -89,7 +90,7 @@ class SftpScheme:
         if kind is None:
             self._warn(f"{shown!r} on the SFTP server was left out: neither file nor directory")
             return None
-        return Entry(shown, kind is Kind.DIRECTORY, attrs.size if kind is Kind.FILE else None)
+        return Entry(shown, kind is Kind.DIRECTORY, attrs.size if kind is Kind.FILE else None, _attributes(attrs))
 
     def child(self, url: str, relative: str) -> str:
         return f"{url.rstrip('/')}/{quote(os.fsencode(relative))}"
@@ -124,6 +125,11 @@ def _kind(attrs: SFTPAttrs) -> Kind | None:
     return None
 
 
+def _attributes(attrs: SFTPAttrs) -> Attributes:
+    changed = None if attrs.mtime is None else attrs.mtime * SECOND_NS + (attrs.mtime_ns or 0)
+    return Attributes(changed, None if attrs.permissions is None else is_executable(attrs.permissions))
+
+
 async def _fetch(sftp: SFTPClient, path: bytes, sink: Sink, *, begins: bool) -> None:
     """Asks for the first block together with the size, which saves small files a way there and back."""
     file = await sftp.open(path, "rb")
@@ -136,6 +142,7 @@ async def _fetch(sftp: SFTPClient, path: bytes, sink: Sink, *, begins: bool) -> 
         attrs = await file.stat()
         if attrs.size is None or _kind(attrs) is Kind.DIRECTORY:
             raise NotFound("is no file of known size", "check the path")
+        sink.attributes = _attributes(attrs)
         version = f"{attrs.size}-{attrs.mtime}"
         if begins:
             sink.offer(attrs.size, version, least_part=attrs.size)
@@ -180,17 +187,18 @@ async def _push(sftp: SFTPClient, path: bytes, source: Source) -> None:
     folder, name = posixpath.split(path)
     temporary = posixpath.join(folder, f".tesk-{os.urandom(8).hex()}".encode())
     try:
+        wanted = SFTPAttrs(permissions=0o777) if source.attributes.executable else SFTPAttrs()
         try:
-            file = await sftp.open(temporary, "wb")
+            file = await sftp.open(temporary, "wb", wanted)
         except asyncssh.SFTPError:
             await _make_folders(sftp, folder)
-            file = await sftp.open(temporary, "wb")
+            file = await sftp.open(temporary, "wb", wanted)
         try:
             await _write(file, source)
         except BaseException:
             _asked(file.close())
             raise
-        attrs, _ = await asyncio.gather(file.stat(), file.close())
+        attrs, *_ = await asyncio.gather(file.stat(), _set_time(file, source.attributes), file.close())
         if attrs.size is not None and attrs.size != source.size:
             raise TransferError(
                 f"{attrs.size} of {source.size} bytes arrived at the server", "check its space and quota", passing=True
@@ -200,6 +208,14 @@ async def _push(sftp: SFTPClient, path: bytes, source: Source) -> None:
         with contextlib.suppress(Exception):
             await asyncio.shield(asyncio.wait_for(sftp.remove(temporary), 2))
         raise
+
+
+async def _set_time(file: asyncssh.SFTPClientFile, attributes: Attributes) -> None:
+    """Where the server lets us."""
+    if (modified_ns := attributes.credible_ns) is not None:
+        seconds = modified_ns // SECOND_NS
+        with contextlib.suppress(asyncssh.SFTPError):
+            await file.setstat(SFTPAttrs(atime=seconds, mtime=seconds))
 
 
 async def _write(file: asyncssh.SFTPClientFile, source: Source) -> None:
