@@ -21,6 +21,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from tesk.patterns import globs
 from tesk.tes import WILDCARDS, FileType, Input, Task, normal
 
 TREES: Final = re.compile(
@@ -171,12 +172,9 @@ def _is_directory(given: Input) -> bool:
 def _output_paths(task: Task) -> Iterator[str]:
     """Output paths; one with wildcards in a directory ends at that directory's first entry."""
     for output in task.outputs or ():
-        path = normal(output.path)
-        match = WILDCARDS.search(path)
-        if match is None:
-            yield path
-        else:
-            end = path.find("/", match.end())
+        for path in globs(normal(output.path)):
+            match = WILDCARDS.search(path)
+            end = path.find("/", match.end()) if match else -1
             yield path if end < 0 else path[:end]
 
 

@@ -16,12 +16,12 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tesk import images, urls
+from tesk import images, patterns, urls
 
 MAX_STRING: Final = 4096
 MAX_FILES: Final = 10_000
 MAX_ITEMS: Final = 1000
-WILDCARDS: Final = re.compile(r"[*?\[]")
+WILDCARDS: Final = patterns.WILDCARDS
 MAX_PATH_BYTES: Final = 3840
 """The kernel takes 4096 bytes, of which the folder of the server that a path lies in needs some."""
 KERNEL: Final = ("/proc", "/sys")
@@ -442,11 +442,16 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
     if _is_plain_path(output.path):
         return
     yield from _mounted_problems(f"{field}.path", output.path)
+    try:
+        patterns.patterns(output.path)
+    except patterns.TooManyPatterns:
+        yield f"{field}.path", f"stands for more than {patterns.MAX_PATTERNS} patterns"
     if not WILDCARDS.search(output.path):
         return
     prefix = output.path_prefix
     if not prefix:
-        yield f"{field}.path_prefix", "needed, since path holds wildcards"
+        if patterns.implied_prefix(output.path, output.url) is None:
+            yield f"{field}.path_prefix", "needed, since path holds wildcards"
     elif WILDCARDS.search(prefix):
         yield f"{field}.path_prefix", "must not hold wildcards"
     elif not _is_prefix(prefix, output.path):

@@ -19,7 +19,8 @@ from tesk.filer.jail import Scratch, look, walk
 from tesk.filer.plan import FilerSettings, OutputsPlan, Pushed, Typed, Warned
 from tesk.filer.step import Step
 from tesk.filer.streams import Source
-from tesk.filer.wildcards import expand
+from tesk.filer.wildcards import exists, expand
+from tesk.patterns import implied_prefix, is_plain, literal, plain_directory
 from tesk.tes import WILDCARDS, FileType, Output
 
 MAX_TOLD: Final = 20
@@ -87,16 +88,28 @@ def _told(failures: list[str]) -> str:
 
 
 def _targets(output: Output, scratch: Scratch, step: Step) -> list[tuple[str, str]]:
-    """The paths that one output stands for, each with its URL. Raises NotFound when nothing matches."""
+    """The paths that one output stands for, each with its URL. Raises NotFound when nothing matches.
+
+    What is no pattern for POSIX names what is there under that very name; only where nothing is, it may mean more. What
+    matches nothing stands for itself (POSIX 2.13.3), and so does what was sent as a name.
+    """
     scheme = step.schemes.of(output.url)
-    if not WILDCARDS.search(output.path):
-        return [(posixpath.normpath(output.path), output.url)]
-    prefix = posixpath.normpath(output.path_prefix or "/")
+    path, is_pattern = posixpath.normpath(output.path), bool(WILDCARDS.search(output.path))
+    if is_plain(output.path) or (not is_pattern and exists(scratch, path)):
+        return [(path, output.url)]
     with step.listed.listing(f"the pattern {printable(output.path)}") as listing:
         paths = expand(scratch, output.path, listing)
-    if not paths:
+    prefix, url = output.path_prefix or "", output.url
+    if is_sent_as_name := not prefix and (implied := implied_prefix(output.path, url)) is not None:
+        prefix, url = implied
+    if (is_sent_as_name or not paths) and exists(scratch, path):
+        paths.append(path)
+    if not paths and is_pattern:
         raise NotFound(f"output {printable(output.path)}: nothing matches the pattern")
-    return [(path, scheme.child(output.url, posixpath.relpath(path, prefix))) for path in paths]
+    if not prefix and len(paths) <= 1:
+        return [(paths[0] if paths else path, url)]
+    prefix = posixpath.normpath(literal(prefix) or plain_directory(output.path))
+    return [(path, scheme.child(url, posixpath.relpath(path, prefix))) for path in paths or [path]]
 
 
 def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) -> Iterator[Departure]:

@@ -1,18 +1,21 @@
 """Output patterns: which paths of a tree they match.
 
 The rules are those of POSIX 2.13: `*` and `?` match no slash and no leading dot, `[!a-z]` excludes, `[[:digit:]]` is
-a class, a backslash takes the next character as it is, and a `[` that nothing closes is itself.
+a class, a backslash takes the next character as it is, and a `[` that nothing closes is itself. What other patterns
+mean that clients send, tesk.patterns says in these.
 """
 
 import functools
 import posixpath
 import re
 import stat
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tesk.filer.bounds import Listing
+from tesk.filer.bounds import Listing, check_depth
 from tesk.filer.errors import TransferError
 from tesk.filer.jail import Tree, look
+from tesk.patterns import DEEP, literal, patterns
 
 MAGIC: Final = re.compile(r"[*?\[]")
 _CLASSES: Final = {
@@ -103,23 +106,62 @@ def _element(pattern: str, at: int) -> tuple[str, int]:
     return pattern[at], at + 1
 
 
-def expand(tree: Tree, pattern: str, listing: Listing) -> list[str]:
-    """The paths that exist and match, in order; as matched, with the symlinks on their way left in.
+def expand(tree: Tree, path: str, listing: Listing) -> list[str]:
+    """The paths that exist and match one of the patterns that `path` stands for, in order; as matched, with the
+    symlinks on their way left in.
 
-    A pattern that ends with a slash matches directories only. Each name that is looked at is counted, for links can
-    make a tree that has no end. Raises TransferError.
+    A pattern that ends with a slash matches directories only, one of any depth files only. Each name that is looked at
+    is counted, for links can make a tree that has no end. Raises TransferError.
     """
-    found = ["/"]
-    for part in posixpath.normpath(pattern).split("/"):
+    found: set[str] = set()
+    for pattern in patterns(path):
+        found.update(_expand_one(tree, pattern, listing))
+    return sorted(found)
+
+
+def _expand_one(tree: Tree, pattern: str, listing: Listing) -> Iterator[str]:
+    found: Iterable[str] = ["/"]
+    parts = posixpath.normpath(pattern).split("/")
+    for part in parts:
         if part and part != "..":
-            found = [path for base in found for path in _step(tree, base, part, listing)]
-    last = _is_no_file if pattern.endswith("/") else _exists
-    return [path for path in found if last(tree, path)]
+            found = dict.fromkeys(path for base in found for path in _step(tree, base, part, listing))
+    for path in found:
+        if pattern.endswith("/"):
+            fits = is_directory(tree, path)
+        else:
+            fits = exists(tree, path) and not (DEEP in parts and is_directory(tree, path))
+        if fits:
+            yield path
 
 
-def _step(tree: Tree, base: str, part: str, listing: Listing) -> list[str]:
+def _step(tree: Tree, base: str, part: str, listing: Listing) -> Iterable[str]:
+    if part == DEEP:
+        return _directories(tree, base, listing)
     if not MAGIC.search(part):
-        return [posixpath.join(base, re.sub(r"\\(.)", r"\1", part))]
+        return [posixpath.join(base, literal(part))]
+    names = _names(tree, base, listing)
+    return [posixpath.join(base, name) for name in names if component(part).fullmatch(name)]
+
+
+def _directories(tree: Tree, base: str, listing: Listing) -> Iterator[str]:
+    """A directory and those in it at any depth, but hidden ones, and what their links lead back to."""
+    pending: list[tuple[str, tuple[str, ...]]] = [(base, ())]
+    while pending:
+        path, above = pending.pop()
+        try:
+            canonical = tree.resolve(path)
+        except (OSError, TransferError):
+            continue
+        if canonical in above or not is_directory(tree, path):
+            continue
+        check_depth(len(above), path)
+        yield path
+        inside = (posixpath.join(path, name) for name in _names(tree, path, listing) if not name.startswith("."))
+        pending += [(each, (*above, canonical)) for each in inside]
+
+
+def _names(tree: Tree, base: str, listing: Listing) -> list[str]:
+    """What a directory holds; nothing where it cannot be read."""
     try:
         canonical = tree.resolve(base)
     except (OSError, TransferError):
@@ -130,10 +172,10 @@ def _step(tree: Tree, base: str, part: str, listing: Listing) -> list[str]:
         return []
     for name in here:
         listing.add(f"{base}/{name}")
-    return [posixpath.join(base, name) for name in here if component(part).fullmatch(name)]
+    return here
 
 
-def _exists(tree: Tree, path: str) -> bool:
+def exists(tree: Tree, path: str) -> bool:
     try:
         tree.resolve(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -143,7 +185,7 @@ def _exists(tree: Tree, path: str) -> bool:
     return True
 
 
-def _is_no_file(tree: Tree, path: str) -> bool:
+def is_directory(tree: Tree, path: str) -> bool:
     try:
         return stat.S_ISDIR(look(tree, path)[1].st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from tesk.patterns import implied_prefix
 from tesk.tes import OutputFileLog, normal
 from tesk.urls import redact
 
@@ -72,9 +73,11 @@ def _by_place(outputs: list[_Output]) -> dict[tuple[str, str], _Asked]:
     """Each output by its URL as shown, with its path and with none: two may differ in nothing but their secrets."""
     found: dict[tuple[str, str], _Asked] = {}
     for output in outputs:
-        asked = _parts(output.url)
+        asked, prefix = _parts(output.url), output.path_prefix
+        if not prefix and (implied := implied_prefix(output.path, output.url)):
+            prefix, asked = implied[0], _parts(implied[1])
         place = asked.shown.rstrip("/")
-        for path in (output.path_prefix, output.path):
+        for path in (prefix, output.path):
             if path:
                 found.setdefault((place, normal(path)), asked)
         found.setdefault((place, ""), asked)

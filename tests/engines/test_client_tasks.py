@@ -19,6 +19,7 @@ async def test_nextflow(tesk: Tesk, shared: Path) -> None:
     command_run = (
         "cd /work; mv 'sample 1.txt' moved; mkdir results; echo r > results/r; ln -s /work/results/r link.txt\n"
     )
+    command_run += "mkdir -p d/e; echo 1 > one.txt; echo 2 > d/e/two.txt; touch q.html q.zip x.bai x.csi 'l[1].dat'\n"
     command_run += "echo hi > a.bam; echo hi > b.bam; tool.sh; echo 3 > .exitcode; exit 3\n"
     (shared / "sample 1.txt").write_text("sample\n")
     task = await tesk.run(
@@ -32,7 +33,11 @@ async def test_nextflow(tesk: Tesk, shared: Path) -> None:
                 output(f"/work/{name}", shared)
                 for name in (".command.log", ".exitcode", ".command.out", "results", "link.txt")
             ),
-            {"path": "/work/*.bam", "path_prefix": "/work", "url": f"{shared}/work"},
+            *(
+                {"path": f"/work/{pattern}", "path_prefix": "/work", "url": f"{shared}/work"}
+                for pattern in ("*.bam", "*.{html,zip}", "**.txt")
+            ),
+            *(output(f"/work/{name}", shared) for name in ("x.{bai,csi}", "l[1].dat")),
         ],
         executors=[
             {
@@ -47,7 +52,11 @@ async def test_nextflow(tesk: Tesk, shared: Path) -> None:
     assert (shared / "work/.command.log").read_text() == "tool ran\n"
     assert (shared / "work/.exitcode").read_text() == "3\n"
     assert (shared / "work/results/r").read_text() == (shared / "work/link.txt").read_text() == "r\n"
-    assert sorted(path.name for path in (shared / "work").glob("*.bam")) == ["a.bam", "b.bam"]
+    assert sorted(path.name for path in (shared / "work").glob("?.*")) == [
+        *("a.bam", "b.bam", "q.html", "q.zip", "x.bai", "x.csi"),
+    ]
+    assert (shared / "work/one.txt").read_text() + (shared / "work/d/e/two.txt").read_text() == "1\n2\n"
+    assert (shared / "work/l[1].dat").exists()
     assert (shared / "sample 1.txt").read_text() == "sample\n"
     assert ".command.out" in "\n".join(task["logs"][0]["system_logs"])
 

@@ -38,6 +38,54 @@ def test_without_wildcards_the_prefix_is_ignored(places: Places) -> None:
     assert tree(places["path"].folder) == {"b": b"a"}
 
 
+NEXTFLOW: dict[str, set[str]] = {
+    "*.{html,zip}": {"a.html", "b.zip"},
+    "**.txt": {"1.txt", "sub/2.txt", "sub/deep/3.txt"},
+    "sub/**": {"sub/2.txt", "sub/deep/3.txt"},
+    "x.{bai,csi}": {"x.bai", "x.csi"},
+    "sub/{2,4}.txt": {"sub/2.txt"},
+    "y[12]": {"y1", "y2"},
+    "a[1].dat": {"a[1].dat"},
+    "b[1].dat": {"b[1].dat", "b1.dat"},
+    "a\\[1\\].dat": {"a[1].dat"},
+    "\\{b\\}": {"{b}"},
+    "{c,d}": {"{c,d}"},
+    "back\\slash": {"back\\slash"},
+    "*.[": {"z.["},
+}
+"""What a process declares, and what Nextflow looks for in its work directory then."""
+
+
+@pytest.mark.parametrize(("declared", "arrived"), NEXTFLOW.items())
+@pytest.mark.parametrize("scheme", ["path", "file"])
+def test_what_nextflow_sends_arrives_where_it_looks_for_it(
+    places: Places, scheme: str, declared: str, arrived: set[str]
+) -> None:
+    """nf-ga4gh sends what holds a `*` or a `?` with a prefix, and anything else as if it were a name."""
+    files = set().union(*NEXTFLOW.values()) | {"no", "c", "sub/.hidden.txt", "html"}
+    write(places.root, {f"work/{name}": name.encode() for name in files})
+    place = places[scheme]
+    output = Output(f"/work/{declared}", place.url(declared))
+    if "*" in declared or "?" in declared:
+        output = Output(f"/work/{declared}", place.base, path_prefix="/work")
+    report = places.push(output)
+    assert report.ok, report.failure
+    found = {path: data for path, data in tree(place.folder).items() if data is not None}
+    assert found == {name: name.encode() for name in arrived}
+
+
+def test_what_may_be_a_pattern_and_matches_nothing_is_missing(places: Places) -> None:
+    write(places.root, {"work/a": b""})
+    report = places.push(
+        *(Output(f"/work/{name}", places["path"].url(name)) for name in ("x.{b,c}", "x\\[1\\]", "x[1]"))
+    )
+    assert [warning.partition(": ")[2] for warning in report.warnings] == [
+        "does not exist",
+        "does not exist",
+        "nothing matches the pattern",
+    ]
+
+
 def test_a_file_sent_to_a_url_that_ends_in_a_slash_keeps_its_name(places: Places) -> None:
     write(places.root, {"out/a b": b"a"})
     for scheme in ("path", "file", "s3", "ftp", "http"):

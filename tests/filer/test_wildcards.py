@@ -103,7 +103,17 @@ def listing() -> Listing:
     return Listing(Listed(), "the pattern", 1_000_000)
 
 
-FILES = ["out/a.bam", "out/b.bam", "out/b.txt", "out/.c.bam", "out/sub/d.bam", "out/sub/e/f.bam", "out/[x].bam"]
+FILES = [
+    "out/a.bam",
+    "out/b.bam",
+    "out/b.txt",
+    "out/.c.bam",
+    "out/sub/d.bam",
+    "out/sub/e/f.bam",
+    "out/[x].bam",
+    "out/{b1}",
+    "out/{b,c}",
+]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,19 @@ FILES = ["out/a.bam", "out/b.bam", "out/b.txt", "out/.c.bam", "out/sub/d.bam", "
         ("/out/*.bam", ["/out/[x].bam", "/out/a.bam", "/out/b.bam"]),  # * does not match a slash
         ("/out/*/*.bam", ["/out/sub/d.bam"]),
         ("/*/*/*/*.bam", ["/out/sub/e/f.bam"]),
-        ("/out/**/*.bam", ["/out/sub/d.bam"]),
+        ("/out/**/*.bam", ["/out/sub/d.bam", "/out/sub/e/f.bam"]),  # as Java and Nextflow have it
+        ("/out/**.bam", ["/out/[x].bam", "/out/a.bam", "/out/b.bam", "/out/sub/d.bam", "/out/sub/e/f.bam"]),
+        ("/out/s**/f.bam", ["/out/sub/e/f.bam"]),
+        ("/**f.bam", ["/out/sub/e/f.bam"]),
+        ("/out/s**", ["/out/sub", "/out/sub/d.bam", "/out/sub/e/f.bam"]),  # POSIX's `*` may be a directory
+        ("/out/**/", ["/out/sub", "/out/sub/e"]),
+        ("/out/{a.b,b.t}*", ["/out/a.bam", "/out/b.txt"]),
+        ("/out/{sub/{d,g},a}.bam", ["/out/a.bam", "/out/sub/d.bam"]),
+        ("/out/{,.c}*.bam", ["/out/.c.bam", "/out/[x].bam", "/out/a.bam", "/out/b.bam"]),
+        ("/out/{b*}", ["/out/{b,c}", "/out/{b1}"]),  # without a comma a brace is itself, as always for POSIX
+        ("/out/\\{b,c\\}*", ["/out/{b,c}"]),
+        ("/out/[{]b,c}*", ["/out/{b,c}"]),
+        ("/out/{b,c}*", ["/out/b.bam", "/out/b.txt", "/out/{b,c}"]),
         ("/out/[ab].*", ["/out/a.bam", "/out/b.bam", "/out/b.txt"]),
         ("/out/\\[x].b*", ["/out/[x].bam"]),
         ("/out/.*.bam", ["/out/.c.bam"]),
@@ -131,6 +153,17 @@ def test_a_pattern_finds_paths(tmp_path: Path, pattern: str, paths: list[str]) -
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert expand(Scratch(str(tmp_path)), pattern, listing()) == paths
+
+
+def test_a_pattern_of_any_depth_is_not_led_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/up").symlink_to("..")
+    (tmp_path / "a/b/top").symlink_to("/")
+    (tmp_path / "a/b/f").touch()
+    counted = listing()
+    assert "/a/b/f" in expand(Scratch(str(tmp_path)), "/a/**/f", counted)
+    assert "/a/b/up/b/f" in expand(Scratch(str(tmp_path)), "/a/**/**/f", counted)
+    assert counted.entries < 1000
 
 
 def test_a_pattern_goes_through_links_inside_and_not_outside(tmp_path: Path) -> None:

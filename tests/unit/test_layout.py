@@ -84,6 +84,9 @@ def test_an_output_directory_below_a_mount_is_not_made_beforehand() -> None:
         ("/work/*/x.bam", ("/work",), ()),
         ("/*.txt", (), ("/*.txt",)),
         ("/out*/deep/x", (), ("/out*",)),
+        ("/work/**.bam", ("/work",), ()),
+        ("/*/**/x", (), ("/*",)),
+        ("/*.{txt,log}", (), ("/*.log", "/*.txt", "/*.{txt,log}")),
     ],
 )
 def test_wildcards_are_found_from_the_directory_before_them(

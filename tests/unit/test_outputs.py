@@ -44,6 +44,7 @@ def test_a_file_has_the_url_that_was_asked_for(url: str) -> None:
         ({"path": "/out/"}, "/out/d/a b", "d/a b"),
         ({"path": "/out/*.x", "path_prefix": "/out"}, "/out/é.x", "é.x"),
         ({"path": "/out/*/", "path_prefix": "/"}, "/out/d/a", "out/d/a"),
+        ({"path": "/out/**.{x,y}", "path_prefix": "/out"}, "/out/d/a.x", "d/a.x"),
     ],
 )
 def test_what_lies_below_has_the_url_that_the_scheme_made(
@@ -67,6 +68,11 @@ def test_urls_that_differ_in_their_secrets_alone_are_told_apart_by_their_paths()
         *(f"http://h/up?key={n}" for n in range(3)),
         *(f"http://h/d/x/y?key={n}" for n in range(3)),
     ]
+
+
+def test_what_was_sent_as_a_name_has_the_url_beside_it() -> None:
+    output = {"url": "ftp://me:pw@h/d/x.{bai,csi}", "path": "/out/x.{bai,csi}"}
+    assert restored([output], ("ftp://h/d/x.bai", "/out/x.bai")) == ["ftp://me:pw@h/d/x.bai"]
 
 
 def test_what_belongs_to_no_output_stays_as_it_is() -> None:

@@ -13,6 +13,7 @@ from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.layout import Layout
+from tesk.patterns import globs
 from tesk.tes import Executor, Resources, Task, normal
 
 Manifest = dict[str, Any]
@@ -189,7 +190,8 @@ def _reporter(place: Place, name: str, executor: Executor, plan: Layout) -> Mani
 
 
 def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool) -> Manifest:
-    readable = [f"r{normal(output.path)}" for output in place.task.outputs or () if plan.covers(output.path)]
+    covered = (normal(output.path) for output in place.task.outputs or () if plan.covers(output.path))
+    readable = [f"r{pattern}" for path in covered for pattern in globs(path)]
     env = {key: value or "" for key, value in (executor.env or {}).items()}
     variables = [f"e{key}={value}" for key, value in env.items() if not VARIABLE.fullmatch(key)]
     copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out] + readable + variables
