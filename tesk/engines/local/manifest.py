@@ -1,9 +1,11 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tesk.engines.local.containers import StartError
 from tesk.layout import Layout
 from tesk.settings import Settings
 from tesk.tes import Executor, Resources
@@ -14,6 +16,7 @@ OPENED: Final = "/.tesk/opened"
 WITHHELD: Final = ("MKNOD", "NET_RAW")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
 GIB: Final = 1024**3
+_OF_RECORDS: Final = re.compile(r'[,"\r\n]')
 UNCHECKED: Final = {"Test": ["NONE"]}
 """No health check: one would run a program of the image's beside ours, and as often as the image likes."""
 
@@ -42,7 +45,7 @@ def container(
         "AttachStderr": True,
         "HostConfig": {
             "NetworkMode": settings.network,
-            "Mounts": _mounts(plan, shim, control, scratch),
+            **_mounts(plan, shim, control, scratch),
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": [name for name in WITHHELD if name not in kept],
             "CapAdd": kept,
@@ -80,9 +83,25 @@ def on_folders(
     }
 
 
-def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path) -> list[dict[str, Any]]:
-    mounts = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL)]
-    return mounts + [_bind(Path(f"{scratch}{path}"), path) for path in plan.bound]
+def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path) -> dict[str, Any]:
+    """What is mounted, each in the one of HostConfig's two ways in which its path is nothing but a path.
+
+    Podman makes a record of comma-separated values of each of the Mounts, without quotes: what follows a comma in a
+    path would be a further option, such as another source. Binds are cut at colons. Raises StartError for what neither
+    can take.
+    """
+    mounts, binds = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL)], []
+    for path in plan.bound:
+        source = f"{scratch}{path}"
+        if not _OF_RECORDS.search(source):
+            mounts.append(_bind(Path(source), path))
+        elif ":" not in source:
+            binds.append(f"{source}:{path}")
+        else:
+            raise StartError(
+                f"{path!r} cannot be mounted: it holds a colon and a comma, quote or line break; rename it"
+            )
+    return {"Mounts": mounts, "Binds": binds}
 
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
