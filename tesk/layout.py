@@ -34,6 +34,8 @@ COPIES: Final = "/.tesk/files"
 """Where copied paths lie: container path P at this + P, in containers and on the scratch volume alike."""
 MANY: Final = 100
 """More mounts than this with a parent in common become one mount of the parent."""
+MOST_TAKEN: Final = 1000
+"""More words than these have no room among a program's arguments."""
 
 
 class Trees:
@@ -73,7 +75,8 @@ class Layout(Struct, frozen=True, dict=True):
     `mounts`: directories mounted from the scratch volume. `files`: single files (or staged directories) mounted.
     `directories`: to be made on the scratch volume, writable by all. `touched`: files to be made, empty.
     `copied_in`: merged into the container before an executor. `copied_out`: outputs, perhaps with wildcards, copied
-    out after each executor and in before the next.
+    out after each executor and in before the next. `inputs`: those, the topmost of nested ones, that become the last
+    executor's own.
     """
 
     mounts: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ class Layout(Struct, frozen=True, dict=True):
     touched: tuple[str, ...] = ()
     copied_in: tuple[str, ...] = ()
     copied_out: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -96,6 +100,11 @@ class Layout(Struct, frozen=True, dict=True):
     @property
     def has_copies(self) -> bool:
         return bool(self.copied_in or self.copied_out)
+
+    @property
+    def taken(self) -> list[str]:
+        """What the shim of the last executor takes, in its words."""
+        return [f"t{path}" for path in self.inputs]
 
     @property
     def uncopied(self) -> list[str] | None:
@@ -150,7 +159,9 @@ def layout(task: Task) -> Layout:
         directories.add(COPIES)
     touched = {path for path in loose - inputs.keys() if path in written}
     mounts = tuple(mount for mount in mounts if mount not in alone)
-    return Layout(mounts, files, *map(_in_order, (directories, touched, copied_in, copied_out)))
+    own = _merged(_topmost(inputs))
+    own = own if len(own) <= MOST_TAKEN else ()
+    return Layout(mounts, files, *map(_in_order, (directories, touched, copied_in, copied_out, own)))
 
 
 def _parent(path: str) -> str:

@@ -1,4 +1,5 @@
-"""What a copy keeps of a file besides its bytes: the time of its last change, and whether it can be run.
+"""What a copy keeps of a file besides its bytes: the time of its last change, whether it can be run, and whether it is
+private.
 
 Stores say so in many ways, or not at all. A time is judged where it is set: no server can make a transfer fail, or a
 file look newer than whatever a task makes of it.
@@ -26,6 +27,7 @@ class Attributes(NamedTuple):
 
     modified_ns: int | None = None
     executable: bool | None = None
+    private: bool = False
 
     @property
     def credible_ns(self) -> int | None:
@@ -43,11 +45,12 @@ UNKNOWN: Final = Attributes()
 
 
 def of_status(status: os.stat_result) -> Attributes:
-    return Attributes(status.st_mtime_ns, is_executable(status.st_mode))
+    return of_mode(status.st_mode)._replace(modified_ns=status.st_mtime_ns)
 
 
-def is_executable(mode: int) -> bool:
-    return bool(mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH))
+def of_mode(mode: int) -> Attributes:
+    """What a mode says: a file is private where nobody but its owner has any right to it."""
+    return Attributes(None, bool(mode & 0o111), not mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def of_time(when: datetime | None) -> Attributes:

@@ -10,6 +10,8 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
+import stat
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -19,6 +21,9 @@ from tesk.filer.attributes import Attributes
 from tesk.filer.jail import Scratch
 
 MAX_OPEN: Final = 128
+PRIVATE: Final = stat.S_ISVTX
+"""The sticky bit, which means nothing for files."""
+_KEY: Final = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )?PRIVATE KEY-----")
 _NO_TMPFILE: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 
 
@@ -51,9 +56,11 @@ class Landing:
     def place(self, fd: int, hidden: str, path: str, attributes: Attributes) -> None:
         """Gives the file its container path, in place of what may be there. Raises OSError.
 
-        Any user may read and change it, and run it unless its store says that it is no program.
+        Any user may read and change it, and run it unless its store says that it is no program. PRIVATE marks what is
+        nobody's but the user's who takes it, which the shim of an executor does.
         """
-        os.fchmod(fd, 0o666 if attributes.executable is False else 0o777)
+        mode = 0o666 if attributes.executable is False else 0o777
+        os.fchmod(fd, mode | (PRIVATE if attributes.private or _is_key(fd) else 0))
         attributes.set_time(fd)
         with self._parent(path) as parent:
             name = posixpath.basename(path)
@@ -86,6 +93,11 @@ class Landing:
     def close(self) -> None:
         for fd in (self._staging, *self._parents.values()):
             os.close(fd)
+
+
+def _is_key(fd: int) -> bool:
+    """Whether a file begins as private keys do (RFC 7468)."""
+    return _KEY.match(os.pread(fd, 64, 0)) is not None
 
 
 def _link(fd: int, name: str, parent: int) -> None:

@@ -133,3 +133,26 @@ def test_an_input_can_be_run_unless_its_store_says_that_it_cannot(places: Places
     assert places.fetch(*given).ok
     modes = [stat.S_IMODE((places.root / "in" / name).stat().st_mode) for name in ("run", "data")]
     assert modes == [0o777, 0o666 if scheme in ("file", "sftp") else 0o777]
+
+
+@pytest.mark.parametrize("scheme", ["file", "sftp", "http", "content"])
+def test_what_is_private_is_marked(places: Places, scheme: str) -> None:
+    """Where the store knows of modes; and private keys, wherever they come from."""
+    files = {
+        "key": "-----BEGIN OPENSSH PRIVATE KEY-----\nx",
+        "pkcs": "-----BEGIN ENCRYPTED PRIVATE KEY-----\n",
+        "public": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----",
+        "password": "x",
+        "run": "#!/bin/sh",
+    }
+    given = [Input(f"/in/{name}", content=text) for name, text in files.items()]
+    if scheme != "content":
+        write(places[scheme].folder, {name: text.encode() for name, text in files.items()})
+        for name, mode in (("key", 0o644), ("pkcs", 0o400), ("public", 0o644), ("password", 0o600), ("run", 0o700)):
+            (places[scheme].folder / name).chmod(mode if scheme != "http" else 0o644)
+        given = [Input(f"/in/{name}", url=places[scheme].url(name)) for name in files]
+    assert places.fetch(*given).ok
+    tells = scheme in ("file", "sftp")
+    marked = ["key", "pkcs", "password", "run"] if tells else ["key", "pkcs"]
+    assert [name for name in files if (places.root / "in" / name).stat().st_mode & stat.S_ISVTX] == marked
+    assert all((places.root / "in" / name).stat().st_mode & 0o666 == 0o666 for name in files)

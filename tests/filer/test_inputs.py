@@ -38,7 +38,7 @@ def test_inputs_are_private_copies_that_any_user_can_run_and_change(places: Plac
     write(places["path"].folder, {"d/run": b"#!/bin/sh\n"})
     (places["path"].folder / "d/run").chmod(0o500)
     assert places.fetch(Input("/in/d", url=places["path"].url("d")), Input("/in/c", content="x")).ok
-    modes = {"in": 0o777, "in/d": 0o777, "in/d/run": 0o777, "in/c": 0o777}
+    modes = {"in": 0o777, "in/d": 0o777, "in/d/run": 0o1777, "in/c": 0o777}
     assert {path: stat.S_IMODE((places.root / path).stat().st_mode) for path in modes} == modes
     with (places.root / "in/d/run").open("ab") as file:
         file.write(b"changed")

@@ -111,6 +111,13 @@ def test_tmp_as_workdir_with_a_script_in_it_is_fresh() -> None:
     assert result.mounts == ("/tmp",)
 
 
+def test_inputs_become_the_last_executors_own_by_few_words() -> None:
+    several = [{"path": "/in/d", "url": "/store/d"}, file_in("/in/d/a"), file_in("/in/b"), file_in("/root/.ssh/id")]
+    assert layout_of(inputs=several).taken == ["t/in/b", "t/in/d", "t/root/.ssh/id"]
+    assert layout_of(inputs=[file_in(f"/in/{n}") for n in range(5000)]).taken == ["t/in"]
+    assert layout_of(inputs=[file_in(f"/etc/{n}") for n in range(5000)]).taken == []
+
+
 def test_what_lies_below_a_mount_is_no_mount_of_its_own() -> None:
     """A program can rename what it finds inside a mount; the next container would be given what lies there then."""
     result = layout_of(

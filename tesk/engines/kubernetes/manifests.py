@@ -195,6 +195,7 @@ def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool)
     env = {key: value or "" for key, value in (executor.env or {}).items()}
     variables = [f"e{key}={value}" for key, value in env.items() if not VARIABLE.fullmatch(key)]
     copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out] + readable + variables
+    copies += plan.taken if executor is place.task.executors[-1] else []
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]

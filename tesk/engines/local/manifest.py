@@ -27,12 +27,13 @@ def name(task_id: str, n: int) -> str:
 
 
 def container(
-    executor: Executor, plan: Layout, resources: Resources, *,
+    executor: Executor, plan: Layout, resources: Resources, *, last: bool,
     labels: dict[str, str], shim: Path, control: Path, scratch: Path, settings: Settings, cores: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The body of POST /containers/create. `cores` is what the machine has: no limit may be above it."""
     kept = list(settings.executor_capabilities)
     copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out]
+    copies += plan.taken if last else []
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     return {
         "Image": executor.image,

@@ -299,6 +299,7 @@ class Run:
         if not exists:
             body = manifest.container(
                 executor, self._layout, self.job.task.resources or Resources(),
+                last=n == len(self.job.task.executors) - 1,
                 labels={"tesk.instance": self.machine.instance, "tesk.task": self.job.id, "tesk.executor": str(n)},
                 shim=self.machine.shim, control=control, scratch=self.folder.scratch,
                 settings=self.machine.settings, cores=self.machine.cores,

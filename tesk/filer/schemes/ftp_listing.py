@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from tesk.filer.attributes import UNKNOWN, Attributes, from_ftp, is_executable
+from tesk.filer.attributes import UNKNOWN, Attributes, from_ftp, of_mode
 from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
@@ -47,8 +47,8 @@ def parse_mlsd(line: str) -> Listed | None:
 
 def _attributes(facts: Mapping[str, str]) -> Attributes:
     mode = facts.get("unix.mode", "")
-    executable = is_executable(int(mode, 8)) if _MODE.fullmatch(mode) else None
-    return from_ftp(facts.get("modify"))._replace(executable=executable)
+    known = of_mode(int(mode, 8)) if _MODE.fullmatch(mode) else UNKNOWN
+    return known._replace(modified_ns=from_ftp(facts.get("modify")).modified_ns)
 
 
 def parse_list(line: str) -> Listed | None:

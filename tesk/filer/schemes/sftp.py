@@ -18,7 +18,7 @@ import asyncssh
 from asyncssh import SFTPAttrs, SFTPClient
 
 from tesk.filer import bounds
-from tesk.filer.attributes import SECOND_NS, Attributes, is_executable
+from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, of_mode
 from tesk.filer.errors import Changed, NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind
 from tesk.filer.schemes.ssh import Connections, target_of
@@ -127,7 +127,8 @@ def _kind(attrs: SFTPAttrs) -> Kind | None:
 
 def _attributes(attrs: SFTPAttrs) -> Attributes:
     changed = None if attrs.mtime is None else attrs.mtime * SECOND_NS + (attrs.mtime_ns or 0)
-    return Attributes(changed, None if attrs.permissions is None else is_executable(attrs.permissions))
+    known = UNKNOWN if attrs.permissions is None else of_mode(attrs.permissions)
+    return known._replace(modified_ns=changed)
 
 
 async def _fetch(sftp: SFTPClient, path: bytes, sink: Sink, *, begins: bool) -> None:
