@@ -15,8 +15,11 @@ WILDCARDS: Final = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]", re.DOTALL)
 """A wildcard that no backslash escapes; it is the last character."""
 DEEP: Final = "**"
 MAX_PATTERNS: Final = 100
+MAX_IN_TASK: Final = 1000
 _GROUPS: Final = 20
-_TOKEN: Final = re.compile(r"\\.|\[[!^]?\]?(?>\[([:.=])[^\]/]*\1\]|\\.|[^\]/\\])*+\]|\*+|.", re.DOTALL)
+_TOKEN: Final = re.compile(
+    r"\\.|\[[!^]?(?:\]|\[(?![:.=]))?(?>\[:[a-z]{1,10}:\]|\[\..\.\]|\[=.=\]|\\.|[^]\[/\\])*+\]|\*+|.", re.DOTALL
+)
 """An escaped character, a bracket expression, a run of stars, or any one character."""
 _SPECIAL: Final = re.compile(r"[*?\[{\\]")
 
@@ -30,8 +33,15 @@ def is_plain(path: str) -> bool:
     return _SPECIAL.search(path) is None
 
 
+def is_several(path: str) -> bool:
+    """False for a path that stands for one pattern only."""
+    return DEEP in path or ("{" in path and "," in path)
+
+
 def patterns(path: str) -> list[str]:
     """The patterns that a path stands for, POSIX's own meaning first. Raises TooManyPatterns."""
+    if not is_several(path):
+        return [path]
     found = ["".join("*" if token.startswith("*") else token for token in _tokens(path))]
     for each in _without_groups(path):
         found += _without_double_stars(each)
@@ -69,7 +79,7 @@ def implied_prefix(path: str, url: str) -> tuple[str, str] | None:
 
 
 def _tokens(text: str) -> list[str]:
-    return [match.group() for match in _TOKEN.finditer(text)]
+    return _TOKEN.findall(text)
 
 
 def _without_groups(path: str) -> list[str]:
@@ -116,6 +126,8 @@ def _cuts(tokens: list[str], begin: int) -> list[int]:
 
 def _without_double_stars(text: str) -> list[str]:
     """The patterns that a text with `**` in it stands for: `a**b` is `a*b`, or an `a*` with a `*b` somewhere in it."""
+    if DEEP not in text:
+        return [text]
     pieces = [""]
     for token in _tokens(text):
         if token.startswith("**"):

@@ -313,6 +313,7 @@ def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
         yield from _input_problems(f"inputs[{n}]", given, schemes)
     for n, output in enumerate(task.outputs or ()):
         yield from _output_problems(f"outputs[{n}]", output, schemes)
+    yield from _pattern_problems(task)
     for n, volume in enumerate(task.volumes or ()):
         if not _is_plain_path(volume):
             yield from _mounted_problems(f"volumes[{n}]", volume)
@@ -442,10 +443,6 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
     if _is_plain_path(output.path):
         return
     yield from _mounted_problems(f"{field}.path", output.path)
-    try:
-        patterns.patterns(output.path)
-    except patterns.TooManyPatterns:
-        yield f"{field}.path", f"stands for more than {patterns.MAX_PATTERNS} patterns"
     if not WILDCARDS.search(output.path):
         return
     prefix = output.path_prefix
@@ -456,6 +453,20 @@ def _output_problems(field: str, output: Output, schemes: Collection[str]) -> It
         yield f"{field}.path_prefix", "must not hold wildcards"
     elif not _is_prefix(prefix, output.path):
         yield f"{field}.path_prefix", f"{prefix!r} is not a prefix of {output.path!r}"
+
+
+def _pattern_problems(task: Task) -> Iterator[Problem]:
+    """Patterns are bounded in number before they are made."""
+    total = 0
+    for n, output in enumerate(task.outputs or ()):
+        if not patterns.is_several(output.path):
+            continue
+        try:
+            total += len(patterns.patterns(output.path))
+        except patterns.TooManyPatterns:
+            yield f"outputs[{n}].path", f"stands for more than {patterns.MAX_PATTERNS} patterns"
+        if total > patterns.MAX_IN_TASK:
+            yield f"outputs[{n}].path", f"with it the outputs stand for more than {patterns.MAX_IN_TASK:,} patterns"
 
 
 def _is_prefix(prefix: str, path: str) -> bool:

@@ -134,6 +134,7 @@ FILES = [
         ("/out/{b*}", ["/out/{b,c}", "/out/{b1}"]),  # without a comma a brace is itself, as always for POSIX
         ("/out/\\{b,c\\}*", ["/out/{b,c}"]),
         ("/out/[{]b,c}*", ["/out/{b,c}"]),
+        ("/out/[[:space:]{]b,c}*", ["/out/{b,c}"]),
         ("/out/{b,c}*", ["/out/b.bam", "/out/b.txt", "/out/{b,c}"]),
         ("/out/[ab].*", ["/out/a.bam", "/out/b.bam", "/out/b.txt"]),
         ("/out/\\[x].b*", ["/out/[x].bam"]),

@@ -165,6 +165,11 @@ REFUSED: list[tuple[object, str, str]] = [
     (an_output(path="/out/" + "{a,b}" * 7), "outputs[0].path", "more than 100 patterns"),
     (an_output(path="/out/" + "{a,b}" * 40), "outputs[0].path", "more than 100 patterns"),
     (an_output(path="/out/" + "**a" * 7, path_prefix="/out"), "outputs[0].path", "more than 100 patterns"),
+    (
+        task(outputs=[{"path": f"/out/{n}.{{a,b}}", "url": "s3://b/k"} for n in range(500)]),
+        "outputs[333].path",
+        "1,000",
+    ),
     (an_output(path="/out/*", path_prefix="/elsewhere"), "outputs[0].path_prefix", "not a prefix"),
     (an_output(path="/out/*", path_prefix="/ou"), "outputs[0].path_prefix", "not a prefix"),
     (an_output(path="/out/*", path_prefix="out"), "outputs[0].path_prefix", "not a prefix"),
