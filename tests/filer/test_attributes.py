@@ -83,6 +83,15 @@ def test_a_date_that_cannot_be_is_as_good_as_none(tmp_path: Path) -> None:
     assert [when if when < before else None for when in found] == list(DATES.values())
 
 
+@pytest.mark.parametrize("name", ["line\nbreak", "d"])
+def test_s3_tells_times_of_odd_names_too(places: Places, name: str) -> None:
+    write(places["s3"].folder, {"line\nbreak": b"1", "d/line\nbreak": b"2"})
+    for path in ("line\nbreak", "d/line\nbreak"):
+        os.utime(places["s3"].folder / path, (1_000_000_000, 1_000_000_000))
+    assert places.fetch(Input("/in", url=places["s3"].url(name))).ok
+    assert changed(places.root / ("in/line\nbreak" if name == "d" else "in")) == 1_000_000_000
+
+
 @pytest.mark.parametrize(
     ("attributes", "seconds"),
     [

@@ -1,5 +1,6 @@
 """FTP: every way a server lists, logs in, refuses and breaks off."""
 
+import os
 import random
 import re
 import ssl
@@ -107,10 +108,14 @@ def test_anonymous_both_ways_with_either_list(tmp_path: Path, mlsd: bool) -> Non
     write(tmp_path / "served/in", TREE)
     (tmp_path / "served/in/link").symlink_to("sub/c")
     (tmp_path / "root").mkdir()
+    times = {"sub/c": 1_000_000_000, **({"sub": 1_100_000_000, ".": 1_200_000_000} if mlsd else {})}
+    for path, when in times.items():
+        os.utime(tmp_path / "served/in" / path, (when, when))
     with ftp_server(tmp_path / "served", mlsd=mlsd) as url:
         report = fetch(tmp_path / "root", Input("/in", url=f"{url}/in"))
         assert report.ok, report.failure
         assert tree(tmp_path / "root/in") == {**TREE, "link": b"22"}
+        assert {path: (tmp_path / "root/in" / path).stat().st_mtime for path in times} == times
         report = push(tmp_path / "root", Output("/in", f"{url}/new/out"))
         assert report.ok, report.failure
     assert tree(tmp_path / "served/new/out") == {**TREE, "link": b"22"}
