@@ -16,18 +16,23 @@ NAMES = [
 
 
 async def test_folders_of_any_name_are_mounted(tesk: Tesk, shared: Path) -> None:
-    """Each is a mount of its own, below one folder and at the top, and holds an input and an output."""
+    """Each is a mount of its own, below one folder and at the top, with an input and an output; and the workdir."""
     inputs = [content(f"/in/{n}-{name[:250]}/f", f"{n} ") for n, name in enumerate(NAMES)]
     inputs += [content(f"/{name}/f", f"{n}\n") for n, name in enumerate(NAMES)]
     outputs = [
         {"path": f"/{escaped(name)}/out", "url": f"{shared}/{n}", "type": "FILE"} for n, name in enumerate(NAMES)
     ]
-    script = 'n=0; for d; do cat "/in/$n-"*/f "/$d/f"; echo "$d" > "/$d/out"; n=$((n + 1)); done'
+    workdir = '/w,o:r"k\\d$(i)r\n.'
+    script = 'n=0; printf "%s\\0" "$PWD"; for d; do cat "/in/$n-"*/f "/$d/f"; echo "$d" > "/$d/out"; n=$((n + 1)); done'
     task = await tesk.run(
-        inputs=inputs, outputs=outputs, executors=[{**sh(""), "command": ["sh", "-c", script, "-", *NAMES]}]
+        inputs=inputs,
+        outputs=outputs,
+        executors=[{**sh(""), "workdir": workdir, "command": ["sh", "-c", script, "-", *NAMES]}],
     )
     assert task["state"] == "COMPLETE", str(task["logs"])
-    assert task["logs"][0]["logs"][0]["stdout"] == "".join(f"{n} {n}\n" for n in range(len(NAMES)))
+    told, _, rest = task["logs"][0]["logs"][0]["stdout"].partition("\0")
+    assert told == workdir
+    assert rest == "".join(f"{n} {n}\n" for n in range(len(NAMES)))
     arrived = [(shared / f"{n}").read_bytes().decode() for n in range(len(NAMES))]
     assert arrived == [f"{name}\n" for name in NAMES]
 
