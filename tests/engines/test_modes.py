@@ -28,7 +28,9 @@ async def test_ssh_mysql_and_git_take_what_is_an_executors_own(tesk: Tesk, share
         [*git, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "c", "--allow-empty"], check=True
     )
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
-    os.utime(shared / "repository/.git/HEAD", (1_000_000_000, 1_000_000_000))
+    (shared / "old").touch()
+    for path in ("repository/.git/HEAD", "old"):
+        os.utime(shared / path, (1_000_000_000, 1_000_000_000))
     key = (shared / "key").read_text()
     public = " ".join((shared / "key.pub").read_text().split()[:2])
     first = f"""set -e; for file in /in/key /in/my.cnf /in/repository/.git/config; do echo >> $file; done
@@ -37,7 +39,7 @@ async def test_ssh_mysql_and_git_take_what_is_an_executors_own(tesk: Tesk, share
     last = f"""{programs}/ssh-keygen -yf /in/key; {programs}/git -C /in/repository rev-parse HEAD
         {programs}/my_print_defaults --defaults-file=/in/my.cnf client; {programs}/ssh-keygen -yf /root/.ssh/id
         {programs}/my_print_defaults --defaults-file=/etc/my.cnf client
-        stat -c %Y /in/repository/.git/HEAD
+        stat -c %Y /in/repository/.git/HEAD /etc/old
         stat -c '%a %u' /in/key /in/my.cnf /in/repository/.git/HEAD /in/repository /in/repository/another"""
     task = await tesk.run(
         inputs=[
@@ -45,6 +47,7 @@ async def test_ssh_mysql_and_git_take_what_is_an_executors_own(tesk: Tesk, share
             content("/in/my.cnf", CONFIGURATION),
             content("/root/.ssh/id", key),
             content("/etc/my.cnf", CONFIGURATION),
+            {"path": "/etc/old", "url": f"{shared}/old"},
             {"path": "/in/repository", "url": f"{shared}/repository"},
             {"path": "/programs", "url": f"{shared}/programs"},
         ],
@@ -56,6 +59,6 @@ async def test_ssh_mysql_and_git_take_what_is_an_executors_own(tesk: Tesk, share
     assert logs[0]["stdout"].split("\n")[0].strip() == public
     ours = f"{public}\n{head}--user=alice\n"
     assert logs[1]["stdout"].replace(" \n", "\n") == f"{ours}{public}\n--user=alice\n" + (
-        "1000000000\n700 0\n755 0\n644 0\n777 0\n664 65534\n"
+        "1000000000\n1000000000\n700 0\n755 0\n644 0\n777 0\n664 65534\n"
     ), str(logs[1])
     assert (shared / "out/key").read_text() == f"{key}\n"
