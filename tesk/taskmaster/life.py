@@ -42,7 +42,8 @@ LOG_PATIENCE_S: Final = 300.0
 """For so long the log of a filer that has ended is waited for, which alone says what it has moved."""
 LOG_PAUSE_S: Final = 5.0
 KILL_S: Final = 30.0
-"""A pod that is to end and does not, so long after its grace, has a node that is away."""
+"""A pod that is to end and does not, so long after its grace, has a node that is away. One whose program has got a TERM
+that nobody explains for so long is not being taken away: a sidecar is what keeps it."""
 
 
 class Life:
@@ -76,7 +77,10 @@ class Life:
             except Lost as error:
                 lost = str(error)
             except ApiError as error:
-                end = End(State.SYSTEM_ERROR, f"the cluster refused it: {error}{refusal.advice(str(error))}")
+                end = End(
+                    State.SYSTEM_ERROR,
+                    f"the cluster refused it: {error}{refusal.advice(str(error), self.cluster.bounds)}",
+                )
             except End as error:
                 end = error
             if end is None and self._board.is_ending:
@@ -143,6 +147,7 @@ class Life:
             self._kept.progress(events)
             self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
         self._board.forget(name)
+        self._release(name)
         self._kept.progress(events, save=False)
         for event in events:
             if isinstance(event, Warned):
@@ -185,10 +190,17 @@ class Life:
                 return True
         return False
 
-    def _free(self) -> None:
-        """Removes pods that hold their room, and the volume, though their executor has ended, once that is on record.
+    def _release(self, name: str) -> None:
+        """Lets a pod be removed whose part is done, where what others have put into it may hold it."""
+        pod = self._board.look(name)[1]
+        if pod is not None and observe.has_company(pod) and name not in self._record.now.stuck:
+            self._record.now.stuck.append(name)
 
-        Such is one whose shim was killed with its program for want of memory (cgroup v2, memory.oom.group).
+    def _free(self) -> None:
+        """Removes pods that hold their room, and the volume, though their part is done, once that is on record.
+
+        Such is one with a sidecar, and one whose shim was killed with its program for want of memory (cgroup v2,
+        memory.oom.group).
         """
         if not self._record.now.stuck:
             return
@@ -215,6 +227,7 @@ class Life:
         except Unborn:
             return self._execute(n, executor)
         self._board.forget(name)
+        self._release(name)
         if ended.problem == "workdir" and not homeless:
             self._record.now.homeless.append(n)
             self._kept.save()
@@ -249,7 +262,7 @@ class Life:
                 return self._killed()
             if not ours and (reason := observe.loss(pod)):
                 raise Lost(reason)
-            if last and observe.is_over(pod):
+            if last and (observe.has_ended(pod) or (observe.is_over(pod) and patience.since("terminated", KILL_S))):
                 return last
             if ours and self._is_out_of_reach(pod, patience):
                 self._api.delete("pods", name, 0)

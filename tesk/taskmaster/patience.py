@@ -13,9 +13,9 @@ from tesk.engines.kubernetes.objects import Event, Pod
 
 LOOK_S: Final = (5.0, 10.0, 20.0, 60.0)
 """A pod that has not started for so long without a word may have one in its events, or in those of its claim."""
-REPEATED_S: Final = {"reporter": 1.0, "deleted": 0.5}
+REPEATED_S: Final = {"reporter": 1.0, "deleted": 0.5, "terminated": 1.0}
 """How often to look at what goes by without a word: a reporter that may yet tell, a pod that is to end and may still
-write something."""
+write something, a TERM that somebody has sent."""
 
 
 class Judged(Struct, frozen=True):

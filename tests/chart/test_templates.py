@@ -16,7 +16,7 @@ from tesk import __version__
 from tesk.engines.kubernetes import manifests, names
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.cluster import Mount
-from tesk.engines.kubernetes.rights import NEEDED, TASKMASTER
+from tesk.engines.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
 from tesk.settings import TABLE, Settings, load
@@ -340,7 +340,7 @@ def test_on_openshift_the_platform_chooses_user_ids(
         assert ("fsGroup" not in spec["securityContext"]) == chooses
 
 
-@pytest.mark.parametrize(("role", "needed"), [("tesk-server", NEEDED), ("tesk-taskmaster", TASKMASTER)])
+@pytest.mark.parametrize(("role", "needed"), [("tesk-server", NEEDED | OPTIONAL), ("tesk-taskmaster", TASKMASTER)])
 def test_a_role_gives_what_is_needed_and_nothing_else(role: str, needed: dict[str, tuple[str, ...]]) -> None:
     rules = of_kind(rendered(), "Role")[role]["rules"]
     found = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}

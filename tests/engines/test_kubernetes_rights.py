@@ -163,7 +163,8 @@ async def test_the_server_uses_each_of_its_rights_and_needs_no_other(
 ) -> None:
     caplog.set_level("INFO")
     names = {right: name_of("server", right) for right in SERVER}
-    await accounts.grant(full=rights.NEEDED, **{name: without(right, rights.NEEDED) for right, name in names.items()})
+    full = {**rights.NEEDED, **rights.OPTIONAL}
+    await accounts.grant(full=full, **{name: without(right, rights.NEEDED) for right, name in names.items()})
 
     async def said(tesk: Tesk) -> str:
         return f"{caplog.text} {await readyz(tesk)}"

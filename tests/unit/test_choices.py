@@ -10,7 +10,7 @@ from tesk.settings import Settings
 
 
 def test_each_choice_is_a_setting_of_the_same_name() -> None:
-    own = {"namespace", "filer"}
+    own = {"namespace", "filer", "bounds"}
     assert set(Cluster.__struct_fields__) - own <= set(Settings.__struct_fields__)
 
 

@@ -158,6 +158,35 @@ def test_an_executors_pod_runs_when_the_executor_does_and_not_its_reporter() -> 
     assert not observe.runs(pod({}))
 
 
+def test_a_pod_is_judged_by_our_containers_and_not_by_those_that_a_webhook_has_added() -> None:
+    failing = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    running, done = {"running": {"startedAt": None}}, {"terminated": EXITED | {"exitCode": 0}}
+    failed, unknown = {"terminated": EXITED}, {"terminated": EXITED | {"reason": "ContainerStatusUnknown"}}
+    before = pod(containers(filer={"waiting": {"reason": "PodInitializing"}}, proxy=failing))
+    assert (trouble := observe.trouble(before))
+    assert "image-of-proxy" in trouble.words
+    for status, runs, is_over in (
+        (containers(proxy=running), False, False),
+        (containers(filer=running, proxy=failing), True, False),
+        (containers(proxy=running, filer=done), True, True),
+        (containers(filer=failed, proxy=unknown), True, True),
+        (containers(reporter=running, executor=done, proxy=running), True, False),
+        (containers(reporter=done, executor=failed, proxy=running), True, True),
+        (containers(taskmaster=failed, proxy=running), True, False),
+        (containers(taskmaster=done, proxy=running), True, True),
+    ):
+        seen = pod(status)
+        assert not observe.has_ended(seen)
+        found = (observe.runs(seen), observe.is_over(seen), observe.trouble(seen), observe.loss(seen))
+        assert found == (runs, is_over, None, None), status
+
+
+def test_a_container_that_has_to_run_first_and_fails_is_named() -> None:
+    first = [{"name": "vault-agent-init", "state": {"terminated": EXITED | {"message": "no such role"}}}]
+    words = observe.failure(pod({"phase": "Failed", "initContainerStatuses": first}))
+    assert words == "pod p: vault-agent-init, which has to run first, ended with code 3 (Error): no such role"
+
+
 def test_starts_and_ends_are_the_containers_own() -> None:
     seen = pod(containers(executor={"terminated": EXITED}, reporter={"running": {"startedAt": None}}))
     end = observe.exit_of(seen)

@@ -3,6 +3,7 @@
 import pytest
 
 from tesk.engines.kubernetes import refusal
+from tesk.engines.kubernetes.bounds import Bounds, Item, Range
 from tesk.engines.kubernetes.client import ApiError as ServerError
 from tesk.taskmaster.api import ApiError as TaskmasterError
 
@@ -44,6 +45,23 @@ def test_a_quota_that_was_being_counted_is_asked_again(error: type[TaskmasterErr
 
 
 def test_advice_names_the_setting() -> None:
-    assert "pod_security = restricted" in refusal.advice('violates PodSecurity "restricted:latest"')
-    assert "LimitRange" in refusal.advice("failed quota: q: must specify limits.cpu for: taskmaster")
-    assert refusal.advice(QUOTA) == ""
+    assert "pod_security = restricted" in refusal.advice('violates PodSecurity "restricted:latest"', Bounds())
+    assert "resourcequotas" in refusal.advice("failed quota: q: must specify limits.cpu for: taskmaster", Bounds())
+    assert refusal.advice(QUOTA, Bounds()) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("maximum memory usage per Container is 1Gi, but limit is 2Gi", "; LimitRange lab, other"),
+        ("[minimum cpu usage per Pod is 1, but request is 0]", "; LimitRange lab"),
+        ("memory max limit to request ratio per Pod is 2, but provided ratio is 3.0", "; LimitRange other"),
+        ("maximum storage usage per PersistentVolumeClaim is 1Gi", "; a LimitRange of the namespace says so"),
+    ],
+)
+def test_a_limit_range_that_refuses_is_named(words: str, named: str) -> None:
+    lab = Range("lab", (Item("Container", max={"memory": "1Gi"}), Item("Pod", min={"cpu": "1"})))
+    ratio = Item("Pod", max_limit_request_ratio={"memory": "2"})
+    other = Range("other", (Item("Container", max={"memory": "3Gi"}), ratio))
+    found = refusal.advice(f'pods "p" is forbidden: {words}', Bounds((lab, other)))
+    assert found == named

@@ -34,6 +34,8 @@ LIVE_AT_ONCE: Final = 4
 PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0)
 MOST_PAUSE_S: Final = 30.0
 GROUPS: Final = {"jobs": "batch"}
+OPTIONAL: Final = frozenset({"limitranges", "resourcequotas"})
+"""Kinds without a right to which everything works, but in a namespace that has some."""
 NODES_OWN: Final = "pods/log"
 """A request that the API passes on to a node: when that fails, it is the node that is away."""
 MERGE: Final = "application/merge-patch+json"
@@ -291,7 +293,7 @@ class Client:
         error = ApiError(code, status.reason, words, _pause_s(answer.headers.get("Retry-After", "")))
         if code == 401 or (code >= 500 and kind != NODES_OWN):
             self._is_away(words if code == 401 else f"the Kubernetes API fails: {error}")
-        elif error.lacks_right:
+        elif error.lacks_right and kind not in OPTIONAL:
             if (verb, kind) not in self.lacking:
                 log.error("a right is missing, %s %s: %s", verb, kind, words)
             self.lacking[verb, kind] = f"a right is missing, {verb} {kind}: {words}"

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from tesk.engines.kubernetes.bounds import Bounds
 from tesk.filer.plan import FilerSettings
 
 
@@ -16,7 +17,10 @@ class Mount(Struct, frozen=True, omit_defaults=True):
 
 
 class Cluster(Struct, frozen=True, omit_defaults=True):
-    """See the settings of the same names. `tolerations` are Kubernetes Toleration objects."""
+    """See the settings of the same names. `tolerations` are Kubernetes Toleration objects.
+
+    `bounds`: what the namespace allows, as the server saw it when it made the task's objects.
+    """
 
     namespace: str
     instance: str
@@ -56,3 +60,4 @@ class Cluster(Struct, frozen=True, omit_defaults=True):
     start_timeout_s: float = 600.0
     executor_timeout_s: float = 0.0
     retries: int = 0
+    bounds: Bounds = Bounds()

@@ -20,6 +20,7 @@ from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId
 from tesk.engines.kubernetes import config, document, live, manifests, names, objects, refusal, removal
 from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.account import Account
+from tesk.engines.kubernetes.bounds import Bounds, Range, limited
 from tesk.engines.kubernetes.choices import cluster
 from tesk.engines.kubernetes.client import ApiError, Client
 from tesk.engines.kubernetes.cluster import Cluster
@@ -48,6 +49,8 @@ SYNC_S: Final = 30.0
 ASK_S: Final = 3.0
 PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
+OPTIONAL_PAUSES_S: Final = (0.05, 0.5, 5.0, 60.0)
+"""Between tries to see what we may have no right to see, and do without."""
 MOST_SUBMITTING: Final = 16
 MOST_ACTIVE: Final = 1000
 STARTING: Final = "as many tasks are being started or cleaned up as the cluster takes at a time"
@@ -83,6 +86,8 @@ class KubernetesEngine:
         self._rights: Rights | None = None
         self._outputs: live.Outputs | None = None
         self._caches: list[Cache[Any]] = []
+        self._ranges: dict[str, Range] = {}
+        self._limited: dict[str, set[str]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
         self._known: dict[TaskId, Known] = {}
@@ -113,9 +118,10 @@ class KubernetesEngine:
             cache = Cache(client, kind, msgspec.json.Decoder(struct).decode, selector, changed)
             self._caches.append(cache)
             self._spawn(cache.follow(), f"watch {kind}")
+        bounding = self._watch_bounds(client)
         try:
             async with asyncio.timeout(SYNC_S):
-                for cache in self._caches:
+                for cache in (*self._caches, *bounding):
                     await cache.tried.wait()
             if not all(cache.synced.is_set() for cache in self._caches):
                 raise TimeoutError
@@ -127,8 +133,44 @@ class KubernetesEngine:
             raise
         self._rights = Rights(client)
         self._spawn(self._rights.check(), "ask for rights")
-        waiting = Waiting(client, self._cluster, self._known, self._evaluate, self._make_again)
+        waiting = Waiting(client, self._cluster, self._known, self._evaluate, self._make_again, self._advice)
         self._spawn(waiting.watch_over(self._unheard), "look after waiting tasks")
+
+    def _watch_bounds(self, client: Client) -> list[Cache[Any]]:
+        """Follows what bounds pods in the namespace; without a right to that, nothing is known of it."""
+        kinds: list[tuple[str, Any, Any]] = [
+            ("limitranges", objects.LimitRange, self._range_changed),
+            ("resourcequotas", objects.ResourceQuota, self._quota_changed),
+        ]
+        caches = []
+        for kind, struct, changed in kinds:
+            decode = msgspec.json.Decoder(struct).decode
+            caches.append(Cache(client, kind, decode, "", changed, pauses_s=OPTIONAL_PAUSES_S))
+            self._spawn(caches[-1].follow(), f"watch {kind}")
+        return caches
+
+    def _range_changed(self, name: str, found: objects.LimitRange | None) -> None:
+        self._ranges.pop(name, None)
+        if found is not None:
+            self._ranges[name] = Range(name, found.spec.limits)
+        self._bound()
+
+    def _quota_changed(self, name: str, found: objects.ResourceQuota | None) -> None:
+        self._limited.pop(name, None)
+        if found is not None:
+            selector = (each.scope_name for each in found.spec.scope_selector.match_expressions)
+            self._limited[name] = limited(found.spec.hard, {*found.spec.scopes, *selector})
+        self._bound()
+
+    def _bound(self) -> None:
+        """What is made from now on fits into the namespace as it is now."""
+        assert self._cluster is not None
+        resources = sorted(set().union(*self._limited.values()))
+        bounds = Bounds(tuple(self._ranges.values()), tuple(resources))
+        self._cluster = msgspec.structs.replace(self._cluster, bounds=bounds)
+
+    def _advice(self, words: str) -> str:
+        return refusal.advice(words, self._opened()[1].bounds)
 
     async def close(self) -> None:
         works = [work for each in self._following.values() for work in (each.work, each.making) if work is not None]
@@ -230,7 +272,7 @@ class KubernetesEngine:
                     await asyncio.shield(following.making)
             except ApiError as error:
                 if not error.is_passing:
-                    known.refused = f"the cluster refused it: {error}{refusal.advice(str(error))}"
+                    known.refused = f"the cluster refused it: {error}{self._advice(str(error))}"
                     break
                 if str(error) != known.waiting and not (error.is_told or error.is_quota):
                     log.error("task %s: %s; trying again", task_id, error)

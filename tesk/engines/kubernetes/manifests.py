@@ -11,6 +11,7 @@ import msgspec
 from tesk.engines.base import TaskId
 from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.account import Account
+from tesk.engines.kubernetes.bounds import claim_size, fitted
 from tesk.engines.kubernetes.cluster import Cluster
 from tesk.layout import Layout
 from tesk.patterns import globs
@@ -60,7 +61,7 @@ def taskmaster_job(task_id: TaskId, cluster: Cluster, parts: int, account: Accou
             "backoffLimit": cluster.taskmaster_retries,
             "template": {
                 "metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]},
-                "spec": spec,
+                "spec": fitted(spec, cluster.bounds, {}),
             },
         },
     }
@@ -91,11 +92,10 @@ def status(task_id: TaskId, cluster: Cluster, owner_uid: str, record: bytes) -> 
 
 def claim(task_id: TaskId, task: Task, cluster: Cluster, owner_uid: str, attempt: int) -> Manifest:
     """The claim of the task's scratch volume."""
-    asked = (task.resources or Resources()).disk_gb or cluster.default_disk_gb
-    spec: Manifest = {
-        "accessModes": [cluster.access_mode],
-        "resources": {"requests": {"storage": f"{max(1, math.ceil(asked * 1024))}Mi"}},
-    }
+    asked = (task.resources or Resources()).disk_gb
+    mebibytes = max(1, math.ceil((asked or cluster.default_disk_gb) * 1024))
+    size = claim_size(mebibytes, cluster.bounds, is_asked=bool(asked))
+    spec: Manifest = {"accessModes": [cluster.access_mode], "resources": {"requests": {"storage": size}}}
     if cluster.storage_class:
         spec["storageClassName"] = cluster.storage_class
     metadata = _metadata(cluster, names.claim(task_id, attempt), task_id) | {
@@ -343,7 +343,13 @@ def _pod(place: Place, name: str, role: str, spec: Manifest, executor: int | Non
     metadata = _metadata(place.cluster, name, place.task_id, role, executor) | {
         "ownerReferences": [_owner(place.task_id, place.owner_uid)]
     }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    resources = place.task.resources or Resources()
+    requests = _requests(place)
+    asked = {"cpu": requests["cpu"]} if resources.cpu_cores else {}
+    if resources.ram_gb:
+        asked["memory"] = requests["memory"]
+    fitting = fitted(spec, place.cluster.bounds, asked)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": fitting}
 
 
 def _metadata(cluster: Cluster, name: str, task_id: TaskId, role: str = "", executor: int | None = None) -> Manifest:

@@ -21,6 +21,8 @@ EXECUTOR_CONTAINER: Final = "executor"
 REPORTER_CONTAINER: Final = "reporter"
 FILER_CONTAINER: Final = "filer"
 TASKMASTER_CONTAINER: Final = "taskmaster"
+CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER})
+"""What tesk puts into pods. Whatever else is in one, a webhook of the cluster has put there, such as a proxy."""
 
 DOCUMENT_KEY: Final = "document"
 """Key of the task's document, or of a part of it, in its Secrets."""

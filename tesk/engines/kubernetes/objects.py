@@ -6,6 +6,8 @@ A server reads the status of thousands of pods; full models of them cost a hundr
 import msgspec
 from msgspec import Struct
 
+from tesk.engines.kubernetes.bounds import Item
+
 
 class OwnerReference(Struct, frozen=True, rename="camel"):
     kind: str = ""
@@ -78,11 +80,17 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     message: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
     conditions: list[Condition] = []
+    init_container_statuses: list[ContainerStatus] = []
     container_statuses: list[ContainerStatus] = []
+
+
+class Container(Struct, frozen=True):
+    name: str
 
 
 class PodSpec(Struct, frozen=True, rename="camel"):
     node_name: str = ""
+    containers: list[Container] = []
 
 
 class Pod(Struct, frozen=True):
@@ -117,6 +125,34 @@ class Claim(Struct, frozen=True):
 
     metadata: Metadata
     status: ClaimStatus = ClaimStatus()
+
+
+class LimitRangeSpec(Struct, frozen=True):
+    limits: tuple[Item, ...] = ()
+
+
+class LimitRange(Struct, frozen=True):
+    metadata: Metadata
+    spec: LimitRangeSpec = LimitRangeSpec()
+
+
+class ScopeRequirement(Struct, frozen=True, rename="camel"):
+    scope_name: str = ""
+
+
+class ScopeSelector(Struct, frozen=True, rename="camel"):
+    match_expressions: list[ScopeRequirement] = []
+
+
+class ResourceQuotaSpec(Struct, frozen=True, rename="camel"):
+    hard: dict[str, str] = {}
+    scopes: list[str] = []
+    scope_selector: ScopeSelector = ScopeSelector()
+
+
+class ResourceQuota(Struct, frozen=True):
+    metadata: Metadata
+    spec: ResourceQuotaSpec = ResourceQuotaSpec()
 
 
 class Named(Struct, frozen=True):

@@ -1,7 +1,8 @@
 """What a pod's status says about a task's step, in the words that a user needs (pure).
 
 The taskmaster looks at a pod whenever it changes and asks: is it over, is it lost, what does it wait for? Everything
-is read from the status as it is now, so it does not matter which changes were seen.
+is read from the status as it is now, so it does not matter which changes were seen. A pod is judged by tesk's own
+containers: those that a webhook has added may never end.
 """
 
 import re
@@ -74,18 +75,36 @@ def started(pod: Pod, name: str) -> str | None:
     return (state.terminated.started_at or None) if state.terminated else None
 
 
-def is_over(pod: Pod) -> bool:
-    """True when all of the pod's containers have ended for good."""
+def has_ended(pod: Pod) -> bool:
+    """True when the whole pod has ended for good; only then it says why, if it was taken away."""
     return pod.status.phase in ("Succeeded", "Failed")
 
 
-def runs(pod: Pod) -> bool:
-    """True when its last container has been started: the executor, or the only one."""
-    wanted = names.EXECUTOR_CONTAINER if len(pod.status.container_statuses) > 1 else None
-    return any(
-        (status.state.running or status.state.terminated) and wanted in (None, status.name)
-        for status in pod.status.container_statuses
+def is_over(pod: Pod) -> bool:
+    """True when all of tesk's containers in the pod have ended for good. A taskmaster that failed is started again."""
+    ours = _ours(pod)
+    are_terminated = all(
+        status.state.terminated and (status.name != names.TASKMASTER_CONTAINER or not status.state.terminated.exit_code)
+        for status in ours
     )
+    return has_ended(pod) or (bool(ours) and are_terminated)
+
+
+def has_company(pod: Pod) -> bool:
+    """True when the pod has containers that are not tesk's, for which it may go on when tesk's have ended."""
+    return any(each.name not in names.CONTAINERS for each in pod.spec.containers)
+
+
+def runs(pod: Pod) -> bool:
+    """True when the container that the pod is for has been started."""
+    return any(
+        (status.state.running or status.state.terminated) and status.name != names.REPORTER_CONTAINER
+        for status in _ours(pod)
+    )
+
+
+def _ours(pod: Pod) -> list[ContainerStatus]:
+    return [status for status in pod.status.container_statuses if status.name in names.CONTAINERS]
 
 
 def loss(pod: Pod, *, deleting_is_loss: bool = True, is_gone: bool = False) -> str | None:
@@ -102,7 +121,7 @@ def loss(pod: Pod, *, deleting_is_loss: bool = True, is_gone: bool = False) -> s
         if condition.type == "DisruptionTarget" and condition.status == "True" and is_done:
             cause = CAUSES.get(condition.reason, condition.reason)
             return _with(f"pod {pod.metadata.name}: {cause}", condition.message)
-    for status in pod.status.container_statuses:
+    for status in _ours(pod):
         if status.state.terminated and status.state.terminated.reason == "ContainerStatusUnknown":
             return f"pod {pod.metadata.name}: its node does not know how {status.name} ended"
     if pod.metadata.deletion_timestamp and deleting_is_loss:
@@ -117,7 +136,8 @@ def trouble(pod: Pod) -> Trouble | None:
             words = condition.message or condition.reason
             lacks_room = "Insufficient" in words or not VOLUME.search(words)
             return Trouble("room" if lacks_room else "volume", words)
-    for status in pod.status.container_statuses:
+    every = pod.status.init_container_statuses + pod.status.container_statuses
+    for status in _ours(pod) if runs(pod) else every:
         waiting = status.state.waiting
         if waiting is None or waiting.reason in ORDINARY:
             continue
@@ -161,6 +181,10 @@ def failure(pod: Pod) -> str | None:
     """Why the pod as a whole failed, where neither a container's end nor a loss says it."""
     if pod.status.phase != "Failed":
         return None
+    for status in pod.status.init_container_statuses:
+        if (end := status.state.terminated) and end.exit_code:
+            words = f"pod {pod.metadata.name}: {status.name}, which has to run first, ended with code {end.exit_code}"
+            return f"{words} ({end.reason}){last_words(end)}"
     return _with(f"pod {pod.metadata.name} failed: {pod.status.reason or 'no reason given'}", pod.status.message)
 
 
@@ -184,7 +208,7 @@ def unborn(pod: Pod, name: str) -> str | None:
     end = terminated(pod, name)
     if end is None or not never_ran(end):
         return None
-    for status in pod.status.container_statuses:
+    for status in _ours(pod):
         words = status.state.terminated and never_ran(status.state.terminated)
         if words and "failed to create" in words and any(each in words for each in INTERRUPTED):
             return words

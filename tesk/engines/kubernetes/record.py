@@ -30,7 +30,7 @@ class Attempt(Struct):
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
     `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
     `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
-    volume of its own. `overdue`: those that were ended for their time limit. `stuck`: pods whose executor has ended
+    volume of its own. `overdue`: those that were ended for their time limit. `stuck`: pods whose part is done
     and that do not end themselves. `started`: the start of the executor that runs now.
     """
 

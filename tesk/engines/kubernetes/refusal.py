@@ -4,12 +4,14 @@ quota that has no room just now, or a policy that will never have it otherwise."
 import re
 from typing import Final
 
+from tesk.engines.kubernetes.bounds import Bounds, blamed
+
 # RBAC: `pods is forbidden: User "u" cannot create resource "pods" in API group "" in the namespace "n"`. A policy's own
 # words may well have "cannot" in them.
 NO_RIGHT: Final = re.compile(r'forbidden: User ".*" cannot [a-z]+ (resource|path) "')
 ADVICE: Final = (
     ("violates PodSecurity", "the namespace enforces a Pod Security Standard: set pod_security = restricted"),
-    ("must specify", "the namespace has a quota that wants limits: give it a LimitRange with defaults"),
+    ("must specify", "the server may not see this quota: it needs the right to list and watch resourcequotas"),
     ("no PriorityClass with name", "check the backend parameter priority_class"),
     ("error looking up service account", "check the name of the service account"),
 )
@@ -43,6 +45,6 @@ def lacks_right(words: str) -> bool:
     return bool(NO_RIGHT.search(words))
 
 
-def advice(words: str) -> str:
-    """What to do about a refusal, where that is known; begins with a semicolon."""
-    return next((f"; {do}" for sign, do in ADVICE if sign in words), "")
+def advice(words: str, bounds: Bounds) -> str:
+    """What to do about a refusal, or which LimitRange it comes from, where that is known; begins with a semicolon."""
+    return next((f"; {do}" for sign, do in ADVICE if sign in words), "") or blamed(words, bounds)

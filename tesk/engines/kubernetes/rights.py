@@ -9,6 +9,7 @@ import logging
 import time
 from typing import Final
 
+from tesk.engines.kubernetes.client import OPTIONAL as optional
 from tesk.engines.kubernetes.client import ApiError, Client
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ TASKMASTER: Final = {
     "events": ("list",),
 }
 """The same of taskmasters."""
+
+OPTIONAL: Final = dict.fromkeys(sorted(optional), ("list", "watch"))
+"""What the server reads where it may, so that tasks fit into a namespace that has such objects."""
 
 
 class Rights:

@@ -33,10 +33,10 @@ class Waiting:
 
     def __init__(
         self, client: Client, cluster: Cluster, known: dict[TaskId, Known], evaluate: Callable[[TaskId], None],
-        make_again: Callable[[TaskId], Awaitable[None]],
+        make_again: Callable[[TaskId], Awaitable[None]], advice: Callable[[str], str],
     ) -> None:  # fmt: skip
         self._client, self._cluster, self._known = client, cluster, known
-        self._evaluate, self._make_again = evaluate, make_again
+        self._evaluate, self._make_again, self._advice = evaluate, make_again, advice
         self._next: dict[TaskId, tuple[float, int]] = {}
         self._said = ""
 
@@ -92,7 +92,7 @@ class Waiting:
             and known.record is None
             and refusal.is_lasting(event.message)
         ):
-            known.refused = f"the cluster refused its taskmaster: {event.message}{refusal.advice(event.message)}"
+            known.refused = f"the cluster refused its taskmaster: {event.message}{self._advice(event.message)}"
         elif event.reason == "FailedMount":
             await self._make_again(task_id)
         self._evaluate(task_id)

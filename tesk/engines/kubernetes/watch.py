@@ -75,14 +75,14 @@ class Cache(Generic[O]):
 
     def __init__(
         self, client: Client, kind: str, decode: Callable[[Any], O], selector: str,
-        changed: Callable[[str, O | None], None], silence_s: float = SILENCE_S,
+        changed: Callable[[str, O | None], None], silence_s: float = SILENCE_S, pauses_s: tuple[float, ...] = PAUSES_S,
     ) -> None:  # fmt: skip
         self.names: set[str] = set()
         self.trouble: str | None = f"{kind} have not been looked at yet"
         self.synced, self.tried = asyncio.Event(), asyncio.Event()
         self.lists = 0
         self._client, self._kind, self._decode = client, kind, decode
-        self._selector, self._changed, self._silence_s = selector, changed, silence_s
+        self._selector, self._changed, self._silence_s, self._pauses_s = selector, changed, silence_s, pauses_s
         self._version = ""
 
     async def follow(self) -> None:
@@ -100,7 +100,7 @@ class Cache(Generic[O]):
                 log.exception("watching %s failed; listing again", self._kind)
                 self._version, self.trouble = "", f"watching {self._kind} failed: {error}"
             turn = 0 if time.monotonic() - begun > STEADY_S else turn + 1
-            await asyncio.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+            await asyncio.sleep(self._pauses_s[min(turn, len(self._pauses_s) - 1)])
 
     async def _watch(self) -> None:
         query = {
