@@ -116,6 +116,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["Always", "IfNotPresent", "Never"],
         Meta(extra=KUBERNETES, description="when the product's image is pulled"),
     ] = "IfNotPresent"
+    executor_image_pull_policy: Annotated[
+        Literal["Always", "IfNotPresent", "Never"],
+        Meta(description="when executors' images are pulled, whatever their tag is"),
+    ] = "IfNotPresent"
     image_pull_secrets: Annotated[
         tuple[str, ...], Meta(extra=KUBERNETES, description="Secrets for pulling images")
     ] = ()
@@ -174,13 +178,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, Meta(extra=KUBERNETES, description="node label that `zones` of a task are values of")
     ] = "topology.kubernetes.io/zone"
     gpu_resource: Annotated[
-        str, Meta(extra=KUBERNETES, description="resource that the backend parameter `gpu` counts")
+        str,
+        Meta(description="what the backend parameter `gpu` counts: a resource of the cluster, a kind of CDI devices"),
     ] = "nvidia.com/gpu"
     allowed_backend_parameters: Annotated[
         tuple[str, ...],
         Meta(
-            extra=KUBERNETES,
-            description="of priority_class, gpu, runtime_class, service_account, executor_timeout_s, node_selector.KEY",
+            description="of gpu, executor_timeout_s; on a cluster of priority_class, runtime_class, service_account, "
+            "node_selector.KEY too",
         ),
     ] = ()
     executor_service_account: Annotated[

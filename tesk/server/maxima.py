@@ -9,19 +9,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from tesk.parameters import MEANT
 from tesk.settings import Settings
 from tesk.tes import InvalidTask, Task
 
-_NAME: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_OBJECT: Final = (re.compile(rf"(?!.{{254}})(?:{_NAME}(?:\.{_NAME})*)?"), "the name of a Kubernetes object")
-MEANT: Final = {
-    "executor_timeout_s": (re.compile(r"(?=[0-9.]*[1-9])[0-9]{1,9}(?:\.[0-9]{1,9})?"), "a number of seconds above 0"),
-    "gpu": (re.compile(r"[1-9][0-9]{0,5}"), "a whole number above 0"),
-    "priority_class": _OBJECT,
-    "runtime_class": _OBJECT,
-    "service_account": _OBJECT,
-}
-"""What a backend parameter has to be: a pattern, and its name. An empty name counts as not given."""
 NODE_SELECTOR: Final = "node_selector."
 LABEL: Final = (re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"), "the value of a Kubernetes label")
 

@@ -8,10 +8,10 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tesk import parameters
 from tesk.clock import now
 from tesk.engines.kubernetes import names, observe
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.manifests import parameters
 from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
 from tesk.engines.kubernetes.output import tails_from_log
 from tesk.engines.kubernetes.told import Ended, Moved, Told
@@ -77,6 +77,7 @@ def ended(end: Terminated, reporter: Terminated | None, log: bytes, tail_bytes: 
     with contextlib.suppress(msgspec.MsgspecError):
         last = _ended((reporter.message if reporter else "") or "")
         return msgspec.structs.replace(last, stdout=stdout, stderr=stderr)
+    stderr = stderr or (end.message if not stdout else "")  # of an entry point that came to no program
     return Ended(
         end.exit_code, end.started_at or now(), end.finished_at or now(), out_of_memory=end.reason == "OOMKilled",
         stdout=stdout, stderr=stderr,
@@ -113,6 +114,5 @@ def told_by_the_cluster(listing: bytes) -> list[Event]:
 
 def time_limit(task: Task, cluster: Cluster) -> float:
     """Seconds that each executor may run; 0 for ever."""
-    with contextlib.suppress(ValueError):
-        return float(parameters(task, cluster).get("executor_timeout_s", ""))
-    return cluster.executor_timeout_s
+    given = parameters.given(task, cluster.allowed_backend_parameters)
+    return parameters.time_limit_s(given, cluster.executor_timeout_s)

@@ -100,7 +100,7 @@ def added(name: str, script: str, **more: Any) -> Object:
     }  # fmt: skip
 
 
-SIDECARS = [
+SIDECARS: list[Object] = [
     {"op": "add", "path": "/spec/containers/0", "value": added("proxy", "trap '' TERM; while :; do sleep 1; done")},
     {
         "op": "add", "path": "/spec/initContainers",

@@ -150,7 +150,7 @@ async def test_what_may_be_asked_for_is_told_and_anything_else_is_dropped_or_ref
     tesk: Tesk, client: httpx.AsyncClient
 ) -> None:
     info = (await client.get("/service-info")).json()
-    assert info["tesResources_backend_parameters"] == sorted(PARAMETERS)
+    assert info["tesResources_backend_parameters"] == sorted([*PARAMETERS, "entrypoint", "shm_size"])
 
     def document(**resources: Any) -> dict[str, Any]:
         return {"executors": [sh("true")], "resources": resources}

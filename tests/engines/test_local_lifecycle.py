@@ -52,6 +52,23 @@ async def test_an_absent_image_is_pulled_and_a_present_one_is_not(tesk: Tesk, tm
     assert "system_logs" not in task["logs"][0]
 
 
+async def test_the_policy_says_whether_an_image_is_pulled_that_is_here_or_is_not(
+    settings: Settings, engine_socket: Path
+) -> None:
+    absent = "localhost:1/no/such:1"
+    for policy, image, words in (
+        ("Always", IMAGE, f"error: image {IMAGE}: "),
+        ("Never", absent, f"error: image {absent}: not on this machine, and executor_image_pull_policy is Never"),
+        ("Never", IMAGE, ""),
+    ):
+        chosen = msgspec.structs.replace(settings, executor_image_pull_policy=policy)
+        async with started(chosen) as tesk:
+            task = await tesk.run(executors=[{"image": image, "command": ["echo", "ran"]}])
+            assert task["state"] == ("SYSTEM_ERROR" if words else "COMPLETE")
+            assert words in "".join(task["logs"][0].get("system_logs") or [])
+            assert await containers_and_folders(engine_socket, tesk.data) == []
+
+
 async def test_an_image_that_cannot_be_had_is_named_before_anything_runs(tesk: Tesk) -> None:
     task = await tesk.run(executors=[sh("echo ran"), {"image": "localhost:1/no/such:1", "command": ["true"]}])
     assert task["state"] == "SYSTEM_ERROR"

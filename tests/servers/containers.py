@@ -29,11 +29,19 @@ IMAGE = "localhost/tesk-test:1"
 NOBODY_IMAGE = "localhost/tesk-nobody:1"
 BARE_IMAGE = "localhost/tesk-bare:1"
 NUMERIC_IMAGE = "localhost/tesk-1234:1"
+ENTRY_IMAGE = "localhost/tesk-entry:latest"
+ENTRY = b"""#!/bin/sh
+export ENTRY=ran
+[ -z "$FAIL" ] || { echo no licence >&2; exit 5; }
+[ -z "$STAY" ] || { "$@"; exit $?; }
+exec "$@"
+"""
 IMAGES: dict[str, dict[str, Any]] = {
     IMAGE: {},
     NOBODY_IMAGE: {"user": "nobody", "entrypoint": ["/bin/false"]},
     BARE_IMAGE: {"shell": False},
     NUMERIC_IMAGE: {"user": "1234:1234"},
+    ENTRY_IMAGE: {"entrypoint": ["/etc/entry"]},
 }
 """The images of the tests' executors, with the options of `image_archive`."""
 
@@ -145,6 +153,7 @@ def image_layer(*, shell: bool, ballast: bytes = b"") -> bytes:
         _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
         _add(tar, "etc/image-file", b"from the image\n")
         _add(tar, "etc/not-executable", b"#!/bin/sh\n")
+        _add(tar, "etc/entry", ENTRY, 0o755)
         if ballast:
             _add(tar, "etc/ballast", ballast)
         if not shell:

@@ -91,6 +91,21 @@ def test_a_memory_limit_only_where_the_task_asks() -> None:
     assert executor(task(resources=Resources(ram_gb=0.0625)))["resources"]["limits"] == {"memory": "64Mi"}
 
 
+def test_shared_memory_is_as_large_as_the_memory_or_as_asked_unless_it_holds_files_of_the_task() -> None:
+    def size(path: str = "/data", **resources: Any) -> str | None:
+        spec = pod_of(task(resources=Resources(**resources), volumes=[path]))["spec"]
+        volumes = {each["name"]: each.get("emptyDir", {}).get("sizeLimit") for each in spec["volumes"]}
+        mounts = {each["name"]: each["mountPath"] for each in spec["containers"][-1]["volumeMounts"]}
+        assert mounts.get("memory", "/dev/shm") == "/dev/shm"
+        assert ("memory" in volumes) == ("memory" in mounts)
+        return volumes.get("memory")
+
+    assert size() is None
+    assert size(ram_gb=0.5) == str(512 * 1024**2)
+    assert size(ram_gb=0.5, backend_parameters={"SHM_size": "1g"}) == str(1024**3)
+    assert size("/dev/shm", ram_gb=0.5) is None
+
+
 def test_later_pods_of_an_attempt_go_to_the_volumes_node() -> None:
     pod = manifests.filer_pod(place(task(), node="node-7"), "p", names.OUTPUTS)
     required = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -242,7 +257,7 @@ def test_backend_parameters_are_known_in_any_case() -> None:
     allowed = ("gpu", "node_selector.example.com/Disk", "executor_timeout_s")
     cluster = msgspec.structs.replace(CLUSTER, allowed_backend_parameters=allowed)
     given = {"GPU": "2", "Node_Selector.example.com/disk": "fast", "EXECUTOR_TIMEOUT_S": "9"}
-    found = manifests.parameters(task(resources=Resources(backend_parameters={**given})), cluster)
+    found = place(task(resources=Resources(backend_parameters={**given})), cluster).parameters
     assert found == {"gpu": "2", "node_selector.example.com/Disk": "fast", "executor_timeout_s": "9"}
 
 

@@ -20,6 +20,7 @@ def asks(resources: Resources | None) -> Task:
         Resources(),
         Resources(cpu_cores=2, ram_gb=4.5, disk_gb=9999),
         Resources(backend_parameters={"Executor_Timeout_S": "0.5", "gpu": "2", "priority_class": "high"}),
+        Resources(backend_parameters={"EntryPoint": "image", "shm_size": "1.5g"}),
         Resources(backend_parameters={"service_account": "", "runtime_class": "a.b-c", "Node_Selector.pool": "a_B.c"}),
     ],
 )
@@ -53,6 +54,14 @@ def test_as_much_as_is_allowed_may_be_asked_for(resources: Resources | None) -> 
             )
             for name in ("priority_class", "runtime_class", "service_account")
             for value in ("High", "a/b", "-a", "a_b", "a..b", "a\n", "a" * 64)
+        ),
+        (
+            Resources(backend_parameters={"entrypoint": "/bin/sh"}),
+            "resources.backend_parameters.entrypoint: '/bin/sh' is not the word image",
+        ),
+        (
+            Resources(backend_parameters={"shm_size": "0g"}),
+            "resources.backend_parameters.shm_size: '0g' is not a size such as 512m or 2g, above 0",
         ),
         (
             Resources(backend_parameters={"node_selector.pool": "a b"}),

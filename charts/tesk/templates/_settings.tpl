@@ -46,6 +46,7 @@ rest on is not for extraSettings to change.
   "max_cpu_cores" $tasks.maxima.cpuCores
   "max_ram_gb" $tasks.maxima.ramGb
   "max_disk_gb" $tasks.maxima.diskGb
+  "executor_image_pull_policy" $tasks.imagePullPolicy
   "cpu_limit" $tasks.cpuLimit
   "memory_limit" $tasks.memoryLimit
   "storage_class" $tasks.storageClass

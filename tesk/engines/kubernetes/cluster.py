@@ -26,6 +26,7 @@ class Cluster(Struct, frozen=True, omit_defaults=True):
     instance: str
     image: str
     image_pull_policy: str = "IfNotPresent"
+    executor_image_pull_policy: str = "IfNotPresent"
     taskmaster_service_account: str = "tesk-taskmaster"
     taskmaster_retries: int = 20
     storage_class: str = ""

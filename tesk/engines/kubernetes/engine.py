@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tesk import parameters
 from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId, TaskStatus
 from tesk.engines.kubernetes import config, document, live, manifests, names, objects, refusal, removal
 from tesk.engines.kubernetes import record as records
@@ -78,7 +79,7 @@ class KubernetesEngine:
     name = "kubernetes"
 
     def __init__(self, settings: Settings) -> None:
-        self.backend_parameters = frozenset(settings.allowed_backend_parameters)
+        self.backend_parameters = parameters.ALWAYS.union(settings.allowed_backend_parameters)
         self._settings = settings
         self._client: Client | None = None
         self._cluster: Cluster | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tesk import parameters
 from tesk.engines.base import TaskId
 from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.account import Account
@@ -24,6 +25,7 @@ TOKEN_FOLDER: Final = "/tesk/token"  # noqa: S105
 SCRATCH: Final = "/scratch"
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108
 OWN_GRACE_S: Final = 5
 LEAST_MEMORY_MIB: Final = 8
 WITHHELD: Final = ("MKNOD", "NET_RAW")
@@ -119,6 +121,11 @@ class Place(msgspec.Struct, frozen=True):
     attempt: int = 1
     node: str = ""
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The task's backend parameters."""
+        return parameters.given(self.task, self.cluster.allowed_backend_parameters)
+
 
 def filer_pod(place: Place, name: str, role: str, *, failed: bool = False) -> Manifest:
     """The pod that fetches the inputs or pushes the outputs (of a task that failed, with `failed`)."""
@@ -155,6 +162,8 @@ def executor_pod(place: Place, name: str, number: int, plan: Layout, *, homeless
         volumes.append(_claim_volume(place))
     if homeless:
         volumes.append({"name": "workdir", "emptyDir": {}})
+    if shared_memory := _shared_memory(place, plan):
+        volumes.append({"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared_memory)}})
     containers = [
         _reporter(place, name, executor, plan),
         _executor(place, executor, plan, homeless=homeless),
@@ -162,7 +171,7 @@ def executor_pod(place: Place, name: str, number: int, plan: Layout, *, homeless
     spec = _own_spec(place.cluster, containers, volumes) | _scheduling(place)
     spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
     spec["terminationGracePeriodSeconds"] = max(1, math.ceil(place.cluster.grace_s))
-    account = parameters(place.task, place.cluster).get("service_account") or place.cluster.executor_service_account
+    account = place.parameters.get("service_account") or place.cluster.executor_service_account
     if account:
         spec["serviceAccountName"] = account
     return _pod(place, name, names.EXECUTOR_ROLE, spec, executor=number)
@@ -202,10 +211,16 @@ def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool)
     mounts += [{"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
     if homeless and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
-    return {
+    if _shared_memory(place, plan):
+        mounts.append({"name": "memory", "mountPath": SHARED_MEMORY})
+    verbatim_words = list(map(verbatim, words))
+    program: Manifest = {"command": verbatim_words}
+    if parameters.ENTRYPOINT in place.parameters:
+        program = {"args": verbatim_words, "terminationMessagePolicy": "FallbackToLogsOnError"}
+    return program | {
         "name": names.EXECUTOR_CONTAINER,
         "image": executor.image,
-        "command": list(map(verbatim, words)),
+        "imagePullPolicy": place.cluster.executor_image_pull_policy,
         "env": [{"name": key, "value": verbatim(value)} for key, value in env.items() if VARIABLE.fullmatch(key)],
         "volumeMounts": mounts,
         "resources": _resources(place),
@@ -235,6 +250,13 @@ def mebibytes(gib: float) -> int:
     return max(LEAST_MEMORY_MIB, round(gib * 1024))
 
 
+def _shared_memory(place: Place, plan: Layout) -> int:
+    """Bytes of /dev/shm; 0 where that is left as it is, or holds files of the task."""
+    asked_gb = (place.task.resources or Resources()).ram_gb or 0
+    size = parameters.shared_memory_bytes(place.parameters, mebibytes(asked_gb) * 1024**2 if asked_gb else 0)
+    return 0 if plan.covers(SHARED_MEMORY) else size
+
+
 def _resources(place: Place) -> Manifest:
     requests = _requests(place)
     limits = {}
@@ -242,7 +264,7 @@ def _resources(place: Place) -> Manifest:
         limits["cpu"] = requests["cpu"]
     if place.cluster.memory_limit == "request" and (place.task.resources or Resources()).ram_gb:
         limits["memory"] = requests["memory"]
-    if gpus := parameters(place.task, place.cluster).get("gpu"):
+    if gpus := place.parameters.get(parameters.GPU):
         limits[place.cluster.gpu_resource] = gpus
     return {"requests": requests, "limits": limits}
 
@@ -257,7 +279,7 @@ def _at_least(own: Manifest, asked: dict[str, str]) -> Manifest:
 
 def _scheduling(place: Place) -> Manifest:
     cluster, asked = place.cluster, place.task.resources or Resources()
-    given = parameters(place.task, cluster)
+    given = place.parameters
     chosen = dict(cluster.node_selector)
     tolerations = list(cluster.tolerations)
     if asked.preemptible:
@@ -283,13 +305,6 @@ def _node_terms(place: Place, asked: Resources) -> Manifest:
     if place.node:
         terms["matchFields"] = [{"key": "metadata.name", "operator": "In", "values": [place.node]}]
     return terms
-
-
-def parameters(task: Task, cluster: Cluster) -> dict[str, str]:
-    """The task's backend parameters by the names that the operator allows: clients may write them in any case."""
-    known = {name.lower(): name for name in cluster.allowed_backend_parameters}
-    given = (task.resources or Resources()).backend_parameters or {}
-    return {known.get(key.lower(), key): value for key, value in given.items() if value}
 
 
 def _own_container(

@@ -30,6 +30,7 @@ CALL_TIMEOUT_S: Final = 120.0
 WAIT_TIMEOUT_S: Final = 3600.0
 LOOK_AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05)
 PROGRESS_S: Final = 10.0
+LAST_LINES: Final = 80
 PRESENT_S: Final = 30.0
 NO_CONNECTION: Final = 900
 """The status that aiodocker gives to an error of its own."""
@@ -116,6 +117,7 @@ class Containers:
         self._docker = _Docker(url="unix://localhost", connector=connector, timeout=timeout)
         self._connector = connector
         self._instance = instance
+        self.engine, self.version = "", ""
         self._pulls: dict[str, asyncio.Lock] = {}
         self._present: dict[str, float] = {}
 
@@ -131,8 +133,9 @@ class Containers:
         except (DockerError, aiohttp.ClientError, OSError) as error:
             raise EngineAway(error) from error
         names = [part.get("Name", "") for part in about.get("Components") or []]
-        name = "Podman" if any("Podman" in name for name in names) else "Docker"
-        return f"{name} {about.get('Version', '?')}"
+        self.engine = "Podman" if any("Podman" in name for name in names) else "Docker"
+        self.version = str(about.get("Version", "0"))
+        return f"{self.engine} {self.version}"
 
     async def _is_here(self, image: str) -> bool:
         """True when the engine has the image, which is then believed for a while."""
@@ -145,15 +148,19 @@ class Containers:
         self._present[image] = time.monotonic() + PRESENT_S
         return True
 
-    async def pull(self, image: str, note: Callable[[str], None], timeout_s: float) -> None:
-        """Pulls the image if it is not here, telling of its progress. Raises ImageError."""
-        if time.monotonic() < self._present.get(image, 0.0):
+    async def pull(self, image: str, note: Callable[[str], None], timeout_s: float, policy: str) -> None:
+        """Pulls the image if it is not here, telling of its progress; `policy`: Always, IfNotPresent or Never, as
+        Kubernetes has them. Raises ImageError."""
+        is_wanted = policy == "Always"
+        if not is_wanted and time.monotonic() < self._present.get(image, 0.0):
             return
         if reason := images.problem(image):
             raise ImageError(f"image: {reason}")
         async with self._pulls.setdefault(image, asyncio.Lock()):
-            if await self._is_here(image):
+            if not is_wanted and await self._is_here(image):
                 return
+            if policy == "Never":
+                raise ImageError(f"image {image}: not on this machine, and executor_image_pull_policy is Never")
             note(f"image {image}: pulling")
             started = time.monotonic()
             try:
@@ -200,9 +207,8 @@ class Containers:
             await self._docker.containers.container(name).start()
         except DockerError as error:
             if error.status != 304:
-                raise StartError(
-                    f"the container could not be started: {error.message}", _code(error.message)
-                ) from error
+                words = f"the container could not be started: {error.message}{_advice(error.message)}"
+                raise StartError(words, _code(error.message)) from error
 
     async def state(self, name: str) -> ContainerState | None:
         """What the container does now; None when there is none."""
@@ -260,6 +266,15 @@ class Containers:
                     raise
             state = await self.state(name)
         return state
+
+    async def last_words(self, name: str) -> str:
+        """What an entry point has written that came to no program; nothing where the engine keeps no logs."""
+        try:
+            lines = await self._docker.containers.container(name).log(stdout=True, stderr=True, tail=LAST_LINES)
+        except DockerError as error:
+            log.info("the log of container %s cannot be had: %s", name, error.message)
+            return ""
+        return "".join(lines)
 
     async def make_directory(self, name: str, path: str) -> None:
         """Makes a directory that any user can write, in a container that has not started, unless it is there."""
@@ -319,6 +334,13 @@ class Containers:
             raise EngineError(f"the container engine does not list its containers: {error.message}") from error
         names = [(each["Names"] or [each["Id"]])[0].lstrip("/") for each in found]
         return {name: each["Labels"]["tesk.task"] for name, each in zip(names, found, strict=True)}
+
+
+def _advice(message: str) -> str:
+    """What to do about a container that does not start, where that is known; begins with a semicolon."""
+    if "device driver" in message or "CDI device" in message:
+        return "; this machine has no such GPUs, or its container engine is not set up for them"
+    return ""
 
 
 def _code(message: str) -> int | None:

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tesk import parameters
 from tesk.clock import now
 from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskId, TaskStatus
 from tesk.engines.local import socket as sockets
@@ -34,9 +35,9 @@ class LocalEngine:
     """See base.Engine. Everything it makes is below the data folder or labelled with its instance."""
 
     name = "local"
-    backend_parameters: frozenset[str] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
+        self.backend_parameters = parameters.ALWAYS.union(settings.allowed_backend_parameters)
         self._settings = settings
         self._data = Path(settings.data).expanduser().absolute()
         self._tasks = self._data / "tasks"
@@ -48,6 +49,9 @@ class LocalEngine:
 
     async def open(self, report: Report) -> None:
         self._report = report
+        if unknown := self.backend_parameters - parameters.ALWAYS - parameters.LOCAL:
+            known = ", ".join(sorted(parameters.LOCAL))
+            raise EngineError(f"allowed_backend_parameters: {', '.join(sorted(unknown))}: the local engine has {known}")
         self._tasks.mkdir(mode=0o700, parents=True, exist_ok=True)
         named = self._settings.engine_socket
         socket = None if named == OWN_PODMAN else sockets.found(named)

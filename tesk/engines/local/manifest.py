@@ -1,10 +1,12 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tesk import parameters
+from tesk.engines.base import EngineError
 from tesk.engines.local.containers import StartError
 from tesk.layout import Layout
 from tesk.settings import Settings
@@ -17,6 +19,8 @@ WITHHELD: Final = ("MKNOD", "NET_RAW")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
 GIB: Final = 1024**3
 _OF_RECORDS: Final = re.compile(r'[,"\r\n]')
+NVIDIA: Final = "nvidia.com/gpu"
+PODMAN_WITH_DEVICES: Final = (5, 4)
 UNCHECKED: Final = {"Test": ["NONE"]}
 """No health check: one would run a program of the image's beside ours, and as often as the image likes."""
 
@@ -29,16 +33,23 @@ def name(task_id: str, n: int) -> str:
 def container(
     executor: Executor, plan: Layout, resources: Resources, *, last: bool,
     labels: dict[str, str], shim: Path, control: Path, scratch: Path, settings: Settings, cores: float,
+    given: Mapping[str, str], devices: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """The body of POST /containers/create. `cores` is what the machine has: no limit may be above it."""
+    """The body of POST /containers/create. `cores` is what the machine has: no limit may be above it.
+
+    `given`: the task's backend parameters; `devices`: see device_requests.
+    """
     kept = list(settings.executor_capabilities)
     copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out]
     copies += plan.taken if last else []
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
+    shim_words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies]
+    program = {"Entrypoint": shim_words, "Cmd": executor.command}
+    if parameters.ENTRYPOINT in given:
+        program = {"Cmd": [*shim_words, *executor.command]}
     return {
         "Image": executor.image,
-        "Entrypoint": [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies],
-        "Cmd": executor.command,
+        **program,
         "Env": [f"{key}={value}" for key, value in (executor.env or {}).items()],
         "Healthcheck": UNCHECKED,
         "Labels": labels,
@@ -50,9 +61,24 @@ def container(
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": [name for name in WITHHELD if name not in kept],
             "CapAdd": kept,
-            **_limits(resources, cores, settings.max_processes),
+            **({"DeviceRequests": [*devices]} if devices else {}),
+            **_limits(resources, cores, settings.max_processes, given),
         },
     }
+
+
+def device_requests(count: int, kind: str, engine: str, version: str) -> list[dict[str, Any]]:
+    """What gives a container the first GPUs of the machine. Raises EngineError for an engine that would give none.
+
+    Docker finds NVIDIA's by itself, as `docker run --gpus` has it; everything else are CDI devices by name. Podman
+    before 5.4 leaves out of a container what its API for Docker's clients is asked for here, and says nothing.
+    """
+    if engine == "Docker" and kind == NVIDIA:
+        return [{"Driver": "", "Count": count, "Capabilities": [["gpu"]]}]
+    if engine == "Podman" and tuple(map(int, re.findall(r"\d+", version)[:2])) < PODMAN_WITH_DEVICES:
+        least = ".".join(map(str, PODMAN_WITH_DEVICES))
+        raise EngineError(f"backend parameter gpu: Podman {version} gives no devices through its API; {least} does")
+    return [{"Driver": "cdi", "DeviceIDs": [f"{kind}={number}" for number in range(count)]}]
 
 
 def on_folders(
@@ -109,7 +135,7 @@ def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, An
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 
 
-def _limits(resources: Resources, cores: float, processes: int) -> dict[str, int]:
+def _limits(resources: Resources, cores: float, processes: int, given: Mapping[str, str]) -> dict[str, int]:
     limits = {}
     if processes:
         limits["PidsLimit"] = processes
@@ -117,4 +143,6 @@ def _limits(resources: Resources, cores: float, processes: int) -> dict[str, int
         limits["NanoCpus"] = max(10_000_000, int(min(resources.cpu_cores, cores) * 1e9))
     if resources.ram_gb:
         limits["Memory"] = limits["MemorySwap"] = max(LEAST_MEMORY, int(resources.ram_gb * GIB))
+    if shared := parameters.shared_memory_bytes(given, limits.get("Memory", 0)):
+        limits["ShmSize"] = shared
     return limits

@@ -17,6 +17,7 @@ import msgspec
 from aiodocker.exceptions import DockerError
 from msgspec import Struct
 
+from tesk import parameters
 from tesk.clock import now, seconds_since, stamp
 from tesk.engines.base import EngineError, Job, TaskStatus
 from tesk.engines.local import manifest
@@ -78,6 +79,8 @@ class Run:
         self._clock: asyncio.Task[None] | None = None
         self._overdue: set[int] = set()
         self._layout = Layout()
+        self._given = parameters.given(job.task, machine.settings.allowed_backend_parameters)
+        self._limit_s = parameters.time_limit_s(self._given, machine.settings.executor_timeout_s)
         self._resumed = folder.path.exists()
         self._reached = len(job.task.executors) if self._resumed else -1
 
@@ -191,8 +194,10 @@ class Run:
             raise _first(problems) from None
 
     async def _pull(self, image: str) -> None:
+        settings = self.machine.settings
+        policy = "IfNotPresent" if self.folder.has("started-0") else settings.executor_image_pull_policy
         try:
-            await self.machine.containers.pull(image, self.note, self.machine.settings.pull_timeout_s)
+            await self.machine.containers.pull(image, self.note, settings.pull_timeout_s, policy)
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
@@ -288,7 +293,10 @@ class Run:
             await self._stop_the_clock()
         if state is None:
             raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
-        return self._result(n, executor, state)
+        result = self._result(n, executor, state)
+        if parameters.ENTRYPOINT in self._given and result.exit_code and not (result.stdout or result.stderr):
+            result.stderr = await self.machine.containers.last_words(name)
+        return result
 
     async def _start(self, n: int, executor: Executor, name: str, *, exists: bool) -> ContainerState | None:
         """Creates and starts the container and waits for its end. Being cancelled, it first finishes starting."""
@@ -302,7 +310,7 @@ class Run:
                 last=n == len(self.job.task.executors) - 1,
                 labels={"tesk.instance": self.machine.instance, "tesk.task": self.job.id, "tesk.executor": str(n)},
                 shim=self.machine.shim, control=control, scratch=self.folder.scratch,
-                settings=self.machine.settings, cores=self.machine.cores,
+                settings=self.machine.settings, cores=self.machine.cores, given=self._given, devices=self._devices(),
             )  # fmt: skip
             await _to_its_end(containers.create(name, body))
         if executor.workdir and not self._layout.covers(executor.workdir):
@@ -315,6 +323,13 @@ class Run:
 
         return await containers.run(name, start)
 
+    def _devices(self) -> list[dict[str, Any]]:
+        containers, count = self.machine.containers, int(self._given.get(parameters.GPU, 0))
+        if not count:
+            return []
+        kind = self.machine.settings.gpu_resource
+        return manifest.device_requests(count, kind, containers.engine, containers.version)
+
     async def _verify(self, n: int) -> None:
         try:
             await asyncio.to_thread(self.folder.verify, n, self._layout.bound)
@@ -326,7 +341,7 @@ class Run:
         """Executor N runs: from now on its time is counted."""
         self._patience.renew()
         self.tell(State.RUNNING)
-        if self.machine.settings.executor_timeout_s and self._clock is None:
+        if self._limit_s and self._clock is None:
             self._clock = asyncio.create_task(self._end_overdue(n), name=f"time limit of {self.job.id}")
 
     async def _stop_the_clock(self) -> None:
@@ -339,7 +354,7 @@ class Run:
         """Ends executor N for its time limit, also where an earlier life had only come to say so."""
         if not self._is_overdue(n):
             started = self.folder.fact(f"started-{n}") or {}
-            await asyncio.sleep(self.machine.settings.executor_timeout_s - seconds_since(started.get("at", now())))
+            await asyncio.sleep(self._limit_s - seconds_since(started.get("at", now())))
         for turn in itertools.count():
             try:
                 return await self._stop_overdue(n)
@@ -354,8 +369,8 @@ class Run:
         if state is None or state.is_over:
             return
         if not self._is_overdue(n):
-            limit_s, image = self.machine.settings.executor_timeout_s, self.job.task.executors[n].image
-            self.note(f"executor {n} ({image}): ended after its time limit of {limit_s:g} s")
+            image = self.job.task.executors[n].image
+            self.note(f"executor {n} ({image}): ended after its time limit of {self._limit_s:g} s")
             self._overdue.add(n)
             try:
                 await self._establish(f"overdue-{n}", {"at": now()})
