@@ -15,7 +15,7 @@ from tesk.tes import Executor, Resources
 
 def body(given: dict[str, str], **resources: Any) -> dict[str, Any]:
     return manifest.container(
-        Executor("image", ["program", "word"]), Layout(), Resources(**resources), labels={}, shim=Path("/s"),
+        Executor("image", ["program", "word"]), Layout(), Resources(**resources), last=True, labels={}, shim=Path("/s"),
         control=Path("/c"), scratch=Path("/x"), settings=Settings(), cores=2, given=given, devices=[],
     )  # fmt: skip
 
