@@ -13,7 +13,7 @@ ENGINES = ("/containers/", "docker", "/netns/")
 
 def cluster(*words: str, check: bool = True) -> str:
     environment = {**os.environ, "CLUSTER": NAME}
-    done = subprocess.run([SCRIPT, *words], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([SCRIPT, *words], env=environment, capture_output=True, text=True, timeout=900)
     assert not check or done.returncode == 0, done.stderr
     return done.stdout
 

@@ -21,7 +21,7 @@ from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, content, running, sh, started
 from tests.servers.cluster import account
-from tests.servers.containers import IMAGE
+from tests.servers.containers import ENTRY_IMAGE, IMAGE
 
 pytestmark = pytest.mark.places(*KUBERNETES)
 
@@ -207,10 +207,15 @@ class Step(NamedTuple):
 
 
 LONG: Final = {"executors": [sh("sleep 90")], "volumes": ["/v"]}
+UNTOLD: Final = {
+    "executors": [{"image": ENTRY_IMAGE, "command": ["true"], "env": {"FAIL": "yes"}}],
+    "resources": {"backend_parameters": {"entrypoint": "image"}},
+}
+"""An entry point that comes to no program: nothing of ours is there to tell of its end."""
 STEPS: Final = {
     ("pods", "get"): Step(LONG, "SYSTEM_ERROR", meets="executor-0"),
     ("pods", "delete"): Step({"executors": [sh("sleep 90")]}, "EXECUTOR_ERROR", {"executor_timeout_s": 1.0}),
-    ("pods/log", "get"): Step({"executors": [sh("echo words; mkdir /.tesk/control/ended")]}),
+    ("pods/log", "get"): Step(UNTOLD, "EXECUTOR_ERROR"),
     ("persistentvolumeclaims", "delete"): Step(
         LONG, "CANCELED", {"retries": 1}, loses="executor-0", until="trying again"
     ),

@@ -99,7 +99,9 @@ async def test_cancelling_at_any_moment_ends_in_cancelled_or_the_true_end(tesk: 
         await asyncio.sleep(n * 7 % 20 / 20 * whole_s)
         await tesk.dispatcher.cancel(task_id)
         state = str((await tesk.ended(task_id))["state"])
-        assert state != "CANCELED" or await place.running(tesk.settings, task_id) == []
+        async with asyncio.timeout(120):  # a Job controller that lags makes a pod, and takes it away once it knows
+            while state == "CANCELED" and await place.running(tesk.settings, task_id):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
         return state
 
     states = await asyncio.gather(*map(one, range(20)))
