@@ -36,7 +36,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     allowed_hosts: Annotated[
         tuple[str, ...], Meta(description="further Host names that are answered; *.DOMAIN for all below it, * for any")
     ] = ()
-    max_body_bytes: Annotated[int, Meta(description="largest request body", ge=1024)] = 4 * 1024 * 1024
+    max_body_bytes: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024 * 1024
     log_tail_bytes: Annotated[int, Meta(description="bytes kept of each executor's stdout and stderr", ge=0)] = 65536
     prune_after_s: Annotated[float, Meta(description="age at which finished tasks are deleted; 0: never", ge=0)] = 0.0
     log_level: Annotated[
@@ -63,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_cpu_cores: Annotated[float, Meta(description="most cores that a task may ask for; 0: any", ge=0)] = 0.0
     max_ram_gb: Annotated[float, Meta(description="most GiB of memory that a task may ask for; 0: any", ge=0)] = 0.0
     max_disk_gb: Annotated[float, Meta(description="most GiB of disk that a task may ask for; 0: any", ge=0)] = 0.0
+    max_files: Annotated[int, Meta(description="most inputs, and most outputs, of a task", ge=1)] = 20_000
 
     engine_socket: Annotated[
         str,

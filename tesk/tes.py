@@ -19,7 +19,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tesk import images, patterns, urls
 
 MAX_STRING: Final = 4096
-MAX_FILES: Final = 10_000
 MAX_ITEMS: Final = 1000
 WILDCARDS: Final = patterns.WILDCARDS
 MAX_PATH_BYTES: Final = 3840
@@ -133,8 +132,8 @@ class Task(Struct, omit_defaults=True):
     executors: Annotated[list[Executor], Meta(min_length=1, max_length=MAX_ITEMS)]
     name: Text | None = None
     description: str | None = None
-    inputs: Annotated[list[Input], Meta(max_length=MAX_FILES)] | None = None
-    outputs: Annotated[list[Output], Meta(max_length=MAX_FILES)] | None = None
+    inputs: list[Input] | None = None
+    outputs: list[Output] | None = None
     resources: Resources | None = None
     volumes: Annotated[list[Text], Meta(max_length=MAX_ITEMS)] | None = None
     tags: Annotated[dict[str, str | None], Meta(max_length=MAX_ITEMS)] | None = None

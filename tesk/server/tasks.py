@@ -4,6 +4,7 @@ A create answers after the task is durable and never fails after that; everythin
 dispatcher's. Every wait for the database has a limit below the 10 s after which clients give up.
 """
 
+import asyncio
 from collections.abc import Awaitable, Collection
 from typing import Final, TypeVar, cast
 
@@ -14,7 +15,7 @@ from tesk.dispatcher import Dispatcher
 from tesk.limit import Limit
 from tesk.server import query, views
 from tesk.server.body import Bodies
-from tesk.server.budget import Share
+from tesk.server.budget import SMALL_BYTES, Share
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
 from tesk.store.base import Brief, NewTask, Query, Row, Store, TaskId
@@ -45,13 +46,14 @@ class Tasks:
         self._limit = Limit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:
-        new = self._new_task(await self._bodies.read_json(call))
+        body = await self._bodies.read_json(call)
+        new = self._new_task(body) if len(body) < SMALL_BYTES else await asyncio.to_thread(self._new_task, body)
         call.task_id = await self._within(self._store.create(new))
         self._dispatcher.wake()
         return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
 
     def _new_task(self, body: bytes) -> NewTask:
-        """Raises Refusal (400)."""
+        """Long for a task of thousands of files. Raises Refusal (400)."""
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)

@@ -292,3 +292,18 @@ def test_request_ids_are_taken_and_given(client: httpx.Client) -> None:
     for insane in (b"a b", b"x" * 200, b'x"y', "ä".encode(), b""):
         answer = client.get("/healthz", headers={b"X-Request-ID": insane})
         assert answer.headers["x-request-id"].encode() != insane
+
+
+def test_a_task_may_have_so_many_inputs_as_the_settings_say(client: httpx.Client) -> None:
+    """20,000 of them with the paths and URLs of real ones; what differs from them in the end is the number alone."""
+    name = "sample-{0:06}/reads/lane-1/sample-{0:06}_S1_L001_R1_001.fastq.gz"
+    inputs = [
+        {"path": f"/inputs/{name.format(n)}", "url": f"s3://a-bucket-of-a-laboratory/project/run-17/{name.format(n)}"}
+        for n in range(20_001)
+    ]
+    identifier = create(client, MINIMAL | {"inputs": inputs[1:]})
+    kept = client.get(f"/v1/tasks/{identifier}", params={"view": "FULL"}).json()["inputs"]
+    assert (len(kept), kept[-1]) == (20_000, inputs[-1])
+    refused = client.post("/v1/tasks", json=MINIMAL | {"inputs": inputs})
+    assert refused.status_code == 400
+    assert "inputs: 20001 is more than the 20000 that this server allows (setting max_files)" in refused.text

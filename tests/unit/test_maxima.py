@@ -4,9 +4,9 @@ import pytest
 
 from tesk.server.maxima import check, maxima
 from tesk.settings import Settings
-from tesk.tes import Executor, InvalidTask, Resources, Task
+from tesk.tes import Executor, Input, InvalidTask, Resources, Task
 
-MOST = maxima(Settings(max_cpu_cores=2, max_ram_gb=4.5))
+MOST = maxima(Settings(max_cpu_cores=2, max_ram_gb=4.5, max_files=3))
 
 
 def asks(resources: Resources | None) -> Task:
@@ -31,8 +31,11 @@ def test_as_much_as_is_allowed_may_be_asked_for(resources: Resources | None) -> 
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        (Resources(cpu_cores=2.5), "resources.cpu_cores: 2.5 is more than the 2 that this server allows"),
-        (Resources(ram_gb=5), "resources.ram_gb: 5 is more than the 4.5 that this server allows"),
+        (
+            Resources(cpu_cores=2.5),
+            "resources.cpu_cores: 2.5 is more than the 2 that this server allows (setting max_cpu_cores)",
+        ),
+        (Resources(ram_gb=5), "resources.ram_gb: 5 is more than the 4.5 that this server allows (setting max_ram_gb)"),
         *(
             (
                 Resources(backend_parameters={"executor_timeout_s": value}),
@@ -73,3 +76,11 @@ def test_more_is_refused_and_names_the_field(resources: Resources, words: str) -
     with pytest.raises(InvalidTask) as refused:
         check(asks(resources), MOST)
     assert str(refused.value) == words
+
+
+def test_a_task_may_have_so_many_files_and_no_more() -> None:
+    inputs = [Input(f"/in/{n}", content="x") for n in range(4)]
+    check(Task([Executor("i", ["c"])], inputs=inputs[:3]), MOST)
+    with pytest.raises(InvalidTask) as refused:
+        check(Task([Executor("i", ["c"])], inputs=inputs), MOST)
+    assert str(refused.value) == "inputs: 4 is more than the 3 that this server allows (setting max_files)"
