@@ -10,7 +10,7 @@ from tesk.engines.kubernetes import record as records
 from tesk.engines.kubernetes.names import RECORD_KEY
 from tesk.engines.kubernetes.record import Record
 from tests.engines.places import KubernetesPlace
-from tests.servers.cluster import Cluster, Object, until
+from tests.servers.cluster import WAIT_S, Cluster, Object, until
 
 NODE = "10.90.0.1"
 """The address of scripts/cluster's node for its own components."""
@@ -44,13 +44,17 @@ def has_completed(place: KubernetesPlace, task_id: str) -> bool:
     )
 
 
-def kill(place: KubernetesPlace, pod: str, container: str, signal: str = "KILL") -> None:
-    """A signal for the first process of a container that runs."""
-    found = place.cluster.get(place.namespace, "pods", name=pod)
-    statuses = [status for each in found for status in each["status"].get("containerStatuses") or ()]
-    ids = [status.get("containerID") for status in statuses if status["name"] == container]
-    assert any(ids), f"{container} of {pod} does not run"
-    name = ids[0].removeprefix("containerd://")
+def kill(
+    place: KubernetesPlace, pod: str, container: str, signal: str = "KILL", seconds: float = WAIT_S
+) -> None:  # fmt: skip
+    """A signal for the first process of a container that runs, of which the kubelet may say so later."""
+
+    def known() -> str:
+        found = place.cluster.get(place.namespace, "pods", name=pod)
+        statuses = [status for each in found for status in each["status"].get("containerStatuses") or ()]
+        return next((status.get("containerID", "") for status in statuses if status["name"] == container), "")
+
+    name = str(until(known, seconds, f"the start of {container} in {pod}")).removeprefix("containerd://")
     place.cluster.on_node(
         "sh", "-c", f"kill -s {signal} $(ctr tasks ls 2> /dev/null | awk '$1 == \"{name}\" {{print $2}}')"
     )

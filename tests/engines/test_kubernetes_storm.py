@@ -123,7 +123,7 @@ class Storm:
         way = self.random.choice(("delete", "force", "kill") if self.place.cluster.name else ("delete", "force"))
         if way == "kill":
             with contextlib.suppress(AssertionError):  # it does not run yet, or any more
-                strikes.kill(self.place, name, role if role in ("taskmaster", "executor") else "filer")
+                strikes.kill(self.place, name, role if role in ("taskmaster", "executor") else "filer", seconds=0)
         else:
             strikes.delete(self.place, "pod", name, *(["--grace-period=0", "--force"] if way == "force" else []))
         self.strikes[f"{role} {way}"] += 1
