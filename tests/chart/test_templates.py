@@ -228,7 +228,7 @@ def test_every_setting_that_concerns_a_cluster_has_a_value() -> None:
     (config,) = of_kind(rendered({"tasks.runAsUser": 1}), "ConfigMap").values()
     local = {setting.name for setting in TABLE if setting.engine == "local"}
     outside = {"kubeconfig", "kube_context"}
-    extra = {"database_url", "max_body_bytes", "kubernetes_qps", "max_waiting_tasks"}
+    extra = {"database_url", "max_body_bytes", "max_files", "kubernetes_qps", "max_waiting_tasks"}
     extra |= {"executor_capabilities", "credentials", "transfer_allow", "transfer_deny"}
     known = {field.name for field in msgspec.structs.fields(Settings)}
     assert known - tomllib.loads(config["data"]["tesk.toml"]).keys() == local | outside | extra
