@@ -7,8 +7,6 @@ from pathlib import Path
 from tests.servers.cluster import BUSYBOX, RUN, SCRIPT, until
 
 NAME = f"test-{RUN}-node"
-ENGINES = ("/containers/", "docker", "/netns/")
-"""In the mounts of container engines, which other tests may run at the same time."""
 
 
 def cluster(*words: str, check: bool = True) -> str:
@@ -21,8 +19,7 @@ def cluster(*words: str, check: bool = True) -> str:
 def traces(link: str = "") -> set[str]:
     """Links, mounts, cgroups and processes that belong to the node."""
     links = {f"link {path.name}" for path in Path("/sys/class/net").iterdir() if path.name == link}
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    mounts = {f"mount {line}" for line in lines if not any(each in line for each in ENGINES)}
+    mounts = {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if NAME in line}
     cgroups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/tesk-{NAME}")}
     processes = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
