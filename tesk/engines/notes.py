@@ -2,6 +2,12 @@
 
 from typing import Final
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from tesk.tes import TaskLog
+
+CANCELED: Final = "canceled by the user"
 KILLED: Final = 128 + 9
 
 
@@ -17,3 +23,9 @@ def out_of_memory(n: int, image: str, exit_code: int, limit_mib: float) -> str:
 def cut_outputs(pushed: int, shown: int) -> str:
     """The list of the files that were pushed is longer than what is kept of it."""
     return f"warning: {pushed} outputs were pushed; the list of them is too long to be kept, {shown} are shown"
+
+
+def noted(log: TaskLog, line: str) -> TaskLog:
+    """The log with a further line for the user."""
+    lines = [] if log.system_logs is UNSET else log.system_logs
+    return replace(log, system_logs=[*lines, line.replace("\n", " ")])

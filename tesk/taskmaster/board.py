@@ -10,10 +10,9 @@ from tesk.engines.kubernetes.told import Told
 
 
 class Board:
-    """Pods by name, and what each has told. Safe for threads. `own`: the name of the taskmaster's own pod."""
+    """Pods by name, and what each has told. Safe for threads."""
 
-    def __init__(self, own: str = "") -> None:
-        self._own = own
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._pods: dict[str, Pod] = {}
         self._gone: dict[str, Pod] = {}
@@ -73,13 +72,6 @@ class Board:
         """(turn, the pod, what it told): as of now."""
         with self._changed:
             return self._turn, self._pods.get(pod), list(self._told.get(pod, ()))
-
-    @property
-    def is_ending(self) -> bool:
-        """True when the taskmaster itself is being deleted."""
-        with self._changed:
-            own = self._pods.get(self._own)
-        return own is not None and own.metadata.deletion_timestamp is not None
 
     def last(self, pod: str) -> Pod | None:
         """How a pod was when it went; None if nobody saw it go."""

@@ -29,7 +29,7 @@ from tesk.taskmaster.board import Board
 from tesk.taskmaster.kept import Kept
 from tesk.taskmaster.outcomes import End, Lost, Unborn
 from tesk.taskmaster.patience import Patience
-from tesk.taskmaster.workload import Workload
+from tesk.taskmaster.workload import Workload, decode_pod
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, Task, TaskLog
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,13 @@ that nobody explains for so long is not being taken away: a sidecar is what keep
 
 
 class Life:
-    """The life of one task, on one thread. `address`: where its pods reach the taskmaster."""
+    """The life of one task, on one thread. `own`: the taskmaster's pod; `address`: where its pods reach it."""
 
     def __init__(
-        self, task_id: str, task: Task, cluster: Cluster, *, owner_uid: str, parts: int, address: str, api: Api,
-        board: Board,
+        self, task_id: str, task: Task, cluster: Cluster, *, own: str, owner_uid: str, parts: int, address: str,
+        api: Api, board: Board,
     ) -> None:  # fmt: skip
-        self.task_id, self.task, self.cluster = task_id, task, cluster
+        self.task_id, self.task, self.cluster, self._own = task_id, task, cluster, own
         self._api, self._board = api, board
         self._plan = layout(task)
         self._kept = Kept(api, task_id, cluster, owner_uid)
@@ -83,7 +83,7 @@ class Life:
                 )
             except End as error:
                 end = error
-            if end is None and self._board.is_ending:
+            if end is None and self._is_ending():
                 time.sleep(ENDING_S)
             if end is None and len(self._record.attempts) > self.cluster.retries:
                 end = End(State.SYSTEM_ERROR, lost)
@@ -91,6 +91,16 @@ class Life:
                 self._kept.end(end.state, end.reason)
         self._workload.remove_claim()
         return self._record.state
+
+    def _is_ending(self) -> bool:
+        """True when this very taskmaster is being deleted, or has been by force. The API is asked, since the watch may
+        be late: whoever deletes all of a task begins with its taskmaster."""
+        try:
+            pod = self._api.get("pods", self._own)
+        except ApiError as error:
+            log.warning("whether pod %s is being deleted cannot be told: %s", self._own, error)
+            return False
+        return pod is None or decode_pod(pod).metadata.deletion_timestamp is not None
 
     @property
     def _record(self) -> Record:

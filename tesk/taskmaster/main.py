@@ -47,13 +47,13 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(manifests.TASK_FOLDER)
     task, cluster, token = document.read(folder)
     api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), cluster.namespace)
-    board = Board(own=socket.gethostname())
+    board = Board()
     listener = Listener(board, names.TOLD_PORT, token)
     selector = names.selector(cluster.instance, task_id)
     watching = threading.Thread(target=_watch, args=(api, board, selector), name="watch", daemon=True)
     watching.start()
     life = Life(
-        task_id, task, cluster, owner_uid=_owner_uid(), parts=document.count(folder),
+        task_id, task, cluster, own=socket.gethostname(), owner_uid=_owner_uid(), parts=document.count(folder),
         address=f"{_bracketed(os.environ['TESK_POD_IP'])}:{names.TOLD_PORT}", api=api, board=board,
     )  # fmt: skip
     try:

@@ -129,6 +129,30 @@ async def test_an_overdue_executor_on_a_node_that_is_gone_comes_to_its_end(tesk:
     assert f"the log of pod tesk-{task_id}-executor-0 cannot be had; node" in lines(task)
 
 
+async def test_a_taskmaster_that_is_removed_by_force_blames_nobody_for_its_lost_pods(
+    tesk: Tesk, place: KubernetesPlace
+) -> None:
+    """So are a cancelled task's pods where their node does not end them, and the taskmaster goes on running there."""
+    place.cluster.need_node()
+    task_id = await tesk.create(executors=[sh("sleep 600")])
+    await tesk.until(task_id, running)
+    await asyncio.to_thread(strikes.cut_down, place.cluster, "kubelet")
+    try:
+        own = await asyncio.to_thread(strikes.taskmaster, place, task_id)
+        pods = (own["metadata"]["name"], f"tesk-{task_id}-executor-0")
+        suspend = ("patch", "job", f"tesk-{task_id}", "-p", '{"spec": {"suspend": true}}')
+        await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, *suspend)
+        for pod in pods:
+            await asyncio.to_thread(strikes.delete, place, "pod", pod, "--force", "--grace-period=0")
+        await asyncio.sleep(SHORT_S)
+        assert (await tesk.task(task_id))["state"] == "RUNNING"
+        await tesk.dispatcher.cancel(task_id)
+        task = await tesk.ended(task_id)
+    finally:
+        await asyncio.to_thread(place.cluster.start, "kubelet")
+    assert (task["state"], task["logs"][0]["system_logs"]) == ("CANCELED", ["canceled by the user"])
+
+
 async def test_outputs_are_not_lost_while_the_log_of_their_filer_cannot_be_had(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:

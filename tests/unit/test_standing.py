@@ -163,9 +163,11 @@ def test_a_task_cancelled_before_it_began_says_so() -> None:
     assert told(cancelled(None)) == (State.CANCELED, ["canceled by the user before it started"])
 
 
-def test_a_task_cancelled_after_its_end_keeps_its_log() -> None:
+def test_a_task_cancelled_after_its_end_keeps_its_log_and_says_what_its_state_comes_from() -> None:
     ended = record(State.COMPLETE)
-    assert cancelled(ended).log == running(ended, ("", "")).log
+    status, log = cancelled(ended), running(ended, ("", "")).log
+    assert msgspec.structs.replace(status.log, system_logs=log.system_logs) == log
+    assert told(status) == (State.CANCELED, ["canceled by the user"])
 
 
 def test_a_running_executor_has_no_exit_code_yet() -> None:

@@ -17,6 +17,7 @@ from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.objects import Condition, Event, Job, Pod
 from tesk.engines.kubernetes.record import Record
 from tesk.engines.kubernetes.refusal import is_quota
+from tesk.engines.notes import CANCELED, noted
 from tesk.tes import ExecutorLog, State, TaskLog
 
 TERMINATED: Final = 128 + 15
@@ -182,7 +183,7 @@ def failed(record: Record | None, reason: str) -> TaskStatus:
         return TaskStatus(State.SYSTEM_ERROR, TaskLog(end_time=now(), system_logs=[f"error: {reason}"]))
     status = records.status(msgspec.structs.replace(record, waiting=""))
     log = msgspec.structs.replace(status.log, end_time=now())
-    return TaskStatus(State.SYSTEM_ERROR, _noted(log, f"error: {reason}"), status.earlier)
+    return TaskStatus(State.SYSTEM_ERROR, noted(log, f"error: {reason}"), status.earlier)
 
 
 def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> TaskStatus:
@@ -190,15 +191,13 @@ def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> Task
     if record is None:
         return TaskStatus(State.CANCELED, TaskLog(system_logs=["canceled by the user before it started"]))
     status = running(msgspec.structs.replace(record, waiting=""), output)
-    if record.state.is_terminal:
-        return msgspec.structs.replace(status, state=State.CANCELED)
-    end = now()
+    end = status.log.end_time if record.state.is_terminal else now()
     logs = [
         msgspec.structs.replace(entry, exit_code=TERMINATED, end_time=end) if entry.exit_code == -1 else entry
         for entry in status.log.logs
     ]
     log = msgspec.structs.replace(status.log, logs=logs, end_time=end)
-    return TaskStatus(State.CANCELED, _noted(log, "canceled by the user"), status.earlier)
+    return TaskStatus(State.CANCELED, noted(log, CANCELED), status.earlier)
 
 
 def running(record: Record, output: tuple[str, str]) -> TaskStatus:
@@ -209,11 +208,6 @@ def running(record: Record, output: tuple[str, str]) -> TaskStatus:
     entry = ExecutorLog(-1, record.now.started, UNSET, *output)
     log = msgspec.structs.replace(status.log, logs=[*status.log.logs, entry])
     return msgspec.structs.replace(status, log=log)
-
-
-def _noted(log: TaskLog, line: str) -> TaskLog:
-    lines = [] if log.system_logs is UNSET else log.system_logs
-    return msgspec.structs.replace(log, system_logs=[*lines, line.replace("\n", " ")])
 
 
 def _crash(pod: Pod | None) -> str:

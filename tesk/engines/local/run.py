@@ -25,7 +25,7 @@ from tesk.engines.local.containers import Containers, ContainerState, EngineAway
 from tesk.engines.local.filers import Filers, Told, last_progress, told
 from tesk.engines.local.folder import BOOT, Folder, is_master_of_files
 from tesk.engines.log_bound import TOO_LONG, fit, task_bytes
-from tesk.engines.notes import out_of_memory
+from tesk.engines.notes import CANCELED, noted, out_of_memory
 from tesk.engines.tails import oddity, tail
 from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 TERMINATED: Final = 128 + 15
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 LOOK_EVERY_S: Final = 2.0
-CANCELED: Final = "canceled by the user"
 AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
 """What a call fails with when the container engine goes away before it or in its midst."""
 
@@ -472,7 +471,7 @@ def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
         return TaskLog(system_logs=["canceled by the user before it started"])
     ended = folder.fact("ended", TaskStatus)
     if ended is not None:
-        return TaskLog(*msgspec.structs.astuple(ended.log))
+        return noted(ended.log, CANCELED)
     if run is not None:
         run.note(CANCELED)
         known = run.live_log()
