@@ -11,7 +11,7 @@ import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.copies import copy
@@ -19,12 +19,15 @@ from tesk.filer.download import Download
 from tesk.filer.errors import TransferError, from_file, printable, redact, sentence
 from tesk.filer.jail import Scratch
 from tesk.filer.landing import Landing
-from tesk.filer.plan import InputsPlan, Typed
+from tesk.filer.plan import InputsPlan, Large, Typed
 from tesk.filer.schemes import Kind
 from tesk.filer.scratch import prepare, staging
 from tesk.filer.step import Step
 from tesk.filer.streams import Sink
+from tesk.layout import Trees
 from tesk.tes import Input
+
+MOST_COPIED: Final = 1024**3
 
 
 class Arrival(NamedTuple):
@@ -58,7 +61,10 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
         step.emit(Typed("".join("D" if arrivals[0].is_directory else "F" for arrivals in found)))
     directories, files = merge(found)
     step.meter.expect([arrival.size for arrival in files])
-    scratch = Scratch(plan.root, plan.uncopied)
+    alone = large(plan, found)
+    for path in alone:
+        step.emit(Large(path))
+    scratch = Scratch(plan.root, None if plan.uncopied is None else [*plan.uncopied, *alone])
     for directory in directories:
         _make_directory(scratch, directory.path)
     with staging(scratch.root) as folder, contextlib.closing(Landing(scratch, folder)) as landing:
@@ -66,6 +72,21 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     for directory in directories:
         if directory.attributes is not UNKNOWN:
             _make_directory(scratch, directory.path, directory.attributes)
+
+
+def large(plan: InputsPlan, found: Sequence[Sequence[Arrival]]) -> list[str]:
+    """The files that are not copied into containers, though they lie where others are: the largest, so that the others
+    have no more than MOST_COPIED bytes together. One whose size is not told may be large."""
+    if plan.uncopied is None:
+        return []
+    uncopied, room = Trees(plan.uncopied), MOST_COPIED
+    files = {first.path: first.size for first, *_ in found if not first.is_directory and first.path not in uncopied}
+    alone = []
+    for path, size in sorted(files.items(), key=lambda file: (file[1] is None, file[1])):
+        room -= MOST_COPIED + 1 if size is None else size
+        if room < 0:
+            alone.append(path)
+    return alone
 
 
 def _arrivals(given: Input, step: Step) -> list[Arrival]:

@@ -65,6 +65,18 @@ class Typed(Struct, tag="types", tag_field="event"):
     letters: str
 
 
+class Large(Struct, tag="large", tag_field="event"):
+    """The container path of an input that is too large to be copied into containers: it is mounted alone."""
+
+    path: str
+
+
+class Looked(Struct, tag="looked", tag_field="event"):
+    """What the images of the task have where its files lie (layout.Found), told before anything is moved."""
+
+    occupied: dict[str, bool]
+
+
 class Warned(Struct, tag="warning", tag_field="event"):
     message: str
 
@@ -102,4 +114,4 @@ class Done(Struct, tag="done", tag_field="event"):
     """The last line of a step that went well."""
 
 
-Event = Pushed | Typed | Warned | Failed | Progress | Done
+Event = Pushed | Typed | Large | Looked | Warned | Failed | Progress | Done

@@ -20,13 +20,15 @@ from tesk.engines.kubernetes.cluster import Cluster
 from tesk.engines.kubernetes.told import Moved
 from tesk.filer import scratch
 from tesk.filer.main import run
-from tesk.filer.plan import Done, Event, Failed, InputsPlan, OutputsPlan, Plan, Progress
-from tesk.layout import layout
+from tesk.filer.plan import Done, Event, Failed, InputsPlan, Large, Looked, OutputsPlan, Plan, Progress
+from tesk.layout import NOTHING, Found, doubtful, layout, occupied, read_answer, to_look_at
 from tesk.pod.teller import tell
 from tesk.tes import Task
 
 USAGE: Final = "usage: tesk filer inputs|outputs --pod [--failed]\n"
 TOKEN: Final = Path(manifests.TASK_FOLDER) / "0" / names.TOKEN_KEY
+FOUND: Final = Path(manifests.SCRATCH) / ".tesk" / "found"
+LOOK_AGAIN_S: Final = 0.02
 encode: Final = msgspec.json.Encoder().encode
 
 
@@ -37,23 +39,64 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(USAGE)
         return 2
     task, cluster, _ = document.read(Path(manifests.TASK_FOLDER))
-    wanted = plan(task, cluster, words[0], failed="--failed" in argv)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     teller = Teller()
-    done = run(wanted, lambda event: _emit(event, teller, wanted, stopped=stop.is_set()), stop)
+    found = Found(_look(task, cluster, teller, stop)) if words[0] == names.INPUTS else _recall()
+    wanted = plan(task, cluster, words[0], found, failed="--failed" in argv)
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Large):
+            found.alone.append(event.path)
+        if isinstance(event, Done) and isinstance(wanted, InputsPlan):
+            _keep(found)
+        _emit(event, teller, wanted, stopped=stop.is_set())
+
+    done = run(wanted, emit, stop)
     teller.close()
     return 0 if done else 1
 
 
-def plan(task: Task, cluster: Cluster, step: str, *, failed: bool) -> Plan:
+def plan(task: Task, cluster: Cluster, step: str, found: Found, *, failed: bool) -> Plan:
     """What is to be moved; after a failed executor an output that is not there is no error."""
-    root, laid = manifests.SCRATCH, layout(task)
+    root, laid = manifests.SCRATCH, layout(task, found)
     if step == names.INPUTS:
         directories, touched = list(laid.directories), list(laid.touched)
         return InputsPlan(root, list(task.inputs or ()), directories, touched, cluster.filer, laid.uncopied)
     settings = msgspec.structs.replace(cluster.filer, missing_outputs="warning") if failed else cluster.filer
     return OutputsPlan(root, list(task.outputs or ()), settings, laid.uncopied)
+
+
+def _look(task: Task, cluster: Cluster, teller: "Teller", stop: threading.Event) -> dict[str, bool]:
+    """What the images have where the task's files lie, by the containers beside this one; the taskmaster hears of it.
+
+    The taskmaster also ends the task where one of them cannot be started.
+    """
+    images = manifests.images_to_look_at(task, cluster)
+    if not images:
+        return {}
+    asked, waiting = doubtful(task), [Path(manifests.LOOKS) / str(number) for number in range(len(images))]
+    while not all(answer.exists() for answer in waiting) and not stop.wait(LOOK_AGAIN_S):
+        pass
+    if stop.is_set():
+        return {}
+    found = occupied(asked, [read_answer(to_look_at(asked), answer.read_text()) for answer in waiting])
+    _say(Looked(found), teller)
+    return found
+
+
+def _keep(found: Found) -> None:
+    """Leaves it for the filer of the outputs on the volume, where no container reaches it."""
+    if found != NOTHING:
+        FOUND.parent.mkdir(exist_ok=True)
+        FOUND.write_bytes(encode(found))
+
+
+def _recall() -> Found:
+    try:
+        return msgspec.json.decode(FOUND.read_bytes(), type=Found)
+    except FileNotFoundError:
+        return NOTHING
 
 
 class Teller:
@@ -92,6 +135,10 @@ def _emit(event: Event, teller: Teller, wanted: Plan, *, stopped: bool) -> None:
         return
     if isinstance(event, Done) and isinstance(wanted, OutputsPlan):
         _scrub(wanted.root)
+    _say(event, teller)
+
+
+def _say(event: Event, teller: Teller) -> None:
     if not isinstance(event, Progress):
         sys.stdout.write(encode(event).decode() + "\n")
         sys.stdout.flush()

@@ -21,8 +21,8 @@ from tesk.engines.kubernetes.record import Attempt, Record
 from tesk.engines.kubernetes.told import Ended, Started
 from tesk.engines.notes import out_of_memory
 from tesk.filer.plan import Event as FilerEvent
-from tesk.filer.plan import Failed, Pushed, Typed, Warned
-from tesk.layout import layout
+from tesk.filer.plan import Failed, Large, Looked, Pushed, Typed, Warned
+from tesk.layout import Found, layout
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
 from tesk.taskmaster.board import Board
@@ -66,6 +66,7 @@ class Life:
     def live(self) -> State:
         """Takes the task to its end, whatever has been done of it before."""
         self._kept.recall()
+        self._plan = layout(self.task, self._record.now.found)
         lost = ""
         while not self._record.state.is_terminal:
             end: End | None = None
@@ -154,6 +155,11 @@ class Life:
                 continue
             if reason := observe.loss(pod):
                 raise Lost(reason)
+            if found := observe.looked_in_vain(pod):
+                status, why = found
+                if self._is_replaced(role, pod, status.name):
+                    return self._filer(role, failed=failed)
+                raise End(State.SYSTEM_ERROR, f"image {status.image}: it cannot be started: {why}")
             self._kept.progress(events)
             self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
         self._board.forget(name)
@@ -162,8 +168,13 @@ class Life:
         for event in events:
             if isinstance(event, Warned):
                 self._kept.note(f"warning: {event.message}")
+            elif isinstance(event, Looked):
+                self._record.now.found = Found(event.occupied)
+            elif isinstance(event, Large):
+                self._record.now.found.alone.append(event.path)
             elif isinstance(event, Typed):
                 self._record.types = replace(self._record.types, **{role: event.letters})
+        self._plan = layout(self.task, self._record.now.found)
         last = events[-1]
         pushed = [OutputFileLog(e.url, e.path, str(e.size_bytes)) for e in events if isinstance(e, Pushed)]
         return pushed, last.message if isinstance(last, Failed) else None

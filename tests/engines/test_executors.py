@@ -10,7 +10,7 @@ import pytest
 
 from tests.engines.places import LocalPlace, Place
 from tests.engines.running import SHORT_S, Tesk, content, sh
-from tests.servers.containers import BARE_IMAGE, IMAGE, NOBODY_IMAGE
+from tests.servers.containers import APP_IMAGE, BARE_IMAGE, IMAGE, NOBODY_IMAGE, WORKER_IMAGE
 
 
 def only(task: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +215,53 @@ async def test_outputs_beside_the_images_own_files_arrive_and_reach_later_execut
     assert (shared / "result").read_text() == "one\nmore\n"
     assert (shared / "dir/sub/f").read_text() == "two\n"
     assert (shared / "logs/a b.log").read_text() == "w\n"
+
+
+async def test_what_the_image_has_beside_the_tasks_files_stays_and_these_are_files_as_any(
+    tesk: Tesk, shared: Path
+) -> None:
+    first = """
+        /app/program; cat in; sed -i s/one/two/ in; echo new > .new; mv .new config
+        mkdir results; echo r > results/r; echo a > a.txt; echo b > b.txt; ls /data/reference"""
+    task = await tesk.run(
+        inputs=[content("/app/in", "one\n"), content("/app/config", "old\n"), content("/data/in/x", "x\n")],
+        executors=[
+            {"image": APP_IMAGE, "command": ["sh", "-c", first], "workdir": "/app", "stdout": "/app/log"},
+            {"image": APP_IMAGE, "command": ["sh", "-c", "program; cat in config results/r *.txt /data/in/x"],
+             "workdir": "/app", "env": {"PATH": "/app:/bin"}, "stderr": "/app/errors"},
+        ],
+        outputs=[
+            {"path": "/app/log", "url": f"{shared}/log"},
+            {"path": "/app/in", "url": f"{shared}/in"},
+            {"path": "/app/results", "url": f"{shared}/results", "type": "DIRECTORY"},
+            {"path": "/app/*.txt", "path_prefix": "/app", "url": f"{shared}/texts"},
+        ],
+    )  # fmt: skip
+    assert task["state"] == "COMPLETE", task["logs"]
+    said = "/app/program ran\none\nprogram\n"
+    assert [log["stdout"] for log in task["logs"][0]["logs"]] == [said, "/app/program ran\ntwo\nnew\nr\na\nb\nx\n"]
+    assert [(shared / name).read_text() for name in ("log", "in", "results/r")] == [said, "two\n", "r\n"]
+    assert sorted(path.name for path in (shared / "texts").iterdir()) == ["a.txt", "b.txt"]
+
+
+async def test_thousands_of_inputs_in_folders_of_their_own_beside_the_images_own_are_one_copy(tesk: Tesk) -> None:
+    script = (
+        "/data/reference/program; ls /data | wc -l; cat /data/0/in /data/2999/in; grep -c ' /data' /proc/self/mountinfo"
+    )
+    task = await tesk.run(
+        inputs=[content(f"/data/{n}/in", f"{n}\n") for n in range(3000)],
+        executors=[{"image": APP_IMAGE, "command": ["sh", "-c", script]}],
+    )
+    assert only(task)["stdout"] == "/data/reference/program ran\n3001\n0\n2999\n0\n"
+
+
+async def test_a_user_replaces_files_where_the_image_lets_them_and_reads_them_elsewhere(tesk: Tesk) -> None:
+    script = "~/program; /app/program; sed -i s/one/two/ ~/in; cat ~/in /app/in"
+    task = await tesk.run(
+        inputs=[content("/home/worker/in", "one\n"), content("/app/in", "app\n")],
+        executors=[{"image": WORKER_IMAGE, "command": ["sh", "-c", script], "env": {"HOME": "/home/worker"}}],
+    )
+    assert only(task)["stdout"] == "/home/worker/program ran\n/app/program ran\ntwo\napp\n"
 
 
 async def test_a_folder_is_merged_into_one_of_the_images(tesk: Tesk, shared: Path) -> None:

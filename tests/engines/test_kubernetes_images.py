@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.alone import lines, waits_for
 from tests.engines.places import KUBERNETES
-from tests.engines.running import Tesk, sh
+from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster
 from tests.servers.process import free_port
 from tests.servers.registry import registry
@@ -47,8 +47,15 @@ async def test_an_image_that_cannot_be_pulled_ends_the_task_in_time_and_says_why
         assert "given up after 4 s, image_timeout_s" in lines(task)
         assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["ran\n"] * before
 
+    async def fails_before_its_inputs(name: str, words: str) -> None:
+        """Where they lie depends on what the image has."""
+        task = await tesk.run(executors=[{"image": name, "command": ["true"]}], inputs=[content("/app/in")])
+        assert task["state"] == "SYSTEM_ERROR"
+        assert f"error: inputs: image {name} cannot be pulled" in lines(task)
+        assert words in lines(task)
+
     cases = [(name, words, before) for before in (0, 1) for name, words in faults.items()]
-    await asyncio.gather(*(fails(*case) for case in cases))
+    await asyncio.gather(*(fails(*case) for case in cases), fails_before_its_inputs(*next(iter(faults.items()))))
 
 
 async def test_a_pull_that_takes_longer_than_it_may_fail_is_waited_for_and_shown(

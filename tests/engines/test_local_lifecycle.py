@@ -14,7 +14,7 @@ from tesk.engines.local import filers
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place, containers_and_folders
 from tests.engines.running import Tesk, cancelled, content, sh, started
-from tests.servers.containers import IMAGE, NOBODY_IMAGE
+from tests.servers.containers import APP_IMAGE, IMAGE, NOBODY_IMAGE
 from tests.servers.registry import registry
 from tests.servers.silent import Silent
 
@@ -166,19 +166,34 @@ async def test_a_task_goes_on_from_what_a_power_cut_has_left_of_its_facts(tesk: 
 async def test_inputs_of_an_earlier_boot_are_fetched_again(tesk: Tesk, place: Place, silent_server: Silent) -> None:
     """What no fsync has followed may be cut short. For want of a power cut the fact is given another boot."""
     image = {"image": f"{silent_server.address}/image:1", "command": ["true"]}
-    task_id = await tesk.create(executors=[image], inputs=[content("/in/a")])
+    task_id = await tesk.create(executors=[image], inputs=[content("/mnt/in/a")])
     folder = tesk.data / "tasks" / task_id
     async with asyncio.timeout(180):
         while not (folder / "facts/inputs").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await tesk.dispatcher.stop()
-    (folder / "scratch/in/a").write_text("")
+    (folder / "scratch/mnt/in/a").write_text("")
     (folder / "facts/inputs").write_text('{"done": "", "boot": "another"}')
     await tesk.restart()
     async with asyncio.timeout(180):
-        while (folder / "scratch/in/a").read_text() != "x":  # noqa: ASYNC110
+        while (folder / "scratch/mnt/in/a").read_text() != "x":  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await cancelled(tesk, place, task_id)
+
+
+async def test_after_a_restart_files_lie_where_they_were_put_before(tesk: Tesk) -> None:
+    script = "sed -i s/one/two/ /app/in; echo begun; sleep 1"
+    task_id = await tesk.create(
+        executors=[
+            {"image": APP_IMAGE, "command": ["sh", "-c", script]},
+            {"image": APP_IMAGE, "command": ["sh", "-c", "/app/program; cat /app/in"]},
+        ],
+        inputs=[content("/app/in", "one\n")],
+    )
+    await tesk.has_written(task_id, "begun\n")
+    await tesk.restart()
+    task = await tesk.ended(task_id)
+    assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["begun\n", "/app/program ran\ntwo\n"]
 
 
 async def test_a_program_of_an_earlier_boot_is_a_loss_and_no_end(tesk: Tesk) -> None:

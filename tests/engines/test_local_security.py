@@ -187,7 +187,7 @@ async def on_folders(image: str, engine_socket: Path, folder: Path, script: str)
     body["Entrypoint"] = ["sh", "-c", show]
     engine = Containers(engine_socket, "test")
     try:
-        await engine.as_root(f"tesk-test-{os.urandom(4).hex()}", body)
+        await engine.run_through(f"tesk-test-{os.urandom(4).hex()}", body)
     finally:
         await engine.close()
     lines = (folders[0] / "report").read_text().replace("CapEff:", "capabilities").splitlines()

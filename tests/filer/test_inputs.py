@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.errors import TransferError
-from tesk.filer.inputs import Arrival, merge
-from tesk.filer.plan import Event, FilerSettings, InputsPlan, Progress
+from tesk.filer.inputs import Arrival, large, merge
+from tesk.filer.plan import Event, FilerSettings, InputsPlan, Large, Progress
 from tesk.filer.schemes.s3 import check_names
 from tesk.tes import Input
 from tests.filer.faulty import answer, faulty
@@ -217,6 +217,28 @@ def test_a_step_that_was_told_to_stop_ends_and_cleans_up(places: Places) -> None
     plan = InputsPlan(str(places.root), [Input("/in/a", content="x")])
     assert carry_out(plan, stop).failure == "the transfer was stopped"
     assert tree(places.root) == {}
+
+
+def test_inputs_that_are_too_large_to_be_copied_lie_where_they_are_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that a container's folder holds; the others have so many bytes together."""
+    monkeypatch.setattr("tesk.filer.inputs.MOST_COPIED", 7)
+    inputs = [Input(path, content=text) for path, text in (("/app/a", "123"), ("/app/b", "12345"), ("/app/c", "1234"))]
+    plan = InputsPlan(str(tmp_path), [*inputs, Input("/mnt/d", content="123456789")], uncopied=["/mnt"])
+    report = carry_out(plan)
+    assert report.ok, report.failure
+    assert [event.path for event in report.events if isinstance(event, Large)] == ["/app/b"]
+    found = tree(tmp_path)
+    assert {path for path in found if path.startswith(".tesk/files/app/")} == {".tesk/files/app/a", ".tesk/files/app/c"}
+    assert (found["app/b"], found["mnt/d"]) == (b"12345", b"123456789")
+
+
+def test_what_is_of_unknown_size_is_large(tmp_path: Path) -> None:
+    plan = InputsPlan(str(tmp_path), uncopied=["/mnt"])
+    found = [Arrival("/app/a", False, "http://host/a", None, None), Arrival("/app/b", False, "", "x", 1)]
+    assert large(plan, [[each] for each in found]) == ["/app/a"]
+    assert large(InputsPlan(str(tmp_path)), [[each] for each in found]) == []
 
 
 def test_progress_is_told_with_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,16 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tesk.engines.local import socket as sockets
 
 APPLETS = (  # noqa: SIM905
     "sh cat echo ls env printf true false sleep seq sort id mkdir rm cp mv ln wc head tail tee md5sum test stat dd "
-    "touch chmod kill grep pwd mkfifo sync usleep yes timeout wget nc"
+    "touch chmod kill grep pwd mkfifo sync usleep yes timeout wget nc sed"
 ).split()
 START_LIMIT_S = 300.0
 IMAGE = "localhost/tesk-test:1"
@@ -36,12 +37,23 @@ export ENTRY=ran
 [ -z "$STAY" ] || { "$@"; exit $?; }
 exec "$@"
 """
+APP_IMAGE = "localhost/tesk-app:1"
+WORKER_IMAGE = "localhost/tesk-worker:1"
+WORKER = 1234
+PASSWD = b"""\
+root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/:/bin/sh
+worker:x:1234:1234:worker:/home/worker:/bin/sh
+"""
+PROGRAM = b'#!/bin/sh\necho "$0 ran"\n'
 IMAGES: dict[str, dict[str, Any]] = {
     IMAGE: {},
     NOBODY_IMAGE: {"user": "nobody", "entrypoint": ["/bin/false"]},
     BARE_IMAGE: {"shell": False},
     NUMERIC_IMAGE: {"user": "1234:1234"},
     ENTRY_IMAGE: {"entrypoint": ["/etc/entry"]},
+    APP_IMAGE: {"programs": {"app/program": 0, "data/reference/program": 0}},
+    WORKER_IMAGE: {"user": "worker", "programs": {"app/program": 0, "home/worker/program": WORKER}},
 }
 """The images of the tests' executors, with the options of `image_archive`."""
 
@@ -114,13 +126,15 @@ def podman_service(folder: Path, end: signal.Signals = signal.SIGTERM) -> Iterat
 
 
 def image_archive(
-    name: str, *, user: str = "", entrypoint: Sequence[str] = (), shell: bool = True, health: str = ""
-) -> bytes:
+    name: str, *, user: str = "", entrypoint: Sequence[str] = (), shell: bool = True, health: str = "",
+    programs: Mapping[str, int] = MappingProxyType({}),
+) -> bytes:  # fmt: skip
     """An image as `docker load` reads it: busybox and its applets, or one static program and no shell.
 
-    `health`: what its health check runs, many times a second.
+    `health`: what its health check runs, many times a second. `programs`: paths of programs that say their names, each
+    in a folder of the user with this number.
     """
-    layer = image_layer(shell=shell)
+    layer = image_layer(shell=shell, programs=programs)
     configuration = json.dumps({
         "architecture": "amd64", "os": "linux",
         "config": {
@@ -140,7 +154,7 @@ def image_archive(
     return archive.getvalue()
 
 
-def image_layer(*, shell: bool, ballast: bytes = b"") -> bytes:
+def image_layer(*, shell: bool, ballast: bytes = b"", programs: Mapping[str, int] = MappingProxyType({})) -> bytes:
     """The files of an image as a tar archive; `ballast` is one more file of it."""
     busybox = shutil.which("busybox")
     assert busybox, "busybox is missing; scripts/test installs it (package busybox-static)"
@@ -150,10 +164,15 @@ def image_layer(*, shell: bool, ballast: bytes = b"") -> bytes:
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
             tar.addfile(entry)
-        _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+        _add(tar, "etc/passwd", PASSWD)
         _add(tar, "etc/image-file", b"from the image\n")
         _add(tar, "etc/not-executable", b"#!/bin/sh\n")
         _add(tar, "etc/entry", ENTRY, 0o755)
+        for path, owner in programs.items():
+            entry = tarfile.TarInfo(path.rpartition("/")[0])
+            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, owner, owner
+            tar.addfile(entry)
+            _add(tar, path, PROGRAM, 0o755)
         if ballast:
             _add(tar, "etc/ballast", ballast)
         if not shell:

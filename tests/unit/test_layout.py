@@ -9,13 +9,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tesk.layout import MANY, Layout, Trees, is_protected, layout
-from tesk.tes import normal, parse
+from tesk.layout import (
+    COPIES,
+    MANY,
+    Found,
+    Layout,
+    Trees,
+    doubtful,
+    is_protected,
+    layout,
+    occupied,
+    read_answer,
+    to_look_at,
+)
+from tesk.tes import Task, normal, parse
 
 
-def layout_of(**document: Any) -> Layout:
+def task_of(**document: Any) -> Task:
     document.setdefault("executors", [{"image": "busybox", "command": ["true"]}])
-    return layout(parse(json.dumps(document).encode())[0])
+    return parse(json.dumps(document).encode())[0]
+
+
+def layout_of(occupied: dict[str, bool] | None = None, *alone: str, **document: Any) -> Layout:
+    return layout(task_of(**document), Found(occupied or {}, [*alone]))
 
 
 def file_in(path: str, **more: str) -> dict[str, str]:
@@ -147,6 +163,104 @@ def test_where_nothing_is_copied_all_paths_lie_alike() -> None:
     assert layout_of(volumes=["/data"], outputs=[file_out("/data/a")]).uncopied is None
 
 
+def directory_in(path: str) -> dict[str, str]:
+    return {"path": path, "url": "/store/x", "type": "DIRECTORY"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "asked"),
+    [
+        ({"inputs": [file_in("/app/in/x")], "outputs": [file_out("/w/*.txt", path_prefix="/w")]}, ["/app/in", "/w"]),
+        ({"executors": run(stdout="/code/log", stdin="/data/x")}, ["/code", "/data"]),
+        ({"inputs": [file_in("/root/x"), file_in("/x"), file_in("/home/me/x")]}, ["/", "/home/me", "/root"]),
+        ({"inputs": [file_in("/usr/bin/x"), file_in("/etc/x"), file_in("/opt/x/y")]}, []),
+        ({"inputs": [file_in("/tmp/x"), file_in("/tmp/d/x"), file_in("/mnt/data/x")]}, []),
+        ({"inputs": [file_in("/w/3f/9c8d1a0b7e6f5a4b3c2d1e0f9a8b7c/x")]}, []),
+        ({"inputs": [file_in("/run-0b6c1f6e-3f0a-4d55-9d3c-3d6d3f1f1c11/x")]}, []),
+        ({"inputs": [file_in("/data/20240131/x")]}, ["/data/20240131"]),
+        ({"volumes": ["/app"], "inputs": [file_in("/app/x")]}, []),
+        ({"inputs": [directory_in("/app"), file_in("/app/x")]}, []),
+        ({"outputs": [file_out("/JxGRyz", type="DIRECTORY"), file_out("/JxGRyz/x"), file_out("/result")]}, []),
+        ({"inputs": [file_in(f"/in/{n}/f") for n in range(500)] + [file_in("/in-2/f")]}, ["/in", "/in-2"]),
+        ({"inputs": [file_in(f"/{n}/f") for n in range(500)]}, ["/"]),
+    ],
+)  # fmt: skip
+def test_images_are_asked_about_folders_whose_names_do_not_tell(paths: dict[str, Any], asked: list[str]) -> None:
+    assert list(doubtful(task_of(**paths))) == asked
+
+
+@pytest.mark.parametrize(
+    ("found", "mounts", "files", "copies"),
+    [
+        ({}, ("/app", "/app-2"), (), []),
+        ({"/app": True}, ("/app-2",), ("/app/log",), ["i/app/in", "o/app/*.txt", "o/app/in", "o/app/out"]),
+        ({"/app": False}, ("/app-2",), ("/app/in", "/app/log"), ["o/app/*.txt", "o/app/out"]),
+        ({"/app": True, "/app-2": True}, (), ("/app/log",),
+         ["i/app/in", "i/app-2/in", "o/app/*.txt", "o/app/in", "o/app/out"]),
+    ],
+)  # fmt: skip
+def test_a_folder_in_which_an_image_has_something_is_not_mounted(
+    found: dict[str, bool], mounts: tuple[str, ...], files: tuple[str, ...], copies: list[str]
+) -> None:
+    """There inputs are copied, or mounted alone where the container's user cannot write; streams are mounted alone."""
+    result = layout_of(
+        found,
+        inputs=[file_in("/app/in"), file_in("/app-2/in")],
+        outputs=[file_out("/app/*.txt", path_prefix="/app"), file_out("/app/out"), file_out("/app/in")],
+        executors=run(stdout="/app/log"),
+    )
+    assert (result.mounts, result.files, result.copies(last=True)) == (mounts, files, copies)
+    assert result.touched == tuple(path for path in files if path == "/app/log")
+    assert result.has_copies == (COPIES in result.directories)
+
+
+def test_an_input_that_is_too_large_to_be_copied_is_mounted_alone() -> None:
+    result = layout_of({"/app": True}, "/app/b", inputs=[file_in("/app/a"), file_in("/app/b")])
+    assert (result.files, result.copies(last=True)) == (("/app/b",), ["i/app/a"])
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"volumes": ["/app"]},
+        {"inputs": [directory_in("/app"), file_in("/app/in")]},
+        {"outputs": [file_out("/app", type="DIRECTORY"), file_out("/app/out")]},
+    ],
+)
+def test_a_folder_that_the_task_names_is_mounted_whatever_images_have_there(named: dict[str, Any]) -> None:
+    assert layout_of({"/app": True}, **named).mounts == ("/app",)
+
+
+def test_later_executors_find_copied_inputs_as_earlier_ones_left_them() -> None:
+    result = layout_of({"/app": True}, inputs=[file_in("/app/a"), file_in("/app/a[1]"), directory_in("/usr/local")])
+    assert result.copies(last=False) == ["i/app/a[1]", "i/usr/local", "o/app/a"]
+    assert result.copies(last=True) == ["i/app/a", "i/app/a[1]", "i/usr/local"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "asked", "copies"),
+    [("/data/in", "/data/in", ["i/data/in"]), ("/home/me", "/home/me", ["i/home/me"]), ("", "/", ["i/."])],
+)
+def test_many_files_are_copied_by_the_folder_that_they_have_in_common(
+    folder: str, asked: str, copies: list[str]
+) -> None:
+    result = layout_of({asked: True}, inputs=[file_in(f"{folder}/{n}/f") for n in range(500)])
+    assert (result.mounts, result.files, result.copies(last=True)) == ((), (), copies)
+
+
+def test_what_images_have_is_told_by_all_of_them() -> None:
+    asked = ["/app", "/data", "/none", "/new/deep"]
+    paths = to_look_at(asked)
+    assert paths == ["/", "/app", "/data", "/new", "/new/deep", "/none"]
+    first, second = read_answer(paths, "775000\n"), read_answer(paths, "337100\n")
+    assert occupied(asked, [first, second]) == {"/app": False, "/data": True}
+    assert occupied(["/", "/home/me"], [read_answer(["/", "/home", "/home/me"], "750")]) == {
+        "/": True,
+        "/home/me": True,
+    }
+    assert occupied(["/", "/app"], [read_answer(paths, "")]) == {"/": False}
+
+
 NUMBERS = range(500)
 
 
@@ -162,7 +276,7 @@ NUMBERS = range(500)
         ([f"/work/in/{n}" for n in range(MANY)], MANY),
         ([f"/in-{n}" for n in NUMBERS], 500),
         ([f"/home/me/{n}" for n in NUMBERS], 500),
-        ([f"/mnt/{n}" for n in NUMBERS], 500),
+        ([f"/mnt/{n}" for n in NUMBERS], 1),
     ],
 )
 def test_many_folders_with_a_parent_in_common_are_one_mount_unless_it_is_the_images(

@@ -277,3 +277,25 @@ def test_what_an_executor_copies_is_a_folder_of_its_own_on_the_volume() -> None:
     made = executor(task(volumes=["/data"], outputs=[Output("/result", "file:///a")]))
     found = {each["mountPath"]: each.get("subPath") for each in made["volumeMounts"] if each["name"] == "scratch"}
     assert found == {"/.tesk/files": ".tesk/files", "/data": "data"}
+
+
+@pytest.mark.parametrize(
+    ("path", "cluster", "images"),
+    [
+        ("/app/x", CLUSTER, ["one", "two"]),
+        ("/tmp/x", CLUSTER, []),
+        ("/app/x", Cluster(namespace="n", instance="i", image="tesk:1", executor_service_account="lab"), []),
+    ],
+)  # fmt: skip
+def test_images_are_looked_at_beside_the_filer_of_the_inputs(path: str, cluster: Cluster, images: list[str]) -> None:
+    """Without credentials, the task's document or its files. Not where their registry's secret may be an account's."""
+    executors = [Executor("one", ["p"]), Executor("two", ["p"]), Executor("one", ["p"])]
+    some = task(executors=executors, inputs=[Input(path, content="x")])
+    filer, *looks = manifests.filer_pod(place(some, cluster), "p", names.INPUTS)["spec"]["containers"]
+    assert filer["name"] == names.FILER_CONTAINER
+    assert [each["image"] for each in looks] == images
+    for number, each in enumerate(looks):
+        assert each["command"][-4:] == ["look", f"/.tesk/looks/{number}", "/", "/app"]
+        assert [mount["name"] for mount in each["volumeMounts"]] == ["shim", "looks"]
+        assert each["securityContext"] == executor(some)["securityContext"] | {"runAsNonRoot": False}
+    assert len(manifests.filer_pod(place(some, cluster), "p", names.OUTPUTS)["spec"]["containers"]) == 1

@@ -14,7 +14,7 @@ from tesk.engines.kubernetes import names
 from tesk.engines.kubernetes.account import Account
 from tesk.engines.kubernetes.bounds import claim_size, fitted
 from tesk.engines.kubernetes.cluster import Cluster
-from tesk.layout import Layout
+from tesk.layout import Layout, doubtful, to_look_at
 from tesk.patterns import globs
 from tesk.tes import Executor, Resources, Task, normal
 
@@ -26,6 +26,9 @@ SCRATCH: Final = "/scratch"
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108
+LOOKS: Final = "/.tesk/looks"
+"""Where the shim leaves what it has seen of the executors' images, one file for each."""
+MOST_LOOKS: Final = 20
 OWN_GRACE_S: Final = 5
 LEAST_MEMORY_MIB: Final = 8
 WITHHELD: Final = ("MKNOD", "NET_RAW")
@@ -144,7 +147,12 @@ def filer_pod(place: Place, name: str, role: str, *, failed: bool = False) -> Ma
         container["envFrom"] = [{"secretRef": {"name": place.cluster.filer_environment_secret}}]
     if role == names.INPUTS:
         container["resources"] = _at_least(container["resources"], _requests(place))
-    spec = _own_spec(place.cluster, [container], volumes) | _scheduling(place)
+    looks = _looks(place) if role == names.INPUTS else []
+    if looks:
+        volumes += [{"name": "shim", "emptyDir": {}}, {"name": "looks", "emptyDir": {}}]
+        container["volumeMounts"] += [{"name": "shim", "mountPath": SHIM}, {"name": "looks", "mountPath": LOOKS}]
+        container["lifecycle"] = _bringing_the_shim()
+    spec = _own_spec(place.cluster, [container, *looks], volumes) | _scheduling(place)
     if place.cluster.own_user is not None:
         spec["securityContext"] |= {"fsGroup": place.cluster.own_user, "fsGroupChangePolicy": "OnRootMismatch"}
     return _pod(place, name, role, spec)
@@ -177,6 +185,39 @@ def executor_pod(place: Place, name: str, number: int, plan: Layout, *, homeless
     return _pod(place, name, names.EXECUTOR_ROLE, spec, executor=number)
 
 
+def images_to_look_at(task: Task, cluster: Cluster) -> list[str]:
+    """The images that are looked at, beside the filer that fetches the inputs, before it does so.
+
+    None where executors have a service account of their own: their images may come with a secret that only it has.
+    """
+    given = parameters.given(task, cluster.allowed_backend_parameters)
+    account = given.get("service_account") or cluster.executor_service_account
+    if account or not doubtful(task):
+        return []
+    return [*dict.fromkeys(executor.image for executor in task.executors)][:MOST_LOOKS]
+
+
+def _looks(place: Place) -> list[Manifest]:
+    """The containers in which the shim looks at the images, with the rights that executors have."""
+    paths = to_look_at(doubtful(place.task))
+    return [
+        {
+            "name": f"{names.LOOK_CONTAINER}-{number}",
+            "image": image,
+            "imagePullPolicy": place.cluster.executor_image_pull_policy,
+            "command": list(map(verbatim, [f"{SHIM}/shim", "look", f"{LOOKS}/{number}", *paths])),
+            "workingDir": "/",
+            "volumeMounts": [
+                {"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "looks", "mountPath": LOOKS},
+            ],
+            "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
+            "securityContext": {"runAsNonRoot": False} | _security(place.cluster),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+        }
+        for number, image in enumerate(images_to_look_at(place.task, place.cluster))
+    ]  # fmt: skip
+
+
 def verbatim(text: str) -> str:
     """Text that Kubernetes' expansion of $(VARIABLE) turns into the given one (core/v1 Container, `command`)."""
     return text.replace("$", "$$")
@@ -193,9 +234,13 @@ def _reporter(place: Place, name: str, executor: Executor, plan: Layout) -> Mani
         mounts.append(("scratch", SCRATCH, True))
     container = _own_container(names.REPORTER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(16, 64))
     container["env"] += _whereabouts(place, name)
-    copy = ["/tesk/shim", "copy-to", SHIM]
-    container["lifecycle"] = {"postStart": {"exec": {"command": copy}}}
+    container["lifecycle"] = _bringing_the_shim()
     return container
+
+
+def _bringing_the_shim() -> Manifest:
+    """A container of ours puts the shim where those that start after it find it."""
+    return {"postStart": {"exec": {"command": ["/tesk/shim", "copy-to", SHIM]}}}
 
 
 def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool) -> Manifest:
@@ -203,8 +248,8 @@ def _executor(place: Place, executor: Executor, plan: Layout, *, homeless: bool)
     readable = [f"r{pattern}" for path in covered for pattern in globs(path)]
     env = {key: value or "" for key, value in (executor.env or {}).items()}
     variables = [f"e{key}={value}" for key, value in env.items() if not VARIABLE.fullmatch(key)]
-    copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out] + readable + variables
-    copies += plan.taken if executor is place.task.executors[-1] else []
+    last = executor is place.task.executors[-1]
+    copies = plan.copies(last=last) + readable + variables + (plan.taken if last else [])
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]

@@ -21,8 +21,9 @@ EXECUTOR_CONTAINER: Final = "executor"
 REPORTER_CONTAINER: Final = "reporter"
 FILER_CONTAINER: Final = "filer"
 TASKMASTER_CONTAINER: Final = "taskmaster"
-CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER})
-"""What tesk puts into pods. Whatever else is in one, a webhook of the cluster has put there, such as a proxy."""
+LOOK_CONTAINER: Final = "look"
+"""Prefix of the containers in which the shim looks at the images of the executors."""
+_CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER})
 
 DOCUMENT_KEY: Final = "document"
 """Key of the task's document, or of a part of it, in its Secrets."""
@@ -93,3 +94,8 @@ def selector(instance: str, task_id: TaskId | None = None, role: str = "") -> st
     if role:
         wanted[ROLE] = role
     return ",".join(f"{key}={value}" for key, value in wanted.items())
+
+
+def is_ours(container: str) -> bool:
+    """True for what tesk puts into pods. Whatever else is in one, a webhook has put there, such as a proxy."""
+    return container in _CONTAINERS or container.startswith(f"{LOOK_CONTAINER}-")

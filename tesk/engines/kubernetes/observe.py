@@ -92,19 +92,26 @@ def is_over(pod: Pod) -> bool:
 
 def has_company(pod: Pod) -> bool:
     """True when the pod has containers that are not tesk's, for which it may go on when tesk's have ended."""
-    return any(each.name not in names.CONTAINERS for each in pod.spec.containers)
-
-
-def runs(pod: Pod) -> bool:
-    """True when the container that the pod is for has been started."""
-    return any(
-        (status.state.running or status.state.terminated) and status.name != names.REPORTER_CONTAINER
-        for status in _ours(pod)
-    )
+    return any(not names.is_ours(each.name) for each in pod.spec.containers)
 
 
 def _ours(pod: Pod) -> list[ContainerStatus]:
-    return [status for status in pod.status.container_statuses if status.name in names.CONTAINERS]
+    return [status for status in pod.status.container_statuses if names.is_ours(status.name)]
+
+
+def runs(pod: Pod) -> bool:
+    """True when what the pod is for has been started: an executor, a filer and those that look at images beside it."""
+    states = [status.state for status in _ours(pod) if status.name != names.REPORTER_CONTAINER]
+    return bool(states) and all(state.running or state.terminated for state in states)
+
+
+def looked_in_vain(pod: Pod) -> tuple[ContainerStatus, str] | None:
+    """A container that could not look at its image, and why."""
+    for status in _ours(pod):
+        end = status.state.terminated
+        if status.name.startswith(names.LOOK_CONTAINER) and end is not None and end.exit_code:
+            return status, never_ran(end) or f"exit code {end.exit_code}{last_words(end)}"
+    return None
 
 
 def loss(pod: Pod, *, deleting_is_loss: bool = True, is_gone: bool = False) -> str | None:

@@ -13,6 +13,7 @@ from tesk.engines.base import TaskId, TaskStatus
 from tesk.engines.kubernetes import names
 from tesk.engines.log_bound import fit
 from tesk.engines.notes import cut_outputs
+from tesk.layout import Found
 from tesk.tes import ExecutorLog, FileTypes, State, TaskLog
 
 FULL: int = 900_000
@@ -28,6 +29,7 @@ class Attempt(Struct):
     while no answer to that is on record.
 
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
+    `found`: what the filer of the inputs has learnt for the layout.
     `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
     `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
     volume of its own. `overdue`: those that were ended for their time limit. `stuck`: pods whose part is done
@@ -39,6 +41,7 @@ class Attempt(Struct):
     node: str = ""
     staged: bool = False
     pushed: bool = False
+    found: Found = msgspec.field(default_factory=Found)
     unborn: dict[str, int] = {}
     homeless: list[int] = []
     overdue: list[int] = []

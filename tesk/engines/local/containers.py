@@ -192,6 +192,10 @@ class Containers:
                 done = sum(status in ("Pull complete", "Already exists") for status in layers.values())
                 note(f"image {image}: {done} of {len(layers)} layers")
 
+    async def image_id(self, image: str) -> str:
+        """What stands for the files of an image that is here."""
+        return str((await self._docker.images.inspect(image))["Id"])
+
     async def create(self, name: str, configuration: Mapping[str, Any]) -> None:
         """Creates the container; that it exists already is success. Raises StartError."""
         try:
@@ -311,7 +315,7 @@ class Containers:
             if error.status not in (404, 409):
                 raise EngineError(f"container {name} could not be removed: {error.message}") from error
 
-    async def as_root(self, name: str, configuration: Mapping[str, Any]) -> None:
+    async def run_through(self, name: str, configuration: Mapping[str, Any]) -> None:
         """Runs a container of ours to its end and removes it. Raises StartError when it fails."""
         await self.remove(name)
         try:

@@ -66,7 +66,7 @@ class LocalEngine:
         self._chores.append(asyncio.create_task(self._trim(), name="trim streams"))
 
     async def _connect(self, socket: Path) -> "Machine":
-        containers_module, filers_module, run_module = await asyncio.to_thread(_imports)
+        containers_module, looks_module, filers_module, run_module = await asyncio.to_thread(_imports)
         containers = containers_module.Containers(socket, instance(self._data))
         try:
             log.info("container engine: %s at %s", await containers.ping(), socket)
@@ -75,7 +75,10 @@ class LocalEngine:
             await containers.close()
             raise
         filers = filers_module.Filers(int(self._settings.filer_ram_gb * GIB))
-        machine: Machine = run_module.Machine(self._settings, containers, filers, shim, instance(self._data), _cores())
+        looks = looks_module.Looks()
+        machine: Machine = run_module.Machine(
+            self._settings, containers, looks, filers, shim, instance(self._data), _cores()
+        )
         return machine
 
     async def close(self) -> None:
@@ -224,9 +227,9 @@ def install_shim(folder: Path) -> Path:
 
 def _imports():  # type: ignore[no-untyped-def]
     """Modules that take long to load, loaded off the event loop."""
-    from tesk.engines.local import containers, filers, run
+    from tesk.engines.local import containers, filers, looks, run
 
-    return containers, filers, run
+    return containers, looks, filers, run
 
 
 def _last_log(folder: Folder, run: "Run | None") -> TaskLog:

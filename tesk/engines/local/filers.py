@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from tesk.engines.base import EngineError
 from tesk.engines.notes import cut_outputs
-from tesk.filer.plan import Done, Event, Failed, Plan, Progress, Pushed, Typed, Warned
+from tesk.filer.plan import Done, Event, Failed, Large, Plan, Progress, Pushed, Typed, Warned
 from tesk.tes import OutputFileLog
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _write(path: Path, plan: Plan) -> None:
 class Told(Struct):
     """What a step has told: the first of its outputs and of its warnings, how many of each there were, and its end.
 
-    `letters`: what its inputs or outputs are (tes.FileTypes).
+    `letters`: what its inputs or outputs are (tes.FileTypes). `alone`: inputs that are too large to be copied.
     """
 
     outputs: list[OutputFileLog] = []
@@ -158,6 +158,7 @@ class Told(Struct):
     warnings: list[str] = []
     warned: int = 0
     letters: str = ""
+    alone: list[str] = []
     is_done: bool = False
     failure: str = ""
 
@@ -205,6 +206,8 @@ def told(report: Path) -> Told:
                     found.warnings.append(event.message)
             elif isinstance(event, Typed):
                 found.letters = event.letters
+            elif isinstance(event, Large):
+                found.alone.append(event.path)
             elif isinstance(event, Failed):
                 found.failure = event.message
     return found

@@ -21,11 +21,12 @@ from typing import Any, Final
 import msgspec
 
 from tesk.beneath import look_beneath
-from tesk.engines.tails import trim
+from tesk.engines.tails import tail, trim
 from tesk.filer import scratch
 
 log = logging.getLogger(__name__)
 CAP_DAC_OVERRIDE: Final = 1
+MOST_ANSWERED: Final = 1024 * 1024
 
 
 def boot() -> str:
@@ -51,8 +52,8 @@ class Folder:
         for folder in (self.path, self.path / "facts", self.path / "control", self.scratch):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def control(self, n: int) -> Path:
-        """The folder that executor N's shim writes to, whatever its user."""
+    def control(self, n: int | str) -> Path:
+        """The folder that executor N's shim writes to, or that of another container, whatever its user."""
         folder = self.path / "control" / str(n)
         folder.mkdir(exist_ok=True)
         folder.chmod(0o777)
@@ -131,6 +132,16 @@ class Folder:
     def stream(self, n: int, path: str | None, name: str) -> tuple[Path, str]:
         """Where executor N's stdout or stderr lies: a root and a path below it."""
         return (self.scratch, path) if path else (self.path / "control" / str(n), f"/{name}")
+
+    def question(self, name: str) -> Path:
+        """The folder for the answer of a shim that looks at an image, without an earlier one."""
+        folder = self.control(name)
+        (folder / name).unlink(missing_ok=True)
+        return folder
+
+    def answer(self, name: str) -> str:
+        """What a shim that looked at an image has written, if that is a file."""
+        return tail(self.path / "control" / name, f"/{name}", MOST_ANSWERED)
 
     def ran_out_of_memory(self, n: int) -> bool:
         """True when the shim saw that the kernel killed something in executor N's container for want of memory."""

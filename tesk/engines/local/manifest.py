@@ -14,6 +14,8 @@ from tesk.tes import Executor, Resources
 
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
+LOOK: Final = "look"
+"""What the look at an image is called: its container, its control folder, and its answer in there."""
 OPENED: Final = "/.tesk/opened"
 WITHHELD: Final = ("MKNOD", "NET_RAW")
 LEAST_MEMORY: Final = 6 * 1024 * 1024
@@ -25,8 +27,8 @@ UNCHECKED: Final = {"Test": ["NONE"]}
 """No health check: one would run a program of the image's beside ours, and as often as the image likes."""
 
 
-def name(task_id: str, n: int) -> str:
-    """The name of executor N's container."""
+def name(task_id: str, n: int | str) -> str:
+    """The name of executor N's container, or of another by its word."""
     return f"tesk-{task_id}-{n}"
 
 
@@ -40,8 +42,7 @@ def container(
     `given`: the task's backend parameters; `devices`: see device_requests.
     """
     kept = list(settings.executor_capabilities)
-    copies = [f"i{path}" for path in plan.copied_in] + [f"o{path}" for path in plan.copied_out]
-    copies += plan.taken if last else []
+    copies = plan.copies(last=last) + (plan.taken if last else [])
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     shim_words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies]
     program = {"Entrypoint": shim_words, "Cmd": executor.command}
@@ -81,6 +82,17 @@ def device_requests(count: int, kind: str, engine: str, version: str) -> list[di
     return [{"Driver": "cdi", "DeviceIDs": [f"{kind}={number}" for number in range(count)]}]
 
 
+def looking(image: str, paths: Sequence[str], *, labels: dict[str, str], shim: Path, control: Path) -> dict[str, Any]:
+    """The body of a container of an image in which the shim looks at paths; the answer is the file LOOK of `control`.
+
+    It runs as an executor of the image would, with the same rights, and nothing of the image's runs.
+    """
+    mounts = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL)]
+    body = _ours(image, ["look", f"{CONTROL}/{LOOK}", *paths], labels, mounts)
+    body["HostConfig"]["CapDrop"] = [*WITHHELD]
+    return body
+
+
 def on_folders(
     image: str, command: str, folders: Sequence[Path], *, labels: dict[str, str], shim: Path
 ) -> dict[str, Any]:
@@ -89,12 +101,19 @@ def on_folders(
     For a server that is not root: what a container's users have made is theirs, even for the server that mounted it.
     Of the image only the files are used, since an engine wants some; nothing of it runs.
     """
-    mounts = {f"{OPENED}/{folder.name}": folder for folder in folders}
+    places = {f"{OPENED}/{folder.name}": folder for folder in folders}
+    mounts = [_bind(shim, SHIM, read_only=True), *(_bind(folder, at) for at, folder in places.items())]
+    body = _ours(image, [command, *places], labels, mounts)
+    body["HostConfig"]["CapAdd"] = ["DAC_OVERRIDE", "FOWNER"]
+    return body | {"User": "0:0"}
+
+
+def _ours(image: str, words: list[str], labels: dict[str, str], mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body of a container in which the shim does something else than to run an executor's program."""
     return {
         "Image": image,
-        "Entrypoint": [f"{SHIM}/shim", command, *mounts],
+        "Entrypoint": [f"{SHIM}/shim", *words],
         "Cmd": [],
-        "User": "0:0",
         "WorkingDir": "/",
         "Healthcheck": UNCHECKED,
         "Labels": labels,
@@ -102,10 +121,9 @@ def on_folders(
         "AttachStderr": True,
         "HostConfig": {
             "NetworkMode": "none",
-            "Mounts": [_bind(shim, SHIM, read_only=True), *(_bind(folder, at) for at, folder in mounts.items())],
+            "Mounts": mounts,
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": ["ALL"],
-            "CapAdd": ["DAC_OVERRIDE", "FOWNER"],
         },
     }
 

@@ -8,7 +8,8 @@ for, and what was cut off is done again.
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +25,13 @@ from tesk.engines.local import manifest
 from tesk.engines.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
 from tesk.engines.local.filers import Filers, Told, last_progress, told
 from tesk.engines.local.folder import BOOT, Folder, is_master_of_files
+from tesk.engines.local.looks import Looks
 from tesk.engines.log_bound import TOO_LONG, fit, task_bytes
 from tesk.engines.notes import CANCELED, noted, out_of_memory
 from tesk.engines.tails import oddity, tail
 from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
-from tesk.layout import Layout, layout
+from tesk.layout import Found, Layout, doubtful, layout, occupied, read_answer, to_look_at
 from tesk.settings import Settings
 from tesk.tes import Executor, ExecutorLog, FileTypes, OutputFileLog, Resources, State, TaskLog
 
@@ -46,6 +48,7 @@ class Machine(Struct, frozen=True):
 
     settings: Settings
     containers: Containers
+    looks: Looks
     filers: Filers
     shim: Path
     instance: str
@@ -81,6 +84,7 @@ class Run:
         self._given = parameters.given(job.task, machine.settings.allowed_backend_parameters)
         self._limit_s = parameters.time_limit_s(self._given, machine.settings.executor_timeout_s)
         self._resumed = folder.path.exists()
+        self._has_looked = self._resumed
         self._reached = len(job.task.executors) if self._resumed else -1
 
     def notes(self) -> list[str]:
@@ -97,7 +101,8 @@ class Run:
     def containers(self) -> list[str]:
         """The names of the containers that it has made, or was about to make."""
         executors = range(len(self.job.task.executors))
-        return [manifest.name(self.job.id, n) for n in executors if n <= self._reached]
+        names = [manifest.name(self.job.id, n) for n in executors if n <= self._reached]
+        return [*names, manifest.name(self.job.id, manifest.LOOK)] if self._has_looked else names
 
     def tell(self, state: State) -> None:
         """Reports the state with the log as it is."""
@@ -167,7 +172,6 @@ class Run:
         self._refuse_after_a_boot()
         self.log, self.types = TaskLog(start_time=began), self.folder.fact("types", FileTypes) or FileTypes()
         self.tell(State.INITIALIZING)
-        self._layout = await asyncio.to_thread(layout, self.job.task)
         await self._initialize()
         failed = await self._execute_all()
         await self._push(failed)
@@ -182,15 +186,48 @@ class Run:
             raise End(State.SYSTEM_ERROR, f"{why}; it is not run again")
 
     async def _initialize(self) -> None:
-        """Inputs and images, at the same time; the first failure ends both."""
-        images = dict.fromkeys(executor.image for executor in self.job.task.executors)
+        """Inputs and images, at the same time; the first failure ends both. Where inputs lie may depend on the images:
+        they come first then."""
+        asked = await asyncio.to_thread(doubtful, self.job.task)
         try:
             async with asyncio.TaskGroup() as group:
-                for image in images:
-                    group.create_task(self._pull(image))
-                group.create_task(self._fetch())
+                images = [group.create_task(self._pull(image)) for image in self._images()]
+                group.create_task(self._lay_out_and_fetch(asked, images))
         except BaseExceptionGroup as problems:
             raise _first(problems) from None
+
+    def _images(self) -> list[str]:
+        return [*dict.fromkeys(executor.image for executor in self.job.task.executors)]
+
+    async def _lay_out_and_fetch(self, asked: Sequence[str], images: Sequence[asyncio.Task[None]]) -> None:
+        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task."""
+        found: Found | None = self.folder.fact("found", Found)
+        if found is None and asked and not self.folder.has("inputs"):
+            await asyncio.gather(*images)
+            found = Found(await self._look(asked))
+            await self._establish("found", found, durable=True)
+        await self._fetch(found or Found())
+
+    async def _look(self, asked: Sequence[str]) -> dict[str, bool]:
+        """What the images have in these directories, for `layout`."""
+        answers = []
+        for image in self._images():
+            image_id = await self.machine.containers.image_id(image)
+            answers.append(await self.machine.looks.at(image_id, asked, partial(self._ask, image)))
+        return occupied(asked, answers)
+
+    async def _ask(self, image: str, asked: Sequence[str]) -> dict[str, int]:
+        """What an image has at these paths. One that cannot be run counts as empty: its executor will say why."""
+        self._has_looked, paths = True, to_look_at(asked)
+        control = await asyncio.to_thread(self.folder.question, manifest.LOOK)
+        labels = {"tesk.instance": self.machine.instance, "tesk.task": self.job.id}
+        body = manifest.looking(image, paths, labels=labels, shim=self.machine.shim, control=control)
+        try:
+            await _to_its_end(self.machine.containers.run_through(manifest.name(self.job.id, manifest.LOOK), body))
+        except StartError as error:
+            log.warning("task %s: image %s could not be looked at: %s", self.job.id, image, error)
+        digits = await asyncio.to_thread(self.folder.answer, manifest.LOOK)
+        return read_answer(paths, digits)
 
     async def _pull(self, image: str) -> None:
         settings = self.machine.settings
@@ -200,7 +237,8 @@ class Run:
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, found: Found) -> None:
+        self._layout = await asyncio.to_thread(layout, self.job.task, found)
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return
@@ -209,8 +247,13 @@ class Run:
         if inputs:
             directories, touched = [*plan.directories], [*plan.touched]
             wanted = InputsPlan(root, inputs, directories, touched, self._filer_settings(), plan.uncopied)
-            if failure := (await self._step("inputs", wanted)).verdict:
-                raise End(State.SYSTEM_ERROR, failure)
+            step = await self._step("inputs", wanted)
+            if step.verdict:
+                raise End(State.SYSTEM_ERROR, step.verdict)
+            if step.alone:
+                found.alone += step.alone
+                await self._establish("found", found, durable=True)
+                self._layout = await asyncio.to_thread(layout, self.job.task, found)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
         await self._establish("inputs", {"done": now(), "boot": BOOT})
@@ -457,7 +500,7 @@ async def on_folders(machine: Machine, task_id: str, folder: Folder, command: st
         image = await asyncio.to_thread(folder.fact, "image", str)
         folders = await asyncio.to_thread(folder.program_folders)
         body = manifest.on_folders(image, command, folders, labels=labels, shim=machine.shim)
-        await machine.containers.as_root(f"tesk-{task_id}-{command}", body)
+        await machine.containers.run_through(f"tesk-{task_id}-{command}", body)
     except (StartError, OSError) as error:
         raise EngineError(f"task {task_id}: its files could not be reached: {error}") from error
 
