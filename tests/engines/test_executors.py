@@ -229,6 +229,7 @@ async def test_what_the_image_has_beside_the_tasks_files_stays_and_these_are_fil
             {"image": APP_IMAGE, "command": ["sh", "-c", first], "workdir": "/app", "stdout": "/app/log"},
             {"image": APP_IMAGE, "command": ["sh", "-c", "program; cat in config results/r *.txt /data/in/x"],
              "workdir": "/app", "env": {"PATH": "/app:/bin"}, "stderr": "/app/errors"},
+            {"image": APP_IMAGE, "command": ["sh", "-c", "cat; /app/program"], "stdin": "/app/config"},
         ],
         outputs=[
             {"path": "/app/log", "url": f"{shared}/log"},
@@ -239,7 +240,8 @@ async def test_what_the_image_has_beside_the_tasks_files_stays_and_these_are_fil
     )  # fmt: skip
     assert task["state"] == "COMPLETE", task["logs"]
     said = "/app/program ran\none\nprogram\n"
-    assert [log["stdout"] for log in task["logs"][0]["logs"]] == [said, "/app/program ran\ntwo\nnew\nr\na\nb\nx\n"]
+    told = [log["stdout"] for log in task["logs"][0]["logs"]]
+    assert told == [said, "/app/program ran\ntwo\nnew\nr\na\nb\nx\n", "new\n/app/program ran\n"]
     assert [(shared / name).read_text() for name in ("log", "in", "results/r")] == [said, "two\n", "r\n"]
     assert sorted(path.name for path in (shared / "texts").iterdir()) == ["a.txt", "b.txt"]
 
