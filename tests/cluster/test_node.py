@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.servers.cluster import BUSYBOX, RUN, SCRIPT, until
 
-NAME = f"test-{RUN}-node"
+NAME = f"test-{RUN}-{os.environ.get('PYTEST_XDIST_WORKER', 'node')}-node"
+"""Two of these tests may run at the same time."""
 
 
 def cluster(*words: str, check: bool = True) -> str:
