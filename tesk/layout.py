@@ -185,7 +185,8 @@ def doubtful(task: Task) -> tuple[str, ...]:
 class _Folders:
     """The directories that hold a task's files.
 
-    `named`: those that the task wants to have whole. `asked`: those about which the images are asked.
+    `named`: those that the task wants to have whole. `asked`: those about which the images are asked. `crowded`: those
+    with so many files that no container has room for a mount of each.
     """
 
     def __init__(self, task: Task) -> None:
@@ -199,7 +200,8 @@ class _Folders:
         whole = {path for path, is_directory in self.inputs.items() if is_directory} | (self.parents & made)
         self.named = self.volumes | {path for path in whole if not is_protected(path)}
         self._crowds = _crowds(self.parents | self.volumes)
-        files = {_parent(path) for path, is_directory in self.inputs.items() if not is_directory}
+        files = Counter(_parent(path) for path, is_directory in self.inputs.items() if not is_directory)
+        self.crowded = self._crowds | {path for path, count in files.items() if count > MANY}
         unsure = {path for path in self.parents | self._crowds if path in files or not is_protected(path)}
         candidates = {self.stand_in(path) for path in unsure - self.named}
         asked = _in_order(each for each in candidates if not is_certain(each))
@@ -273,15 +275,17 @@ class _Known:
     """What is known of directories by their names and by the images' answers."""
 
     def __init__(self, folders: _Folders, found: Mapping[str, bool]) -> None:
-        self._stand_in, self._found = folders.stand_in, found
+        self._stand_in, self._found, self._crowded = folders.stand_in, found, folders.crowded
         self._empty = set(folders.asked) - found.keys()
 
     def is_free(self, directory: str) -> bool:
-        """True when no image has anything in the directory, so that it may be mounted whole."""
+        """True when the directory may be mounted whole: no image has anything there, or there is no other way, since
+        its many files can neither be copied there nor each have a mount."""
         if is_protected(directory) or is_certain(directory):
             return not is_protected(directory)
         asked = self._stand_in(directory)
-        return is_certain(asked) or asked in self._empty
+        has_no_other_way = asked in self._crowded and self._found.get(asked) is False
+        return is_certain(asked) or asked in self._empty or has_no_other_way
 
     def is_writable(self, directory: str) -> bool:
         """True when an image has something in the directory and the users of all containers can write there."""

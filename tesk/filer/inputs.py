@@ -24,7 +24,7 @@ from tesk.filer.schemes import Kind
 from tesk.filer.scratch import prepare, staging
 from tesk.filer.step import Step
 from tesk.filer.streams import Sink
-from tesk.layout import Trees
+from tesk.layout import MANY, Trees
 from tesk.tes import Input
 
 MOST_COPIED: Final = 1024**3
@@ -76,7 +76,8 @@ def fetch_inputs(plan: InputsPlan, step: Step) -> None:
 
 def large(plan: InputsPlan, found: Sequence[Sequence[Arrival]]) -> list[str]:
     """The files that are not copied into containers, though they lie where others are: the largest, so that the others
-    have no more than MOST_COPIED bytes together. One whose size is not told may be large."""
+    have no more than MOST_COPIED bytes together. One whose size is not told may be large. Each has a mount of its own,
+    so there are at most MANY."""
     if plan.uncopied is None:
         return []
     uncopied, room = Trees(plan.uncopied), MOST_COPIED
@@ -86,7 +87,7 @@ def large(plan: InputsPlan, found: Sequence[Sequence[Arrival]]) -> list[str]:
         room -= MOST_COPIED + 1 if size is None else size
         if room < 0:
             alone.append(path)
-    return alone
+    return alone[-MANY:]
 
 
 def _arrivals(given: Input, step: Step) -> list[Arrival]:

@@ -257,6 +257,14 @@ async def test_thousands_of_inputs_in_folders_of_their_own_beside_the_images_own
     assert only(task)["stdout"] == "/data/reference/program ran\n3001\n0\n2999\n0\n"
 
 
+async def test_thousands_of_inputs_where_the_images_user_cannot_write_are_one_mount(tesk: Tesk) -> None:
+    task = await tesk.run(
+        inputs=[content(f"/app/{n}", f"{n}\n") for n in range(1000)],
+        executors=[{"image": WORKER_IMAGE, "command": ["sh", "-c", "ls /app | wc -l; cat /app/0 /app/999"]}],
+    )
+    assert only(task)["stdout"] == "1000\n0\n999\n"
+
+
 async def test_a_user_replaces_files_where_the_image_lets_them_and_reads_them_elsewhere(tesk: Tesk) -> None:
     script = "~/program; /app/program; sed -i s/one/two/ ~/in; cat ~/in /app/in"
     task = await tesk.run(

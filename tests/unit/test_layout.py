@@ -219,6 +219,16 @@ def test_an_input_that_is_too_large_to_be_copied_is_mounted_alone() -> None:
     assert (result.files, result.copies(last=True)) == (("/app/b",), ["i/app/a"])
 
 
+@pytest.mark.parametrize("path", ["/data/{}.bam", "/data/{}/in"])
+def test_many_inputs_where_no_user_can_write_are_one_mount(path: str) -> None:
+    """No container has room for a mount of each."""
+    inputs = [file_in(path.format(n)) for n in range(3000)]
+    result = layout_of({"/data": False}, inputs=inputs)
+    assert (result.mounts, result.files, result.copied_in) == (("/data",), (), ())
+    few = layout_of({"/data": False}, inputs=inputs[:50])
+    assert len(few.mounts) + len(few.files) == 50
+
+
 @pytest.mark.parametrize(
     "named",
     [
