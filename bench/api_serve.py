@@ -11,8 +11,9 @@ import sys
 
 import uvloop
 
-from tesk.dispatcher import Dispatcher
-from tesk.engines.base import Capacity, Demand, Job, Report, TaskId
+from tesk.dispatch.dispatcher import Dispatcher
+from tesk.life.status import TaskId
+from tesk.places.base import Capacity, Demand, Job, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import start
@@ -23,7 +24,7 @@ from tesk.tes import TaskLog
 
 
 class NoRoom:
-    """tesk.engines.base.Engine that runs nothing."""
+    """tesk.places.base.Engine that runs nothing."""
 
     name = "none"
     backend_parameters: frozenset[str] = frozenset()

@@ -25,9 +25,9 @@ from bench.cluster_jobs import Bare, connected, settled
 from bench.cluster_server import PAUSE_S, Server, served
 from bench.cluster_standin import StandIn
 from tesk import tes
-from tesk.engines.kubernetes import choices
-from tesk.engines.kubernetes.client import Client
-from tesk.engines.kubernetes.cluster import Cluster as Choices
+from tesk.kubernetes.task_settings import TaskSettings
+from tesk.places.kubernetes import choices
+from tesk.places.kubernetes.client import Client
 from tests.servers import cluster as clusters
 from tests.servers.cluster import BUSYBOX, Cluster
 
@@ -181,7 +181,7 @@ class Bench(NamedTuple):
         roots, mounts = [str(self.shared)], [f"{self.shared}=claim:shared"]
         return served(self.cluster, self.namespace, self.folder, file_roots=roots, filer_mounts=mounts)
 
-    def _choices(self, server: Server) -> Choices:
+    def _choices(self, server: Server) -> TaskSettings:
         return choices.cluster(server.settings, self.namespace)
 
 

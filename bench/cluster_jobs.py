@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from tesk.engines.kubernetes import config, objects
-from tesk.engines.kubernetes.client import Client
-from tesk.engines.kubernetes.watch import Cache
+from tesk.kubernetes import objects
+from tesk.places.kubernetes import config
+from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.watch import Cache
 from tests.servers.cluster import Cluster
 
 LABEL = "bench=bare"

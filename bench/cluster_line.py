@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 
 from bench.cluster_server import PAUSE_S, Server
-from tesk.engines.base import TaskId
-from tesk.engines.kubernetes import names, objects
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.client import Client
-from tesk.engines.kubernetes.watch import Cache
+from tesk.kubernetes import names, objects
+from tesk.kubernetes import record as records
+from tesk.life.status import TaskId
+from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.watch import Cache
 from tests.servers.cluster import BUSYBOX, SCRIPT
 
 TASK: dict[str, Any] = {"executors": [{"image": BUSYBOX, "command": ["cat", "/proc/uptime"]}]}

@@ -14,14 +14,14 @@ import msgspec
 
 from tesk import tes
 from tesk.clock import now
-from tesk.engines.base import TaskId
-from tesk.engines.kubernetes import manifests, names, objects
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.client import ApiError, Client
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.kubernetes.watch import Cache
+from tesk.kubernetes import manifests, names, objects
+from tesk.kubernetes import record as records
+from tesk.kubernetes.record import Attempt, Record
+from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import layout
+from tesk.life.status import TaskId
+from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.watch import Cache
 from tesk.taskmaster.workload import ASKED
 from tesk.tes import ExecutorLog, State, TaskLog
 
@@ -31,7 +31,7 @@ _pod = msgspec.json.Decoder(objects.Pod).decode
 class StandIn:
     """The taskmasters of all tasks in a namespace, which are all `task`. With `hold` they stop at RUNNING."""
 
-    def __init__(self, client: Client, cluster: Cluster, task: tes.Task, *, hold: bool) -> None:
+    def __init__(self, client: Client, cluster: TaskSettings, task: tes.Task, *, hold: bool) -> None:
         self._running = 0
         self._runs = asyncio.Event()
         self._client, self._cluster, self._task, self._hold = client, cluster, task, hold
@@ -80,7 +80,7 @@ class StandIn:
         record = Record(State.QUEUED, [Attempt(TaskLog(start_time=now()))])
         try:
             await self._client.get("configmaps", name)
-            place = manifests.Place(task_id, self._task, self._cluster, uid, f"10.0.0.1:{names.TOLD_PORT}", 1)
+            place = manifests.PodContext(task_id, self._task, self._cluster, uid, f"10.0.0.1:{names.TOLD_PORT}", 1)
             pod = names.pod(task_id, names.EXECUTOR_ROLE, executor=0)
             self._changed[pod] = asyncio.Event()
             record.now.pods[pod] = ASKED

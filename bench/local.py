@@ -22,7 +22,7 @@ import httpx
 from bench.api_figures import Figures
 from bench.api_servers import bare as bare_server
 from bench.client import Client, asking, interleaved, p99_ms
-from tesk.engines.local.containers import Containers
+from tesk.places.local.containers import Containers
 from tests.servers import containers as servers
 from tests.servers.containers import IMAGE
 

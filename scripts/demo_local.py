@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 
 from scripts.demo_image import IMAGE, image
-from tesk.engines.local.socket import found
+from tesk.places.local.socket import found
 
 TESK: Final = (sys.executable, "-m", "tesk")
 START_LIMIT_S: Final = 40

@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from tesk.engines.kubernetes import document, manifests, names
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.told import Moved
 from tesk.filer import scratch
 from tesk.filer.main import run
 from tesk.filer.plan import Done, Event, Failed, InputsPlan, Large, Looked, OutputsPlan, Plan, Progress
+from tesk.kubernetes import document, manifests, names
+from tesk.kubernetes.messages import Moved
+from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import NOTHING, Found, doubtful, layout, occupied, read_answer, to_look_at
 from tesk.pod.teller import tell
 from tesk.tes import Task
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     return 0 if done else 1
 
 
-def plan(task: Task, cluster: Cluster, step: str, found: Found, *, failed: bool) -> Plan:
+def plan(task: Task, cluster: TaskSettings, step: str, found: Found, *, failed: bool) -> Plan:
     """What is to be moved; after a failed executor an output that is not there is no error."""
     root, laid = manifests.SCRATCH, layout(task, found)
     if step == names.INPUTS:
@@ -67,7 +67,7 @@ def plan(task: Task, cluster: Cluster, step: str, found: Found, *, failed: bool)
     return OutputsPlan(root, list(task.outputs or ()), settings, laid.uncopied)
 
 
-def _look(task: Task, cluster: Cluster, teller: "Teller", stop: threading.Event) -> dict[str, bool]:
+def _look(task: Task, cluster: TaskSettings, teller: "Teller", stop: threading.Event) -> dict[str, bool]:
     """What the images have where the task's files lie, by the containers beside this one; the taskmaster hears of it.
 
     The taskmaster also ends the task where one of them cannot be started.

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tesk.engines.kubernetes.output import line
-from tesk.engines.tails import cut, open_below, tail, trim
+from tesk.kubernetes.output import line
 from tesk.pod.teller import PATIENCE_S, tell
+from tesk.tails import cut, open_below, tail, trim
 
 USAGE: Final = """\
 usage: tesk reporter [--tail BYTES] [--stdout PATH] [--stderr PATH] [--scratch DIR]

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import count
 from typing import Final
 
-from tesk.dispatcher import Dispatcher
+from tesk.dispatch.dispatcher import Dispatcher
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, Budget, Share
 from tesk.server.exchange import ANSWER, WHEN_SENT, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from tesk.engines.base import EngineError
+from tesk.places.base import PlaceError
 from tesk.store.base import StoreError
 
 DEBUG: Final = logging.DEBUG
@@ -30,7 +30,7 @@ GATHER_S: Final = 0.1
 """How long lines are gathered: a thread that wakes for each of them costs more than the lines."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_QUOTABLE: Final = (OSError, StoreError, EngineError)
+_QUOTABLE: Final = (OSError, StoreError, PlaceError)
 _encode: Final = msgspec.json.Encoder().encode
 
 

@@ -20,9 +20,9 @@ import msgspec
 import uvicorn
 import uvloop
 
-from tesk.dispatcher import Dispatcher
-from tesk.engines import open_engine
-from tesk.engines.base import EngineError
+from tesk.dispatch.dispatcher import Dispatcher
+from tesk.places import open_place
+from tesk.places.base import PlaceError
 from tesk.server.app import App, create_app
 from tesk.server.connection import Connection
 from tesk.server.listen import CannotListen, listen, url
@@ -48,7 +48,7 @@ def serve(settings: Settings) -> None:
         with contextlib.closing(listener), contextlib.closing(start(settings.log_level)) as log:
             bound_to = listener.getsockname()[0]
             uvloop.run(_serve(msgspec.structs.replace(settings, host=bound_to), listener, log))
-    except (CannotListen, StoreError, EngineError) as error:
+    except (CannotListen, StoreError, PlaceError) as error:
         raise SystemExit(f"tesk serve: {error}") from None
 
 
@@ -58,7 +58,7 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
-        engine = open_engine(settings)
+        engine = open_place(settings)
         dispatcher = Dispatcher(store, engine, settings)
         opened.push_async_callback(dispatcher.stop)
         app = create_app(settings, store, dispatcher, parameters=engine.backend_parameters, log=log)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tesk import __version__
-from tesk.dispatcher import Dispatcher
+from tesk.dispatch.dispatcher import Dispatcher
 from tesk.filer.credentials import prefixes
 from tesk.filer.reach import Reach
 from tesk.filer.schemes import MODULES

@@ -11,7 +11,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from tesk import tes
-from tesk.dispatcher import Dispatcher
+from tesk.dispatch.dispatcher import Dispatcher
 from tesk.limit import Limit
 from tesk.server import query, views
 from tesk.server.body import Bodies

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tesk.engines.kubernetes import names, refusal
-from tesk.engines.kubernetes.silence import SILENCE_S, keep_alive
+from tesk.kubernetes import names, refusal
+from tesk.kubernetes.keepalive import SILENCE_S, keep_alive
 
 log = logging.getLogger(__name__)
 

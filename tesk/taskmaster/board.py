@@ -5,8 +5,8 @@ Two threads write on it, the task's life reads it and waits for it to change.
 
 import threading
 
-from tesk.engines.kubernetes.objects import Pod
-from tesk.engines.kubernetes.told import Told
+from tesk.kubernetes.messages import Told
+from tesk.kubernetes.objects import Pod
 
 
 class Board:

@@ -10,13 +10,13 @@ from msgspec import UNSET, UnsetType
 
 from tesk import parameters
 from tesk.clock import now
-from tesk.engines.kubernetes import names, observe
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
-from tesk.engines.kubernetes.output import tails_from_log
-from tesk.engines.kubernetes.told import Ended, Moved, Told
 from tesk.filer.plan import Done, Failed
 from tesk.filer.plan import Event as FilerEvent
+from tesk.kubernetes import names, pod_status
+from tesk.kubernetes.messages import Ended, Moved, Told
+from tesk.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
+from tesk.kubernetes.output import tails_from_log
+from tesk.kubernetes.task_settings import TaskSettings
 from tesk.tes import Task
 
 LOG_LINES: Final = 100_000
@@ -92,19 +92,19 @@ def killed(started: str | UnsetType, log: bytes, tail_bytes: int) -> Ended:
 
 def gone(name: str, last: Pod | None) -> str:
     """Why a pod is not there any more, if that shows in how it was at last."""
-    why = observe.loss(last, is_gone=True) if last is not None else None
+    why = pod_status.loss(last, is_gone=True) if last is not None else None
     return why or f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node"
 
 
 def broken(pod: Pod, container: str) -> str:
     """Why a pod is over whose container did not come to its own end."""
-    end = observe.terminated(pod, container)
+    end = pod_status.terminated(pod, container)
     if end is not None and end.reason == "OOMKilled":
         return f"pod {pod.metadata.name}: {container} ran out of memory"
     if end is not None:
-        words = observe.last_words(end)
+        words = pod_status.last_words(end)
         return f"pod {pod.metadata.name}: {container} ended with code {end.exit_code} ({end.reason}){words}"
-    return observe.failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
+    return pod_status.failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
 
 
 def told_by_the_cluster(listing: bytes) -> list[Event]:
@@ -112,7 +112,7 @@ def told_by_the_cluster(listing: bytes) -> list[Event]:
     return sorted(_events(listing).items, key=lambda event: event.last_timestamp or event.event_time or "")
 
 
-def time_limit(task: Task, cluster: Cluster) -> float:
+def time_limit(task: Task, cluster: TaskSettings) -> float:
     """Seconds that each executor may run; 0 for ever."""
     given = parameters.given(task, cluster.allowed_backend_parameters)
     return parameters.time_limit_s(given, cluster.executor_timeout_s)

@@ -17,14 +17,14 @@ import msgspec
 from msgspec import UNSET
 
 from tesk.clock import now, stamp
-from tesk.engines.kubernetes import manifests, names
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.manifests import Manifest
-from tesk.engines.kubernetes.objects import ConfigMap
-from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.log_bound import TOO_LONG, task_bytes
 from tesk.filer.plan import Event, Progress
+from tesk.kubernetes import manifests, names
+from tesk.kubernetes import record as records
+from tesk.kubernetes.manifests import Manifest
+from tesk.kubernetes.objects import ConfigMap
+from tesk.kubernetes.record import Attempt, Record
+from tesk.kubernetes.task_settings import TaskSettings
+from tesk.life.log_bound import TOO_LONG, task_bytes
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
 from tesk.tes import ExecutorLog, State, TaskLog
@@ -43,7 +43,7 @@ class Superseded(Exception):
 class Kept:
     """The record of one task, and all that is ever done with it."""
 
-    def __init__(self, api: Api, task_id: str, cluster: Cluster, owner_uid: str) -> None:
+    def __init__(self, api: Api, task_id: str, cluster: TaskSettings, owner_uid: str) -> None:
         self._api, self._task_id, self._cluster, self._owner_uid = api, task_id, cluster, owner_uid
         self._version = ""
         self._saved = b""

@@ -13,16 +13,16 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from tesk.clock import now, stamp
-from tesk.engines.kubernetes import manifests, names, observe, refusal
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.objects import Event, Pod
-from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.kubernetes.told import Ended, Started
-from tesk.engines.notes import out_of_memory
 from tesk.filer.plan import Event as FilerEvent
 from tesk.filer.plan import Failed, Large, Looked, Pushed, Typed, Warned
+from tesk.kubernetes import manifests, names, pod_status, refusal
+from tesk.kubernetes import record as records
+from tesk.kubernetes.messages import Ended, Started
+from tesk.kubernetes.objects import Event, Pod
+from tesk.kubernetes.record import Attempt, Record
+from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import Found, layout
+from tesk.life.notes import out_of_memory
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
 from tesk.taskmaster.board import Board
@@ -50,7 +50,7 @@ class Life:
     """The life of one task, on one thread. `own`: the taskmaster's pod; `address`: where its pods reach it."""
 
     def __init__(
-        self, task_id: str, task: Task, cluster: Cluster, *, own: str, owner_uid: str, parts: int, address: str,
+        self, task_id: str, task: Task, cluster: TaskSettings, *, own: str, owner_uid: str, parts: int, address: str,
         api: Api, board: Board,
     ) -> None:  # fmt: skip
         self.task_id, self.task, self.cluster, self._own = task_id, task, cluster, own
@@ -143,7 +143,7 @@ class Life:
             if is_whole and endings.is_last(events):
                 break
             pod = self._workload.present(name, pod)
-            if observe.terminated(pod, names.FILER_CONTAINER) or observe.is_over(pod):
+            if pod_status.terminated(pod, names.FILER_CONTAINER) or pod_status.is_over(pod):
                 try:
                     events = self._wrote(role, pod, patience)
                 except Unborn:
@@ -153,9 +153,9 @@ class Life:
                 self._kept.wait_for(f"{role}: {_unread(pod)}")
                 self._board.wait(turn, LOG_PAUSE_S)
                 continue
-            if reason := observe.loss(pod):
+            if reason := pod_status.loss(pod):
                 raise Lost(reason)
-            if found := observe.looked_in_vain(pod):
+            if found := pod_status.looked_in_vain(pod):
                 status, why = found
                 if self._is_replaced(role, pod, status.name):
                     return self._filer(role, failed=failed)
@@ -189,7 +189,7 @@ class Life:
             return events
         if log is not None and self._is_replaced(role, pod, names.FILER_CONTAINER):
             raise Unborn
-        if reason := observe.loss(pod):
+        if reason := pod_status.loss(pod):
             raise Lost(reason)
         if log is None and not patience.since("log", LOG_PATIENCE_S):
             return []
@@ -214,7 +214,7 @@ class Life:
     def _release(self, name: str) -> None:
         """Lets a pod be removed whose part is done, where what others have put into it may hold it."""
         pod = self._board.look(name)[1]
-        if pod is not None and observe.has_company(pod) and name not in self._record.now.stuck:
+        if pod is not None and pod_status.has_company(pod) and name not in self._record.now.stuck:
             self._record.now.stuck.append(name)
 
     def _free(self) -> None:
@@ -281,9 +281,11 @@ class Life:
                 if not ours:
                     raise
                 return self._killed()
-            if not ours and (reason := observe.loss(pod)):
+            if not ours and (reason := pod_status.loss(pod)):
                 raise Lost(reason)
-            if last and (observe.has_ended(pod) or (observe.is_over(pod) and patience.since("terminated", KILL_S))):
+            if last and (
+                pod_status.has_ended(pod) or (pod_status.is_over(pod) and patience.since("terminated", KILL_S))
+            ):
                 return last
             if ours and self._is_out_of_reach(pod, patience):
                 self._api.delete("pods", name, 0)
@@ -302,7 +304,7 @@ class Life:
     def _is_out_of_reach(self, pod: Pod, patience: Patience) -> bool:
         """True when a pod that was to end has been lost on the way, or its node does not end it."""
         late = patience.since("deleted", self.cluster.grace_s + KILL_S)
-        return late or observe.loss(pod, deleting_is_loss=False) is not None
+        return late or pod_status.loss(pod, deleting_is_loss=False) is not None
 
     def _output(self, n: int, pod: Pod) -> bytes:
         """What an executor wrote, by its reporter's log."""
@@ -314,14 +316,14 @@ class Life:
 
     def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
         """The end by the pod's status, where the pod's own reporter has not told and will not."""
-        end = observe.exit_of(pod)
-        why = observe.never_ran(end) if end else None
-        at = observe.started(pod, names.EXECUTOR_CONTAINER)
+        end = pod_status.exit_of(pod)
+        why = pod_status.never_ran(end) if end else None
+        at = pod_status.started(pod, names.EXECUTOR_CONTAINER)
         if at and not why:
             self._kept.runs(at)
             patience.started(at)
         if end is None:
-            if observe.is_over(pod):
+            if pod_status.is_over(pod):
                 raise Lost(endings.broken(pod, names.EXECUTOR_CONTAINER))
             return None
         if why:
@@ -329,7 +331,7 @@ class Life:
             if self._record.now.started is UNSET and self._is_replaced(step, pod, names.EXECUTOR_CONTAINER):
                 raise Unborn
             raise End(State.SYSTEM_ERROR, f"executor {n} ({self.task.executors[n].image}): it cannot be started: {why}")
-        reporter = observe.terminated(pod, names.REPORTER_CONTAINER)
+        reporter = pod_status.terminated(pod, names.REPORTER_CONTAINER)
         if reporter is None and not patience.since("reporter", REPORTER_GRACE_S):
             return None
         if reporter is None:
@@ -339,7 +341,7 @@ class Life:
     def _is_replaced(self, step: str, pod: Pod, container: str) -> bool:
         """True when the pod's program was never begun for a fault of its node, and another pod may take its place."""
         unborn = self._record.now.unborn
-        why = observe.unborn(pod, container)
+        why = pod_status.unborn(pod, container)
         if why is None or unborn.get(step, 0) == MOST_UNBORN:
             return False
         self._kept.note(f"warning: {step}: it could not be started: {why}; trying again")
@@ -363,7 +365,7 @@ class Life:
 
     def _look_after(self, step: str, pod: Pod, patience: Patience, *, running: State) -> float | None:
         """Notes what a pod that has not started waits for; how long to wait for a change. Raises End."""
-        if observe.runs(pod):
+        if pod_status.runs(pod):
             self._kept.reach(State.INITIALIZING if running is State.QUEUED else running)
             self._kept.wait_for("")
             return patience.next_look_s(None)

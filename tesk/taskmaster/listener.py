@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from tesk.engines.kubernetes.told import Ended, Moved, Started
+from tesk.kubernetes.messages import Ended, Moved, Started
 from tesk.taskmaster.board import Board
 
 log = logging.getLogger(__name__)

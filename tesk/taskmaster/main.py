@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tesk.engines.kubernetes import document, manifests, names
-from tesk.engines.kubernetes.objects import Pod, PodList, WatchEvent
+from tesk.kubernetes import document, manifests, names
+from tesk.kubernetes.objects import Pod, PodList, WatchEvent
 from tesk.taskmaster.api import Api, ApiError, follow
 from tesk.taskmaster.board import Board
 from tesk.taskmaster.kept import Superseded

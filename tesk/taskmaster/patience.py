@@ -7,9 +7,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from tesk.engines.kubernetes import observe
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.objects import Event, Pod
+from tesk.kubernetes import pod_status
+from tesk.kubernetes.objects import Event, Pod
+from tesk.kubernetes.task_settings import TaskSettings
 
 LOOK_S: Final = (5.0, 10.0, 20.0, 60.0)
 """A pod that has not started for so long without a word may have one in its events, or in those of its claim."""
@@ -28,7 +28,7 @@ class Judged(Struct, frozen=True):
 class Patience:
     """The limits of one step. `limit_s`: how long the program may run, 0 for ever."""
 
-    def __init__(self, cluster: Cluster, limit_s: float = 0.0) -> None:
+    def __init__(self, cluster: TaskSettings, limit_s: float = 0.0) -> None:
         self._cluster = cluster
         self.limit_s = limit_s
         self._since: dict[str, float] = {}
@@ -70,7 +70,7 @@ class Patience:
 
     def judge(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> Judged:
         """What a pod that has not started waits for. `events` asks for those that may tell; that is done seldom."""
-        trouble = observe.trouble(pod)
+        trouble = pod_status.trouble(pod)
         if trouble is None or trouble.kind == "volume":
             trouble = self._told(pod, events) or trouble
         if trouble is None:
@@ -78,12 +78,12 @@ class Patience:
             return Judged("")
         words = trouble.words
         if trouble.kind == "image":
-            words = self._image_words = observe.clearer(self._image_words, words)
+            words = self._image_words = pod_status.clearer(self._image_words, words)
         if trouble.hopeless:
             return Judged(words, hopeless=True)
         limit_s = self._limit_s(trouble.kind)
         late = self.since(trouble.kind, limit_s) if limit_s else False
-        return Judged(words + observe.given_up(trouble.kind, limit_s) if late else words, hopeless=late)
+        return Judged(words + pod_status.given_up(trouble.kind, limit_s) if late else words, hopeless=late)
 
     def next_look_s(self, pod: Pod | None) -> float | None:
         """How long nothing may change before it is time to look again; None: for ever. `pod`: one not started yet."""
@@ -97,9 +97,9 @@ class Patience:
         return max(0.0, min(ends)) if ends else None
 
     def _limit_s(self, kind: str) -> float:
-        return float(getattr(self._cluster, observe.LIMITS.get(kind, ""), 0.0))
+        return float(getattr(self._cluster, pod_status.LIMITS.get(kind, ""), 0.0))
 
-    def _told(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> observe.Trouble | None:
+    def _told(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> pod_status.Trouble | None:
         moment = time.monotonic()
         if bool(pod.spec.node_name) != self._had_node:
             self._had_node = bool(pod.spec.node_name)
@@ -108,4 +108,4 @@ class Patience:
             self._looks = min(self._looks + 1, len(LOOK_S) - 1)
             self._look_at = moment + LOOK_S[self._looks]
             self._events = events(pod)
-        return observe.trouble_told(pod, self._events) if self._looks else None
+        return pod_status.trouble_told(pod, self._events) if self._looks else None

@@ -4,10 +4,10 @@ from typing import Final
 
 import msgspec
 
-from tesk.engines.kubernetes import manifests, names
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.manifests import Manifest, Place
-from tesk.engines.kubernetes.objects import Pod
+from tesk.kubernetes import manifests, names
+from tesk.kubernetes.manifests import Manifest, PodContext
+from tesk.kubernetes.objects import Pod
+from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import Layout
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
@@ -26,17 +26,17 @@ class Workload:
     """The objects of one task. `address`: where its pods reach the taskmaster."""
 
     def __init__(
-        self, task_id: str, task: Task, cluster: Cluster, plan: Layout, *, owner_uid: str, parts: int, address: str,
-        api: Api, board: Board, kept: Kept,
+        self, task_id: str, task: Task, cluster: TaskSettings, plan: Layout, *, owner_uid: str, parts: int,
+        address: str, api: Api, board: Board, kept: Kept,
     ) -> None:  # fmt: skip
         self._task_id, self._task, self._cluster, self._plan = task_id, task, cluster, plan
         self._owner_uid, self._parts, self._address = owner_uid, parts, address
         self._api, self._board, self._kept = api, board, kept
 
-    def place(self) -> Place:
+    def place(self) -> PodContext:
         """What all pods of the attempt have in common."""
         bound = self._cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty
-        return Place(
+        return PodContext(
             self._task_id, self._task, self._cluster, self._owner_uid, self._address, self._parts,
             len(self._kept.record.attempts), self._kept.record.now.node if bound else "",
         )  # fmt: skip

@@ -20,8 +20,9 @@ import msgspec
 import pytest
 import uvloop
 
-from tesk.dispatcher import Dispatcher
-from tesk.engines.base import Capacity, Demand, EngineError, Job, Report, TaskStatus
+from tesk.dispatch.dispatcher import Dispatcher
+from tesk.life.status import TaskStatus
+from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
@@ -68,7 +69,7 @@ class IdleEngine:
     async def submit(self, job: Job) -> None:
         if job.id in self.broken:
             self.refused += 1
-            raise EngineError("no container can be made of it")
+            raise PlaceError("no container can be made of it")
         self.submitted.put(job.id)
 
     async def cancel(self, task_id: TaskId) -> None:

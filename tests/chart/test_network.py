@@ -2,7 +2,7 @@
 
 import pytest
 
-from tesk.engines.kubernetes import names
+from tesk.kubernetes import names
 from tests.chart.values import EVERYTHING, selected
 from tests.servers.helm import Manifest, of_kind, rendered
 

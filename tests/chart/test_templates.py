@@ -13,10 +13,10 @@ import yaml
 
 from scripts.values_table import PAGE, VALUES, rows, table
 from tesk import __version__
-from tesk.engines.kubernetes import manifests, names
-from tesk.engines.kubernetes.choices import cluster
-from tesk.engines.kubernetes.cluster import Mount
-from tesk.engines.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
+from tesk.kubernetes import manifests, names
+from tesk.kubernetes.task_settings import Mount
+from tesk.places.kubernetes.choices import cluster
+from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
 from tesk.settings import TABLE, Settings, load

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import aiodocker
 
-from tesk.engines.local.containers import Containers
-from tesk.engines.local.engine import instance
+from tesk.places.local.containers import Containers
+from tesk.places.local.place import instance
 from tesk.settings import Settings
 from tests.servers import cluster as clusters
 from tests.servers import containers

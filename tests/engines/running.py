@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tesk import tes
-from tesk.dispatcher import Dispatcher
-from tesk.engines import open_engine
+from tesk.dispatch.dispatcher import Dispatcher
+from tesk.places import open_place
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import NewTask, Row
@@ -29,13 +29,13 @@ class Tesk:
         self.settings = settings
         self.data = Path(settings.data)
         self.store = open_store(f"sqlite:///{self.data}/tesk.db", log_tail_bytes=settings.log_tail_bytes)
-        self.engine = open_engine(settings)
+        self.engine = open_place(settings)
         self.dispatcher = Dispatcher(self.store, self.engine, settings)
 
     async def restart(self) -> None:
         """What a server that was killed would do at its next start."""
         await self.dispatcher.stop()
-        self.engine = open_engine(self.settings)
+        self.engine = open_place(self.settings)
         self.dispatcher = Dispatcher(self.store, self.engine, self.settings)
         await self.dispatcher.start()
 

@@ -6,9 +6,9 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.names import RECORD_KEY
-from tesk.engines.kubernetes.record import Record
+from tesk.kubernetes import record as records
+from tesk.kubernetes.names import RECORD_KEY
+from tesk.kubernetes.record import Record
 from tests.engines.places import KubernetesPlace
 from tests.servers.cluster import WAIT_S, Cluster, Object, until
 

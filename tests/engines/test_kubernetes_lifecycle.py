@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tesk import dispatcher
-from tesk.engines.kubernetes import names
+from tesk.dispatch import dispatcher
+from tesk.kubernetes import names
 from tesk.settings import Settings
 from tests.engines.gates import Gates
 from tests.engines.places import KUBERNETES, KubernetesPlace

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 import yaml
 
-from tesk.engines.kubernetes import rights
-from tesk.engines.kubernetes.client import Client
-from tesk.engines.kubernetes.config import load
-from tesk.engines.kubernetes.objects import ConfigMap
-from tesk.engines.kubernetes.watch import Cache
+from tesk.kubernetes.objects import ConfigMap
+from tesk.places.kubernetes import rights
+from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.config import load
+from tesk.places.kubernetes.watch import Cache
 from tesk.settings import Settings
 from tests.engines import strikes
 from tests.engines.alone import lines

@@ -9,7 +9,7 @@ import pytest
 from msgspec import UNSET
 
 from tesk.clock import stamp
-from tesk.engines.kubernetes.record import Record
+from tesk.kubernetes.record import Record
 from tesk.tes import State
 from tests.engines import strikes
 from tests.engines.alone import lines

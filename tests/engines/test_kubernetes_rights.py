@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import yaml
 
-from tesk.engines.kubernetes import rights
+from tesk.places.kubernetes import rights
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, content, running, sh, started

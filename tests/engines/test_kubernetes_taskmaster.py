@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.config import load
-from tesk.engines.kubernetes.objects import PodList
-from tesk.engines.kubernetes.record import Record
+from tesk.kubernetes import record as records
+from tesk.kubernetes.objects import PodList
+from tesk.kubernetes.record import Record
+from tesk.kubernetes.task_settings import TaskSettings
+from tesk.places.kubernetes.config import load
 from tesk.taskmaster import api as client
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
@@ -172,7 +172,7 @@ def life(place: KubernetesPlace, api: Api, name: str, owner_uid: str) -> Callabl
     """The record of one task, as a taskmaster of it takes it up."""
 
     def begin() -> Kept:
-        cluster = Cluster(namespace=place.namespace, instance="i", image="tesk:1")
+        cluster = TaskSettings(namespace=place.namespace, instance="i", image="tesk:1")
         kept = Kept(api, name.removeprefix("tesk-"), cluster, owner_uid)
         kept.recall()
         return kept

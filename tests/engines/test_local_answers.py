@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tesk.engines.base import EngineError
-from tesk.engines.local.containers import Containers
-from tesk.engines.local.engine import instance
+from tesk.places.base import PlaceError
+from tesk.places.local.containers import Containers
+from tesk.places.local.place import instance
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, LocalPlace
 from tests.engines.running import running, sh, started
@@ -29,7 +29,7 @@ async def test_a_list_of_containers_that_is_refused_is_an_error_of_the_engine(mi
     middle.changes["/containers/json"] = lambda document: (500, {"message": "layer not known"})
     containers = Containers(middle.socket, "instance")
     try:
-        with pytest.raises(EngineError, match="layer not known"):
+        with pytest.raises(PlaceError, match="layer not known"):
             await containers.names()
     finally:
         await containers.close()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.engines.local.filers import Filers, Told, told, why_killed
 from tesk.filer.plan import FilerSettings, InputsPlan
+from tesk.places.local.filers import Filers, Told, told, why_killed
 from tesk.tes import FileType, Input
 
 MIB = 1024 * 1024

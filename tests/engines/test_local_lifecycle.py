@@ -10,7 +10,7 @@ import msgspec
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tesk.engines.local import filers
+from tesk.places.local import filers
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place, containers_and_folders
 from tests.engines.running import Tesk, cancelled, content, sh, started
@@ -112,7 +112,7 @@ def _zygotes() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "tesk.engines.local.zygote" in process.cmdline():
+            if "tesk.places.local.zygote" in process.cmdline():
                 found.append(process)
     return found
 
@@ -234,7 +234,7 @@ async def test_of_too_many_outputs_the_first_are_listed_and_the_report_is_read_b
         return filers.told(report)
 
     monkeypatch.setattr(filers, "OUTPUTS_BYTES", 3000)
-    monkeypatch.setattr("tesk.engines.local.run.told", read)
+    monkeypatch.setattr("tesk.places.local.run.told", read)
     out = {"path": "/out", "url": f"file://{shared}/out", "type": "DIRECTORY"}
     task = await tesk.run(executors=[sh("cd /out; seq 200 | xargs touch")], volumes=["/out"], outputs=[out])
     assert task["state"] == "COMPLETE", task["logs"]
@@ -278,8 +278,8 @@ import asyncio, sys
 sys.path.insert(0, ".")
 from pathlib import Path
 import msgspec
-from tesk.engines.local.folder import is_master_of_files
-from tesk.engines.local import filers
+from tesk.places.local.folder import is_master_of_files
+from tesk.places.local import filers
 from tesk.settings import Settings
 from tests.engines.places import containers_and_folders
 from tests.engines.running import started

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tesk.engines.local.containers import Patience
+from tesk.places.local.containers import Patience
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, LocalPlace, load_images
 from tests.engines.running import Document, Tesk, running, sh, started

@@ -11,9 +11,9 @@ import aiodocker
 import msgspec
 import pytest
 
-from tesk.engines.local import manifest
-from tesk.engines.local.containers import Containers
-from tesk.engines.local.engine import install_shim
+from tesk.places.local import manifest
+from tesk.places.local.containers import Containers
+from tesk.places.local.place import install_shim
 from tesk.settings import Settings
 from tests.engines.places import LOCAL
 from tests.engines.running import Tesk, content, sh
@@ -226,7 +226,7 @@ import asyncio, json, sys
 sys.path.insert(0, ".")
 from pathlib import Path
 import msgspec
-from tesk.engines.local.folder import is_master_of_files
+from tesk.places.local.folder import is_master_of_files
 from tesk.settings import Settings
 from tests.engines.places import containers_and_folders
 from tests.engines.running import started

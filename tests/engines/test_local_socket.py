@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from scripts.demo_local import engine_socket
-from tesk.engines.local.socket import LONGEST_PATH, answers, clear, prepare
+from tesk.places.local.socket import LONGEST_PATH, answers, clear, prepare
 from tests.engines.places import LocalPlace, load_images
 from tests.engines.running import running, sh, started
 

@@ -1,6 +1,6 @@
 """The output of many executors: one bound for all of them, in every place."""
 
-from tesk.engines.log_bound import TASK_BYTES, TOO_LONG
+from tesk.life.log_bound import TASK_BYTES, TOO_LONG
 from tests.engines.running import Tesk, sh
 
 

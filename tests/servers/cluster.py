@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 import httpx
 import pytest
 
-from tesk.engines.kubernetes import config, rights
-from tesk.engines.kubernetes.client import GROUPS
+from tesk.places.kubernetes import config, rights
+from tesk.places.kubernetes.client import GROUPS
 from tests.servers import containers
 
 ROOT: Final = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tesk.engines.local import socket as sockets
+from tesk.places.local import socket as sockets
 
 APPLETS = (  # noqa: SIM905
     "sh cat echo ls env printf true false sleep seq sort id mkdir rm cp mv ln wc head tail tee md5sum test stat dd "

@@ -11,8 +11,6 @@ from threading import Event
 import pytest
 
 from tesk.beneath import NotAFile, look_beneath, open_beneath, open_file
-from tesk.engines.local.folder import Folder
-from tesk.engines.tails import oddity, tail, trim
 from tesk.filer.errors import NotFound
 from tesk.filer.jail import Scratch
 from tesk.filer.plan import FilerSettings
@@ -20,6 +18,8 @@ from tesk.filer.reach import Reach
 from tesk.filer.schemes import Context
 from tesk.filer.schemes.file import FileScheme
 from tesk.filer.streams import Meter, Sink
+from tesk.places.local.folder import Folder
+from tesk.tails import oddity, tail, trim
 
 IN_OPEN = 0x20
 NULL = os.makedev(1, 3)

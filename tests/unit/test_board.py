@@ -1,6 +1,6 @@
 """What a taskmaster knows of its pods, in whatever order it comes."""
 
-from tesk.engines.kubernetes.objects import Metadata, Pod
+from tesk.kubernetes.objects import Metadata, Pod
 from tesk.taskmaster.board import Board
 
 

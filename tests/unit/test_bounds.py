@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tesk.engines.kubernetes import bounds
-from tesk.engines.kubernetes.bounds import Bounds, Item, Range, quantity
+from tesk.kubernetes import bounds
+from tesk.kubernetes.bounds import Bounds, Item, Range, quantity
 
 Pod = dict[str, Any]
 OWN = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}}

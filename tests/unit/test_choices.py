@@ -2,16 +2,16 @@
 
 import pytest
 
-from tesk.engines.base import EngineError
-from tesk.engines.kubernetes import choices
-from tesk.engines.kubernetes.cluster import Cluster, Mount
 from tesk.filer.plan import FilerSettings
+from tesk.kubernetes.task_settings import Mount, TaskSettings
+from tesk.places.base import PlaceError
+from tesk.places.kubernetes import choices
 from tesk.settings import Settings
 
 
 def test_each_choice_is_a_setting_of_the_same_name() -> None:
     own = {"namespace", "filer", "bounds"}
-    assert set(Cluster.__struct_fields__) - own <= set(Settings.__struct_fields__)
+    assert set(TaskSettings.__struct_fields__) - own <= set(Settings.__struct_fields__)
 
 
 def test_settings_come_out_as_kubernetes_wants_them() -> None:
@@ -62,6 +62,6 @@ def test_tolerations_are_written_as_taints_are(text: str, toleration: dict[str, 
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: Settings, words: str) -> None:
-    with pytest.raises(EngineError) as refused:
+    with pytest.raises(PlaceError) as refused:
         choices.cluster(settings, "n")
     assert words in str(refused.value)

@@ -3,8 +3,8 @@
 import pytest
 
 from tesk.clock import stamp
-from tesk.engines.base import Capacity, Demand
-from tesk.queue import shortage, too_large
+from tesk.dispatch.queue import shortage, too_large
+from tesk.places.base import Capacity, Demand
 
 TWO_CORES = Capacity(cpu_cores=2, ram_gb=4)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tesk import tes
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.kubernetes import record as records
+from tesk.kubernetes.record import Attempt, Record
 from tesk.tes import Executor, FileType, FileTypes, Input, Output, State, Task, TaskLog
 
 FILE, DIRECTORY = FileType.FILE, FileType.DIRECTORY

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.engines.local.folder import Folder
-from tesk.engines.tails import TRIM_BYTES, open_below, tail
+from tesk.places.local.folder import Folder
+from tesk.tails import TRIM_BYTES, open_below, tail
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tesk.engines.kubernetes.told import Moved
 from tesk.filer.plan import Done, Event, Warned
+from tesk.kubernetes.messages import Moved
 from tesk.taskmaster.endings import fuller, heard
 
 A, B, C = Warned("a"), Warned("b"), Done()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tesk.engines.base import EngineError
-from tesk.engines.kubernetes import config
-from tesk.engines.kubernetes.account import Account, account
-from tesk.engines.kubernetes.config import Access, Plugin
-from tesk.engines.kubernetes.credential import Credential
+from tesk.kubernetes.account import Account, account
+from tesk.places.base import PlaceError
+from tesk.places.kubernetes import config
+from tesk.places.kubernetes.config import Access, Plugin
+from tesk.places.kubernetes.credential import Credential
 
 CA = base64.b64encode(b"the CA").decode()
 
@@ -86,7 +86,7 @@ def test_a_plugin_is_run_from_beside_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path: Path, user: Any, cluster: Any, words: str) -> None:
-    with pytest.raises(EngineError, match=words):
+    with pytest.raises(PlaceError, match=words):
         loaded(tmp_path, kubeconfig(user, cluster))
 
 
@@ -97,13 +97,13 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, user: Any, cluster: Any,
 )  # fmt: skip
 def test_what_is_no_kubeconfig_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "config").write_text(text)
-    with pytest.raises(EngineError, match=words):
+    with pytest.raises(PlaceError, match=words):
         config.load(str(tmp_path / "config"), {})
 
 
 def test_without_any_cluster_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(EngineError, match=r"\.kube/config: No such file .* --kubeconfig, or run inside the cluster"):
+    with pytest.raises(PlaceError, match=r"\.kube/config: No such file .* --kubeconfig, or run inside the cluster"):
         config.load("", {})
 
 
@@ -157,14 +157,14 @@ async def test_a_plugins_expired_token_is_not_used_twice(tmp_path: Path) -> None
     ],
 )
 async def test_a_plugin_that_fails_is_named(tmp_path: Path, script: str, words: str) -> None:
-    with pytest.raises(EngineError, match=words):
+    with pytest.raises(PlaceError, match=words):
         await plugin(tmp_path, script).token()
 
 
 async def test_a_plugin_that_is_missing_is_named(tmp_path: Path) -> None:
     absent = Plugin(str(tmp_path / "absent"), [], {}, "v1", "Install the cloud's tools")
     credential = Credential(Access("https://h", "n", plugin=absent), ssl.create_default_context())
-    with pytest.raises(EngineError, match=r"absent cannot be started: No such file .*Install the cloud's tools"):
+    with pytest.raises(PlaceError, match=r"absent cannot be started: No such file .*Install the cloud's tools"):
         await credential.token()
 
 

@@ -1,7 +1,7 @@
 """How many tasks may wait for a node, and which (pure)."""
 
-from tesk.engines.base import Demand
-from tesk.engines.kubernetes.line import Line
+from tesk.places.base import Demand
+from tesk.places.kubernetes.line import Line
 
 GPU = '[null,null,[["gpu","1"]]]'
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tesk.engines.kubernetes.told import Started
+from tesk.kubernetes.messages import Started
 from tesk.taskmaster.board import Board
 from tesk.taskmaster.listener import BODY_BYTES, CONNECTIONS, HEAD_BYTES, Listener
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from tesk.engines.kubernetes import live
-from tesk.engines.kubernetes.client import LIVE_AT_ONCE, Client
-from tesk.engines.kubernetes.config import Access
-from tesk.engines.kubernetes.live import Outputs
+from tesk.places.kubernetes import live_output
+from tesk.places.kubernetes.client import LIVE_AT_ONCE, Client
+from tesk.places.kubernetes.config import Access
+from tesk.places.kubernetes.live_output import Outputs
 
 SAFE_S = 30.0
 LOGS = "/api/v1/namespaces/here/pods"
@@ -68,7 +68,7 @@ async def test_one_request_answers_all_who_ask_for_the_same_at_once(api: Api, cl
 async def test_what_was_read_is_read_again_after_a_while(
     api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "FRESH_S", 0.01)
+    monkeypatch.setattr(live_output, "FRESH_S", 0.01)
     outputs = Outputs(client, 1000)
     async with asyncio.timeout(SAFE_S):
         while api.logs < 3:

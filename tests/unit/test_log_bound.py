@@ -3,7 +3,7 @@
 import pytest
 from msgspec import UNSET
 
-from tesk.engines.log_bound import TASK_BYTES, fit, task_bytes
+from tesk.life.log_bound import TASK_BYTES, fit, task_bytes
 from tesk.tes import ExecutorLog
 
 Streams = list[tuple[str, str]]

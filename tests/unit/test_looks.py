@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tesk.engines.local.looks import Looks
 from tesk.layout import read_answer, to_look_at
+from tesk.places.local.looks import Looks
 
 
 async def test_an_image_is_asked_once_about_what_it_has_and_what_it_lacks() -> None:

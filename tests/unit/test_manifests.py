@@ -5,29 +5,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from tesk.engines.kubernetes import manifests, names
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.account import Account
-from tesk.engines.kubernetes.cluster import Cluster, Mount
-from tesk.engines.kubernetes.manifests import Place
-from tesk.engines.kubernetes.record import Attempt, Record
+from tesk.kubernetes import manifests, names
+from tesk.kubernetes import record as records
+from tesk.kubernetes.account import Account
+from tesk.kubernetes.manifests import PodContext
+from tesk.kubernetes.record import Attempt, Record
+from tesk.kubernetes.task_settings import Mount, TaskSettings
 from tesk.layout import layout
 from tesk.tes import Executor, ExecutorLog, Input, Output, Resources, State, Task, TaskLog
 
-CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1")
+CLUSTER = TaskSettings(namespace="n", instance="i", image="tesk:1")
 ID = "0123456789abc"
 
 
-def place(task: Task, cluster: Cluster = CLUSTER, **changes: Any) -> Place:
-    return Place(ID, task, cluster, "uid", "10.0.0.1:8480", 1, **changes)
+def place(task: Task, cluster: TaskSettings = CLUSTER, **changes: Any) -> PodContext:
+    return PodContext(ID, task, cluster, "uid", "10.0.0.1:8480", 1, **changes)
 
 
-def pod_of(task: Task, cluster: Cluster = CLUSTER) -> dict[str, Any]:
+def pod_of(task: Task, cluster: TaskSettings = CLUSTER) -> dict[str, Any]:
     """The pod of the first executor."""
     return manifests.executor_pod(place(task, cluster), "p", 0, layout(task), homeless=False)
 
 
-def executor(task: Task, cluster: Cluster = CLUSTER) -> dict[str, Any]:
+def executor(task: Task, cluster: TaskSettings = CLUSTER) -> dict[str, Any]:
     containers: list[dict[str, Any]] = pod_of(task, cluster)["spec"]["containers"]
     return next(each for each in containers if each["name"] == names.EXECUTOR_CONTAINER)
 
@@ -284,10 +284,12 @@ def test_what_an_executor_copies_is_a_folder_of_its_own_on_the_volume() -> None:
     [
         ("/app/x", CLUSTER, ["one", "two"]),
         ("/tmp/x", CLUSTER, []),
-        ("/app/x", Cluster(namespace="n", instance="i", image="tesk:1", executor_service_account="lab"), []),
+        ("/app/x", TaskSettings(namespace="n", instance="i", image="tesk:1", executor_service_account="lab"), []),
     ],
 )  # fmt: skip
-def test_images_are_looked_at_beside_the_filer_of_the_inputs(path: str, cluster: Cluster, images: list[str]) -> None:
+def test_images_are_looked_at_beside_the_filer_of_the_inputs(
+    path: str, cluster: TaskSettings, images: list[str]
+) -> None:
     """Without credentials, the task's document or its files. Not where their registry's secret may be an account's."""
     executors = [Executor("one", ["p"]), Executor("two", ["p"]), Executor("one", ["p"])]
     some = task(executors=executors, inputs=[Input(path, content="x")])

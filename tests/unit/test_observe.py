@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tesk.engines.kubernetes import observe
-from tesk.engines.kubernetes.objects import Event, Pod, PodSpec
+from tesk.kubernetes import pod_status
+from tesk.kubernetes.objects import Event, Pod, PodSpec
 
 EXITED = {"exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
 DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
@@ -55,14 +55,14 @@ def condition(kind: str, status: str, reason: str, message: str) -> dict[str, An
     ],
 )
 def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | None) -> None:
-    found = observe.loss(pod(status, **metadata))
+    found = pod_status.loss(pod(status, **metadata))
     assert (found is None) == (words is None)
     assert words is None or (found and words in found and "pod p" in found)
 
 
 def test_a_pod_that_is_gone_was_taken_by_the_disruption_that_was_announced() -> None:
     announced = pod(condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "asked"))
-    assert "drained: asked" in (observe.loss(announced, is_gone=True) or "")
+    assert "drained: asked" in (pod_status.loss(announced, is_gone=True) or "")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_pod_that_is_gone_was_taken_by_the_disruption_that_was_announced() -> 
     ],
 )
 def test_trouble(status: dict[str, Any], kind: str | None, hopeless: bool) -> None:
-    found = observe.trouble(pod(status))
+    found = pod_status.trouble(pod(status))
     assert (found and found.kind, bool(found and found.hopeless)) == (kind, hopeless)
 
 
@@ -95,7 +95,7 @@ def test_trouble(status: dict[str, Any], kind: str | None, hopeless: bool) -> No
     ],
 )
 def test_a_volume_that_cannot_be_had_is_told_from_a_lack_of_room(words: str, kind: str) -> None:
-    found = observe.trouble(pod(condition("PodScheduled", "False", "Unschedulable", words)))
+    found = pod_status.trouble(pod(condition("PodScheduled", "False", "Unschedulable", words)))
     assert found
     assert (found.kind, found.words) == (kind, words)
 
@@ -133,17 +133,17 @@ CONSUMER, NOBODY = event("Normal", "WaitForFirstConsumer"), event("Normal", "Ext
 )
 def test_what_only_events_tell(node: str, events: list[Event], kind: str | None, words: str) -> None:
     seen = msgspec.structs.replace(pod({}), spec=PodSpec(node))
-    found = observe.trouble_told(seen, events)
+    found = pod_status.trouble_told(seen, events)
     assert (found and found.kind, found.words if found else "") == (kind, words)
 
 
 def test_the_scheduler_s_words_stand_where_a_claim_has_none() -> None:
-    assert observe.trouble_told(pod(condition("PodScheduled", "False", "Unschedulable", "x")), []) is None
+    assert pod_status.trouble_told(pod(condition("PodScheduled", "False", "Unschedulable", "x")), []) is None
 
 
 def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "registry: no such host"}}
-    found = observe.trouble(pod(containers(executor=waiting)))
+    found = pod_status.trouble(pod(containers(executor=waiting)))
     assert found
     assert found.words == "image image-of-executor cannot be pulled (ErrImagePull): registry: no such host"
 
@@ -151,11 +151,11 @@ def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
 def test_an_executors_pod_runs_when_the_executor_does_and_not_its_reporter() -> None:
     waiting = {"waiting": {"reason": "ErrImagePull"}}
     running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
-    assert not observe.runs(pod(containers(reporter=running, executor=waiting)))
-    assert observe.runs(pod(containers(reporter=running, executor=running)))
-    assert observe.runs(pod(containers(reporter=running, executor={"terminated": EXITED})))
-    assert observe.runs(pod(containers(filer=running)))
-    assert not observe.runs(pod({}))
+    assert not pod_status.runs(pod(containers(reporter=running, executor=waiting)))
+    assert pod_status.runs(pod(containers(reporter=running, executor=running)))
+    assert pod_status.runs(pod(containers(reporter=running, executor={"terminated": EXITED})))
+    assert pod_status.runs(pod(containers(filer=running)))
+    assert not pod_status.runs(pod({}))
 
 
 def test_a_pod_is_judged_by_our_containers_and_not_by_those_that_a_webhook_has_added() -> None:
@@ -163,7 +163,7 @@ def test_a_pod_is_judged_by_our_containers_and_not_by_those_that_a_webhook_has_a
     running, done = {"running": {"startedAt": None}}, {"terminated": EXITED | {"exitCode": 0}}
     failed, unknown = {"terminated": EXITED}, {"terminated": EXITED | {"reason": "ContainerStatusUnknown"}}
     before = pod(containers(filer={"waiting": {"reason": "PodInitializing"}}, proxy=failing))
-    assert (trouble := observe.trouble(before))
+    assert (trouble := pod_status.trouble(before))
     assert "image-of-proxy" in trouble.words
     for status, runs, is_over in (
         (containers(proxy=running), False, False),
@@ -176,33 +176,33 @@ def test_a_pod_is_judged_by_our_containers_and_not_by_those_that_a_webhook_has_a
         (containers(taskmaster=done, proxy=running), True, True),
     ):
         seen = pod(status)
-        assert not observe.has_ended(seen)
-        found = (observe.runs(seen), observe.is_over(seen), observe.trouble(seen), observe.loss(seen))
+        assert not pod_status.has_ended(seen)
+        found = (pod_status.runs(seen), pod_status.is_over(seen), pod_status.trouble(seen), pod_status.loss(seen))
         assert found == (runs, is_over, None, None), status
 
 
 def test_a_container_that_has_to_run_first_and_fails_is_named() -> None:
     first = [{"name": "vault-agent-init", "state": {"terminated": EXITED | {"message": "no such role"}}}]
-    words = observe.failure(pod({"phase": "Failed", "initContainerStatuses": first}))
+    words = pod_status.failure(pod({"phase": "Failed", "initContainerStatuses": first}))
     assert words == "pod p: vault-agent-init, which has to run first, ended with code 3 (Error): no such role"
 
 
 def test_starts_and_ends_are_the_containers_own() -> None:
     seen = pod(containers(executor={"terminated": EXITED}, reporter={"running": {"startedAt": None}}))
-    end = observe.exit_of(seen)
+    end = pod_status.exit_of(seen)
     assert end
     assert (end.exit_code, end.finished_at) == (3, "2026-01-01T00:00:01Z")
-    assert observe.started(seen, "executor") == "2026-01-01T00:00:00Z"
-    assert observe.started(seen, "reporter") is None
-    assert observe.started(seen, "filer") is None
-    assert observe.never_ran(end) is None
+    assert pod_status.started(seen, "executor") == "2026-01-01T00:00:00Z"
+    assert pod_status.started(seen, "reporter") is None
+    assert pod_status.started(seen, "filer") is None
+    assert pod_status.never_ran(end) is None
 
 
 def test_a_program_that_the_runtime_could_not_start_says_why() -> None:
     state = {"terminated": {**EXITED, "reason": "StartError", "message": "exec failed: no such file"}}
-    end = observe.exit_of(pod(containers(executor=state)))
+    end = pod_status.exit_of(pod(containers(executor=state)))
     assert end
-    assert observe.never_ran(end) == "exec failed: no such file"
+    assert pod_status.never_ran(end) == "exec failed: no such file"
 
 
 STOPPED = "failed to create containerd task: failed to create shim task: context canceled"
@@ -227,7 +227,7 @@ def test_a_program_that_was_never_begun_is_told_from_one_that_cannot_be(
         name: {"terminated": {**EXITED, "reason": "StartError", "message": message}} if message else {"running": {}}
         for name, message in (("executor", executor), ("reporter", reporter))
     }
-    assert observe.unborn(pod(containers(**states)), "executor") == words
+    assert pod_status.unborn(pod(containers(**states)), "executor") == words
 
 
 def test_of_two_accounts_of_a_failed_pull_the_clearer_is_kept() -> None:
@@ -236,15 +236,17 @@ def test_of_two_accounts_of_a_failed_pull_the_clearer_is_kept() -> None:
         "ImagePullBackOff: Back-off",
         "ImagePullBackOff: rpc error: x",
     )
-    assert observe.clearer(failed, back_off) == failed
-    assert observe.clearer(failed, both) == failed
-    assert observe.clearer("", back_off) == back_off
-    assert observe.clearer(back_off, both) == both
-    assert observe.clearer(both, failed) == failed
+    assert pod_status.clearer(failed, back_off) == failed
+    assert pod_status.clearer(failed, both) == failed
+    assert pod_status.clearer("", back_off) == back_off
+    assert pod_status.clearer(back_off, both) == both
+    assert pod_status.clearer(both, failed) == failed
 
 
 def test_a_back_off_repeats_the_cause_and_not_the_image() -> None:
     message = 'Back-off pulling image "x": ErrImagePull: rpc error: not found'
-    found = observe.trouble(pod(containers(executor={"waiting": {"reason": "ImagePullBackOff", "message": message}})))
+    found = pod_status.trouble(
+        pod(containers(executor={"waiting": {"reason": "ImagePullBackOff", "message": message}}))
+    )
     assert found
     assert found.words == "image image-of-executor cannot be pulled (ImagePullBackOff): rpc error: not found"

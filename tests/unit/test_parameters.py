@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tesk import parameters
-from tesk.engines.base import EngineError
-from tesk.engines.local import manifest
 from tesk.layout import Layout
+from tesk.places.base import PlaceError
+from tesk.places.local import manifest
 from tesk.settings import Settings
 from tesk.tes import Executor, Resources
 
@@ -64,5 +64,5 @@ def test_gpus_are_asked_for_as_each_engine_has_them(kind: str, engine: str, vers
 
 @pytest.mark.parametrize("version", ["4.3.1", "5.3.2"])
 def test_a_podman_that_would_say_nothing_and_give_no_gpu_is_refused(version: str) -> None:
-    with pytest.raises(EngineError, match=f"Podman {version} gives no devices"):
+    with pytest.raises(PlaceError, match=f"Podman {version} gives no devices"):
         manifest.device_requests(1, "nvidia.com/gpu", "Podman", version)

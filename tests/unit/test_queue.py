@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from tesk.engines.base import Demand
-from tesk.queue import Queue, Waiting
+from tesk.dispatch.queue import Queue, Waiting
+from tesk.places.base import Demand
 
 SMALL = Demand(1, 1)
 LARGE = Demand(1, 100)

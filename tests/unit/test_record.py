@@ -5,9 +5,9 @@ import zlib
 
 import pytest
 
-from tesk.engines.kubernetes import record as records
-from tesk.engines.kubernetes.record import FULL, UNPACKED, Attempt, Record
-from tesk.engines.log_bound import TASK_BYTES
+from tesk.kubernetes import record as records
+from tesk.kubernetes.record import FULL, UNPACKED, Attempt, Record
+from tesk.life.log_bound import TASK_BYTES
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
 
 CHANCE = random.Random(1)

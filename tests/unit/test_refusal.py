@@ -2,9 +2,9 @@
 
 import pytest
 
-from tesk.engines.kubernetes import refusal
-from tesk.engines.kubernetes.bounds import Bounds, Item, Range
-from tesk.engines.kubernetes.client import ApiError as ServerError
+from tesk.kubernetes import refusal
+from tesk.kubernetes.bounds import Bounds, Item, Range
+from tesk.places.kubernetes.client import ApiError as ServerError
 from tesk.taskmaster.api import ApiError as TaskmasterError
 
 QUOTA = 'pods "p" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2, limited: pods=2'

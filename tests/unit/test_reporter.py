@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.engines.kubernetes.told import Ended, Started, Told
+from tesk.kubernetes.messages import Ended, Started, Told
 from tesk.pod import reporter
 from tesk.pod.reporter import Reporter
 from tesk.taskmaster.board import Board

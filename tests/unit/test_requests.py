@@ -2,7 +2,7 @@
 
 import pytest
 
-from tesk.engines.local.containers import _Docker
+from tesk.places.local.containers import _Docker
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tesk import settings
-from tesk.engines.kubernetes.cluster import Cluster
+from tesk.kubernetes.task_settings import TaskSettings
 from tesk.settings import Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
@@ -108,8 +108,8 @@ def test_a_setting_that_the_engine_does_not_read_is_refused(
 
 def test_the_table_says_which_engine_reads_a_setting() -> None:
     """What is marked for one engine is read nowhere else, and every other setting by both, or by what both share."""
-    local, cluster = read_in("engines/local"), read_in("engines/kubernetes") | {*Cluster.__struct_fields__}
-    shared = read_in("", besides=("engines", "filer")) - READ_FOR_AN_ENGINE
+    local, cluster = read_in("places/local"), read_in("places/kubernetes") | {*TaskSettings.__struct_fields__}
+    shared = read_in("", besides=("places", "kubernetes", "filer")) - READ_FOR_AN_ENGINE
     for setting in settings.TABLE:
         readers = {engine for engine, names in (("local", local), ("kubernetes", cluster)) if setting.name in names}
         if setting.name in shared:

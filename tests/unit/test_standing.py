@@ -6,12 +6,12 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from tesk.engines.base import TaskStatus
-from tesk.engines.kubernetes import names
-from tesk.engines.kubernetes.cluster import Cluster
-from tesk.engines.kubernetes.objects import Event, Job, Pod, PodSpec
-from tesk.engines.kubernetes.record import Attempt, Record
-from tesk.engines.kubernetes.standing import (
+from tesk.kubernetes import names
+from tesk.kubernetes.objects import Event, Job, Pod, PodSpec
+from tesk.kubernetes.record import Attempt, Record
+from tesk.kubernetes.task_settings import TaskSettings
+from tesk.life.status import TaskStatus
+from tesk.places.kubernetes.standing import (
     Known,
     cancelled,
     has_begun,
@@ -26,7 +26,7 @@ from tesk.engines.kubernetes.standing import (
 )
 from tesk.tes import ExecutorLog, State, TaskLog
 
-CLUSTER = Cluster(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
+CLUSTER = TaskSettings(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
 AT = "2026-01-01T00:00:00.000Z"
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tesk.engines.local.filers import MOST_WARNINGS, OUTPUTS_BYTES, last_progress, told
 from tesk.filer.plan import Done, Event, Failed, Progress, Pushed, Warned
+from tesk.places.local.filers import MOST_WARNINGS, OUTPUTS_BYTES, last_progress, told
 from tesk.tes import OutputFileLog
 
 

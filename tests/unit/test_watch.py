@@ -6,9 +6,9 @@ import time
 import msgspec
 import pytest
 
-from tesk.engines.kubernetes.client import ApiError, Bucket
-from tesk.engines.kubernetes.objects import Pod
-from tesk.engines.kubernetes.watch import Change, change
+from tesk.kubernetes.objects import Pod
+from tesk.places.kubernetes.client import ApiError, Bucket
+from tesk.places.kubernetes.watch import Change, change
 
 decode = msgspec.json.Decoder(Pod).decode
 POD = '{"metadata": {"name": "p", "resourceVersion": "7"}, "status": {"phase": "Running"}}'

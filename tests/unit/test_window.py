@@ -2,7 +2,7 @@
 
 import itertools
 
-from tesk.engines.kubernetes.window import LATE_END_S, LATE_S, LEAST, NODE_S, QUICK_S, Window
+from tesk.places.kubernetes.window import LATE_END_S, LATE_S, LEAST, NODE_S, QUICK_S, Window
 
 
 def filled(moment: float = 0.0) -> Window:

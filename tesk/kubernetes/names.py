@@ -1,0 +1,101 @@
+"""What everything that tesk makes in a cluster is called and labelled: derived from the task's id, so that to make it
+again is to find it, and so that one label selector finds all of it."""
+
+import re
+from typing import Final
+
+from tesk.life.status import TaskId
+
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+INSTANCE: Final = "app.kubernetes.io/instance"
+TASK: Final = "tesk/task"
+ROLE: Final = "tesk/role"
+EXECUTOR: Final = "tesk/executor"
+
+TASKMASTER: Final = "taskmaster"
+INPUTS: Final = "inputs"
+EXECUTOR_ROLE: Final = "executor"
+OUTPUTS: Final = "outputs"
+
+EXECUTOR_CONTAINER: Final = "executor"
+REPORTER_CONTAINER: Final = "reporter"
+FILER_CONTAINER: Final = "filer"
+TASKMASTER_CONTAINER: Final = "taskmaster"
+LOOK_CONTAINER: Final = "look"
+"""Prefix of the containers in which the shim looks at the images of the executors."""
+_CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER})
+
+DOCUMENT_KEY: Final = "document"
+"""Key of the task's document, or of a part of it, in its Secrets."""
+CLUSTER_KEY: Final = "cluster"
+"""Key of the operator's choices (cluster.Cluster) in the first Secret."""
+TOKEN_KEY: Final = "token"  # noqa: S105
+"""Key of the word by which the task's own containers prove who they are to its taskmaster."""
+RECORD_KEY: Final = "record"
+"""Key of the record (record.Record) in the ConfigMap's binaryData."""
+TOLD_PORT: Final = 8480
+"""Port on which a taskmaster is told of starts and ends."""
+
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def segment(name: str) -> str:
+    """A name as a part of a request's path. Raises ValueError for what no object is called (RFC 1123 subdomain), so
+    that nothing else ever becomes a part of a path."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"no object of Kubernetes is called {name[:300]!r}")
+    return name
+
+
+def task_object(task_id: TaskId) -> str:
+    """The name of the task's Job, ConfigMap, claim and first Secret."""
+    return f"tesk-{task_id}"
+
+
+def secret(task_id: TaskId, part: int) -> str:
+    """The name of the Secret that holds a part of the task's document; parts count from 0."""
+    return task_object(task_id) + (f"-{part}" if part else "")
+
+
+def claim(task_id: TaskId, attempt: int) -> str:
+    """The name of the scratch volume's claim; attempts count from 1."""
+    return task_object(task_id) + (f"-{attempt}" if attempt > 1 else "")
+
+
+def pod(task_id: TaskId, role: str, attempt: int = 1, *, executor: int | None = None, start: int = 1) -> str:
+    """The name of a pod that the taskmaster makes. `start` counts the pods made for the same step of an attempt."""
+    words = [task_object(task_id)]
+    if attempt > 1:
+        words.append(str(attempt))
+    words.append(role)
+    if executor is not None:
+        words.append(str(executor))
+    if start > 1:
+        words.append(f"again{start}")
+    return "-".join(words)
+
+
+def labels(instance: str, task_id: TaskId, role: str = "", executor: int | None = None) -> dict[str, str]:
+    """The labels of an object of the task."""
+    found = {MANAGED_BY: "tesk", INSTANCE: instance, TASK: task_id}
+    if role:
+        found[ROLE] = role
+    if executor is not None:
+        found[EXECUTOR] = str(executor)
+    return found
+
+
+def selector(instance: str, task_id: TaskId | None = None, role: str = "") -> str:
+    """A label selector of all that this instance has made, or of what belongs to one task."""
+    wanted = {MANAGED_BY: "tesk", INSTANCE: instance}
+    if task_id:
+        wanted[TASK] = task_id
+    if role:
+        wanted[ROLE] = role
+    return ",".join(f"{key}={value}" for key, value in wanted.items())
+
+
+def is_ours(container: str) -> bool:
+    """True for what tesk puts into pods. Whatever else is in one, a webhook has put there, such as a proxy."""
+    return container in _CONTAINERS or container.startswith(f"{LOOK_CONTAINER}-")

@@ -1,0 +1,172 @@
+"""What a taskmaster has done and learnt, as it stands in the task's ConfigMap.
+
+It is written before anything is built on it: a taskmaster that starts again reads it and goes on, and the server reads
+it to know the task's state. Nothing in it is a wish; everything in it has happened.
+"""
+
+import zlib
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from tesk.kubernetes import names
+from tesk.layout import Found
+from tesk.life.log_bound import fit
+from tesk.life.notes import cut_outputs
+from tesk.life.status import TaskId, TaskStatus
+from tesk.tes import ExecutorLog, FileTypes, State, TaskLog
+
+FULL: int = 900_000
+"""Bytes that a record may have: a ConfigMap holds 1 MiB with all its keys."""
+UNPACKED: int = 4 * 1024 * 1024
+"""The same before it is compressed: the server unpacks every record at each change, whatever a program made of it."""
+SHORTER: tuple[int, ...] = (32768, 8192, 2048, 512, 0)
+"""How much of each stream of an executor may be kept where not all can be."""
+
+
+class Attempt(Struct):
+    """One attempt at running the task. `pods` maps the names of the pods that were asked for to their uids, or to ""
+    while no answer to that is on record.
+
+    `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
+    `found`: what the filer of the inputs has learnt for the layout.
+    `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
+    `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
+    volume of its own. `overdue`: those that were ended for their time limit. `stuck`: pods whose part is done
+    and that do not end themselves. `started`: the start of the executor that runs now.
+    """
+
+    log: TaskLog
+    pods: dict[str, str] = {}
+    node: str = ""
+    staged: bool = False
+    pushed: bool = False
+    found: Found = msgspec.field(default_factory=Found)
+    unborn: dict[str, int] = {}
+    homeless: list[int] = []
+    overdue: list[int] = []
+    stuck: list[str] = []
+    started: str | UnsetType = UNSET
+
+
+class Record(Struct):
+    """The task as its taskmaster knows it. `waiting` says what it waits for just now, if that may take long; `types`
+    what inputs and outputs turned out to be."""
+
+    state: State
+    attempts: list[Attempt]
+    waiting: str = ""
+    types: FileTypes = FileTypes()
+
+    @property
+    def now(self) -> Attempt:
+        return self.attempts[-1]
+
+
+def pod(record: Record, task_id: TaskId, role: str, executor: int | None = None) -> str:
+    """The name of the pod in which a step of the present attempt runs: the first, or one that took its place."""
+    now = record.now
+    start = 1 + (executor in now.homeless) + now.unborn.get(step(role, executor), 0)
+    return names.pod(task_id, role, len(record.attempts), executor=executor, start=start)
+
+
+def step(role: str, executor: int | None = None) -> str:
+    """What a step is called: inputs, executor 0, outputs."""
+    return role if executor is None else f"{role} {executor}"
+
+
+def add(record: Record, entry: ExecutorLog, most_bytes: int) -> bool:
+    """Adds the log of an executor to the present attempt. False where that leaves less of those before it, since only
+    so many bytes of output are kept of a task, whatever the number of its attempts."""
+    record.now.log.logs.append(entry)
+    every = [each for attempt in record.attempts for each in attempt.log.logs]
+    fitted = fit(every, most_bytes)
+    left = iter(fitted)
+    for attempt in record.attempts:
+        attempt.log.logs[:] = [next(left) for _ in attempt.log.logs]
+    return fitted == every
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def pack(record: Record) -> bytes:
+    """The record for the ConfigMap. One that is too large keeps less of its lists, if it must, and as much of the
+    executors' output as there is room for then; it says so in its system logs."""
+    data, excess = _squeezed(record)
+    if excess <= 1:
+        return data
+    shown = max(max(len(each.log.outputs), len(_lines(each.log))) for each in record.attempts)
+    while shown:
+        data, excess = _squeezed(_shortened(record, shown, 0))
+        if excess <= 1:
+            break
+        shown = int(shown / excess * 0.9)
+    for characters in SHORTER:
+        data, excess = _squeezed(_shortened(record, shown, characters))
+        if excess <= 1:
+            break
+    return data
+
+
+def unpack(data: bytes) -> Record:
+    """The record in a ConfigMap. Raises ValueError for bytes that are none, or that are more than a record may be."""
+    inflate = zlib.decompressobj()
+    try:
+        found = inflate.decompress(data, UNPACKED + 1)
+        if len(found) > UNPACKED:
+            raise ValueError(f"a taskmaster's record that unpacks to more than {UNPACKED} bytes")
+        if not inflate.eof:
+            raise ValueError("not a taskmaster's record: its end is missing")
+        return _decode(found)
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise ValueError(f"not a taskmaster's record: {error}") from None
+
+
+def status(record: Record) -> TaskStatus:
+    """What the server reports of it."""
+    *earlier, last = (_log(attempt.log) for attempt in record.attempts)
+    if record.waiting and not record.state.is_terminal:
+        lines = [] if last.system_logs is UNSET else list(last.system_logs)
+        last = msgspec.structs.replace(last, system_logs=[*lines, f"waiting: {record.waiting}"])
+    return TaskStatus(record.state, last, tuple(earlier), record.types)
+
+
+def _log(log: TaskLog) -> TaskLog:
+    return msgspec.structs.replace(log)
+
+
+def _squeezed(record: Record) -> tuple[bytes, float]:
+    """The record as it is kept, and how many times too large that is: up to 1 it fits."""
+    plain = _encode(record)
+    data = zlib.compress(plain, 6)
+    return data, max(len(data) / FULL, len(plain) / UNPACKED)
+
+
+def _shortened(record: Record, shown: int, characters: int) -> Record:
+    """The record with the first outputs, the last lines and the ends of the executors' output alone."""
+    replace = msgspec.structs.replace
+    attempts = []
+    for attempt in record.attempts:
+        log, lines, notes = attempt.log, _lines(attempt.log), []
+        logs = [replace(each, stdout=_end(each.stdout, characters), stderr=_end(each.stderr, characters))
+                for each in log.logs]  # fmt: skip
+        if logs != log.logs:
+            notes.append(f"warning: the log is too long to be kept: {characters} characters of each output are")
+        if len(lines) > shown:
+            notes.append(f"warning: {len(lines)} lines were noted; they are too many to be kept, {shown} are shown")
+        if len(log.outputs) > shown:
+            notes.append(cut_outputs(len(log.outputs), shown))
+        lines = [*notes, *lines[len(lines) - min(shown, len(lines)) :]]
+        log = replace(log, logs=logs, outputs=log.outputs[:shown], system_logs=lines or log.system_logs)
+        attempts.append(replace(attempt, log=log))
+    return replace(record, attempts=attempts)
+
+
+def _lines(log: TaskLog) -> list[str]:
+    return [] if log.system_logs is UNSET else log.system_logs
+
+
+def _end(text: str | UnsetType, size: int) -> str | UnsetType:
+    return text if text is UNSET else text[max(0, len(text) - size) :]

@@ -1,0 +1,160 @@
+"""What the executor that runs has written, by its reporter's log: so far, or up to its end when it is cancelled.
+
+A pod's log goes with the pod. So whoever ends a program and wants its last words listens from before it is told to.
+
+Users ask for the output so far as often as they like. One request answers all who ask for the same within a second, and
+these requests have a rate of their own, so that they keep no task from being started, cancelled or cleaned up.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from tesk.kubernetes import names
+from tesk.kubernetes import record as records
+from tesk.kubernetes.output import tails_from_log
+from tesk.kubernetes.record import Record
+from tesk.life.status import TaskId
+from tesk.places.kubernetes.client import ApiError, Client
+
+log = logging.getLogger(__name__)
+
+LINES: Final = 1000
+BYTES: Final = 4 * 1024 * 1024
+FEW_LINES: Final = 8
+TIMEOUT_S: Final = 3.0
+FRESH_S: Final = 1.0
+"""For so long what was read is the answer to whoever asks for the same."""
+LAST_S: Final = 1.0
+"""An ended program's log ends with it, but for the time that this takes."""
+
+Output = tuple[str, str]
+"""The ends of stdout and stderr."""
+
+
+def pod(task_id: TaskId, record: Record | None) -> str:
+    """The pod of the executor that runs now; empty when none does."""
+    if record is None or not record.now.started or record.state.is_terminal:
+        return ""
+    return records.pod(record, task_id, names.EXECUTOR_ROLE, len(record.now.log.logs))
+
+
+async def so_far(client: Client, name: str, tail_bytes: int) -> Output:
+    """What the executor in a pod has written; nothing where that cannot be had."""
+    if not name:
+        return "", ""
+    try:
+        for lines in (LINES, FEW_LINES):
+            text = await client.logs(name, names.REPORTER_CONTAINER, lines, BYTES, TIMEOUT_S)
+            if len(text) < BYTES:
+                break
+    except ApiError as error:
+        log.info("the live output of pod %s cannot be had: %s", name, error)
+        return "", ""
+    return tails_from_log(text.splitlines(), tail_bytes)
+
+
+class _Asked:
+    """One request, and how many wait for its answer."""
+
+    def __init__(self, work: "asyncio.Task[Output]") -> None:
+        self.work = work
+        self.waiting = 0
+
+
+class Outputs:
+    """The output so far of any executor, for any number of users who ask."""
+
+    def __init__(self, client: Client, tail_bytes: int) -> None:
+        self._client, self._tail_bytes = client, tail_bytes
+        self._asked: dict[str, _Asked] = {}
+
+    async def of(self, name: str) -> Output:
+        """What the executor in a pod has written; nothing where that cannot be had.
+
+        A request that nobody waits for any more is given up.
+        """
+        if not name:
+            return "", ""
+        asked = self._asked.get(name)
+        if asked is None:
+            work = asyncio.create_task(so_far(self._client, name, self._tail_bytes), name=f"live output of {name}")
+            asked = self._asked[name] = _Asked(work)
+            work.add_done_callback(lambda _: asyncio.get_running_loop().call_later(FRESH_S, self._forget, name, asked))
+        asked.waiting += 1
+        try:
+            return await asyncio.shield(asked.work)
+        finally:
+            asked.waiting -= 1
+            if not asked.waiting and not asked.work.done():
+                asked.work.cancel()
+                self._forget(name, asked)
+
+    async def close(self) -> None:
+        works = [each.work for each in self._asked.values()]
+        self._asked.clear()
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+
+    def _forget(self, name: str, asked: _Asked) -> None:
+        if self._asked.get(name) is asked:
+            del self._asked[name]
+
+
+class Listener:
+    """Keeps the end of the log of a pod's executor while somebody ends it."""
+
+    def __init__(self, tail_bytes: int) -> None:
+        self._tail_bytes = tail_bytes
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._heard = asyncio.Event()
+
+    @property
+    def output(self) -> Output:
+        return tails_from_log(b"".join(self._pieces).split(b"\n"), self._tail_bytes)
+
+    async def listen(self, client: Client, name: str) -> None:
+        """Until the log ends."""
+        try:
+            async with contextlib.aclosing(client.follow(name, names.REPORTER_CONTAINER, LINES)) as pieces:
+                async for piece in pieces:
+                    self._heard.set()
+                    self._take(piece)
+        except ApiError as error:
+            log.info("the last output of pod %s cannot be had: %s", name, error)
+        finally:
+            self._heard.set()
+
+    async def heard(self) -> None:
+        """Returns when the log is being read, or cannot be."""
+        await self._heard.wait()
+
+    def _take(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        while self._size - len(self._pieces[0]) > BYTES:
+            self._size -= len(self._pieces.popleft())
+
+
+@contextlib.asynccontextmanager
+async def last_words(client: Client, name: str, tail_bytes: int) -> AsyncIterator[Listener]:
+    """Within it the pod is ended; afterwards the listener has what its executor wrote until then."""
+    listener = Listener(tail_bytes)
+    if not name:
+        yield listener
+        return
+    listening = asyncio.create_task(listener.listen(client, name), name=f"listen to {name}")
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                await listener.heard()
+        yield listener
+        await asyncio.wait([listening], timeout=LAST_S)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)

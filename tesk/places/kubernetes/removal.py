@@ -1,0 +1,142 @@
+"""The end of a task's objects: its pods at once when it is cancelled, everything when its end is on record.
+
+Everything is owned by the task's Job, so the cluster's garbage collector would remove it all by itself; but that may
+take minutes when a thousand tasks end together, since it is held to some twenty requests a second. So what is known
+by name is deleted here, and the collector is left with what we could not know. What the Job owns goes before it,
+since what the collector finds to be owned by nobody it asks for and deletes once more.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from tesk.kubernetes import names, pod_status
+from tesk.kubernetes.manifests import OWN_GRACE_S
+from tesk.kubernetes.objects import Pod, PodList
+from tesk.kubernetes.task_settings import TaskSettings
+from tesk.life.status import TaskId
+from tesk.places.base import PlaceError
+from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.standing import Known
+
+log = logging.getLogger(__name__)
+
+LATE_S: Final = 3.0
+"""A pod that is there so long after its grace period is removed by force: its node is lost, or its kubelet."""
+IDLE_S: Final = 10.0
+"""The same for pods whose task is over: they have no more to do, and a busy node may be slow to say that they ended."""
+FORCED_S: Final = 20.0
+
+_pods = msgspec.json.Decoder(PodList).decode
+
+
+async def stop(client: Client, cluster: TaskSettings, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
+    """Ends all pods of the task and keeps new ones from being made. Its record stays. Raises ApiError, PlaceError."""
+    suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
+    if suspended is None and not known.pods:
+        return
+    await _end_pods(client, cluster, task_id, known, changed, LATE_S, set())
+    while found := await _listed(client, cluster, task_id):
+        known.pods.update({pod.metadata.name: pod for pod in found})
+        await _end_pods(client, cluster, task_id, known, changed, LATE_S, set())
+
+
+async def remove(
+    client: Client, cluster: TaskSettings, task_id: TaskId, known: Known, parts: int, changed: asyncio.Event
+) -> None:
+    """Deletes all of the task, and waits until its pods are gone. Raises ApiError, PlaceError.
+
+    `parts`: Secrets with its document; 0: nobody knows.
+    """
+    asked: set[str] = set()
+    makes_no_more = known.record is not None and known.record.state.is_terminal
+    first = [pod for pod in known.pods.values() if makes_no_more and _is_not_taskmaster(pod)]
+    await asyncio.gather(
+        *(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)),
+        *(_end_pod(client, cluster, pod, known, asked) for pod in first),
+    )
+    if not parts:
+        await _delete_secrets(client, task_id)
+    await client.delete("jobs", names.task_object(task_id))
+    await _end_pods(client, cluster, task_id, known, changed, IDLE_S, asked)
+
+
+def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str]]:
+    yield "configmaps", names.task_object(task_id)
+    for part in range(parts):
+        yield "secrets", names.secret(task_id, part)
+    attempts = known.record.attempts if known.record else []
+    for number, attempt in enumerate(attempts, 1):
+        if names.pod(task_id, names.INPUTS, number) in attempt.pods:
+            yield "persistentvolumeclaims", names.claim(task_id, number)
+
+
+async def _delete_secrets(client: Client, task_id: TaskId) -> None:
+    """Deletes one part of the document after the other, up to the first that is not there."""
+    for part in itertools.count():
+        if not await client.delete("secrets", names.secret(task_id, part)):
+            return
+
+
+async def _end_pods(
+    client: Client, cluster: TaskSettings, task_id: TaskId, known: Known, changed: asyncio.Event, late_s: float,
+    asked: set[str],
+) -> None:  # fmt: skip
+    """Deletes the task's pods, those that are still being made too, and waits until there are none.
+
+    `asked`: the uids of those that have been asked to end.
+    """
+    for limit_s, forced in ((_grace_s(cluster) + late_s, False), (FORCED_S, True)):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while known.pods:
+                    changed.clear()
+                    for pod in sorted(known.pods.values(), key=_is_not_taskmaster):
+                        await _end_pod(client, cluster, pod, known, asked, forced=forced)
+                    if known.pods:
+                        await changed.wait()
+                return
+        if not known.pods:
+            return
+        asked.clear()
+        log.warning("task %s: these pods take too long to end: %s", task_id, ", ".join(known.pods))
+    raise PlaceError(f"task {task_id}: pods {', '.join(known.pods)} do not go away; see their finalizers")
+
+
+async def _end_pod(
+    client: Client, cluster: TaskSettings, pod: Pod, known: Known, asked: set[str], *, forced: bool = False
+) -> None:
+    """Once each. One whose containers have ended needs nobody's consent to go."""
+    if pod.metadata.uid in asked:
+        return
+    asked.add(pod.metadata.uid)
+    if pod.metadata.deletion_timestamp and not forced:
+        return
+    grace_s = _grace_s(cluster)
+    if pod.metadata.labels.get(names.ROLE) != names.EXECUTOR_ROLE:
+        grace_s = min(grace_s, OWN_GRACE_S)
+    if forced or pod_status.is_over(pod):
+        grace_s = 0
+    if not await client.delete("pods", pod.metadata.name, grace_s=grace_s):
+        known.pods.pop(pod.metadata.name, None)
+
+
+def _grace_s(cluster: TaskSettings) -> int:
+    return max(1, math.ceil(cluster.grace_s))
+
+
+def _is_not_taskmaster(pod: Pod) -> bool:
+    """The taskmaster ends first: it makes pods."""
+    return pod.metadata.labels.get(names.ROLE) != names.TASKMASTER
+
+
+async def _listed(client: Client, cluster: TaskSettings, task_id: TaskId) -> list[Pod]:
+    """The task's pods as the API has them now: the watch may be a little late."""
+    selector = names.selector(cluster.instance, task_id)
+    return _pods(await client.find("pods", labelSelector=selector)).items
