@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from tesk.kubernetes.output import line
 from tesk.pod.teller import PATIENCE_S, tell
+from tesk.shim import ENDED, MOST_ENDED
 from tesk.tails import cut, open_below, tail, trim
 
 USAGE: Final = """\
@@ -37,7 +38,6 @@ LOOK_S: Final = 1.0
 LAST_LOOK_S: Final = 0.2
 """The same once the pod is to end: what is not in the log when it is killed is lost."""
 MOST_PER_LOOK: Final = 65536
-ENDED: Final = re.compile(r"([0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5])( workdir)?\n")
 
 
 class Reporter:
@@ -74,7 +74,7 @@ class Reporter:
         return os.path.lexists(self._control / word)
 
     def _ended(self) -> re.Match[str] | None:
-        return ENDED.fullmatch(tail(self._control, "/ended", MOST_PER_LOOK))
+        return ENDED.fullmatch(tail(self._control, "/ended", MOST_ENDED))
 
     def _finish(self, ended: re.Match[str]) -> None:
         moment = _now()

@@ -69,3 +69,14 @@ async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(settings
         assert [entry.exit_code for entry in log.logs] == [0]
         middle.go.set()
         assert [entry["exit_code"] for entry in (await tesk.ended(task_id))["logs"][0]["logs"]] == [0, 0]
+
+
+async def test_how_an_executor_ended_is_read_and_the_engine_not_asked(settings: Settings, middle: Between) -> None:
+    """Podman takes some 15 ms to say it. What a program leaves in that place and is no exit code counts for nothing."""
+    async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
+        task = await tesk.run(executors=[sh("exit 3")])
+        asked = [line.split()[:2] for line in middle.lines if f"/tesk-{task['id']}-0" in line]
+        lies = await tesk.run(executors=[sh("(sleep 0.2; echo 0 0 > /.tesk/control/ended) & exec sh -c 'kill -9 $$'")])
+    assert (task["state"], task["logs"][0]["logs"][0]["exit_code"]) == ("EXECUTOR_ERROR", 3)
+    assert not [path for method, path in asked if method == "GET"], asked
+    assert lies["logs"][0]["logs"][0]["exit_code"] == 137

@@ -118,3 +118,15 @@ def test_removing_takes_all_with_it_and_may_be_repeated(folder: Folder) -> None:
     folder.remove()
     folder.remove()
     assert not folder.path.exists()
+
+
+NO_CODES = ("3", "256\n", "-1\n", "0\n0\n", "127 workdir\n", "0" * 100 + "\n")
+
+
+@pytest.mark.parametrize(("said", "code"), [("0\n", 0), ("255\n", 255), *((said, None) for said in NO_CODES)])
+def test_an_exit_code_is_one_only_in_the_form_in_which_the_shim_leaves_it(
+    folder: Folder, said: str, code: int | None
+) -> None:
+    (folder.control(0) / "ended").write_text(said)
+    assert folder.exit_code(0) == code
+    assert folder.exit_code(1) is None

@@ -23,6 +23,7 @@ from msgspec import Struct
 from yarl import URL
 
 from tesk import images
+from tesk.clock import now
 from tesk.places.base import PlaceError
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ class ContainerState(Struct, frozen=True):
     exit_code: int
     started: str
     finished: str
-    out_of_memory: bool
-    error: str
+    out_of_memory: bool = False
+    error: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -231,28 +232,34 @@ class Containers:
             error=str(about.get("Error") or ""),
         )
 
-    async def run(self, name: str, start: Callable[[], Awaitable[None]]) -> ContainerState | None:
+    async def run(
+        self, name: str, start: Callable[[], Awaitable[None]], exit_code: Callable[[], int | None] = lambda: None
+    ) -> ContainerState | None:
         """Starts a container that has never run, by `start`, and waits for its end; None when it is gone.
 
-        Its streams are attached to before it starts. Never attach to one that has run: Podman makes it new again,
-        exit code and all, and Docker does not answer.
+        `exit_code`: asked when its streams are closed; where it knows the code, the engine is not asked, which may be
+        slow to say how the container ended. The streams are attached to before it starts. Never attach to a container
+        that has run: Podman makes it new again, exit code and all, and Docker does not answer.
         """
         query = {"stream": "1", "stdout": "1", "stderr": "1"}
         timeout = aiohttp.ClientTimeout(total=None)
-        started = False
+        attached, started = False, ""
         try:
             async with self._docker._query(
                 f"containers/{name}/attach", "POST", params=query, timeout=timeout
             ) as streams:
-                started = True
+                attached = True
                 await start()
+                started = now()
                 with contextlib.suppress(aiohttp.ClientPayloadError):
                     async for _ in streams.content.iter_any():
                         pass
         except DockerError:
-            if started:
+            if attached:
                 raise
             await start()
+        if started and (code := await asyncio.to_thread(exit_code)) is not None:
+            return ContainerState("exited", code, started, now())
         return await self.end(name)
 
     async def end(self, name: str) -> ContainerState | None:

@@ -22,6 +22,7 @@ import msgspec
 
 from tesk.beneath import look_beneath
 from tesk.filer import scratch
+from tesk.shim import ENDED, MOST_ENDED
 from tesk.tails import tail, trim
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,11 @@ class Folder:
     def ran_out_of_memory(self, n: int) -> bool:
         """True when the shim saw that the kernel killed something in executor N's container for want of memory."""
         return os.path.lexists(self.path / "control" / str(n) / "oom")
+
+    def exit_code(self, n: int) -> int | None:
+        """The exit code of executor N's program, where its shim has left one and the program had its directory."""
+        found = ENDED.fullmatch(tail(self.path / "control" / str(n), "/ended", MOST_ENDED))
+        return int(found[1]) if found and not found[2] else None
 
     def trim(self, n: int) -> None:
         """Gives back the disk space of all but the end of the streams that no file of the task holds."""

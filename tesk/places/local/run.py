@@ -364,7 +364,8 @@ class Run:
             await _to_its_end(containers.start(name))
             self._runs(n)
 
-        return await containers.run(name, start)
+        has_entry_point = parameters.ENTRYPOINT in self._given
+        return await containers.run(name, start, lambda: None if has_entry_point else self.folder.exit_code(n))
 
     def _devices(self) -> list[dict[str, Any]]:
         containers, count = self.machine.containers, int(self._given.get(parameters.GPU, 0))
