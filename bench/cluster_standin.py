@@ -80,12 +80,12 @@ class StandIn:
         record = Record(State.QUEUED, [Attempt(TaskLog(start_time=now()))])
         try:
             await self._client.get("configmaps", name)
-            place = manifests.PodContext(task_id, self._task, self._cluster, uid, f"10.0.0.1:{names.TOLD_PORT}", 1)
+            place = manifests.PodContext(task_id, self._task, self._cluster, uid, f"10.0.0.1:{names.MESSAGE_PORT}", 1)
             pod = names.pod(task_id, names.EXECUTOR_ROLE, executor=0)
             self._changed[pod] = asyncio.Event()
             record.now.pods[pod] = ASKED
             await self._client.create("configmaps", manifests.status(task_id, self._cluster, uid, records.pack(record)))
-            manifest = manifests.executor_pod(place, pod, 0, layout(self._task), homeless=False)
+            manifest = manifests.executor_pod(place, pod, 0, layout(self._task), own_workdir=False)
             made = await self._client.create("pods", manifest)
             assert made is not None
             record.now.pods[pod] = _pod(made).metadata.uid

@@ -160,8 +160,8 @@ def filer_pod(place: PodContext, name: str, role: str, *, failed: bool = False) 
     return _pod(place, name, role, spec)
 
 
-def executor_pod(place: PodContext, name: str, number: int, plan: Layout, *, homeless: bool) -> Manifest:
-    """The pod of executor `number`. `homeless`: its working directory is a volume of its own."""
+def executor_pod(place: PodContext, name: str, number: int, plan: Layout, *, own_workdir: bool) -> Manifest:
+    """The pod of executor `number`. `own_workdir`: its working directory is a volume of its own."""
     executor = place.task.executors[number]
     volumes: list[Manifest] = [
         {"name": "shim", "emptyDir": {}},
@@ -170,13 +170,13 @@ def executor_pod(place: PodContext, name: str, number: int, plan: Layout, *, hom
     ]
     if not plan.is_empty:
         volumes.append(_claim_volume(place))
-    if homeless:
+    if own_workdir:
         volumes.append({"name": "workdir", "emptyDir": {}})
     if shared_memory := _shared_memory(place, plan):
         volumes.append({"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared_memory)}})
     containers = [
         _reporter(place, name, executor, plan),
-        _executor(place, executor, plan, homeless=homeless),
+        _executor(place, executor, plan, own_workdir=own_workdir),
     ]
     spec = _own_spec(place.cluster, containers, volumes) | _scheduling(place)
     spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -245,7 +245,7 @@ def _bringing_the_shim() -> Manifest:
     return {"postStart": {"exec": {"command": ["/tesk/shim", "copy-to", SHIM]}}}
 
 
-def _executor(place: PodContext, executor: Executor, plan: Layout, *, homeless: bool) -> Manifest:
+def _executor(place: PodContext, executor: Executor, plan: Layout, *, own_workdir: bool) -> Manifest:
     covered = (normal(output.path) for output in place.task.outputs or () if plan.covers(output.path))
     readable = [f"r{pattern}" for path in covered for pattern in globs(path)]
     env = {key: value or "" for key, value in (executor.env or {}).items()}
@@ -256,7 +256,7 @@ def _executor(place: PodContext, executor: Executor, plan: Layout, *, homeless: 
     words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
     mounts += [{"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
-    if homeless and executor.workdir:
+    if own_workdir and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
     if _shared_memory(place, plan):
         mounts.append({"name": "memory", "mountPath": SHARED_MEMORY})

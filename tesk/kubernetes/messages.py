@@ -1,8 +1,8 @@
-"""What a task's own containers tell its taskmaster, the moment it is so.
+"""The messages that a task's own containers send to its taskmaster, the moment something is so.
 
 `POST /POD` on the taskmaster's port, with `Authorization: Bearer TOKEN` and one of these as its JSON body; the answer
-is 204, or 401 for a wrong token and 404 for a pod that the taskmaster does not wait for. Nothing depends on being
-told: the same facts are in the pod's status and logs, a second or two later.
+is 204, or 401 for a wrong token and 404 for a pod that the taskmaster does not wait for. Nothing depends on a message:
+the same facts are in the pod's status and logs, a second or two later.
 """
 
 from typing import Literal
@@ -46,4 +46,4 @@ class Moved(Struct, frozen=True, tag="moved", tag_field="told", omit_defaults=Tr
     before: int = 0
 
 
-Told = Started | Ended | Moved
+PodMessage = Started | Ended | Moved

@@ -33,7 +33,7 @@ TOKEN_KEY: Final = "token"  # noqa: S105
 """Key of the word by which the task's own containers prove who they are to its taskmaster."""
 RECORD_KEY: Final = "record"
 """Key of the record (record.Record) in the ConfigMap's binaryData."""
-TOLD_PORT: Final = 8480
+MESSAGE_PORT: Final = 8480
 """Port on which a taskmaster is told of starts and ends."""
 
 

@@ -160,7 +160,7 @@ def trouble(pod: Pod) -> Trouble | None:
     return None
 
 
-def trouble_told(pod: Pod, events: Sequence[Event]) -> Trouble | None:
+def trouble_by_events(pod: Pod, events: Sequence[Event]) -> Trouble | None:
     """What the pod waits for by events, the newest last: those of the pod itself when it has a node, else those of its
     claim. Only there is said what a volume lacks, that it cannot be mounted, or that an image is being pulled."""
     if not pod.spec.node_name:
@@ -207,7 +207,7 @@ def never_ran(end: Terminated) -> str | None:
     return None
 
 
-def unborn(pod: Pod, name: str) -> str | None:
+def never_begun(pod: Pod, name: str) -> str | None:
     """Why a container was never begun, where that was its node's fault and passes, as when its kubelet has crashed.
 
     Only a failure to create it counts: what failed later may have begun.

@@ -11,8 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tesk.kubernetes import names
 from tesk.layout import Found
+from tesk.life.log import cut_outputs
 from tesk.life.log_bound import fit
-from tesk.life.notes import cut_outputs
 from tesk.life.status import TaskId, TaskStatus
 from tesk.tes import ExecutorLog, FileTypes, State, TaskLog
 
@@ -24,15 +24,18 @@ SHORTER: tuple[int, ...] = (32768, 8192, 2048, 512, 0)
 """How much of each stream of an executor may be kept where not all can be."""
 
 
-class Attempt(Struct):
+class Attempt(
+    Struct,
+    rename={"replacements": "unborn", "own_workdir": "homeless", "timed_out": "overdue", "to_delete": "stuck"},
+):
     """One attempt at running the task. `pods` maps the names of the pods that were asked for to their uids, or to ""
     while no answer to that is on record.
 
     `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
     `found`: what the filer of the inputs has learnt for the layout.
-    `unborn`: by step ("inputs", "executor 0"), how many pods its node could not begin, so that others took their place.
-    `homeless`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
-    volume of its own. `overdue`: those that were ended for their time limit. `stuck`: pods whose part is done
+    `replacements`: by step ("inputs", "executor 0"), how many pods took the place of one that its node could not begin.
+    `own_workdir`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
+    volume of its own. `timed_out`: those that were ended for their time limit. `to_delete`: pods whose part is done
     and that do not end themselves. `started`: the start of the executor that runs now.
     """
 
@@ -42,10 +45,10 @@ class Attempt(Struct):
     staged: bool = False
     pushed: bool = False
     found: Found = msgspec.field(default_factory=Found)
-    unborn: dict[str, int] = {}
-    homeless: list[int] = []
-    overdue: list[int] = []
-    stuck: list[str] = []
+    replacements: dict[str, int] = {}
+    own_workdir: list[int] = []
+    timed_out: list[int] = []
+    to_delete: list[str] = []
     started: str | UnsetType = UNSET
 
 
@@ -66,7 +69,7 @@ class Record(Struct):
 def pod(record: Record, task_id: TaskId, role: str, executor: int | None = None) -> str:
     """The name of the pod in which a step of the present attempt runs: the first, or one that took its place."""
     now = record.now
-    start = 1 + (executor in now.homeless) + now.unborn.get(step(role, executor), 0)
+    start = 1 + (executor in now.own_workdir) + now.replacements.get(step(role, executor), 0)
     return names.pod(task_id, role, len(record.attempts), executor=executor, start=start)
 
 

@@ -22,7 +22,7 @@ from tesk.kubernetes import document, manifests, names
 from tesk.kubernetes.messages import Moved
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import NOTHING, Found, doubtful, layout, occupied, read_answer, to_look_at
-from tesk.pod.teller import tell
+from tesk.pod.messages import send_message
 from tesk.tes import Task
 
 USAGE: Final = "usage: tesk filer inputs|outputs --pod [--failed]\n"
@@ -41,8 +41,8 @@ def main(argv: Sequence[str]) -> int:
     task, cluster, _ = document.read(Path(manifests.TASK_FOLDER))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    teller = Teller()
-    found = Found(_look(task, cluster, teller, stop)) if words[0] == names.INPUTS else _recall()
+    sender = Sender()
+    found = Found(_look(task, cluster, sender, stop)) if words[0] == names.INPUTS else _recall()
     wanted = plan(task, cluster, words[0], found, failed="--failed" in argv)
 
     def emit(event: Event) -> None:
@@ -50,10 +50,10 @@ def main(argv: Sequence[str]) -> int:
             found.alone.append(event.path)
         if isinstance(event, Done) and isinstance(wanted, InputsPlan):
             _keep(found)
-        _emit(event, teller, wanted, stopped=stop.is_set())
+        _emit(event, sender, wanted, stopped=stop.is_set())
 
     done = run(wanted, emit, stop)
-    teller.close()
+    sender.close()
     return 0 if done else 1
 
 
@@ -67,7 +67,7 @@ def plan(task: Task, cluster: TaskSettings, step: str, found: Found, *, failed: 
     return OutputsPlan(root, list(task.outputs or ()), settings, laid.uncopied)
 
 
-def _look(task: Task, cluster: TaskSettings, teller: "Teller", stop: threading.Event) -> dict[str, bool]:
+def _look(task: Task, cluster: TaskSettings, sender: "Sender", stop: threading.Event) -> dict[str, bool]:
     """What the images have where the task's files lie, by the containers beside this one; the taskmaster hears of it.
 
     The taskmaster also ends the task where one of them cannot be started.
@@ -81,7 +81,7 @@ def _look(task: Task, cluster: TaskSettings, teller: "Teller", stop: threading.E
     if stop.is_set():
         return {}
     found = occupied(asked, [read_answer(to_look_at(asked), answer.read_text()) for answer in waiting])
-    _say(Looked(found), teller)
+    _say(Looked(found), sender)
     return found
 
 
@@ -99,7 +99,7 @@ def _recall() -> Found:
         return NOTHING
 
 
-class Teller:
+class Sender:
     """Sends events from a thread of its own, those that wait together in one request."""
 
     def __init__(self) -> None:
@@ -125,24 +125,26 @@ class Teller:
             open_ = None not in batch
             events = [event for event in batch if event is not None]
             if events:
-                tell(os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, encode(Moved(events, before)))
+                send_message(
+                    os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, encode(Moved(events, before))
+                )
                 before += len(events)
 
 
-def _emit(event: Event, teller: Teller, wanted: Plan, *, stopped: bool) -> None:
+def _emit(event: Event, sender: Sender, wanted: Plan, *, stopped: bool) -> None:
     """A step that was stopped from outside has no end to tell of."""
     if stopped and isinstance(event, Failed):
         return
     if isinstance(event, Done) and isinstance(wanted, OutputsPlan):
         _scrub(wanted.root)
-    _say(event, teller)
+    _say(event, sender)
 
 
-def _say(event: Event, teller: Teller) -> None:
+def _say(event: Event, sender: Sender) -> None:
     if not isinstance(event, Progress):
         sys.stdout.write(encode(event).decode() + "\n")
         sys.stdout.flush()
-    teller.put(event)
+    sender.put(event)
 
 
 def _scrub(root: str) -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tesk.kubernetes.output import line
-from tesk.pod.teller import PATIENCE_S, tell
 from tesk.shim import ENDED, MOST_ENDED
+from tesk.pod.messages import PATIENCE_S, send_message
 from tesk.tails import cut, open_below, tail, trim
 
 USAGE: Final = """\
@@ -96,7 +96,9 @@ class Reporter:
     def _tell(self, facts: dict[str, Any]) -> None:
         """When the pod is deleted, its taskmaster may be gone already."""
         patience_s = 0.0 if self._is_ending else PATIENCE_S
-        tell(os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, json.dumps(facts).encode(), patience_s)
+        send_message(
+            os.environ["TESK_TASKMASTER"], os.environ["TESK_POD"], TOKEN, json.dumps(facts).encode(), patience_s
+        )
 
     def _follow(self, *, whole: bool = False) -> None:
         """Puts what was written since the last time into the log; of much, the end."""

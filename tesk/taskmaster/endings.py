@@ -13,7 +13,7 @@ from tesk.clock import now
 from tesk.filer.plan import Done, Failed
 from tesk.filer.plan import Event as FilerEvent
 from tesk.kubernetes import names, pod_status
-from tesk.kubernetes.messages import Ended, Moved, Told
+from tesk.kubernetes.messages import Ended, Moved, PodMessage
 from tesk.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
 from tesk.kubernetes.output import tails_from_log
 from tesk.kubernetes.task_settings import TaskSettings
@@ -47,7 +47,7 @@ def events(log: bytes) -> list[FilerEvent]:
     return found
 
 
-def heard(told: Sequence[Told]) -> tuple[list[FilerEvent], bool]:
+def joined_events(told: Sequence[PodMessage]) -> tuple[list[FilerEvent], bool]:
     """What a filer has told, and whether that is all that it has said since its start."""
     found: list[FilerEvent] = []
     for moved in told:
@@ -107,7 +107,7 @@ def broken(pod: Pod, container: str) -> str:
     return pod_status.failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
 
 
-def told_by_the_cluster(listing: bytes) -> list[Event]:
+def cluster_events(listing: bytes) -> list[Event]:
     """A list of the cluster's events, the newest last."""
     return sorted(_events(listing).items, key=lambda event: event.last_timestamp or event.event_time or "")
 

@@ -22,20 +22,20 @@ from tesk.kubernetes.objects import Event, Pod
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import Found, layout
-from tesk.life.notes import out_of_memory
+from tesk.life.log import out_of_memory
+from tesk.life.outcome import End, Lost, Unborn
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
-from tesk.taskmaster.board import Board
-from tesk.taskmaster.kept import Kept
-from tesk.taskmaster.outcomes import End, Lost, Unborn
+from tesk.taskmaster.observations import Observations
 from tesk.taskmaster.patience import Patience
+from tesk.taskmaster.record_writer import RecordWriter
 from tesk.taskmaster.workload import Workload, decode_pod
 from tesk.tes import Executor, ExecutorLog, OutputFileLog, Resources, State, Task, TaskLog
 
 log = logging.getLogger(__name__)
 
 REPORTER_GRACE_S: Final = 4.0
-MOST_UNBORN: Final = 3
+MOST_REPLACEMENTS: Final = 3
 ENDING_S: Final = 60.0
 """A taskmaster that is deleted with its pods, as when its task is cancelled, is ended before it blames them."""
 LOG_PATIENCE_S: Final = 300.0
@@ -51,21 +51,21 @@ class Life:
 
     def __init__(
         self, task_id: str, task: Task, cluster: TaskSettings, *, own: str, owner_uid: str, parts: int, address: str,
-        api: Api, board: Board,
+        api: Api, observations: Observations,
     ) -> None:  # fmt: skip
         self.task_id, self.task, self.cluster, self._own = task_id, task, cluster, own
-        self._api, self._board = api, board
+        self._api, self._observations = api, observations
         self._plan = layout(task)
-        self._kept = Kept(api, task_id, cluster, owner_uid)
+        self._writer = RecordWriter(api, task_id, cluster, owner_uid)
         self._workload = Workload(
-            task_id, task, cluster, self._plan, owner_uid=owner_uid, parts=parts, address=address, api=api, board=board,
-            kept=self._kept,
+            task_id, task, cluster, self._plan, owner_uid=owner_uid, parts=parts, address=address, api=api,
+            observations=observations, writer=self._writer,
         )  # fmt: skip
         self._so_far = b""
 
     def live(self) -> State:
         """Takes the task to its end, whatever has been done of it before."""
-        self._kept.recall()
+        self._writer.recall()
         self._plan = layout(self.task, self._record.now.found)
         lost = ""
         while not self._record.state.is_terminal:
@@ -89,7 +89,7 @@ class Life:
             if end is None and len(self._record.attempts) > self.cluster.retries:
                 end = End(State.SYSTEM_ERROR, lost)
             if end is not None:
-                self._kept.end(end.state, end.reason)
+                self._writer.end(end.state, end.reason)
         self._workload.remove_claim()
         return self._record.state
 
@@ -105,7 +105,7 @@ class Life:
 
     @property
     def _record(self) -> Record:
-        return self._kept.record
+        return self._writer.record
 
     def _attempt(self) -> End:
         """Makes an attempt, from where it stands. Raises Lost, End, and ApiError for a refusal that lasts."""
@@ -129,7 +129,7 @@ class Life:
         if failure and not failed:
             raise End(State.SYSTEM_ERROR, failure)
         if failure:
-            self._kept.note(f"error: {failure}")
+            self._writer.note(f"error: {failure}")
         self._record.now.pushed = True
 
     def _filer(self, role: str, *, failed: bool = False) -> tuple[list[OutputFileLog], str | None]:
@@ -138,8 +138,8 @@ class Life:
         self._workload.ensure(name, manifests.filer_pod(self._workload.place(), name, role, failed=failed))
         patience = Patience(self.cluster)
         while True:
-            turn, pod, told = self._board.look(name)
-            events, is_whole = endings.heard(told)
+            turn, pod, told = self._observations.snapshot(name)
+            events, is_whole = endings.joined_events(told)
             if is_whole and endings.is_last(events):
                 break
             pod = self._workload.present(name, pod)
@@ -150,8 +150,8 @@ class Life:
                     return self._filer(role, failed=failed)
                 if events:
                     break
-                self._kept.wait_for(f"{role}: {_unread(pod)}")
-                self._board.wait(turn, LOG_PAUSE_S)
+                self._writer.wait_for(f"{role}: {_unread(pod)}")
+                self._observations.wait(turn, LOG_PAUSE_S)
                 continue
             if reason := pod_status.loss(pod):
                 raise Lost(reason)
@@ -160,14 +160,14 @@ class Life:
                 if self._is_replaced(role, pod, status.name):
                     return self._filer(role, failed=failed)
                 raise End(State.SYSTEM_ERROR, f"image {status.image}: it cannot be started: {why}")
-            self._kept.progress(events)
-            self._board.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
-        self._board.forget(name)
+            self._writer.progress(events)
+            self._observations.wait(turn, self._look_after(role, pod, patience, running=State.INITIALIZING))
+        self._observations.drop_messages(name)
         self._release(name)
-        self._kept.progress(events, save=False)
+        self._writer.progress(events, save=False)
         for event in events:
             if isinstance(event, Warned):
-                self._kept.note(f"warning: {event.message}")
+                self._writer.note(f"warning: {event.message}")
             elif isinstance(event, Looked):
                 self._record.now.found = Found(event.occupied)
             elif isinstance(event, Large):
@@ -185,7 +185,7 @@ class Life:
         events = endings.events(log or b"")
         if endings.is_last(events):
             if len(events) >= endings.LOG_LINES or GAP in (log or b"").splitlines(keepends=True):
-                self._kept.note(f"warning: {role}: its log is too long to be read; not all that was moved is shown")
+                self._writer.note(f"warning: {role}: its log is too long to be read; not all that was moved is shown")
             return events
         if log is not None and self._is_replaced(role, pod, names.FILER_CONTAINER):
             raise Unborn
@@ -201,11 +201,11 @@ class Life:
         self._free()
         for n, executor in enumerate(self.task.executors):
             if n == len(entries):
-                self._kept.executed(self._execute(n, executor))
+                self._writer.executed(self._execute(n, executor))
                 self._record.now.started = UNSET
                 if code := entries[n].exit_code:
                     ignored = "" if self._fails(n) else ", ignored"
-                    self._kept.note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
+                    self._writer.note(f"executor {n} ({executor.image}): exit code {code}{ignored}")
                 self._free()
             if self._fails(n):
                 return True
@@ -213,9 +213,9 @@ class Life:
 
     def _release(self, name: str) -> None:
         """Lets a pod be removed whose part is done, where what others have put into it may hold it."""
-        pod = self._board.look(name)[1]
-        if pod is not None and pod_status.has_company(pod) and name not in self._record.now.stuck:
-            self._record.now.stuck.append(name)
+        pod = self._observations.snapshot(name)[1]
+        if pod is not None and pod_status.has_company(pod) and name not in self._record.now.to_delete:
+            self._record.now.to_delete.append(name)
 
     def _free(self) -> None:
         """Removes pods that hold their room, and the volume, though their part is done, once that is on record.
@@ -223,57 +223,57 @@ class Life:
         Such is one with a sidecar, and one whose shim was killed with its program for want of memory (cgroup v2,
         memory.oom.group).
         """
-        if not self._record.now.stuck:
+        if not self._record.now.to_delete:
             return
-        self._kept.save()
-        for name in self._record.now.stuck:
+        self._writer.save()
+        for name in self._record.now.to_delete:
             self._api.delete("pods", name, 0)
-        self._record.now.stuck.clear()
+        self._record.now.to_delete.clear()
 
     def _fails(self, n: int) -> bool:
-        if n in self._record.now.overdue:
+        if n in self._record.now.timed_out:
             return True
         return bool(self._record.now.log.logs[n].exit_code) and not self.task.executors[n].ignore_error
 
     def _execute(self, n: int, executor: Executor) -> ExecutorLog:
         """Runs executor N, or takes up its pod where it stands."""
-        homeless = n in self._record.now.homeless
+        own_workdir = n in self._record.now.own_workdir
         name = records.pod(self._record, self.task_id, names.EXECUTOR_ROLE, n)
         self._so_far = b""
         self._workload.ensure(
-            name, manifests.executor_pod(self._workload.place(), name, n, self._plan, homeless=homeless)
+            name, manifests.executor_pod(self._workload.place(), name, n, self._plan, own_workdir=own_workdir)
         )
         try:
             ended = self._ended(n, name)
         except Unborn:
             return self._execute(n, executor)
-        self._board.forget(name)
+        self._observations.drop_messages(name)
         self._release(name)
-        if ended.problem == "workdir" and not homeless:
-            self._record.now.homeless.append(n)
-            self._kept.save()
+        if ended.problem == "workdir" and not own_workdir:
+            self._record.now.own_workdir.append(n)
+            self._writer.save()
             self._api.delete("pods", name)
             return self._execute(n, executor)
         if ended.out_of_memory:
             asked = (self.task.resources or Resources()).ram_gb
             limit_mib = manifests.mebibytes(asked) if asked and self.cluster.memory_limit == "request" else 0
-            self._kept.note(out_of_memory(n, executor.image, ended.exit_code, limit_mib))
+            self._writer.note(out_of_memory(n, executor.image, ended.exit_code, limit_mib))
         ended_at = stamp(ended.ended)
-        code = ended.exit_code or (endings.TERMINATED if n in self._record.now.overdue else 0)
+        code = ended.exit_code or (endings.TERMINATED if n in self._record.now.timed_out else 0)
         return ExecutorLog(code, min(stamp(ended.started), ended_at), ended_at, ended.stdout, ended.stderr)
 
     def _ended(self, n: int, name: str) -> Ended:
         """Waits for the end of executor N, told or seen."""
         patience = Patience(self.cluster, endings.time_limit(self.task, self.cluster))
         while True:
-            turn, pod, told = self._board.look(name)
-            ours = n in self._record.now.overdue
+            turn, pod, told = self._observations.snapshot(name)
+            ours = n in self._record.now.timed_out
             last = told[-1] if told and isinstance(told[-1], Ended) else None
             if last and (ours or not last.terminated):
                 return last
             for each in told:
                 if isinstance(each, Started):
-                    self._kept.runs(each.at)
+                    self._writer.executor_started(each.at)
                     patience.started(each.at)
             try:
                 pod = self._workload.present(name, pod)
@@ -296,7 +296,7 @@ class Life:
                 self._end_overdue(n, pod, patience)
             elif ours:
                 self._so_far = self._output(n, pod)
-            self._board.wait(turn, self._look_after(f"executor {n}", pod, patience, running=State.QUEUED))
+            self._observations.wait(turn, self._look_after(f"executor {n}", pod, patience, running=State.QUEUED))
 
     def _killed(self) -> Ended:
         return endings.killed(self._record.now.started, self._so_far, self.cluster.log_tail_bytes)
@@ -311,7 +311,7 @@ class Life:
         output = self._api.logs(pod.metadata.name, names.REPORTER_CONTAINER, endings.LOG_LINES)
         line = f"warning: executor {n}: what it wrote is not all shown: {_unread(pod)}"
         if output is None and line not in (self._record.now.log.system_logs or ()):
-            self._kept.note(line)
+            self._writer.note(line)
         return endings.fuller(output, self._so_far)
 
     def _seen(self, n: int, pod: Pod, patience: Patience) -> Ended | None:
@@ -320,7 +320,7 @@ class Life:
         why = pod_status.never_ran(end) if end else None
         at = pod_status.started(pod, names.EXECUTOR_CONTAINER)
         if at and not why:
-            self._kept.runs(at)
+            self._writer.executor_started(at)
             patience.started(at)
         if end is None:
             if pod_status.is_over(pod):
@@ -335,29 +335,29 @@ class Life:
         if reporter is None and not patience.since("reporter", REPORTER_GRACE_S):
             return None
         if reporter is None:
-            self._record.now.stuck.append(pod.metadata.name)
+            self._record.now.to_delete.append(pod.metadata.name)
         return endings.ended(end, reporter, self._output(n, pod), self.cluster.log_tail_bytes)
 
     def _is_replaced(self, step: str, pod: Pod, container: str) -> bool:
         """True when the pod's program was never begun for a fault of its node, and another pod may take its place."""
-        unborn = self._record.now.unborn
-        why = pod_status.unborn(pod, container)
-        if why is None or unborn.get(step, 0) == MOST_UNBORN:
+        replacements = self._record.now.replacements
+        why = pod_status.never_begun(pod, container)
+        if why is None or replacements.get(step, 0) == MOST_REPLACEMENTS:
             return False
-        self._kept.note(f"warning: {step}: it could not be started: {why}; trying again")
-        unborn[step] = unborn.get(step, 0) + 1
-        self._kept.save()
+        self._writer.note(f"warning: {step}: it could not be started: {why}; trying again")
+        replacements[step] = replacements.get(step, 0) + 1
+        self._writer.save()
         self._api.delete("pods", pod.metadata.name)
         return True
 
     def _end_overdue(self, n: int, pod: Pod, patience: Patience) -> None:
         """Ends an executor for its time limit, also where an earlier life had only come to say so."""
-        overdue = self._record.now.overdue
+        overdue = self._record.now.timed_out
         if n not in overdue:
             image = self.task.executors[n].image
-            self._kept.note(f"executor {n} ({image}): ended after its time limit of {patience.limit_s:g} s")
+            self._writer.note(f"executor {n} ({image}): ended after its time limit of {patience.limit_s:g} s")
             overdue.append(n)
-            self._kept.save()
+            self._writer.save()
         patience.spend()
         if not pod.metadata.deletion_timestamp:
             self._so_far = self._output(n, pod)
@@ -366,16 +366,16 @@ class Life:
     def _look_after(self, step: str, pod: Pod, patience: Patience, *, running: State) -> float | None:
         """Notes what a pod that has not started waits for; how long to wait for a change. Raises End."""
         if pod_status.runs(pod):
-            self._kept.reach(State.INITIALIZING if running is State.QUEUED else running)
-            self._kept.wait_for("")
+            self._writer.advance_state(State.INITIALIZING if running is State.QUEUED else running)
+            self._writer.wait_for("")
             return patience.next_look_s(None)
         found = patience.judge(pod, self._events)
         words = f"{step}: {found.words}" if found.words else ""
         if found.hopeless:
             raise End(State.SYSTEM_ERROR, words)
         if pod.spec.node_name:
-            self._kept.goes_on(State.INITIALIZING)
-        self._kept.wait_for(words)
+            self._writer.set_state(State.INITIALIZING)
+        self._writer.wait_for(words)
         return patience.next_look_s(pod)
 
     def _events(self, pod: Pod) -> list[Event]:
@@ -386,18 +386,18 @@ class Life:
                 return []
             claim = names.claim(self.task_id, len(self._record.attempts))
             of = f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim}"
-        return endings.told_by_the_cluster(self._api.find("events", fieldSelector=of))
+        return endings.cluster_events(self._api.find("events", fieldSelector=of))
 
     def _begin_again(self, reason: str) -> None:
-        self._kept.note(f"error: {reason}; trying again")
-        self._kept.goes_on(State.INITIALIZING)
+        self._writer.note(f"error: {reason}; trying again")
+        self._writer.set_state(State.INITIALIZING)
         self._record.now.log.end_time = now()
-        self._kept.save()  # whoever has been superseded stops here, before it deletes the pods of another
+        self._writer.save()  # whoever has been superseded stops here, before it deletes the pods of another
         for pod in self._record.now.pods:
             self._api.delete("pods", pod, 0)
         self._workload.remove_claim()
         self._record.attempts.append(Attempt(TaskLog(start_time=now())))
-        self._kept.save()
+        self._writer.save()
 
 
 def _unread(pod: Pod) -> str:

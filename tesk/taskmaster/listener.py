@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from tesk.kubernetes.messages import Ended, Moved, Started
-from tesk.taskmaster.board import Board
+from tesk.taskmaster.observations import Observations
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ class Connection:
 class Listener:
     """Serves a port until it is closed. `port` 0 takes a free one, which `port` then is."""
 
-    def __init__(self, board: Board, port: int, word: str) -> None:
-        self._board, self._word = board, word.encode()
+    def __init__(self, observations: Observations, port: int, word: str) -> None:
+        self._observations, self._word = observations, word.encode()
         self._socket = _bound(port)
         self.port: int = self._socket.getsockname()[1]
         self._selector = selectors.DefaultSelector()
@@ -179,7 +179,7 @@ class Listener:
         except msgspec.MsgspecError as error:
             log.warning("pod %r told something that cannot be read: %s", pod, error)
             return 400
-        return 204 if self._board.tell(pod, told) else 404
+        return 204 if self._observations.add_message(pod, told) else 404
 
     def _accept(self) -> None:
         """Lets one in. Where all places are taken, the oldest stranger gives way."""

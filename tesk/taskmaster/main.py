@@ -15,10 +15,10 @@ import msgspec
 from tesk.kubernetes import document, manifests, names
 from tesk.kubernetes.objects import Pod, PodList, WatchEvent
 from tesk.taskmaster.api import Api, ApiError, follow
-from tesk.taskmaster.board import Board
-from tesk.taskmaster.kept import Superseded
 from tesk.taskmaster.life import Life
 from tesk.taskmaster.listener import Listener
+from tesk.taskmaster.observations import Observations
+from tesk.taskmaster.record_writer import Superseded
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -47,14 +47,14 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(manifests.TASK_FOLDER)
     task, cluster, token = document.read(folder)
     api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), cluster.namespace)
-    board = Board()
-    listener = Listener(board, names.TOLD_PORT, token)
+    observations = Observations()
+    listener = Listener(observations, names.MESSAGE_PORT, token)
     selector = names.selector(cluster.instance, task_id)
-    watching = threading.Thread(target=_watch, args=(api, board, selector), name="watch", daemon=True)
+    watching = threading.Thread(target=_watch, args=(api, observations, selector), name="watch", daemon=True)
     watching.start()
     life = Life(
         task_id, task, cluster, own=socket.gethostname(), owner_uid=_owner_uid(), parts=document.count(folder),
-        address=f"{_bracketed(os.environ['TESK_POD_IP'])}:{names.TOLD_PORT}", api=api, board=board,
+        address=f"{_bracketed(os.environ['TESK_POD_IP'])}:{names.MESSAGE_PORT}", api=api, observations=observations,
     )  # fmt: skip
     try:
         log.info("task %s: %s", task_id, life.live().name)
@@ -67,10 +67,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _watch(api: Api, board: Board, selector: str) -> None:
+def _watch(api: Api, observations: Observations, selector: str) -> None:
     def replace(listing: bytes) -> str:
         found = _pods(listing)
-        board.replace({pod.metadata.name: pod for pod in found.items})
+        observations.replace({pod.metadata.name: pod for pod in found.items})
         return found.metadata.resource_version
 
     def change(line: bytes) -> str:
@@ -79,7 +79,7 @@ def _watch(api: Api, board: Board, selector: str) -> None:
             raise ApiError(410, "Expired", bytes(event.object).decode(errors="replace"))
         pod = _pod(event.object)
         if event.type != "BOOKMARK":
-            board.change(pod, gone=event.type == "DELETED")
+            observations.change(pod, gone=event.type == "DELETED")
         return pod.metadata.resource_version
 
     try:

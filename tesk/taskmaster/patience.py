@@ -108,4 +108,4 @@ class Patience:
             self._looks = min(self._looks + 1, len(LOOK_S) - 1)
             self._look_at = moment + LOOK_S[self._looks]
             self._events = events(pod)
-        return pod_status.trouble_told(pod, self._events) if self._looks else None
+        return pod_status.trouble_by_events(pod, self._events) if self._looks else None

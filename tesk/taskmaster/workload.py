@@ -9,11 +9,11 @@ from tesk.kubernetes.manifests import Manifest, PodContext
 from tesk.kubernetes.objects import Pod
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import Layout
+from tesk.life.outcome import End, Lost
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
-from tesk.taskmaster.board import Board
-from tesk.taskmaster.kept import Kept
-from tesk.taskmaster.outcomes import End, Lost
+from tesk.taskmaster.observations import Observations
+from tesk.taskmaster.record_writer import RecordWriter
 from tesk.tes import State, Task
 
 PAUSE_S: Final = 5.0
@@ -27,28 +27,28 @@ class Workload:
 
     def __init__(
         self, task_id: str, task: Task, cluster: TaskSettings, plan: Layout, *, owner_uid: str, parts: int,
-        address: str, api: Api, board: Board, kept: Kept,
+        address: str, api: Api, observations: Observations, writer: RecordWriter,
     ) -> None:  # fmt: skip
         self._task_id, self._task, self._cluster, self._plan = task_id, task, cluster, plan
         self._owner_uid, self._parts, self._address = owner_uid, parts, address
-        self._api, self._board, self._kept = api, board, kept
+        self._api, self._observations, self._writer = api, observations, writer
 
     def place(self) -> PodContext:
         """What all pods of the attempt have in common."""
         bound = self._cluster.access_mode.startswith("ReadWriteOnce") and not self._plan.is_empty
         return PodContext(
             self._task_id, self._task, self._cluster, self._owner_uid, self._address, self._parts,
-            len(self._kept.record.attempts), self._kept.record.now.node if bound else "",
+            len(self._writer.record.attempts), self._writer.record.now.node if bound else "",
         )  # fmt: skip
 
     def make_claim(self) -> None:
-        attempt = len(self._kept.record.attempts)
+        attempt = len(self._writer.record.attempts)
         claim = manifests.claim(self._task_id, self._task, self._cluster, self._owner_uid, attempt)
         self._create("persistentvolumeclaims", claim)
 
     def remove_claim(self) -> None:
         if not self._plan.is_empty:
-            claim = names.claim(self._task_id, len(self._kept.record.attempts))
+            claim = names.claim(self._task_id, len(self._writer.record.attempts))
             self._api.delete("persistentvolumeclaims", claim)
 
     def ensure(self, name: str, manifest: Manifest) -> None:
@@ -57,15 +57,15 @@ class Workload:
         That it is asked for is on record first, for a life may be cut off before it reads the answer. The next one
         makes the pod where there is none, but not where there was one, in which the executor may have run.
         """
-        self._board.expect(name)
-        pods = self._kept.record.now.pods
+        self._observations.expect(name)
+        pods = self._writer.record.now.pods
         if pods.get(name):
             return
         if name not in pods:
             pods[name] = ASKED
-            self._kept.save()
+            self._writer.save()
         elif self._has_been(name):
-            raise Lost(endings.gone(name, self._board.last(name)))
+            raise Lost(endings.gone(name, self._observations.last(name)))
         made = self._create("pods", manifest) or self._api.get("pods", name)
         if made is None:
             raise Lost(f"pod {name} was deleted by somebody else")
@@ -73,29 +73,29 @@ class Workload:
         if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
             raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
         pods[name] = pod.metadata.uid
-        self._board.answered(pod)
+        self._observations.answered(pod)
 
     def _has_been(self, name: str) -> bool:
         """True when a pod that is not there was: the scheduler and its node have told of it in events."""
         if self._api.get("pods", name) is not None:
             return False
         of = f"involvedObject.kind=Pod,involvedObject.name={name}"
-        return bool(endings.told_by_the_cluster(self._api.find("events", fieldSelector=of)))
+        return bool(endings.cluster_events(self._api.find("events", fieldSelector=of)))
 
     def present(self, name: str, pod: Pod | None) -> Pod:
         """The pod as the cluster has it. Raises Lost when it is gone: the watch may be late, so it is asked for."""
         if pod is None:
             found = self._api.get("pods", name)
             if found is None:
-                raise Lost(endings.gone(name, self._board.last(name)))
+                raise Lost(endings.gone(name, self._observations.last(name)))
             pod = decode_pod(found)
-            self._board.answered(pod)
+            self._observations.answered(pod)
         self._place_at(pod)
         return pod
 
     def _place_at(self, pod: Pod) -> None:
-        if pod.spec.node_name and not self._kept.record.now.node and not self._plan.is_empty:
-            self._kept.record.now.node = pod.spec.node_name
+        if pod.spec.node_name and not self._writer.record.now.node and not self._plan.is_empty:
+            self._writer.record.now.node = pod.spec.node_name
 
     def _create(self, kind: str, manifest: Manifest) -> bytes | None:
         """Creates; waits while that is refused for now, as with no room in a quota. Raises ApiError where it lasts."""
@@ -105,8 +105,8 @@ class Workload:
             except ApiError as error:
                 if not error.is_passing:
                     raise
-                self._kept.wait_for(str(error))
-                self._board.wait(self._board.look("")[0], PAUSE_S)
+                self._writer.wait_for(str(error))
+                self._observations.wait(self._observations.snapshot("")[0], PAUSE_S)
             else:
-                self._kept.wait_for("")
+                self._writer.wait_for("")
                 return made

@@ -27,7 +27,7 @@ def test_network_policies_are_about_the_pods_of_this_release_s_tasks(role: str, 
 
 def test_executors_reach_their_taskmaster_and_the_internet_but_not_the_cluster() -> None:
     taskmaster, names_, internet = of_kind(rendered(), "NetworkPolicy")["tesk-executors"]["spec"]["egress"]
-    assert taskmaster["ports"] == [{"protocol": "TCP", "port": names.TOLD_PORT}]
+    assert taskmaster["ports"] == [{"protocol": "TCP", "port": names.MESSAGE_PORT}]
     assert selected({"spec": taskmaster["to"][0]}, names.labels("tesk", "1m83p24e6ra00", names.TASKMASTER))
     assert {each["port"] for each in names_["ports"]} == {53, 5353}
     four, six = (each["ipBlock"] for each in internet["to"])
@@ -47,7 +47,7 @@ def test_what_executors_may_not_reach_can_be_named_exactly() -> None:
 
 def test_taskmasters_hear_only_the_pods_of_their_release() -> None:
     (rule,) = of_kind(rendered(), "NetworkPolicy")["tesk-taskmasters"]["spec"]["ingress"]
-    assert rule["ports"] == [{"protocol": "TCP", "port": names.TOLD_PORT}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": names.MESSAGE_PORT}]
     (peer,) = rule["from"]
     assert selected({"spec": peer}, names.labels("tesk", "1m83p24e6ra00", names.INPUTS))
     assert not selected({"spec": peer}, names.labels("other", "1m83p24e6ra00", names.INPUTS))

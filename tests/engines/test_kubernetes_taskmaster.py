@@ -20,7 +20,7 @@ from tesk.places.kubernetes.config import load
 from tesk.taskmaster import api as client
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api, ApiError
-from tesk.taskmaster.kept import Kept, Superseded
+from tesk.taskmaster.record_writer import RecordWriter, Superseded
 from tesk.tes import OutputFileLog, State
 from tests.engines import strikes
 from tests.engines.places import DISRUPTED, KUBERNETES, KubernetesPlace
@@ -168,12 +168,12 @@ def owner_uid(place: KubernetesPlace, name: str) -> str:
 
 
 @pytest.fixture
-def life(place: KubernetesPlace, api: Api, name: str, owner_uid: str) -> Callable[[], Kept]:
+def life(place: KubernetesPlace, api: Api, name: str, owner_uid: str) -> Callable[[], RecordWriter]:
     """The record of one task, as a taskmaster of it takes it up."""
 
-    def begin() -> Kept:
+    def begin() -> RecordWriter:
         cluster = TaskSettings(namespace=place.namespace, instance="i", image="tesk:1")
-        kept = Kept(api, name.removeprefix("tesk-"), cluster, owner_uid)
+        kept = RecordWriter(api, name.removeprefix("tesk-"), cluster, owner_uid)
         kept.recall()
         return kept
 
@@ -185,10 +185,10 @@ def recorded(api: Api, name: str) -> Record:
 
 
 def test_an_end_whose_record_is_refused_is_kept_without_its_log(
-    life: Callable[[], Kept], api: Api, name: str, monkeypatch: pytest.MonkeyPatch
+    life: Callable[[], RecordWriter], api: Api, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = life()
-    kept.reach(State.RUNNING)
+    kept.advance_state(State.RUNNING)
     monkeypatch.setattr(records, "FULL", 10_000_000)
     noise = base64.b64encode(random.Random(0).randbytes(1_500_000)).decode()
     kept.record.now.log.outputs = [OutputFileLog(f"s3://b/{noise}", "/out", "1")]
@@ -200,26 +200,26 @@ def test_an_end_whose_record_is_refused_is_kept_without_its_log(
     assert reason == "error: some reason"
 
 
-def test_a_life_that_another_has_superseded_gives_way(life: Callable[[], Kept], api: Api, name: str) -> None:
+def test_a_life_that_another_has_superseded_gives_way(life: Callable[[], RecordWriter], api: Api, name: str) -> None:
     first, rival = life(), life()
-    first.reach(State.INITIALIZING)
+    first.advance_state(State.INITIALIZING)
     rival.note("made a record of its own")
     with pytest.raises(Superseded, match=name):
-        rival.reach(State.INITIALIZING)
+        rival.advance_state(State.INITIALIZING)
     last = life()
     last.end(State.COMPLETE, "")
     with pytest.raises(Superseded, match=name):
-        first.reach(State.RUNNING)
+        first.advance_state(State.RUNNING)
     assert recorded(api, name).state is State.COMPLETE
 
 
 def test_a_record_goes_on_when_others_change_its_labels_or_delete_it(
-    place: KubernetesPlace, life: Callable[[], Kept], api: Api, name: str
+    place: KubernetesPlace, life: Callable[[], RecordWriter], api: Api, name: str
 ) -> None:
     kept = life()
-    kept.reach(State.INITIALIZING)
+    kept.advance_state(State.INITIALIZING)
     api.merge("configmaps", name, {"metadata": {"labels": {"looked-at": "yes"}}})
-    kept.reach(State.RUNNING)
+    kept.advance_state(State.RUNNING)
     assert recorded(api, name).state is State.RUNNING
     strikes.delete(place, "configmap", name)
     until(lambda: api.get("configmaps", name) is None, what="the deletion")

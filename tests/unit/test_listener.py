@@ -12,23 +12,23 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tesk.kubernetes.messages import Started
-from tesk.taskmaster.board import Board
 from tesk.taskmaster.listener import BODY_BYTES, CONNECTIONS, HEAD_BYTES, Listener
+from tesk.taskmaster.observations import Observations
 
 STARTED = b'{"told": "started", "at": "2026-01-01T00:00:00Z"}'
 SAFE_S = 30.0
 
 
 @pytest.fixture
-def board() -> Board:
-    board = Board()
-    board.expect("pod")
-    return board
+def observations() -> Observations:
+    observations = Observations()
+    observations.expect("pod")
+    return observations
 
 
 @pytest.fixture
-def port(board: Board) -> Iterator[int]:
-    listener = Listener(board, 0, "secret")
+def port(observations: Observations) -> Iterator[int]:
+    listener = Listener(observations, 0, "secret")
     yield listener.port
     listener.close()
 
@@ -61,13 +61,13 @@ def answered(connection: socket.socket) -> str:
     ],
 )
 def test_what_a_pod_tells_is_taken(
-    board: Board, port: int, host: str, pod: str, word: str, body: bytes, status: int, told: list[Started]
+    observations: Observations, port: int, host: str, pod: str, word: str, body: bytes, status: int, told: list[Started]
 ) -> None:
     connection = http.client.HTTPConnection(host, port, timeout=SAFE_S)
     connection.request("POST", f"/{pod}", body, {"Authorization": f"Bearer {word}"})
     assert connection.getresponse().status == status
     connection.close()
-    assert board.look("pod")[2] == told
+    assert observations.snapshot("pod")[2] == told
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_a_head_alone_is_enough_to_be_refused(port: int, sent: bytes, status: st
         assert answered(connection) == status
 
 
-def test_a_body_may_come_in_pieces(board: Board, port: int) -> None:
+def test_a_body_may_come_in_pieces(observations: Observations, port: int) -> None:
     with connect(port) as connection:
         for piece in (head()[:20], head()[20:] + STARTED[:5], STARTED[5:]):
             connection.sendall(piece)
             time.sleep(0.05)
         assert answered(connection) == "204"
-    assert len(board.look("pod")[2]) == 1
+    assert len(observations.snapshot("pod")[2]) == 1
 
 
 def test_whoever_does_not_say_the_word_in_time_is_sent_away(port: int) -> None:
@@ -107,17 +107,17 @@ def test_whoever_does_not_say_the_word_in_time_is_sent_away(port: int) -> None:
         assert answered(connection) == "408"
 
 
-def test_strangers_who_hold_every_place_keep_no_pod_from_telling(board: Board, port: int) -> None:
+def test_strangers_who_hold_every_place_keep_no_pod_from_telling(observations: Observations, port: int) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(10 * CONNECTIONS):
             stack.enter_context(connect(port)).sendall(b"POST /pod HTTP/1.1\r\n")
         with connect(port) as own:
             own.sendall(head() + STARTED)
             assert answered(own) == "204"
-    assert len(board.look("pod")[2]) == 1
+    assert len(observations.snapshot("pod")[2]) == 1
 
 
-def test_one_who_knows_the_word_keeps_its_place(board: Board, port: int) -> None:
+def test_one_who_knows_the_word_keeps_its_place(observations: Observations, port: int) -> None:
     with connect(port) as own, contextlib.ExitStack() as stack:
         own.sendall(head())
         for _ in range(10 * CONNECTIONS):
@@ -128,9 +128,9 @@ def test_one_who_knows_the_word_keeps_its_place(board: Board, port: int) -> None
 
 SERVE = """
 import sys
-from tesk.taskmaster.board import Board
+from tesk.taskmaster.observations import Observations
 from tesk.taskmaster.listener import Listener
-print(Listener(Board(), 0, "secret").port, flush=True)
+print(Listener(Observations(), 0, "secret").port, flush=True)
 sys.stdin.read()
 """
 

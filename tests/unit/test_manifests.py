@@ -24,7 +24,7 @@ def place(task: Task, cluster: TaskSettings = CLUSTER, **changes: Any) -> PodCon
 
 def pod_of(task: Task, cluster: TaskSettings = CLUSTER) -> dict[str, Any]:
     """The pod of the first executor."""
-    return manifests.executor_pod(place(task, cluster), "p", 0, layout(task), homeless=False)
+    return manifests.executor_pod(place(task, cluster), "p", 0, layout(task), own_workdir=False)
 
 
 def executor(task: Task, cluster: TaskSettings = CLUSTER) -> dict[str, Any]:
@@ -122,16 +122,16 @@ def test_names_say_attempt_step_and_start() -> None:
 def test_a_steps_pod_is_the_first_or_one_made_in_its_place() -> None:
     record = Record(State.RUNNING, [Attempt(TaskLog())])
     assert records.pod(record, ID, names.EXECUTOR_ROLE, 1) == f"tesk-{ID}-executor-1"
-    record.now.unborn["executor 1"] = 1
-    record.now.homeless.append(1)
+    record.now.replacements["executor 1"] = 1
+    record.now.own_workdir.append(1)
     assert records.pod(record, ID, names.EXECUTOR_ROLE, 1) == f"tesk-{ID}-executor-1-again3"
     assert records.pod(record, ID, names.EXECUTOR_ROLE, 0) == f"tesk-{ID}-executor-0"
-    record.attempts.append(Attempt(TaskLog(), unborn={"inputs": 2}))
+    record.attempts.append(Attempt(TaskLog(), replacements={"inputs": 2}))
     assert records.pod(record, ID, names.INPUTS) == f"tesk-{ID}-2-inputs-again3"
 
 
 def test_a_record_comes_back_as_it_was() -> None:
-    record = Record(State.RUNNING, [Attempt(TaskLog(start_time="x"), {"p": "u"}, homeless=[1])], "room")
+    record = Record(State.RUNNING, [Attempt(TaskLog(start_time="x"), {"p": "u"}, own_workdir=[1])], "room")
     assert records.unpack(records.pack(record)) == record
     shown = records.status(record)
     assert (shown.state, shown.log.system_logs) == (State.RUNNING, ["waiting: room"])
@@ -169,7 +169,7 @@ def test_nothing_that_a_job_owns_holds_it_up() -> None:
         manifests.status(ID, CLUSTER, "uid", b""),
         manifests.claim(ID, some, CLUSTER, "uid", 1),
         manifests.filer_pod(place(some), "p", names.OUTPUTS),
-        manifests.executor_pod(place(some), "p", 0, layout(some), homeless=False),
+        manifests.executor_pod(place(some), "p", 0, layout(some), own_workdir=False),
     ]
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": f"tesk-{ID}", "uid": "uid"}
     assert [each["metadata"]["ownerReferences"] for each in owned] == [[owner]] * len(owned)

@@ -133,12 +133,12 @@ CONSUMER, NOBODY = event("Normal", "WaitForFirstConsumer"), event("Normal", "Ext
 )
 def test_what_only_events_tell(node: str, events: list[Event], kind: str | None, words: str) -> None:
     seen = msgspec.structs.replace(pod({}), spec=PodSpec(node))
-    found = pod_status.trouble_told(seen, events)
+    found = pod_status.trouble_by_events(seen, events)
     assert (found and found.kind, found.words if found else "") == (kind, words)
 
 
 def test_the_scheduler_s_words_stand_where_a_claim_has_none() -> None:
-    assert pod_status.trouble_told(pod(condition("PodScheduled", "False", "Unschedulable", "x")), []) is None
+    assert pod_status.trouble_by_events(pod(condition("PodScheduled", "False", "Unschedulable", "x")), []) is None
 
 
 def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
@@ -227,7 +227,7 @@ def test_a_program_that_was_never_begun_is_told_from_one_that_cannot_be(
         name: {"terminated": {**EXITED, "reason": "StartError", "message": message}} if message else {"running": {}}
         for name, message in (("executor", executor), ("reporter", reporter))
     }
-    assert pod_status.unborn(pod(containers(**states)), "executor") == words
+    assert pod_status.never_begun(pod(containers(**states)), "executor") == words
 
 
 def test_of_two_accounts_of_a_failed_pull_the_clearer_is_kept() -> None:

@@ -8,38 +8,38 @@ from pathlib import Path
 
 import pytest
 
-from tesk.kubernetes.messages import Ended, Started, Told
+from tesk.kubernetes.messages import Ended, PodMessage, Started
 from tesk.pod import reporter
 from tesk.pod.reporter import Reporter
-from tesk.taskmaster.board import Board
 from tesk.taskmaster.listener import Listener
+from tesk.taskmaster.observations import Observations
 
 TOKEN = "secret"
-Heard = Callable[[], list[Told]]
+Heard = Callable[[], list[PodMessage]]
 
 
 @pytest.fixture(scope="module")
-def taskmaster() -> Iterator[tuple[Board, str]]:
+def taskmaster() -> Iterator[tuple[Observations, str]]:
     """What listens to reporters, and its address."""
-    board = Board()
-    listener = Listener(board, 0, TOKEN)
-    yield board, f"127.0.0.1:{listener.port}"
+    observations = Observations()
+    listener = Listener(observations, 0, TOKEN)
+    yield observations, f"127.0.0.1:{listener.port}"
     listener.close()
 
 
 @pytest.fixture
-def told(taskmaster: tuple[Board, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
+def told(taskmaster: tuple[Observations, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
     """Gives what this test's reporter has told."""
-    board, address = taskmaster
+    observations, address = taskmaster
     pod = tmp_path.name
-    board.expect(pod)
+    observations.expect(pod)
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     monkeypatch.setattr(reporter, "TOKEN", tmp_path / "token")
     monkeypatch.setattr(reporter, "LAST_WORDS", tmp_path / "last-words")
     monkeypatch.setenv("TESK_TASKMASTER", address)
     monkeypatch.setenv("TESK_POD", pod)
     before = signal.getsignal(signal.SIGTERM)
-    yield lambda: board.look(pod)[2]
+    yield lambda: observations.snapshot(pod)[2]
     signal.signal(signal.SIGTERM, before)
 
 
@@ -50,7 +50,7 @@ def control(tmp_path: Path) -> Path:
     return folder
 
 
-def ended(events: list[Told]) -> Ended:
+def ended(events: list[PodMessage]) -> Ended:
     *before, last = events
     assert isinstance(last, Ended)
     assert all(isinstance(each, Started) for each in before)

@@ -16,7 +16,7 @@ from tesk.kubernetes.objects import Condition, Event, Job, Pod
 from tesk.kubernetes.record import Record
 from tesk.kubernetes.refusal import is_quota
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.life.notes import CANCELED, noted
+from tesk.life.log import CANCELED, noted
 from tesk.life.status import TaskStatus
 from tesk.tes import ExecutorLog, State, TaskLog
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from tesk.filer.plan import Done, Event, Failed, Large, Plan, Progress, Pushed, Typed, Warned
-from tesk.life.notes import cut_outputs
+from tesk.life.log import cut_outputs
 from tesk.places.base import PlaceError
 from tesk.tes import OutputFileLog
 

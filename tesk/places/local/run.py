@@ -23,8 +23,8 @@ from tesk.clock import now, seconds_since, stamp
 from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import Found, Layout, doubtful, layout, occupied, read_answer, to_look_at
+from tesk.life.log import CANCELED, noted, out_of_memory
 from tesk.life.log_bound import TOO_LONG, fit, task_bytes
-from tesk.life.notes import CANCELED, noted, out_of_memory
 from tesk.life.status import TaskStatus
 from tesk.places.base import Job, PlaceError
 from tesk.places.local import manifest

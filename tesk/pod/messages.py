@@ -1,7 +1,7 @@
-"""Tells the taskmaster something over one short HTTP request.
+"""Sends a message to the taskmaster by one short HTTP request.
 
 A plain socket, since this runs beside every executor and an HTTP library would take longer to import than the request
-takes. Not to be heard is no error: the same is in the pod's status and log, only later.
+takes. A message that does not arrive is no error: the same is in the pod's status and log, only later.
 """
 
 import socket
@@ -15,7 +15,7 @@ PATIENCE_S: Final = 3.0
 PAUSE_S: Final = 0.2
 
 
-def tell(taskmaster: str, pod: str, token_file: Path, body: bytes, patience_s: float = PATIENCE_S) -> bool:
+def send_message(taskmaster: str, pod: str, token_file: Path, body: bytes, patience_s: float = PATIENCE_S) -> bool:
     """Posts a JSON body to `taskmaster` ("host:port"); True when it was taken. Tries again for so long."""
     ends = time.monotonic() + patience_s
     while True:

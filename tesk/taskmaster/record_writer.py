@@ -40,7 +40,7 @@ class Superseded(Exception):
     """Another taskmaster has written the record since this one has read it."""
 
 
-class Kept:
+class RecordWriter:
     """The record of one task, and all that is ever done with it."""
 
     def __init__(self, api: Api, task_id: str, cluster: TaskSettings, owner_uid: str) -> None:
@@ -105,7 +105,7 @@ class Kept:
         if not whole and TOO_LONG not in (self.record.now.log.system_logs or ()):
             self.note(TOO_LONG)
 
-    def reach(self, state: State, *, save: bool = False) -> None:
+    def advance_state(self, state: State, *, save: bool = False) -> None:
         """Goes on to a state, never back."""
         if state > self.record.state:
             self.record.state = state
@@ -113,7 +113,7 @@ class Kept:
         if save:
             self.save()
 
-    def goes_on(self, state: State) -> None:
+    def set_state(self, state: State) -> None:
         """Comes to a state that the server sees by itself: it is saved with what follows."""
         self.record.state = max(self.record.state, state)
 
@@ -125,12 +125,12 @@ class Kept:
             self.record.waiting = words
             self.save()
 
-    def runs(self, at: str) -> None:
+    def executor_started(self, at: str) -> None:
         """The executor whose turn it is runs, since that time."""
         if self.record.now.started is UNSET:
             self.record.now.started = stamp(at)
             self.record.waiting = ""
-            self.reach(State.RUNNING, save=True)
+            self.advance_state(State.RUNNING, save=True)
 
     def end(self, state: State, reason: str) -> None:
         """The task's end with all that is known of it, or with state and reason alone where the API refuses that."""

@@ -4,7 +4,7 @@ import pytest
 
 from tesk.filer.plan import Done, Event, Warned
 from tesk.kubernetes.messages import Moved
-from tesk.taskmaster.endings import fuller, heard
+from tesk.taskmaster.endings import fuller, joined_events
 
 A, B, C = Warned("a"), Warned("b"), Done()
 BEFORE = b'{"stdout": "a\\n"}\n'
@@ -21,7 +21,7 @@ BEFORE = b'{"stdout": "a\\n"}\n'
     ],
 )
 def test_a_filer_is_heard_out(told: list[Moved], events: list[Event], is_whole: bool) -> None:
-    assert heard(told) == (events, is_whole)
+    assert joined_events(told) == (events, is_whole)
 
 
 @pytest.mark.parametrize(

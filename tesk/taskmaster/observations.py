@@ -1,33 +1,33 @@
-"""What is known of the task's pods just now: by the watch, and by what they tell themselves.
+"""The pods of the task as of now, by the watch, and the messages that they have sent.
 
-Two threads write on it, the task's life reads it and waits for it to change.
+Two threads write here; the life of the task reads, and waits for a change.
 """
 
 import threading
 
-from tesk.kubernetes.messages import Told
+from tesk.kubernetes.messages import PodMessage
 from tesk.kubernetes.objects import Pod
 
 
-class Board:
-    """Pods by name, and what each has told. Safe for threads."""
+class Observations:
+    """Pods by name, and the messages that each has sent. Safe for threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._pods: dict[str, Pod] = {}
         self._gone: dict[str, Pod] = {}
-        self._told: dict[str, list[Told]] = {}
+        self._messages: dict[str, list[PodMessage]] = {}
         self._turn = 0
 
     def expect(self, pod: str) -> None:
-        """From now on the pod may tell something."""
+        """From now on messages of the pod are taken."""
         with self._changed:
-            self._told.setdefault(pod, [])
+            self._messages.setdefault(pod, [])
 
-    def forget(self, pod: str) -> None:
-        """Drops what the pod has told: its step is over. Executors' output is in it, and there may be a thousand."""
+    def drop_messages(self, pod: str) -> None:
+        """Drops the messages of a pod whose step is over. Executors' output is in it, and there may be a thousand."""
         with self._changed:
-            self._told.pop(pod, None)
+            self._messages.pop(pod, None)
 
     def replace(self, pods: dict[str, Pod]) -> None:
         with self._changed:
@@ -57,21 +57,21 @@ class Board:
                 self._turn += 1
                 self._changed.notify_all()
 
-    def tell(self, pod: str, told: Told) -> bool:
-        """Takes what a pod tells; False if nothing is expected of it."""
+    def add_message(self, pod: str, message: PodMessage) -> bool:
+        """Takes a message; False if none is expected of that pod."""
         with self._changed:
-            heard = self._told.get(pod)
-            if heard is None:
+            messages = self._messages.get(pod)
+            if messages is None:
                 return False
-            heard.append(told)
+            messages.append(message)
             self._turn += 1
             self._changed.notify_all()
             return True
 
-    def look(self, pod: str) -> tuple[int, Pod | None, list[Told]]:
-        """(turn, the pod, what it told): as of now."""
+    def snapshot(self, pod: str) -> tuple[int, Pod | None, list[PodMessage]]:
+        """(turn, the pod, its messages): as of now."""
         with self._changed:
-            return self._turn, self._pods.get(pod), list(self._told.get(pod, ()))
+            return self._turn, self._pods.get(pod), list(self._messages.get(pod, ()))
 
     def last(self, pod: str) -> Pod | None:
         """How a pod was when it went; None if nobody saw it go."""
