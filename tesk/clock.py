@@ -1,6 +1,8 @@
 """Times as TES shows them: RFC 3339, UTC, milliseconds."""
 
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 
 def now() -> str:
@@ -13,10 +15,10 @@ def stamp(text: str) -> str:
     head, dot, rest = text.partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     try:
-        time = datetime.fromisoformat(f"{head}{dot}{rest[: min(digits, 6)]}{rest[digits:]}")
+        moment = datetime.fromisoformat(f"{head}{dot}{rest[: min(digits, 6)]}{rest[digits:]}")
     except ValueError:
         return now()
-    return now() if time.year < 1971 else _show(time.astimezone(UTC))
+    return now() if moment.year < 1971 else _show(moment.astimezone(UTC))
 
 
 def seconds_since(text: str) -> float:
@@ -24,5 +26,11 @@ def seconds_since(text: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()
 
 
-def _show(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def steady() -> Callable[[], datetime]:
+    """A clock that is right now, and from now on never jumps, as this machine's may."""
+    begun, at = time.monotonic(), datetime.now(UTC)
+    return lambda: at + timedelta(seconds=time.monotonic() - begun)
+
+
+def _show(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

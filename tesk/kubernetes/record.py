@@ -10,11 +10,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from tesk.kubernetes import names
-from tesk.layout import Found
+from tesk.life.facts import Facts, Role, Step
 from tesk.life.log import cut_outputs
 from tesk.life.log_bound import fit
 from tesk.life.status import TaskId, TaskStatus
-from tesk.tes import ExecutorLog, FileTypes, State, TaskLog
+from tesk.tes import FileTypes, State, TaskLog
 
 FULL: int = 900_000
 """Bytes that a record may have: a ConfigMap holds 1 MiB with all its keys."""
@@ -24,32 +24,13 @@ SHORTER: tuple[int, ...] = (32768, 8192, 2048, 512, 0)
 """How much of each stream of an executor may be kept where not all can be."""
 
 
-class Attempt(
-    Struct,
-    rename={"replacements": "unborn", "own_workdir": "homeless", "timed_out": "overdue", "to_delete": "stuck"},
-):
-    """One attempt at running the task. `pods` maps the names of the pods that were asked for to their uids, or to ""
-    while no answer to that is on record.
+class Attempt(Facts):
+    """One attempt at running the task."""
 
-    `node`: where the scratch volume is. `staged`, `pushed`: the inputs are there, the outputs have arrived.
-    `found`: what the filer of the inputs has learnt for the layout.
-    `replacements`: by step ("inputs", "executor 0"), how many pods took the place of one that its node could not begin.
-    `own_workdir`: executors whose working directory neither the image nor the scratch volume has, so that it must be a
-    volume of its own. `timed_out`: those that were ended for their time limit. `to_delete`: pods whose part is done
-    and that do not end themselves. `started`: the start of the executor that runs now.
-    """
-
-    log: TaskLog
-    pods: dict[str, str] = {}
+    pods: dict[str, str] = msgspec.field(default_factory=dict)
+    """The uids of the pods that were asked for, by their names; "" while no answer is on record."""
     node: str = ""
-    staged: bool = False
-    pushed: bool = False
-    found: Found = msgspec.field(default_factory=Found)
-    replacements: dict[str, int] = {}
-    own_workdir: list[int] = []
-    timed_out: list[int] = []
-    to_delete: list[str] = []
-    started: str | UnsetType = UNSET
+    """Where the scratch volume is."""
 
 
 class Record(Struct):
@@ -66,22 +47,16 @@ class Record(Struct):
         return self.attempts[-1]
 
 
-def pod(record: Record, task_id: TaskId, role: str, executor: int | None = None) -> str:
+def pod(record: Record, task_id: TaskId, role: Role, executor: int = 0) -> str:
     """The name of the pod in which a step of the present attempt runs: the first, or one that took its place."""
-    now = record.now
-    start = 1 + (executor in now.own_workdir) + now.replacements.get(step(role, executor), 0)
-    return names.pod(task_id, role, len(record.attempts), executor=executor, start=start)
+    now, step = record.now, Step(role, executor)
+    n = executor if role == names.EXECUTOR_ROLE else None
+    start = 1 + (n in now.own_workdir) + now.replacements.get(step.name, 0)
+    return names.pod(task_id, role, len(record.attempts), executor=n, start=start)
 
 
-def step(role: str, executor: int | None = None) -> str:
-    """What a step is called: inputs, executor 0, outputs."""
-    return role if executor is None else f"{role} {executor}"
-
-
-def add(record: Record, entry: ExecutorLog, most_bytes: int) -> bool:
-    """Adds the log of an executor to the present attempt. False where that leaves less of those before it, since only
-    so many bytes of output are kept of a task, whatever the number of its attempts."""
-    record.now.log.logs.append(entry)
+def bound(record: Record, most_bytes: int) -> bool:
+    """Keeps so many bytes of output, whatever the number of attempts. False where that leaves less of some."""
     every = [each for attempt in record.attempts for each in attempt.log.logs]
     fitted = fit(every, most_bytes)
     left = iter(fitted)

@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tesk import parameters
 from tesk.clock import now
 from tesk.filer.plan import Done, Failed
 from tesk.filer.plan import Event as FilerEvent
@@ -16,13 +15,10 @@ from tesk.kubernetes import names, pod_status
 from tesk.kubernetes.messages import Ended, Moved, PodMessage
 from tesk.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
 from tesk.kubernetes.output import tails_from_log
-from tesk.kubernetes.task_settings import TaskSettings
-from tesk.tes import Task
+from tesk.life.outcome import KILLED
 
 LOG_LINES: Final = 100_000
 STOPPED: Final = "the transfer was stopped"
-TERMINATED: Final = 128 + 15
-KILLED: Final = 128 + 9
 
 _event = msgspec.json.Decoder(FilerEvent).decode
 _ended = msgspec.json.Decoder(Ended).decode
@@ -110,9 +106,3 @@ def broken(pod: Pod, container: str) -> str:
 def cluster_events(listing: bytes) -> list[Event]:
     """A list of the cluster's events, the newest last."""
     return sorted(_events(listing).items, key=lambda event: event.last_timestamp or event.event_time or "")
-
-
-def time_limit(task: Task, cluster: TaskSettings) -> float:
-    """Seconds that each executor may run; 0 for ever."""
-    given = parameters.given(task, cluster.allowed_backend_parameters)
-    return parameters.time_limit_s(given, cluster.executor_timeout_s)

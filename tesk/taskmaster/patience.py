@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
@@ -26,42 +25,16 @@ class Judged(Struct, frozen=True):
 
 
 class Patience:
-    """The limits of one step. `limit_s`: how long the program may run, 0 for ever."""
+    """The limits of one step."""
 
-    def __init__(self, cluster: TaskSettings, limit_s: float = 0.0) -> None:
+    def __init__(self, cluster: TaskSettings) -> None:
         self._cluster = cluster
-        self.limit_s = limit_s
         self._since: dict[str, float] = {}
-        self._ends: float | None = None
-        self._is_spent = False
         self._looks = 0
         self._look_at = time.monotonic() + LOOK_S[0]
         self._had_node = False
         self._events: list[Event] = []
         self._image_words = ""
-
-    def started(self, at: str) -> None:
-        """The program has started at that time; its limit counts from then."""
-        if self.limit_s and self._ends is None:
-            try:
-                ago = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
-            except ValueError:
-                ago = 0.0
-            self._ends = time.monotonic() + self.limit_s - max(0.0, ago)
-
-    @property
-    def is_overdue(self) -> bool:
-        return not self._is_spent and self._ends is not None and time.monotonic() >= self._ends
-
-    @property
-    def is_spent(self) -> bool:
-        """True when the program has been ended for its limit."""
-        return self._is_spent
-
-    def spend(self) -> None:
-        """The limit has been reached, and the pod is told to end: that is to be looked at from now on."""
-        self._is_spent = True
-        self.since("deleted", 0.0)
 
     def since(self, what: str, seconds: float) -> bool:
         """True when this has been asked about `what` for so long."""
@@ -88,8 +61,7 @@ class Patience:
     def next_look_s(self, pod: Pod | None) -> float | None:
         """How long nothing may change before it is time to look again; None: for ever. `pod`: one not started yet."""
         moment = time.monotonic()
-        ends = [] if self._ends is None or self._is_spent else [self._ends - moment]
-        ends += [seconds for what, seconds in REPEATED_S.items() if what in self._since]
+        ends = [seconds for what, seconds in REPEATED_S.items() if what in self._since]
         if pod is not None:
             ends.append(self._look_at - moment if self._look_at > moment else LOOK_S[-1])
             limits = {kind: self._limit_s(kind) for kind in self._since}

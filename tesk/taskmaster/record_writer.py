@@ -10,24 +10,23 @@ other has recorded.
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from msgspec import UNSET
 
-from tesk.clock import now, stamp
-from tesk.filer.plan import Event, Progress
+from tesk.clock import now
+from tesk.filer.plan import Progress
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes import record as records
 from tesk.kubernetes.manifests import Manifest
 from tesk.kubernetes.objects import ConfigMap
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
+from tesk.life.log import noted
 from tesk.life.log_bound import TOO_LONG, task_bytes
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
-from tesk.tes import ExecutorLog, State, TaskLog
+from tesk.tes import State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -96,21 +95,21 @@ class RecordWriter:
 
     def note(self, line: str) -> None:
         """Adds a line for the user; it is saved with what it is about."""
-        known = self.record.now.log.system_logs
-        self.record.now.log.system_logs = [*([] if known is UNSET else known), line.replace("\n", " ")]
+        self.record.now.log = noted(self.record.now.log, line)
 
-    def executed(self, entry: ExecutorLog) -> None:
-        """Adds the log of an executor that has ended."""
-        whole = records.add(self.record, entry, task_bytes(self._cluster.log_tail_bytes))
+    def learn(self, facts: Attempt) -> None:
+        """From now on these are the facts of the present attempt; they are saved with what is built on them."""
+        self.record.attempts[-1] = facts
+        if len(self.record.attempts) == 1:
+            return
+        whole = records.bound(self.record, task_bytes(self._cluster.log_tail_bytes))
         if not whole and TOO_LONG not in (self.record.now.log.system_logs or ()):
             self.note(TOO_LONG)
 
-    def advance_state(self, state: State, *, save: bool = False) -> None:
+    def advance_state(self, state: State) -> None:
         """Goes on to a state, never back."""
         if state > self.record.state:
             self.record.state = state
-            save = True
-        if save:
             self.save()
 
     def set_state(self, state: State) -> None:
@@ -124,13 +123,6 @@ class RecordWriter:
                 log.warning("waiting: %s", words)
             self.record.waiting = words
             self.save()
-
-    def executor_started(self, at: str) -> None:
-        """The executor whose turn it is runs, since that time."""
-        if self.record.now.started is UNSET:
-            self.record.now.started = stamp(at)
-            self.record.waiting = ""
-            self.advance_state(State.RUNNING, save=True)
 
     def end(self, state: State, reason: str) -> None:
         """The task's end with all that is known of it, or with state and reason alone where the API refuses that."""
@@ -150,10 +142,9 @@ class RecordWriter:
         self.record.now.log.system_logs = [words, *([f"error: {reason}"] if reason else [])]
         self.save()
 
-    def progress(self, told: Sequence[Event], *, save: bool = True) -> None:
-        """How far a filer is, by the last that it has told of that."""
-        last = next((event for event in reversed(told) if isinstance(event, Progress)), None)
-        if last is not None and self.record.now.log.metadata != (shown := {"progress": last.words()}):
+    def progress(self, told: Progress | None, *, save: bool = True) -> None:
+        """How far a filer is."""
+        if told is not None and self.record.now.log.metadata != (shown := {"progress": told.words()}):
             self.record.now.log.metadata = shown
             if save:
                 self.save()

@@ -6,10 +6,10 @@ import msgspec
 
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.manifests import Manifest, PodContext
-from tesk.kubernetes.objects import Pod
+from tesk.kubernetes.objects import Event, Pod
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import Layout
-from tesk.life.outcome import End, Lost
+from tesk.life.outcome import End
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import Api, ApiError
 from tesk.taskmaster.observations import Observations
@@ -20,6 +20,10 @@ PAUSE_S: Final = 5.0
 ASKED: Final = ""
 """In place of the uid of a pod that has been asked for, by this life or one whose answer is lost."""
 decode_pod: Final = msgspec.json.Decoder(Pod).decode
+
+
+class Lost(Exception):
+    """A pod is not there any more, in which the step may have run."""
 
 
 class Workload:
@@ -51,28 +55,33 @@ class Workload:
             claim = names.claim(self._task_id, len(self._writer.record.attempts))
             self._api.delete("persistentvolumeclaims", claim)
 
-    def ensure(self, name: str, manifest: Manifest) -> None:
-        """Makes the pod unless it has been made before. What has been learnt until then is recorded with it.
+    def is_made(self, name: str) -> tuple[bool, bool]:
+        """Whether the pod has been made, and whether it is on record that it is about to be. Raises Lost.
 
-        That it is asked for is on record first, for a life may be cut off before it reads the answer. The next one
-        makes the pod where there is none, but not where there was one, in which the executor may have run.
+        A life may be cut off before it reads the answer. The next one makes the pod where there is none, but not where
+        there was one, in which the executor may have run.
         """
-        self._observations.expect(name)
-        pods = self._writer.record.now.pods
-        if pods.get(name):
-            return
-        if name not in pods:
-            pods[name] = ASKED
-            self._writer.save()
-        elif self._has_been(name):
+        uid = self._writer.record.now.pods.get(name)
+        if uid or uid is None:
+            return bool(uid), uid is not None
+        if self._has_been(name):
             raise Lost(endings.gone(name, self._observations.last(name)))
+        return False, True
+
+    def ask(self, name: str) -> None:
+        """Puts on record that the pod is asked for, with what has been learnt until then."""
+        self._writer.record.now.pods[name] = ASKED
+        self._writer.save()
+
+    def make(self, name: str, manifest: Manifest) -> None:
+        """Makes the pod, or finds that it was made. Raises Lost, End, ApiError."""
         made = self._create("pods", manifest) or self._api.get("pods", name)
         if made is None:
             raise Lost(f"pod {name} was deleted by somebody else")
         pod = decode_pod(made)
         if all(owner.uid != self._owner_uid for owner in pod.metadata.owner_references):
             raise End(State.SYSTEM_ERROR, f"pod {name} is there already and is not this task's; delete it")
-        pods[name] = pod.metadata.uid
+        self._writer.record.now.pods[name] = pod.metadata.uid
         self._observations.answered(pod)
 
     def _has_been(self, name: str) -> bool:
@@ -96,6 +105,16 @@ class Workload:
     def _place_at(self, pod: Pod) -> None:
         if pod.spec.node_name and not self._writer.record.now.node and not self._plan.is_empty:
             self._writer.record.now.node = pod.spec.node_name
+
+    def events(self, pod: Pod) -> list[Event]:
+        """What the cluster says about a pod; about its claim while the pod has no node."""
+        of = f"involvedObject.kind=Pod,involvedObject.name={pod.metadata.name}"
+        if not pod.spec.node_name:
+            if self._plan.is_empty:
+                return []
+            claim = names.claim(self._task_id, len(self._writer.record.attempts))
+            of = f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={claim}"
+        return endings.cluster_events(self._api.find("events", fieldSelector=of))
 
     def _create(self, kind: str, manifest: Manifest) -> bytes | None:
         """Creates; waits while that is refused for now, as with no room in a quota. Raises ApiError where it lasts."""

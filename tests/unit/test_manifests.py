@@ -131,7 +131,7 @@ def test_a_steps_pod_is_the_first_or_one_made_in_its_place() -> None:
 
 
 def test_a_record_comes_back_as_it_was() -> None:
-    record = Record(State.RUNNING, [Attempt(TaskLog(start_time="x"), {"p": "u"}, own_workdir=[1])], "room")
+    record = Record(State.RUNNING, [Attempt(TaskLog(start_time="x"), pods={"p": "u"}, own_workdir=[1])], "room")
     assert records.unpack(records.pack(record)) == record
     shown = records.status(record)
     assert (shown.state, shown.log.system_logs) == (State.RUNNING, ["waiting: room"])

@@ -4,8 +4,6 @@ The taskmaster's record says nearly everything. What it cannot say is that there
 cluster has no room or refuses it, or no more, since it failed for good or somebody deleted it.
 """
 
-from typing import Final
-
 import msgspec
 from msgspec import UNSET, Struct
 
@@ -16,11 +14,10 @@ from tesk.kubernetes.objects import Condition, Event, Job, Pod
 from tesk.kubernetes.record import Record
 from tesk.kubernetes.refusal import is_quota
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.life.log import CANCELED, noted
+from tesk.life import log as logs
+from tesk.life.log import CANCELED_EARLY, noted
 from tesk.life.status import TaskStatus
-from tesk.tes import ExecutorLog, State, TaskLog
-
-TERMINATED: Final = 128 + 15
+from tesk.tes import State, TaskLog
 
 
 class Known(Struct):
@@ -189,25 +186,18 @@ def failed(record: Record | None, reason: str) -> TaskStatus:
 def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> TaskStatus:
     """A cancelled task: what had ended, and what the executor that was stopped had written."""
     if record is None:
-        return TaskStatus(State.CANCELED, TaskLog(system_logs=["canceled by the user before it started"]))
+        return TaskStatus(State.CANCELED, TaskLog(system_logs=[CANCELED_EARLY]))
     status = running(msgspec.structs.replace(record, waiting=""), output)
-    end = status.log.end_time if record.state.is_terminal else now()
-    logs = [
-        msgspec.structs.replace(entry, exit_code=TERMINATED, end_time=end) if entry.exit_code == -1 else entry
-        for entry in status.log.logs
-    ]
-    log = msgspec.structs.replace(status.log, logs=logs, end_time=end)
-    return TaskStatus(State.CANCELED, noted(log, CANCELED), status.earlier)
+    ended = logs.cancelled(status.log, has_ended=record.state.is_terminal)
+    return TaskStatus(State.CANCELED, ended, status.earlier)
 
 
 def running(record: Record, output: tuple[str, str]) -> TaskStatus:
-    """The task with its running executor, whose exit code is -1, and what that has written so far."""
+    """The task with its running executor, and what that has written so far."""
     status = records.status(record)
     if record.now.started is UNSET or record.state.is_terminal:
         return status
-    entry = ExecutorLog(-1, record.now.started, UNSET, *output)
-    log = msgspec.structs.replace(status.log, logs=[*status.log.logs, entry])
-    return msgspec.structs.replace(status, log=log)
+    return msgspec.structs.replace(status, log=logs.running(status.log, record.now.started, *output))
 
 
 def _crash(pod: Pod | None) -> str:
