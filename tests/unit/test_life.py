@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from msgspec import UNSET
 
@@ -330,10 +330,10 @@ class Place:
                 self.begun.append((self.attempts, program.step))
             elif fate != "time":
                 program.phase = "over"
-        elif fate == "never begun" or (fate == "no workdir" and program.step.role == "executor"):
+        elif fate in ("never begun", "lost"):
             program.phase = fate
-        elif fate == "lost":
-            program.phase = "lost"
+        elif fate == "no workdir" and program.step.role == "executor" and program.step.n not in self.facts.own_workdir:
+            program.phase = fate
 
     def turn(self, crash_at: int) -> None:
         """Looks and acts once; a crash comes before that action, where there are so many."""
@@ -349,9 +349,10 @@ class Place:
 FATES = some.sampled_from(["goes on", "goes on", "goes on", "time", "lost", "never begun", "no workdir", "nothing"])
 
 
+@settings(max_examples=300)
 @given(
     executors=some.lists(some.tuples(some.booleans(), some.sampled_from([0, 0, 3])), min_size=1, max_size=4),
-    events=some.lists(some.tuples(FATES, some.integers(0, 6)), max_size=60),
+    events=some.lists(some.tuples(FATES, some.integers(0, 6)), min_size=10, max_size=60),
     retries=some.integers(0, 2),
     has_outputs=some.booleans(),
 )
@@ -366,6 +367,7 @@ def test_whatever_strikes_a_life_it_comes_to_its_right_end_and_runs_nothing_twic
     assert place.end is not None
     assert len(place.begun) == len(set(place.begun)), "a step has run twice in one attempt"
     assert place.attempts <= retries + 1
+    assert max(start for _, _, start in place.made) <= MOST_REPLACEMENTS + 1
     lost = [program for program in place.made.values() if program.phase == "lost"]
     replaced = [program for program in place.made.values() if program.phase == "never begun"]
     known, ran = (
