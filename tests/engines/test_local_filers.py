@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.plan import FilerSettings, InputsPlan
-from tesk.places.local.filers import Filers, Told, told, why_killed
+from tesk.life.transfer import Transfer
+from tesk.places.local.filers import Filers, read_report, why_killed
 from tesk.tes import FileType, Input
 
 MIB = 1024 * 1024
 
 
-async def fetched(folder: Path, memory_bytes: int, *inputs: Input) -> Told:
+async def fetched(folder: Path, memory_bytes: int, *inputs: Input) -> Transfer:
     """What a step has told that fetches the inputs with so much memory, besides stacks."""
     (folder / "root").mkdir()
     settings = FilerSettings(file_roots=(str(folder),), concurrency=2)
@@ -22,14 +23,14 @@ async def fetched(folder: Path, memory_bytes: int, *inputs: Input) -> Told:
         await filers.run("k", InputsPlan(f"{folder}/root", list(inputs), settings=settings), folder, folder / "report")
     finally:
         await filers.close()
-    return await asyncio.to_thread(told, folder / "report")
+    return await asyncio.to_thread(read_report, folder / "report")
 
 
 async def test_a_filer_that_uses_up_its_memory_ends_and_says_so(tmp_path: Path) -> None:
     """It is given hundreds of thousands of inputs and next to nothing to remember them in."""
     many = [Input("/in", content="x")] * 300_000
     found = await fetched(tmp_path, MIB, *many)
-    assert found.verdict is not None
+    assert found.verdict
     assert found.verdict.startswith("the filer used up its memory, ")
     assert "MiB with its threads' stacks (filer_ram_gb)" in found.verdict
 
@@ -42,7 +43,7 @@ async def test_a_filer_with_enough_memory_goes_well(tmp_path: Path, memory_bytes
         (large / f"{n}").write_bytes(bytes(8 * MIB if n == 0 else 100))
     url = f"file://{large}"
     found = await fetched(tmp_path, memory_bytes, Input("/in", url=url, type=FileType.DIRECTORY))
-    assert found.verdict is None
+    assert found.verdict == ""
     assert len(list((tmp_path / "root/in").iterdir())) == 50
 
 

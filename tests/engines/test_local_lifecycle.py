@@ -10,6 +10,7 @@ import msgspec
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tesk.life.transfer import Transfer
 from tesk.places.local import filers
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place, containers_and_folders
@@ -229,12 +230,12 @@ async def test_of_too_many_outputs_the_first_are_listed_and_the_report_is_read_b
     """Some 40,000 are: the bound is lowered here."""
     readers: list[threading.Thread] = []
 
-    def read(report: Path) -> filers.Told:
+    def read(report: Path) -> Transfer:
         readers.append(threading.current_thread())
-        return filers.told(report)
+        return filers.read_report(report)
 
     monkeypatch.setattr(filers, "OUTPUTS_BYTES", 3000)
-    monkeypatch.setattr("tesk.places.local.run.told", read)
+    monkeypatch.setattr("tesk.places.local.run.read_report", read)
     out = {"path": "/out", "url": f"file://{shared}/out", "type": "DIRECTORY"}
     task = await tesk.run(executors=[sh("cd /out; seq 200 | xargs touch")], volumes=["/out"], outputs=[out])
     assert task["state"] == "COMPLETE", task["logs"]

@@ -324,15 +324,15 @@ class Place:
         program = next(reversed(self.made.values()), None)
         if program is None or program.phase not in ("starting", "running"):
             return
+        if fate == "no workdir" and (program.step.role != "executor" or program.step.n in self.facts.own_workdir):
+            return
         if fate in ("goes on", "time") or (fate in ("never begun", "no workdir") and program.phase == "running"):
             if program.phase == "starting":
                 program.phase = "running"
                 self.begun.append((self.attempts, program.step))
             elif fate != "time":
                 program.phase = "over"
-        elif fate in ("never begun", "lost"):
-            program.phase = fate
-        elif fate == "no workdir" and program.step.role == "executor" and program.step.n not in self.facts.own_workdir:
+        elif fate != "nothing":
             program.phase = fate
 
     def turn(self, crash_at: int) -> None:

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
-from tesk.filer.plan import Done, Event, Failed, Large, Plan, Progress, Pushed, Typed, Warned
-from tesk.life.log import cut_outputs
+from tesk.filer.plan import Event, Plan, Progress, Pushed
+from tesk.life.transfer import Transfer
 from tesk.places.base import PlaceError
-from tesk.tes import OutputFileLog
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S: Final = 30.0
@@ -27,7 +25,6 @@ ABORTED: Final = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 TAIL_BYTES: Final = 1_000_000
 OUTPUTS_BYTES: Final = 4 * 1024 * 1024
 """As much of a step's report as may name outputs that become part of the task's log: some 40,000 of them."""
-MOST_WARNINGS: Final = 1000
 _event: Final = msgspec.json.Decoder(Event).decode
 
 
@@ -147,44 +144,12 @@ def _write(path: Path, plan: Plan) -> None:
     path.write_bytes(msgspec.json.encode(plan))
 
 
-class Told(Struct):
-    """What a step has told: the first of its outputs and of its warnings, how many of each there were, and its end.
+def read_report(report: Path) -> Transfer:
+    """What a step has said so far, read line by line, since a report may be large; half a last line is left out.
 
-    `letters`: what its inputs or outputs are (tes.FileTypes). `alone`: inputs that are too large to be copied.
+    Outputs are shown as far as they fit into OUTPUTS_BYTES, since they become part of the task's documents.
     """
-
-    outputs: list[OutputFileLog] = []
-    pushed: int = 0
-    warnings: list[str] = []
-    warned: int = 0
-    letters: str = ""
-    alone: list[str] = []
-    is_done: bool = False
-    failure: str = ""
-
-    @property
-    def verdict(self) -> str | None:
-        """None when the step went well, else why it failed."""
-        if self.is_done:
-            return None
-        return self.failure or "the filer ended without a word; was it killed, or is memory short?"
-
-    def notes(self) -> list[str]:
-        """The lines for the system log."""
-        lines = [f"warning: {warning}" for warning in self.warnings]
-        if self.warned > len(self.warnings):
-            lines.append(f"warning: {self.warned - len(self.warnings)} further warnings are left out")
-        if self.pushed > len(self.outputs):
-            lines.append(cut_outputs(self.pushed, len(self.outputs)))
-        return lines
-
-
-def told(report: Path) -> Told:
-    """What a step has told so far, read line by line, since a report may be large; half a last line is left out.
-
-    Outputs are kept as far as they fit into OUTPUTS_BYTES, since they become part of the task's documents.
-    """
-    found, size = Told(), 0
+    found, size = Transfer(), 0
     try:
         file = report.open("rb")
     except FileNotFoundError:
@@ -194,22 +159,8 @@ def told(report: Path) -> Told:
             if not line.endswith(b"\n"):
                 break
             event = _event(line)
-            found.is_done = isinstance(event, Done)
-            if isinstance(event, Pushed):
-                size += len(line)
-                found.pushed += 1
-                if size <= OUTPUTS_BYTES:
-                    found.outputs.append(OutputFileLog(event.url, event.path, str(event.size_bytes)))
-            elif isinstance(event, Warned):
-                found.warned += 1
-                if found.warned <= MOST_WARNINGS:
-                    found.warnings.append(event.message)
-            elif isinstance(event, Typed):
-                found.letters = event.letters
-            elif isinstance(event, Large):
-                found.alone.append(event.path)
-            elif isinstance(event, Failed):
-                found.failure = event.message
+            size += len(line) if isinstance(event, Pushed) else 0
+            found.add(event, is_shown=size <= OUTPUTS_BYTES)
     return found
 
 

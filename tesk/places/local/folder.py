@@ -19,11 +19,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from tesk.beneath import look_beneath
+from tesk.clock import now
 from tesk.filer import scratch
+from tesk.life.facts import Facts
+from tesk.life.log import with_entry
 from tesk.shim import ENDED, MOST_ENDED
 from tesk.tails import tail, trim
+from tesk.tes import ExecutorLog, OutputFileLog, TaskLog
 
 log = logging.getLogger(__name__)
 CAP_DAC_OVERRIDE: Final = 1
@@ -174,6 +179,20 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def recalled(folder: Folder, log_bytes: int) -> Facts:
+    """The facts of the task as its folder has them; of what its executors wrote, so many bytes at most.
+
+    That the inputs are there is found out anew: whether it still holds depends on the machine.
+    """
+    log = TaskLog(start_time=folder.fact("began", str) or now(), system_logs=folder.notes() or UNSET)
+    while (entry := folder.fact(f"executor-{len(log.logs)}", ExecutorLog)) is not None:
+        log = with_entry(log, entry, log_bytes)
+    pushed = folder.fact("outputs", list[OutputFileLog])
+    log.outputs = pushed or []
+    timed_out = [n for n in range(len(log.logs) + 1) if folder.has(f"overdue-{n}")]
+    return Facts(log, pushed=pushed is not None, timed_out=timed_out)
 
 
 def is_master_of_files() -> bool:

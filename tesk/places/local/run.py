@@ -6,7 +6,6 @@ for, and what was cut off is done again.
 """
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -14,34 +13,59 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import msgspec
 from aiodocker.exceptions import DockerError
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tesk import parameters
-from tesk.clock import now, seconds_since, stamp
+from tesk.clock import now, stamp, steady
 from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import Found, Layout, doubtful, layout, occupied, read_answer, to_look_at
-from tesk.life.log import CANCELED, noted, out_of_memory
-from tesk.life.log_bound import TOO_LONG, fit, task_bytes
+from tesk.life.facts import Facts, Step
+from tesk.life.log import CANCELED_EARLY, cancelled, noted, running
+from tesk.life.log_bound import task_bytes
+from tesk.life.outcome import End, left_s
 from tesk.life.status import TaskStatus
+from tesk.life.steps import (
+    Absent,
+    Action,
+    Ask,
+    Ended,
+    Finish,
+    Gone,
+    Learn,
+    Moved,
+    Policy,
+    Refused,
+    Running,
+    Seen,
+    SetState,
+    Start,
+    Starting,
+    Stop,
+    due,
+    has_failed,
+    next_actions,
+)  # fmt: skip
+from tesk.life.transfer import Transfer
 from tesk.places.base import Job, PlaceError
 from tesk.places.local import manifest
 from tesk.places.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
-from tesk.places.local.filers import Filers, Told, last_progress, told
-from tesk.places.local.folder import BOOT, Folder, is_master_of_files
+from tesk.places.local.filers import Filers, last_progress, read_report
+from tesk.places.local.folder import BOOT, Folder, is_master_of_files, recalled
 from tesk.places.local.looks import Looks
 from tesk.settings import Settings
 from tesk.tails import oddity, tail
-from tesk.tes import Executor, ExecutorLog, FileTypes, OutputFileLog, Resources, State, TaskLog
+from tesk.tes import ExecutorLog, FileTypes, Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
-TERMINATED: Final = 128 + 15
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 LOOK_EVERY_S: Final = 2.0
 AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
 """What a call fails with when the container engine goes away before it or in its midst."""
+CANNOT_STOP: Final = (*AWAY, PlaceError, DockerError)
+STOP_AGAIN_S: Final = 1.0
 
 
 class Machine(Struct, frozen=True):
@@ -56,13 +80,27 @@ class Machine(Struct, frozen=True):
     cores: float
 
 
-class End(Exception):
-    """The task's end: its state, and for a system error why."""
+class Program:
+    """The container of an executor that runs, or is being started, in the eyes of this process."""
 
-    def __init__(self, state: State, reason: str | None = None) -> None:
-        super().__init__(state, reason)
-        self.state = state
-        self.reason = reason
+    def __init__(self, n: int, ended: Coroutine[Any, Any, ContainerState | None]) -> None:
+        self.n = n
+        self.started = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.create_task(ended, name=f"executor {n}")
+        self.is_stopping = False
+        self.is_over = False
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Until it has started or ended, or for so long."""
+        waits = {self.ended} if self.started.done() else {self.ended, self.started}
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+    async def close(self) -> None:
+        """Lets go of the container, which goes on; one that is being started is started first."""
+        self.ended.cancel()
+        await asyncio.wait([self.ended])
+        if not self.ended.cancelled() and (error := self.ended.exception()):
+            log.info("executor %d: %s", self.n, error)
 
 
 class Run:
@@ -72,32 +110,42 @@ class Run:
         self.job = job
         self.folder = folder
         self.machine = machine
-        self.log = TaskLog()
+        self.facts = Facts(TaskLog())
         self.state = State.INITIALIZING
         self.types = FileTypes()
         self.running: int | None = None
         self._report = report
         self._patience = Patience(machine.settings.engine_patience_s)
-        self._unwritten: list[str] = []
-        self._clock: asyncio.Task[None] | None = None
-        self._overdue: set[int] = set()
+        self._program: Program | None = None
+        self._seen: Seen | None = None
+        self._now = steady()
         self._layout = Layout()
         self._given = parameters.given(job.task, machine.settings.allowed_backend_parameters)
-        self._limit_s = parameters.time_limit_s(self._given, machine.settings.executor_timeout_s)
+        self._policy = Policy(
+            time_limit_s=parameters.time_limit_s(self._given, machine.settings.executor_timeout_s),
+            memory_limit_mib=((job.task.resources or Resources()).ram_gb or 0) * 1024,
+            log_bytes=task_bytes(machine.settings.log_tail_bytes),
+        )
+        self._is_made = False
         self._resumed = folder.path.exists()
         self._has_looked = self._resumed
         self._reached = len(job.task.executors) if self._resumed else -1
 
-    def notes(self) -> list[str]:
-        return self.folder.notes() + self._unwritten
+    @property
+    def log(self) -> TaskLog:
+        return self.facts.log
 
     def note(self, line: str) -> None:
-        """Adds a line to the system log; where it cannot be written down, as on a full disk, it is kept in memory."""
+        """Adds a line to the system log."""
+        self.facts.log = noted(self.log, line)
+        self._write_down(line)
+
+    def _write_down(self, line: str) -> None:
+        """Keeps a line of the system log; where it cannot be written, as on a full disk, it is in memory alone."""
         try:
             self.folder.note(line)
         except OSError as error:
             log.error("task %s: a line of its system log could not be written: %s", self.job.id, error)
-            self._unwritten.append(line)
 
     def containers(self) -> list[str]:
         """The names of the containers that it has made, or was about to make."""
@@ -108,15 +156,15 @@ class Run:
     def tell(self, state: State) -> None:
         """Reports the state with the log as it is."""
         self.state = state
-        self.log.system_logs = self.notes() or msgspec.UNSET
-        self._report(TaskStatus(state, msgspec.structs.replace(self.log, logs=[*self.log.logs]), types=self.types))
+        self._report(TaskStatus(state, replace(self.log, logs=[*self.log.logs]), types=self.types))
 
     async def live(self) -> None:
         """Runs the task to its end and reports it. Cancelling the call leaves the containers alone."""
         try:
             if ended := self.folder.fact("ended", TaskStatus):
-                self.log = ended.log
+                self.facts.log = ended.log
                 return self._report(ended)
+            self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
             for name in self.folder.unreadable():
                 self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
             await self._patiently()
@@ -139,7 +187,6 @@ class Run:
     async def _conclude(self, state: State) -> None:
         """Ends the task. The fact need not be durable: the store's record of it follows, and that is."""
         self.log.end_time = now()
-        self.log.system_logs = self.notes() or msgspec.UNSET
         try:
             await self._establish("ended", TaskStatus(state, self.log, types=self.types))
         except OSError as error:
@@ -160,6 +207,10 @@ class Run:
                 raise End(State.SYSTEM_ERROR, f"the container engine refused: {error.message}") from error
             except PlaceError as error:
                 raise End(State.SYSTEM_ERROR, str(error)) from error
+            finally:
+                if self._program is not None:
+                    await self._program.close()
+                self._program = self._seen = None
             self._resumed = True
             await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
 
@@ -171,12 +222,130 @@ class Run:
             await self._establish("began", began := now(), durable=True)
             await asyncio.to_thread(self.folder.keep)
         self._refuse_after_a_boot()
-        self.log, self.types = TaskLog(start_time=began), self.folder.fact("types", FileTypes) or FileTypes()
+        self.types = self.folder.fact("types", FileTypes) or FileTypes()
+        self.facts = replace(self.facts, staged=False, log=replace(self.log, start_time=began))
         self.tell(State.INITIALIZING)
-        await self._initialize()
-        failed = await self._execute_all()
-        await self._push(failed)
-        raise End(State.EXECUTOR_ERROR if failed else State.COMPLETE)
+        while True:
+            step = due(self.job.task, self.facts, self._policy)
+            seen = await self._see(step) if isinstance(step, Step) else Starting()
+            actions = next_actions(self.job.task, self.facts, seen, self._now(), self._policy)
+            for action in actions:
+                await self._perform(action)
+                if self._seen is not None:
+                    break
+            if not actions and self._program is not None:
+                await self._program.wait(self._left_s(self._program))
+
+    def _left_s(self, program: Program) -> float | None:
+        """Seconds until the program is to be stopped for its time limit; None where it has none, or has reached it."""
+        if program.is_over or program.n in self.facts.timed_out:
+            return None
+        left = left_s(self.facts, self._policy.time_limit_s, self._now())
+        return None if left is None else max(0.0, left)
+
+    async def _see(self, step: Step) -> Seen:
+        """What is seen of a step. What an action has come to at once is known without a look."""
+        if (seen := self._seen) is not None:
+            self._seen = None
+            return seen
+        if step.role != "executor":
+            return Absent(is_asked=True)
+        n, name = step.n, manifest.name(self.job.id, step.n)
+        if self._program is None:
+            state = await self.machine.containers.state(name) if self._resumed else None
+            self._reached, self._is_made = max(self._reached, n), state is not None
+            if state is None and self.folder.has(f"started-{n}"):
+                return self._gone(n)
+            if state is None or state.status in ("created", "configured", "initialized"):
+                return Absent()
+            if state.is_over:
+                return await self._ended(n, state)
+            self.running, self._program = n, Program(n, self.machine.containers.end(name))
+            self._program.started.set_result(None)
+        return await self._see_program(self._program)
+
+    async def _see_program(self, program: Program) -> Seen:
+        n = program.n
+        if program.ended.done():
+            self.running = self._program = None
+            try:
+                state = await program.ended
+            except StartError as error:
+                return self._not_started(n, error)
+            return self._gone(n) if state is None else await self._ended(n, state)
+        if not program.started.done() or (self._left_s(program) == 0 and await self._is_over(program)):
+            return Starting()
+        at = (self.folder.fact(f"started-{n}") or {}).get("at", now())
+        return Running(at, program.is_stopping)
+
+    async def _is_over(self, program: Program) -> bool:
+        """True when a program that has reached its time limit has just ended by itself, or cannot be stopped yet."""
+        try:
+            state = await self.machine.containers.state(manifest.name(self.job.id, program.n))
+        except CANNOT_STOP as error:
+            await self._stop_later(program, error)
+            return True
+        program.is_over = state is None or state.is_over
+        return program.is_over
+
+    async def _stop_later(self, program: Program, error: Exception) -> None:
+        log.warning("task %s: executor %d is overdue, and could not be stopped yet: %s", self.job.id, program.n, error)
+        await asyncio.wait([program.ended], timeout=STOP_AGAIN_S)
+
+    def _gone(self, n: int) -> Seen:
+        name = manifest.name(self.job.id, n)
+        return Gone(f"executor {n}: its container {name} was removed by somebody else")
+
+    def _not_started(self, n: int, error: StartError) -> Seen:
+        """What a container comes to that cannot be started: an end, where the engine's words blame its program."""
+        if error.code is None:
+            return Refused(f"executor {n} ({self.job.task.executors[n].image}): {error}")
+        return Ended(ExecutorLog(error.code, now(), now(), stderr=f"tesk: {error}"))
+
+    async def _perform(self, action: Action) -> None:
+        """Does what is to be done. Everything that is learnt is kept at once. Raises End."""
+        if isinstance(action, Learn):
+            await self._learn(action.facts)
+        elif isinstance(action, SetState):
+            self._patience.renew()
+            self.tell(action.state)
+        elif isinstance(action, Finish):
+            raise End(action.state, action.reason)
+        elif isinstance(action, Ask) and action.step.role == "executor":
+            try:
+                await self._make(action.step.n)
+            except StartError as error:
+                self._seen = self._not_started(action.step.n, error)
+        elif isinstance(action, Stop) and self._program is not None:
+            await self._stop(self._program)
+        elif isinstance(action, Start):
+            await self._start(action.step)
+
+    async def _start(self, step: Step) -> None:
+        if step.role == "executor":
+            self.running, self._program = step.n, Program(step.n, self._run(step.n))
+        elif step.role == "inputs":
+            self._seen = Moved(await self._initialize())
+        else:
+            self._seen = Moved(await self._push())
+
+    async def _learn(self, facts: Facts) -> None:
+        """Writes down what is new in the facts."""
+        before, self.facts = self.facts, facts
+        known, lines = len(before.log.system_logs or ()), facts.log.system_logs or []
+        if len(facts.log.logs) > len(before.log.logs):
+            await self._establish(f"executor-{len(before.log.logs)}", facts.log.logs[-1], durable=True)
+        for n in set(facts.timed_out) - set(before.timed_out):
+            try:
+                await self._establish(f"overdue-{n}", {"at": now()})
+            except OSError as error:
+                log.error("task %s: that executor %d is overdue could not be written down: %s", self.job.id, n, error)
+        for line in lines[known:]:
+            self._write_down(line)
+        if facts.pushed and not before.pushed:
+            await self._establish("outputs", facts.log.outputs)
+        if facts.staged or facts.log.logs:
+            self._patience.renew()
 
     def _refuse_after_a_boot(self) -> None:
         """Raises End where the machine was started anew since an executor began: it may have gone down without writing
@@ -186,28 +355,29 @@ class Run:
             why = "this machine was started anew while the task ran, and what its programs had written may not be whole"
             raise End(State.SYSTEM_ERROR, f"{why}; it is not run again")
 
-    async def _initialize(self) -> None:
+    async def _initialize(self) -> Transfer:
         """Inputs and images, at the same time; the first failure ends both. Where inputs lie may depend on the images:
         they come first then."""
         asked = await asyncio.to_thread(doubtful, self.job.task)
         try:
             async with asyncio.TaskGroup() as group:
                 images = [group.create_task(self._pull(image)) for image in self._images()]
-                group.create_task(self._lay_out_and_fetch(asked, images))
+                fetching = group.create_task(self._lay_out_and_fetch(asked, images))
         except BaseExceptionGroup as problems:
             raise _first(problems) from None
+        return fetching.result()
 
     def _images(self) -> list[str]:
         return [*dict.fromkeys(executor.image for executor in self.job.task.executors)]
 
-    async def _lay_out_and_fetch(self, asked: Sequence[str], images: Sequence[asyncio.Task[None]]) -> None:
+    async def _lay_out_and_fetch(self, asked: Sequence[str], images: Sequence[asyncio.Task[None]]) -> Transfer:
         """Fetches the inputs to where the containers will have them. What was found then holds for all of the task."""
         found: Found | None = self.folder.fact("found", Found)
         if found is None and asked and not self.folder.has("inputs"):
             await asyncio.gather(*images)
             found = Found(await self._look(asked))
             await self._establish("found", found, durable=True)
-        await self._fetch(found or Found())
+        return await self._fetch(found or Found())
 
     async def _look(self, asked: Sequence[str]) -> dict[str, bool]:
         """What the images have in these directories, for `layout`."""
@@ -238,30 +408,32 @@ class Run:
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
-    async def _fetch(self, found: Found) -> None:
+    async def _fetch(self, found: Found) -> Transfer:
         self._layout = await asyncio.to_thread(layout, self.job.task, found)
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
-            return
-        plan, root = self._layout, str(self.folder.scratch)
+            return Transfer(is_done=True)
+        plan, root, moved = self._layout, str(self.folder.scratch), Transfer(is_done=True)
         inputs = self.job.task.inputs
         if inputs:
             directories, touched = [*plan.directories], [*plan.touched]
             wanted = InputsPlan(root, inputs, directories, touched, self._filer_settings(), plan.uncopied)
-            step = await self._step("inputs", wanted)
-            if step.verdict:
-                raise End(State.SYSTEM_ERROR, step.verdict)
-            if step.alone:
-                found.alone += step.alone
+            moved = await self._step("inputs", wanted)
+            if moved.verdict:
+                for line in moved.notes():
+                    self.note(line)
+                raise End(State.SYSTEM_ERROR, moved.verdict)
+            if moved.alone:
+                found.alone += moved.alone
                 await self._establish("found", found, durable=True)
                 self._layout = await asyncio.to_thread(layout, self.job.task, found)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
         await self._establish("inputs", {"done": now(), "boot": BOOT})
-        self._patience.renew()
+        return moved
 
-    async def _step(self, name: str, plan: Plan) -> Told:
-        """Runs the filer; what it has told, of which its warnings become notes."""
+    async def _step(self, name: str, plan: Plan) -> Transfer:
+        """Runs the filer; what it has said."""
         report = self.folder.path / f"{name}.jsonl"
         watching = asyncio.create_task(self._watch(report), name=f"progress of {self.job.id}")
         try:
@@ -269,12 +441,10 @@ class Run:
         finally:
             watching.cancel()
             self._moved(await asyncio.to_thread(last_progress, report))
-        found = await asyncio.to_thread(told, report)
-        if found.letters:
-            self.types = msgspec.structs.replace(self.types, **{name: found.letters})
+        found = await asyncio.to_thread(read_report, report)
+        if found.types:
+            self.types = replace(self.types, **{name: found.types})
             await self._establish("types", self.types)
-        for line in found.notes():
-            self.note(line)
         return found
 
     async def _watch(self, report: Path) -> None:
@@ -291,63 +461,13 @@ class Run:
             self.log.metadata = {"progress": told.words()}
         return self.log.metadata != known
 
-    async def _execute_all(self) -> bool:
-        """Runs the executors in order; True when one failed and its error was not to be ignored."""
-        for n, executor in enumerate(self.job.task.executors):
-            result = self.folder.fact(f"executor-{n}", ExecutorLog)
-            if result is None:
-                result = await self._execute(n, executor)
-                self.running = None
-                await self._establish(f"executor-{n}", result, durable=True)
-                self._patience.renew()
-                if result.exit_code:
-                    ignored = "" if self._fails(n, result) else ", ignored"
-                    self.note(f"executor {n} ({executor.image}): exit code {result.exit_code}{ignored}")
-            self._keep(result)
-            if self._fails(n, result):
-                return True
-        return False
-
-    def _fails(self, n: int, result: ExecutorLog) -> bool:
-        if self._is_overdue(n):
-            return True
-        return bool(result.exit_code) and not self.job.task.executors[n].ignore_error
-
-    async def _execute(self, n: int, executor: Executor) -> ExecutorLog:
-        """Runs executor N, or takes up its container where it stands."""
-        name = manifest.name(self.job.id, n)
-        state = await self.machine.containers.state(name) if self._resumed else None
-        if state is None and self.folder.has(f"started-{n}"):
-            raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
-        begun = now()
-        self._reached = max(self._reached, n)
-        try:
-            if state is None or state.status in ("created", "configured", "initialized"):
-                state = await self._start(n, executor, name, exists=state is not None)
-            elif not state.is_over:
-                self.running = n
-                self._runs(n)
-                state = await self.machine.containers.end(name)
-        except StartError as error:
-            if error.code is None:
-                raise End(State.SYSTEM_ERROR, f"executor {n} ({executor.image}): {error}") from error
-            return ExecutorLog(error.code, begun, now(), stderr=f"tesk: {error}")
-        finally:
-            await self._stop_the_clock()
-        if state is None:
-            raise End(State.SYSTEM_ERROR, f"executor {n}: its container {name} was removed by somebody else")
-        result = self._result(n, executor, state)
-        if parameters.ENTRYPOINT in self._given and result.exit_code and not (result.stdout or result.stderr):
-            result.stderr = await self.machine.containers.last_words(name)
-        return result
-
-    async def _start(self, n: int, executor: Executor, name: str, *, exists: bool) -> ContainerState | None:
-        """Creates and starts the container and waits for its end. Being cancelled, it first finishes starting."""
-        containers = self.machine.containers
+    async def _make(self, n: int) -> None:
+        """Makes the container of executor `n`, unless it is there and has never run, and writes down that it is about
+        to be started. Raises StartError."""
+        containers, name, executor = self.machine.containers, manifest.name(self.job.id, n), self.job.task.executors[n]
         control = self.folder.control(n)
-        self.running = n
         await self._verify(n)
-        if not exists:
+        if not self._is_made:
             body = manifest.container(
                 executor, self._layout, self.job.task.resources or Resources(),
                 last=n == len(self.job.task.executors) - 1,
@@ -358,11 +478,16 @@ class Run:
             await _to_its_end(containers.create(name, body))
         if executor.workdir and not self._layout.covers(executor.workdir):
             await containers.make_directory(name, executor.workdir)
+        await self._establish(f"started-{n}", {"at": now(), "boot": BOOT}, durable=True)
+
+    async def _run(self, n: int) -> ContainerState | None:
+        """Starts the container and waits for its end. Being cancelled, it first finishes starting."""
+        containers, name = self.machine.containers, manifest.name(self.job.id, n)
 
         async def start() -> None:
-            await self._establish(f"started-{n}", {"at": now(), "boot": BOOT}, durable=True)
             await _to_its_end(containers.start(name))
-            self._runs(n)
+            if self._program is not None:
+                self._program.started.set_result(None)
 
         has_entry_point = parameters.ENTRYPOINT in self._given
         return await containers.run(name, start, lambda: None if has_entry_point else self.folder.exit_code(n))
@@ -381,105 +506,56 @@ class Run:
             what = f"{error.filename} in {self.folder.path}"
             raise End(State.SYSTEM_ERROR, f"executor {n}: {what} cannot be mounted: {error.strerror}") from error
 
-    def _runs(self, n: int) -> None:
-        """Executor N runs: from now on its time is counted."""
-        self._patience.renew()
-        self.tell(State.RUNNING)
-        if self._limit_s and self._clock is None:
-            self._clock = asyncio.create_task(self._end_overdue(n), name=f"time limit of {self.job.id}")
+    async def _stop(self, program: Program) -> None:
+        """Stops an executor for its time limit."""
+        program.is_stopping = True
+        try:
+            await self.machine.containers.stop(manifest.name(self.job.id, program.n), self.machine.settings.grace_s)
+        except CANNOT_STOP as error:
+            await self._stop_later(program, error)
+            program.is_stopping = False
 
-    async def _stop_the_clock(self) -> None:
-        clock, self._clock = self._clock, None
-        if clock is not None:
-            clock.cancel()
-            await asyncio.wait([clock])
-
-    async def _end_overdue(self, n: int) -> None:
-        """Ends executor N for its time limit, also where an earlier life had only come to say so."""
-        if not self._is_overdue(n):
-            started = self.folder.fact(f"started-{n}") or {}
-            await asyncio.sleep(self._limit_s - seconds_since(started.get("at", now())))
-        for turn in itertools.count():
-            try:
-                return await self._stop_overdue(n)
-            except (*AWAY, PlaceError, DockerError) as error:
-                log.warning("task %s: executor %d is overdue, and could not be stopped yet: %s", self.job.id, n, error)
-            await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
-        return None
-
-    async def _stop_overdue(self, n: int) -> None:
-        containers, name = self.machine.containers, manifest.name(self.job.id, n)
-        state = await containers.state(name)
-        if state is None or state.is_over:
-            return
-        if not self._is_overdue(n):
-            image = self.job.task.executors[n].image
-            self.note(f"executor {n} ({image}): ended after its time limit of {self._limit_s:g} s")
-            self._overdue.add(n)
-            try:
-                await self._establish(f"overdue-{n}", {"at": now()})
-            except OSError as error:
-                log.error("task %s: that executor %d is overdue could not be written down: %s", self.job.id, n, error)
-        await containers.stop(name, self.machine.settings.grace_s)
-
-    def _is_overdue(self, n: int) -> bool:
-        return n in self._overdue or self.folder.has(f"overdue-{n}")
-
-    def _result(self, n: int, executor: Executor, state: ContainerState) -> ExecutorLog:
-        if state.out_of_memory or self.folder.ran_out_of_memory(n):
-            limit_mib = ((self.job.task.resources or Resources()).ram_gb or 0) * 1024
-            self.note(out_of_memory(n, executor.image, state.exit_code, limit_mib))
+    async def _ended(self, n: int, state: ContainerState) -> Ended:
+        executor, notes = self.job.task.executors[n], []
         if state.error:
-            self.note(f"executor {n} ({executor.image}): {state.error}")
+            notes.append(f"executor {n} ({executor.image}): {state.error}")
         for name in ("stdout", "stderr"):
             if odd := oddity(*self.folder.stream(n, getattr(executor, name), name)):
-                self.note(f"warning: executor {n} ({executor.image}): its {name} was not read: {odd}")
+                notes.append(f"warning: executor {n} ({executor.image}): its {name} was not read: {odd}")
         finished = stamp(state.finished)
         started = min(stamp(state.started), finished)  # Podman reads the end from a coarser clock than the start
-        code = state.exit_code or (TERMINATED if self._is_overdue(n) else 0)
-        return ExecutorLog(code, started, finished, *self._tails(n))
+        entry = ExecutorLog(state.exit_code, started, finished, *self._tails(n))
+        has_failed = bool(entry.exit_code) or n in self.facts.timed_out
+        if parameters.ENTRYPOINT in self._given and has_failed and not (entry.stdout or entry.stderr):
+            entry.stderr = await self.machine.containers.last_words(manifest.name(self.job.id, n))
+        out_of_memory = state.out_of_memory or self.folder.ran_out_of_memory(n)
+        return Ended(entry, out_of_memory, notes=tuple(notes))
 
     def _tails(self, n: int) -> tuple[str, str]:
         executor, size = self.job.task.executors[n], self.machine.settings.log_tail_bytes
         stdout = tail(*self.folder.stream(n, executor.stdout, "stdout"), size)
         return stdout, tail(*self.folder.stream(n, executor.stderr, "stderr"), size)
 
-    def _keep(self, entry: ExecutorLog) -> None:
-        """Adds the log of an executor that has ended; of those before it, as much stays as may be kept of a task."""
-        every = [*self.log.logs, entry]
-        self.log.logs = fit(every, task_bytes(self.machine.settings.log_tail_bytes))
-        if self.log.logs != every and TOO_LONG not in self.notes():
-            self.note(TOO_LONG)
-
     def live_log(self) -> TaskLog:
-        """The log with what the running executor has written so far; its exit code is -1."""
-        entries = [*self.log.logs]
-        if self.running is not None and self.state is State.RUNNING:
-            started = (self.folder.fact(f"started-{self.running}") or {}).get("at", now())
-            entries.append(ExecutorLog(-1, started, msgspec.UNSET, *self._tails(self.running)))
-        return msgspec.structs.replace(self.log, logs=entries, system_logs=self.notes() or msgspec.UNSET)
+        """The log with what the running executor has written so far."""
+        n = self.running
+        if n is None or self.state is not State.RUNNING:
+            return self.log
+        started = (self.folder.fact(f"started-{n}") or {}).get("at", now())
+        return running(self.log, started, *self._tails(n))
 
-    async def _push(self, failed: bool) -> None:
-        """Pushes the outputs, after a failed executor too, whose error then stays the task's."""
-        outputs = self.job.task.outputs
-        pushed = await asyncio.to_thread(self.folder.fact, "outputs", list[OutputFileLog])
-        if pushed is None and outputs:
-            self.tell(State.RUNNING)
-            if not is_master_of_files():
-                await on_folders(self.machine, self.job.id, self.folder, "open-up")
-            settings = self._filer_settings()
-            if failed:
-                settings = msgspec.structs.replace(settings, missing_outputs="warning")
-            wanted = OutputsPlan(str(self.folder.scratch), outputs, settings, self._layout.uncopied)
-            found = await self._step("outputs", wanted)
-            pushed, failure = found.outputs, found.verdict
-            self.log.outputs = pushed
-            if failure and not failed:
-                raise End(State.SYSTEM_ERROR, failure)
-            if failure:
-                self.note(f"error: {failure}")
-            await self._establish("outputs", pushed)
-        self.log.outputs = pushed or []
+    async def _push(self) -> Transfer:
+        """Pushes the outputs, after a failed executor too."""
+        self.tell(State.RUNNING)
+        if not is_master_of_files():
+            await on_folders(self.machine, self.job.id, self.folder, "open-up")
+        settings = self._filer_settings()
+        if has_failed(self.job.task, self.facts):
+            settings = replace(settings, missing_outputs="warning")
+        outputs = self.job.task.outputs or []
+        return await self._step(
+            "outputs", OutputsPlan(str(self.folder.scratch), outputs, settings, self._layout.uncopied)
+        )
 
     def _filer_settings(self) -> FilerSettings:
         settings = self.machine.settings
@@ -513,22 +589,10 @@ def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
     Without a run (the server was started after the request) it is read from the folder alone.
     """
     if not folder.path.exists():
-        return TaskLog(system_logs=["canceled by the user before it started"])
-    ended = folder.fact("ended", TaskStatus)
-    if ended is not None:
-        return noted(ended.log, CANCELED)
-    if run is not None:
-        run.note(CANCELED)
-        known = run.live_log()
-    else:
-        known = TaskLog(start_time=folder.fact("began", str) or now(), system_logs=[*folder.notes(), CANCELED])
-        while (entry := folder.fact(f"executor-{len(known.logs)}", ExecutorLog)) is not None:
-            known.logs = fit([*known.logs, entry], task_bytes(0))
-    for entry in known.logs:
-        if entry.exit_code == -1:
-            entry.exit_code, entry.end_time = TERMINATED, now()
-    known.end_time = now()
-    return known
+        return TaskLog(system_logs=[CANCELED_EARLY])
+    if ended := folder.fact("ended", TaskStatus):
+        return cancelled(ended.log, has_ended=True)
+    return cancelled(run.live_log() if run is not None else recalled(folder, task_bytes(0)).log)
 
 
 def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
