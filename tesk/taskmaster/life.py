@@ -17,29 +17,10 @@ from tesk.kubernetes.manifests import Manifest
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import layout
+from tesk.life import steps
 from tesk.life.facts import Step
 from tesk.life.log_bound import task_bytes
 from tesk.life.outcome import End, left_s, time_limit_s
-from tesk.life.steps import (
-    Absent,
-    Action,
-    Ask,
-    Finish,
-    Gone,
-    Learn,
-    Policy,
-    Remove,
-    Replace,
-    Retry,
-    Save,
-    Seen,
-    SetState,
-    Start,
-    Stop,
-    due,
-    has_failed,
-    next_actions,
-)
 from tesk.taskmaster.api import Api, ApiError
 from tesk.taskmaster.observations import Observations
 from tesk.taskmaster.pods import ExecutorPod, FilerPod, StepPod
@@ -91,9 +72,9 @@ class Life:
         return self._writer.record
 
     @property
-    def _policy(self) -> Policy:
+    def _policy(self) -> steps.Policy:
         asked = (self.task.resources or Resources()).ram_gb
-        return Policy(
+        return steps.Policy(
             has_inputs=not self._plan.is_empty,
             time_limit_s=time_limit_s(
                 self.task, self.cluster.allowed_backend_parameters, self.cluster.executor_timeout_s
@@ -106,7 +87,7 @@ class Life:
     def _go_on(self) -> None:
         """Takes the task one action further, or waits for something to change. Raises End, ApiError."""
         policy = self._policy
-        step = due(self.task, self._record.now, policy)
+        step = steps.due(self.task, self._record.now, policy)
         if not isinstance(step, Step):
             return self._perform(step)
         try:
@@ -116,14 +97,14 @@ class Life:
                 return self._observations.wait(self._pod.turn, self._look_s(self._pod, policy))
             return self._perform(actions)
         except Lost as error:
-            return self._perform(self._next_actions(Gone(str(error)), policy))
+            return self._perform(self._next_actions(steps.Gone(str(error)), policy))
 
-    def _next_actions(self, seen: Seen, policy: Policy) -> Sequence[Action]:
-        if isinstance(seen, Gone) and self._is_ending():
+    def _next_actions(self, seen: steps.Seen, policy: steps.Policy) -> Sequence[steps.Action]:
+        if isinstance(seen, steps.Gone) and self._is_ending():
             time.sleep(ENDING_S)
-        return next_actions(self.task, self._record.now, seen, self._now(), policy)
+        return steps.next_actions(self.task, self._record.now, seen, self._now(), policy)
 
-    def _look_s(self, pod: StepPod, policy: Policy) -> float | None:
+    def _look_s(self, pod: StepPod, policy: steps.Policy) -> float | None:
         """How long nothing may change before it is time to look again; None: for ever."""
         left = None
         if pod.step.role == "executor" and pod.step.n not in self._record.now.timed_out:
@@ -140,7 +121,7 @@ class Life:
             return False
         return pod is None or decode_pod(pod).metadata.deletion_timestamp is not None
 
-    def _see(self, step: Step) -> Seen:
+    def _see(self, step: Step) -> steps.Seen:
         """What is seen of a step, by the pod in which it runs. Raises Lost, ApiError."""
         name = records.pod(self._record, self.task_id, step.role, step.n)
         if self._pod is None or self._pod.name != name:
@@ -154,37 +135,37 @@ class Life:
             if step.role == "inputs":
                 self._workload.make_claim()
         is_made, is_asked = self._workload.is_made(name)
-        return self._pod.see() if is_made else Absent(is_asked)
+        return self._pod.see() if is_made else steps.Absent(is_asked)
 
-    def _perform(self, actions: Sequence[Action]) -> None:
+    def _perform(self, actions: Sequence[steps.Action]) -> None:
         """Does what is to be done, in this order. Raises Lost, End, ApiError."""
         for action in actions:
-            if isinstance(action, Learn):
+            if isinstance(action, steps.Learn):
                 self._learn(action)
-            elif isinstance(action, Save):
+            elif isinstance(action, steps.Save):
                 self._writer.save()
-            elif isinstance(action, SetState):
+            elif isinstance(action, steps.SetState):
                 self._writer.set_state(action.state)
                 self._record.waiting = ""
-            elif isinstance(action, Remove):
+            elif isinstance(action, steps.Remove):
                 for name in action.names:
                     self._api.delete("pods", name, 0)
-            elif isinstance(action, Retry):
+            elif isinstance(action, steps.Retry):
                 self._begin_again(action.why)
-            elif isinstance(action, Finish):
+            elif isinstance(action, steps.Finish):
                 self._writer.end(action.state, action.reason)
             else:
                 self._act(action)
 
-    def _act(self, action: Ask | Start | Stop | Replace) -> None:
+    def _act(self, action: steps.Ask | steps.Start | steps.Stop | steps.Replace) -> None:
         """Does something with the pod of the step that is due."""
         pod = self._pod
         assert pod is not None
-        if isinstance(action, Ask):
+        if isinstance(action, steps.Ask):
             self._workload.ask(pod.name)
-        elif isinstance(action, Start):
+        elif isinstance(action, steps.Start):
             self._workload.make(pod.name, self._manifest(pod.step, pod.name))
-        elif isinstance(action, Replace):
+        elif isinstance(action, steps.Replace):
             self._api.delete("pods", pod.name)
         elif isinstance(pod, ExecutorPod):
             pod.stop()
@@ -194,10 +175,10 @@ class Life:
         if step.role == "executor":
             own_workdir = step.n in facts.own_workdir
             return manifests.executor_pod(context, name, step.n, self._plan, own_workdir=own_workdir)
-        failed = step.role == "outputs" and has_failed(self.task, facts)
+        failed = step.role == "outputs" and steps.has_failed(self.task, facts)
         return manifests.filer_pod(context, name, step.role, failed=failed)
 
-    def _learn(self, action: Learn) -> None:
+    def _learn(self, action: steps.Learn) -> None:
         facts = action.facts
         assert isinstance(facts, Attempt)
         if facts.found != self._record.now.found:

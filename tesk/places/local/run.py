@@ -22,32 +22,12 @@ from tesk.clock import now, stamp, steady
 from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import Found, Layout, doubtful, layout, occupied, read_answer, to_look_at
+from tesk.life import steps
 from tesk.life.facts import Facts, Step
 from tesk.life.log import CANCELED_EARLY, cancelled, noted, running
 from tesk.life.log_bound import task_bytes
 from tesk.life.outcome import End, left_s
 from tesk.life.status import TaskStatus
-from tesk.life.steps import (
-    Absent,
-    Action,
-    Ask,
-    Ended,
-    Finish,
-    Gone,
-    Learn,
-    Moved,
-    Policy,
-    Refused,
-    Running,
-    Seen,
-    SetState,
-    Start,
-    Starting,
-    Stop,
-    due,
-    has_failed,
-    next_actions,
-)  # fmt: skip
 from tesk.life.transfer import Transfer
 from tesk.places.base import Job, PlaceError
 from tesk.places.local import manifest
@@ -117,11 +97,11 @@ class Run:
         self._report = report
         self._patience = Patience(machine.settings.engine_patience_s)
         self._program: Program | None = None
-        self._seen: Seen | None = None
+        self._seen: steps.Seen | None = None
         self._now = steady()
         self._layout = Layout()
         self._given = parameters.given(job.task, machine.settings.allowed_backend_parameters)
-        self._policy = Policy(
+        self._policy = steps.Policy(
             time_limit_s=parameters.time_limit_s(self._given, machine.settings.executor_timeout_s),
             memory_limit_mib=((job.task.resources or Resources()).ram_gb or 0) * 1024,
             log_bytes=task_bytes(machine.settings.log_tail_bytes),
@@ -226,9 +206,9 @@ class Run:
         self.facts = replace(self.facts, staged=False, log=replace(self.log, start_time=began))
         self.tell(State.INITIALIZING)
         while True:
-            step = due(self.job.task, self.facts, self._policy)
-            seen = await self._see(step) if isinstance(step, Step) else Starting()
-            actions = next_actions(self.job.task, self.facts, seen, self._now(), self._policy)
+            step = steps.due(self.job.task, self.facts, self._policy)
+            seen = await self._see(step) if isinstance(step, Step) else steps.Starting()
+            actions = steps.next_actions(self.job.task, self.facts, seen, self._now(), self._policy)
             for action in actions:
                 await self._perform(action)
                 if self._seen is not None:
@@ -243,13 +223,13 @@ class Run:
         left = left_s(self.facts, self._policy.time_limit_s, self._now())
         return None if left is None else max(0.0, left)
 
-    async def _see(self, step: Step) -> Seen:
+    async def _see(self, step: Step) -> steps.Seen:
         """What is seen of a step. What an action has come to at once is known without a look."""
         if (seen := self._seen) is not None:
             self._seen = None
             return seen
         if step.role != "executor":
-            return Absent(is_asked=True)
+            return steps.Absent(is_asked=True)
         n, name = step.n, manifest.name(self.job.id, step.n)
         if self._program is None:
             state = await self.machine.containers.state(name) if self._resumed else None
@@ -257,14 +237,14 @@ class Run:
             if state is None and self.folder.has(f"started-{n}"):
                 return self._gone(n)
             if state is None or state.status in ("created", "configured", "initialized"):
-                return Absent()
+                return steps.Absent()
             if state.is_over:
                 return await self._ended(n, state)
             self.running, self._program = n, Program(n, self.machine.containers.end(name))
             self._program.started.set_result(None)
         return await self._see_program(self._program)
 
-    async def _see_program(self, program: Program) -> Seen:
+    async def _see_program(self, program: Program) -> steps.Seen:
         n = program.n
         if program.ended.done():
             self.running = self._program = None
@@ -274,9 +254,9 @@ class Run:
                 return self._not_started(n, error)
             return self._gone(n) if state is None else await self._ended(n, state)
         if not program.started.done() or (self._left_s(program) == 0 and await self._is_over(program)):
-            return Starting()
+            return steps.Starting()
         at = (self.folder.fact(f"started-{n}") or {}).get("at", now())
-        return Running(at, program.is_stopping)
+        return steps.Running(at, program.is_stopping)
 
     async def _is_over(self, program: Program) -> bool:
         """True when a program that has reached its time limit has just ended by itself, or cannot be stopped yet."""
@@ -292,42 +272,42 @@ class Run:
         log.warning("task %s: executor %d is overdue, and could not be stopped yet: %s", self.job.id, program.n, error)
         await asyncio.wait([program.ended], timeout=STOP_AGAIN_S)
 
-    def _gone(self, n: int) -> Seen:
+    def _gone(self, n: int) -> steps.Seen:
         name = manifest.name(self.job.id, n)
-        return Gone(f"executor {n}: its container {name} was removed by somebody else")
+        return steps.Gone(f"executor {n}: its container {name} was removed by somebody else")
 
-    def _not_started(self, n: int, error: StartError) -> Seen:
+    def _not_started(self, n: int, error: StartError) -> steps.Seen:
         """What a container comes to that cannot be started: an end, where the engine's words blame its program."""
         if error.code is None:
-            return Refused(f"executor {n} ({self.job.task.executors[n].image}): {error}")
-        return Ended(ExecutorLog(error.code, now(), now(), stderr=f"tesk: {error}"))
+            return steps.Refused(f"executor {n} ({self.job.task.executors[n].image}): {error}")
+        return steps.Ended(ExecutorLog(error.code, now(), now(), stderr=f"tesk: {error}"))
 
-    async def _perform(self, action: Action) -> None:
+    async def _perform(self, action: steps.Action) -> None:
         """Does what is to be done. Everything that is learnt is kept at once. Raises End."""
-        if isinstance(action, Learn):
+        if isinstance(action, steps.Learn):
             await self._learn(action.facts)
-        elif isinstance(action, SetState):
+        elif isinstance(action, steps.SetState):
             self._patience.renew()
             self.tell(action.state)
-        elif isinstance(action, Finish):
+        elif isinstance(action, steps.Finish):
             raise End(action.state, action.reason)
-        elif isinstance(action, Ask) and action.step.role == "executor":
+        elif isinstance(action, steps.Ask) and action.step.role == "executor":
             try:
                 await self._make(action.step.n)
             except StartError as error:
                 self._seen = self._not_started(action.step.n, error)
-        elif isinstance(action, Stop) and self._program is not None:
+        elif isinstance(action, steps.Stop) and self._program is not None:
             await self._stop(self._program)
-        elif isinstance(action, Start):
+        elif isinstance(action, steps.Start):
             await self._start(action.step)
 
     async def _start(self, step: Step) -> None:
         if step.role == "executor":
             self.running, self._program = step.n, Program(step.n, self._run(step.n))
         elif step.role == "inputs":
-            self._seen = Moved(await self._initialize())
+            self._seen = steps.Moved(await self._initialize())
         else:
-            self._seen = Moved(await self._push())
+            self._seen = steps.Moved(await self._push())
 
     async def _learn(self, facts: Facts) -> None:
         """Writes down what is new in the facts."""
@@ -515,7 +495,7 @@ class Run:
             await self._stop_later(program, error)
             program.is_stopping = False
 
-    async def _ended(self, n: int, state: ContainerState) -> Ended:
+    async def _ended(self, n: int, state: ContainerState) -> steps.Ended:
         executor, notes = self.job.task.executors[n], []
         if state.error:
             notes.append(f"executor {n} ({executor.image}): {state.error}")
@@ -529,7 +509,7 @@ class Run:
         if parameters.ENTRYPOINT in self._given and has_failed and not (entry.stdout or entry.stderr):
             entry.stderr = await self.machine.containers.last_words(manifest.name(self.job.id, n))
         out_of_memory = state.out_of_memory or self.folder.ran_out_of_memory(n)
-        return Ended(entry, out_of_memory, notes=tuple(notes))
+        return steps.Ended(entry, out_of_memory, notes=tuple(notes))
 
     def _tails(self, n: int) -> tuple[str, str]:
         executor, size = self.job.task.executors[n], self.machine.settings.log_tail_bytes
@@ -550,7 +530,7 @@ class Run:
         if not is_master_of_files():
             await on_folders(self.machine, self.job.id, self.folder, "open-up")
         settings = self._filer_settings()
-        if has_failed(self.job.task, self.facts):
+        if steps.has_failed(self.job.task, self.facts):
             settings = replace(settings, missing_outputs="warning")
         outputs = self.job.task.outputs or []
         return await self._step(
