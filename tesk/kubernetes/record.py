@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from tesk.kubernetes import names
-from tesk.life.facts import Facts, Role, Step
+from tesk.life.facts import Facts, Role, TaskStep
 from tesk.life.log import cut_outputs
 from tesk.life.log_bound import fit
 from tesk.life.status import TaskId, TaskStatus
@@ -49,7 +49,7 @@ class Record(Struct):
 
 def pod(record: Record, task_id: TaskId, role: Role, executor: int = 0) -> str:
     """The name of the pod in which a step of the present attempt runs: the first, or one that took its place."""
-    now, step = record.now, Step(role, executor)
+    now, step = record.now, TaskStep(role, executor)
     n = executor if role == names.EXECUTOR_ROLE else None
     start = 1 + (n in now.own_workdir) + now.replacements.get(step.name, 0)
     return names.pod(task_id, role, len(record.attempts), executor=n, start=start)

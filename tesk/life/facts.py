@@ -15,7 +15,7 @@ from tesk.tes import TaskLog
 Role = Literal["inputs", "executor", "outputs"]
 
 
-class Step(Struct, frozen=True):
+class TaskStep(Struct, frozen=True):
     """A step of a task's life. `n`: the executor's number."""
 
     role: Role

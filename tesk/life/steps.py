@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tesk.layout import Found
 from tesk.life import log
-from tesk.life.facts import Facts, Step
+from tesk.life.facts import Facts, TaskStep
 from tesk.life.outcome import TERMINATED, fails, left_s
 from tesk.life.transfer import Transfer
 from tesk.tes import ExecutorLog, State, Task
@@ -48,14 +48,14 @@ class Starting(Struct, frozen=True):
     """The step has been started; its program has not."""
 
 
-class Running(Struct, frozen=True):
+class AtWork(Struct, frozen=True):
     """The step's program runs, since `at` as far as that is known. `is_stopping`: it has been told to end."""
 
     at: str = ""
     is_stopping: bool = False
 
 
-class Ended(Struct, frozen=True):
+class ExecutorEnded(Struct, frozen=True):
     """An executor has come to its end. `lingers`: the name of what does not end with it."""
 
     entry: ExecutorLog
@@ -66,7 +66,7 @@ class Ended(Struct, frozen=True):
     lingers: str = ""
 
 
-class Moved(Struct, frozen=True):
+class FilerEnded(Struct, frozen=True):
     """A filer has come to its end."""
 
     transfer: Transfer
@@ -80,7 +80,7 @@ class Gone(Struct, frozen=True):
     why: str
 
 
-class Refused(Struct, frozen=True):
+class Hopeless(Struct, frozen=True):
     """The step will never run."""
 
     why: str
@@ -91,10 +91,10 @@ class NeverBegun(Struct, frozen=True):
     where the step has been replaced too often."""
 
     why: str
-    otherwise: Gone | Refused
+    otherwise: Gone | Hopeless
 
 
-Seen = Absent | Starting | Running | Ended | Moved | Gone | Refused | NeverBegun
+Seen = Absent | Starting | AtWork | ExecutorEnded | FilerEnded | Gone | Hopeless | NeverBegun
 
 
 class Learn(Struct, frozen=True):
@@ -110,13 +110,13 @@ class Save(Struct, frozen=True):
 class Ask(Struct, frozen=True):
     """Puts durably on record, with all facts, that the step is about to be started."""
 
-    step: Step
+    step: TaskStep
 
 
 class Start(Struct, frozen=True):
     """Starts the step. It is on record."""
 
-    step: Step
+    step: TaskStep
 
 
 class SetState(Struct, frozen=True):
@@ -128,13 +128,13 @@ class SetState(Struct, frozen=True):
 class Stop(Struct, frozen=True):
     """Tells the program of the step to end."""
 
-    step: Step
+    step: TaskStep
 
 
 class Replace(Struct, frozen=True):
     """Removes what was seen of the step, so that it is absent."""
 
-    step: Step
+    step: TaskStep
 
 
 class Remove(Struct, frozen=True):
@@ -159,19 +159,19 @@ class Finish(Struct, frozen=True):
 Action = Learn | Save | Ask | Start | SetState | Stop | Replace | Remove | Retry | Finish
 
 
-def due(task: Task, facts: Facts, policy: Policy) -> Step | Sequence[Action]:
+def due(task: Task, facts: Facts, policy: Policy) -> TaskStep | Sequence[Action]:
     """The step whose turn it is: inputs, executors in order until one fails, outputs also then. Or what to do without
     looking at any."""
     if facts.to_delete:
         return [Save(), Remove(tuple(facts.to_delete)), Learn(replace(facts, to_delete=[]))]
     if policy.has_inputs and not facts.staged:
-        return Step("inputs")
+        return TaskStep("inputs")
     ended = len(facts.log.logs)
     failed = has_failed(task, facts)
     if not failed and ended < len(task.executors):
-        return Step("executor", ended)
+        return TaskStep("executor", ended)
     if task.outputs and not facts.pushed:
-        return Step("outputs")
+        return TaskStep("outputs")
     return [Finish(State.EXECUTOR_ERROR if failed else State.COMPLETE)]
 
 
@@ -183,13 +183,13 @@ def has_failed(task: Task, facts: Facts) -> bool:
 def next_actions(task: Task, facts: Facts, seen: Seen, now: datetime, policy: Policy) -> Sequence[Action]:
     """What to do, given what is seen of the step that is due; nothing: look again when something has changed."""
     step = due(task, facts, policy)
-    if not isinstance(step, Step):
+    if not isinstance(step, TaskStep):
         return step
     rule: Callable[..., Sequence[Action]] = RULES[type(seen)]
     return rule(seen, step, task, facts, policy, now)
 
 
-def _start(seen: Absent, step: Step, *_: Any) -> Sequence[Action]:
+def _start(seen: Absent, step: TaskStep, *_: Any) -> Sequence[Action]:
     return [Start(step)] if seen.is_asked else [Ask(step), Start(step)]
 
 
@@ -197,7 +197,7 @@ def _wait(*_: Any) -> Sequence[Action]:
     return []
 
 
-def _watch(seen: Running, step: Step, task: Task, facts: Facts, policy: Policy, now: datetime) -> Sequence[Action]:
+def _watch(seen: AtWork, step: TaskStep, task: Task, facts: Facts, policy: Policy, now: datetime) -> Sequence[Action]:
     """Takes note of an executor's start, and stops it at its time limit: also where an earlier life had only come to
     put that on record."""
     if step.role != "executor":
@@ -216,7 +216,9 @@ def _watch(seen: Running, step: Step, task: Task, facts: Facts, policy: Policy, 
     return actions if seen.is_stopping else [*actions, Stop(step)]
 
 
-def _end(seen: Ended, step: Step, task: Task, facts: Facts, policy: Policy, _: datetime) -> Sequence[Action]:
+def _end(
+    seen: ExecutorEnded, step: TaskStep, task: Task, facts: Facts, policy: Policy, _: datetime
+) -> Sequence[Action]:
     """Adds the entry of an executor that has ended."""
     n, image = step.n, task.executors[step.n].image
     if seen.lacks_workdir and n not in facts.own_workdir:
@@ -233,7 +235,7 @@ def _end(seen: Ended, step: Step, task: Task, facts: Facts, policy: Policy, _: d
     return [Learn(facts)]
 
 
-def _take(seen: Moved, step: Step, task: Task, facts: Facts, *_: Any) -> Sequence[Action]:
+def _take(seen: FilerEnded, step: TaskStep, task: Task, facts: Facts, *_: Any) -> Sequence[Action]:
     """Takes in what a filer has said. Outputs are pushed after a failed executor too, whose error stays the task's."""
     moved, failure = seen.transfer, seen.transfer.verdict
     known = log.noted(facts.log, *moved.notes(), *seen.notes)
@@ -250,15 +252,17 @@ def _take(seen: Moved, step: Step, task: Task, facts: Facts, *_: Any) -> Sequenc
     return [Learn(replace(facts, staged=True, found=Found(occupied, [*facts.found.alone, *moved.alone])))]
 
 
-def _give_up_or_retry(seen: Gone, step: Step, task: Task, facts: Facts, policy: Policy, _: Any) -> Sequence[Action]:
+def _give_up_or_retry(seen: Gone, step: TaskStep, task: Task, facts: Facts, policy: Policy, _: Any) -> Sequence[Action]:
     return [Retry(seen.why)] if policy.may_retry else [Finish(State.SYSTEM_ERROR, seen.why)]
 
 
-def _give_up(seen: Refused, *_: Any) -> Sequence[Action]:
+def _give_up(seen: Hopeless, *_: Any) -> Sequence[Action]:
     return [Finish(State.SYSTEM_ERROR, seen.why)]
 
 
-def _replace(seen: NeverBegun, step: Step, task: Task, facts: Facts, policy: Policy, now: datetime) -> Sequence[Action]:
+def _replace(
+    seen: NeverBegun, step: TaskStep, task: Task, facts: Facts, policy: Policy, now: datetime
+) -> Sequence[Action]:
     """Makes the step again: nothing of it has run."""
     count = facts.replacements.get(step.name, 0)
     if count == MOST_REPLACEMENTS:
@@ -277,10 +281,10 @@ def _with_lingering(facts: F, name: str) -> F:
 RULES: Final[dict[type[Any], Callable[..., Sequence[Action]]]] = {
     Absent: _start,
     Starting: _wait,
-    Running: _watch,
-    Ended: _end,
-    Moved: _take,
+    AtWork: _watch,
+    ExecutorEnded: _end,
+    FilerEnded: _take,
     Gone: _give_up_or_retry,
-    Refused: _give_up,
+    Hopeless: _give_up,
     NeverBegun: _replace,
 }

@@ -43,10 +43,10 @@ def events(log: bytes) -> list[FilerEvent]:
     return found
 
 
-def joined_events(told: Sequence[PodMessage]) -> tuple[list[FilerEvent], bool]:
-    """What a filer has told, and whether that is all that it has said since its start."""
+def joined_events(messages: Sequence[PodMessage]) -> tuple[list[FilerEvent], bool]:
+    """The events of a filer by its messages, and whether that is all that it has said since its start."""
     found: list[FilerEvent] = []
-    for moved in told:
+    for moved in messages:
         if isinstance(moved, Moved):
             if moved.before > len(found):
                 return found + moved.events, False
@@ -54,9 +54,11 @@ def joined_events(told: Sequence[PodMessage]) -> tuple[list[FilerEvent], bool]:
     return found, True
 
 
-def is_last(told: Sequence[FilerEvent]) -> bool:
+def is_last(events: Sequence[FilerEvent]) -> bool:
     """True when the filer has nothing more to say. One that was stopped from outside has not come to its end."""
-    return bool(told) and (isinstance(told[-1], Done) or (isinstance(told[-1], Failed) and told[-1].message != STOPPED))
+    return bool(events) and (
+        isinstance(events[-1], Done) or (isinstance(events[-1], Failed) and events[-1].message != STOPPED)
+    )
 
 
 def fuller(log: bytes | None, before: bytes) -> bytes:

@@ -18,7 +18,7 @@ from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import layout
 from tesk.life import steps
-from tesk.life.facts import Step
+from tesk.life.facts import Facts, TaskStep
 from tesk.life.log_bound import task_bytes
 from tesk.life.outcome import End, left_s, time_limit_s
 from tesk.taskmaster.api import Api, ApiError
@@ -88,7 +88,7 @@ class Life:
         """Takes the task one action further, or waits for something to change. Raises End, ApiError."""
         policy = self._policy
         step = steps.due(self.task, self._record.now, policy)
-        if not isinstance(step, Step):
+        if not isinstance(step, TaskStep):
             return self._perform(step)
         try:
             seen = self._see(step)
@@ -121,7 +121,7 @@ class Life:
             return False
         return pod is None or decode_pod(pod).metadata.deletion_timestamp is not None
 
-    def _see(self, step: Step) -> steps.Seen:
+    def _see(self, step: TaskStep) -> steps.Seen:
         """What is seen of a step, by the pod in which it runs. Raises Lost, ApiError."""
         name = records.pod(self._record, self.task_id, step.role, step.n)
         if self._pod is None or self._pod.name != name:
@@ -141,7 +141,7 @@ class Life:
         """Does what is to be done, in this order. Raises Lost, End, ApiError."""
         for action in actions:
             if isinstance(action, steps.Learn):
-                self._learn(action)
+                self._learn(action.facts)
             elif isinstance(action, steps.Save):
                 self._writer.save()
             elif isinstance(action, steps.SetState):
@@ -170,7 +170,7 @@ class Life:
         elif isinstance(pod, ExecutorPod):
             pod.stop()
 
-    def _manifest(self, step: Step, name: str) -> Manifest:
+    def _manifest(self, step: TaskStep, name: str) -> Manifest:
         context, facts = self._workload.place(), self._record.now
         if step.role == "executor":
             own_workdir = step.n in facts.own_workdir
@@ -178,8 +178,7 @@ class Life:
         failed = step.role == "outputs" and steps.has_failed(self.task, facts)
         return manifests.filer_pod(context, name, step.role, failed=failed)
 
-    def _learn(self, action: steps.Learn) -> None:
-        facts = action.facts
+    def _learn(self, facts: Facts) -> None:
         assert isinstance(facts, Attempt)
         if facts.found != self._record.now.found:
             self._plan = layout(self.task, facts.found)
@@ -194,4 +193,5 @@ class Life:
             self._api.delete("pods", pod, 0)
         self._workload.remove_claim()
         self._record.attempts.append(Attempt(TaskLog(start_time=now())))
+        self._plan = layout(self.task)
         self._writer.save()

@@ -1,4 +1,4 @@
-"""Takes what a task's own pods tell its taskmaster, from a port that any pod of the cluster may reach.
+"""Takes the messages of a task's own pods, from a port that any pod of the cluster may reach.
 
 Whoever connects is a stranger until the task's word has been read. A stranger gets room for one small head and little
 time for it, and there are few strangers at once: the oldest gives way to a new one. A reporter or filer sends its word
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What counts of a request's head: the pod that tells, and the size of what follows."""
+    """What counts of a request's head: the pod that sends it, and the size of what follows."""
 
     pod: str
     size: int
@@ -173,13 +173,13 @@ class Listener:
             self._drop(connection)
 
     def _take(self, pod: str, body: bytes) -> int:
-        """Takes in what a pod tells that knows the word; the status of the answer."""
+        """Takes in the message of a pod that knows the word; the status of the answer."""
         try:
-            told = _decode(body)
+            message = _decode(body)
         except msgspec.MsgspecError as error:
             log.warning("pod %r told something that cannot be read: %s", pod, error)
             return 400
-        return 204 if self._observations.add_message(pod, told) else 404
+        return 204 if self._observations.add_message(pod, message) else 404
 
     def _accept(self) -> None:
         """Lets one in. Where all places are taken, the oldest stranger gives way."""

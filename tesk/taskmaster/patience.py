@@ -45,7 +45,7 @@ class Patience:
         """What a pod that has not started waits for. `events` asks for those that may tell; that is done seldom."""
         trouble = pod_status.trouble(pod)
         if trouble is None or trouble.kind == "volume":
-            trouble = self._told(pod, events) or trouble
+            trouble = self._by_events(pod, events) or trouble
         if trouble is None:
             self._since.clear()
             return Judged("")
@@ -71,7 +71,7 @@ class Patience:
     def _limit_s(self, kind: str) -> float:
         return float(getattr(self._cluster, pod_status.LIMITS.get(kind, ""), 0.0))
 
-    def _told(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> pod_status.Trouble | None:
+    def _by_events(self, pod: Pod, events: Callable[[Pod], list[Event]]) -> pod_status.Trouble | None:
         moment = time.monotonic()
         if bool(pod.spec.node_name) != self._had_node:
             self._had_node = bool(pod.spec.node_name)

@@ -11,13 +11,12 @@ from tesk.clock import stamp
 from tesk.filer.plan import Event as FilerEvent
 from tesk.filer.plan import Progress
 from tesk.kubernetes import names, pod_status
-from tesk.kubernetes.messages import Ended as EndMessage
-from tesk.kubernetes.messages import Started
+from tesk.kubernetes.messages import Ended, Started
 from tesk.kubernetes.objects import Pod
 from tesk.kubernetes.record import Attempt
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.life.facts import Step
-from tesk.life.steps import Ended, Gone, Moved, NeverBegun, Refused, Running, Seen, Starting
+from tesk.life.facts import TaskStep
+from tesk.life.steps import AtWork, ExecutorEnded, FilerEnded, Gone, Hopeless, NeverBegun, Seen, Starting
 from tesk.life.transfer import transfer
 from tesk.taskmaster import endings
 from tesk.taskmaster.api import GAP, Api
@@ -40,7 +39,7 @@ class StepPod:
     """The pod of one step. `turn`, `look_s`: what `Observations.wait` takes until it is time to look again."""
 
     def __init__(
-        self, step: Step, name: str, image: str, cluster: TaskSettings, *, api: Api, observations: Observations,
+        self, step: TaskStep, name: str, image: str, cluster: TaskSettings, *, api: Api, observations: Observations,
         writer: RecordWriter, workload: Workload,
     ) -> None:  # fmt: skip
         self.step, self.name, self._image, self._cluster = step, name, image, cluster
@@ -78,7 +77,7 @@ class StepPod:
         found = self._patience.judge(pod, self._workload.events)
         words = f"{self.step.name}: {found.words}" if found.words else ""
         if found.hopeless:
-            return Refused(words)
+            return Hopeless(words)
         if pod.spec.node_name:
             self._writer.set_state(State.INITIALIZING)
         self._writer.wait_for(words)
@@ -101,18 +100,18 @@ class FilerPod(StepPod):
             return Gone(reason)
         if found := pod_status.looked_in_vain(pod):
             status, why = found
-            refused = Refused(f"image {status.image}: it cannot be started: {why}")
+            refused = Hopeless(f"image {status.image}: it cannot be started: {why}")
             passing = pod_status.never_begun(pod, status.name)
             return refused if passing is None else NeverBegun(passing, refused)
-        self._writer.progress(next((each for each in reversed(events) if isinstance(each, Progress)), None))
-        return self._wait(pod, running=State.INITIALIZING) or (Running() if pod_status.runs(pod) else Starting())
+        self._writer.show_progress(next((each for each in reversed(events) if isinstance(each, Progress)), None))
+        return self._wait(pod, running=State.INITIALIZING) or (AtWork() if pod_status.runs(pod) else Starting())
 
-    def _moved(self, events: list[FilerEvent], *notes: str) -> Moved:
+    def _moved(self, events: list[FilerEvent], *notes: str) -> FilerEnded:
         moved = transfer(events)
-        self._writer.progress(moved.progress, save=False)
+        self._writer.show_progress(moved.progress, save=False)
         if moved.types:
             self._writer.record.types = replace(self._writer.record.types, **{self.step.role: moved.types})
-        return Moved(moved, notes, self._company())
+        return FilerEnded(moved, notes, self._company())
 
     def _by_log(self, pod: Pod) -> Seen:
         """The end of a filer by the log that it has left."""
@@ -142,7 +141,7 @@ class ExecutorPod(StepPod):
     def see(self) -> Seen:
         self.turn, pod, messages = self._observations.snapshot(self.name)
         ours = self.step.n in self._facts.timed_out
-        last = messages[-1] if messages and isinstance(messages[-1], EndMessage) else None
+        last = messages[-1] if messages and isinstance(messages[-1], Ended) else None
         if last and (ours or not last.terminated):
             return self._ended(last)
         try:
@@ -165,7 +164,7 @@ class ExecutorPod(StepPod):
             self._so_far = self._output(pod)
         at = next((each.at for each in messages if isinstance(each, Started)), "") or _started(pod)
         waits = self._wait(pod, running=State.INITIALIZING, is_running=bool(at))
-        return waits or (Running(stamp(at) if at else "", self._is_stopping) if at or self._is_known else Starting())
+        return waits or (AtWork(stamp(at) if at else "", self._is_stopping) if at or self._is_known else Starting())
 
     @property
     def _is_known(self) -> bool:
@@ -180,12 +179,12 @@ class ExecutorPod(StepPod):
             self._so_far = self._output(self._pod)
             self._api.delete("pods", self.name)
 
-    def _ended(self, end: EndMessage, lingers: str = "") -> Ended:
+    def _ended(self, end: Ended, lingers: str = "") -> ExecutorEnded:
         ended_at = stamp(end.ended)
         entry = ExecutorLog(end.exit_code, min(stamp(end.started), ended_at), ended_at, end.stdout, end.stderr)
-        return Ended(entry, end.out_of_memory, end.problem == "workdir", (), lingers or self._company())
+        return ExecutorEnded(entry, end.out_of_memory, end.problem == "workdir", (), lingers or self._company())
 
-    def _killed(self) -> EndMessage:
+    def _killed(self) -> Ended:
         return endings.killed(self._facts.started, self._so_far, self._cluster.log_tail_bytes)
 
     def _is_out_of_reach(self, pod: Pod) -> bool:
@@ -207,7 +206,7 @@ class ExecutorPod(StepPod):
         if end is None:
             return Gone(endings.broken(pod, names.EXECUTOR_CONTAINER)) if pod_status.is_over(pod) else None
         if why := pod_status.never_ran(end):
-            refused = Refused(f"{self.step.name} ({self._image}): it cannot be started: {why}")
+            refused = Hopeless(f"{self.step.name} ({self._image}): it cannot be started: {why}")
             passing = None if self._is_known else pod_status.never_begun(pod, names.EXECUTOR_CONTAINER)
             return refused if passing is None else NeverBegun(passing, refused)
         reporter = pod_status.terminated(pod, names.REPORTER_CONTAINER)

@@ -142,9 +142,9 @@ class RecordWriter:
         self.record.now.log.system_logs = [words, *([f"error: {reason}"] if reason else [])]
         self.save()
 
-    def progress(self, told: Progress | None, *, save: bool = True) -> None:
+    def show_progress(self, progress: Progress | None, *, save: bool = True) -> None:
         """How far a filer is."""
-        if told is not None and self.record.now.log.metadata != (shown := {"progress": told.words()}):
+        if progress is not None and self.record.now.log.metadata != (shown := {"progress": progress.words()}):
             self.record.now.log.metadata = shown
             if save:
                 self.save()

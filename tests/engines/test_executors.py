@@ -348,18 +348,6 @@ async def test_executors_can_make_no_device_and_send_no_raw_packet(tesk: Tesk) -
     assert log["exit_code"] == 1
 
 
-async def test_a_failed_executor_is_the_last_to_run_and_outputs_are_pushed(tesk: Tesk, shared: Path) -> None:
-    task = await tesk.run(
-        executors=[sh("echo one > /out/a"), sh("echo two >> /out/a; exit 3"), sh("echo three >> /out/a")],
-        outputs=[{"path": "/out/a", "url": f"{shared}/a"}],
-    )
-    log = task["logs"][0]
-    assert (task["state"], [entry["exit_code"] for entry in log["logs"]]) == ("EXECUTOR_ERROR", [0, 3])
-    assert [line for line in log["system_logs"] if "executor 1" in line and "exit code 3" in line]
-    assert [output["size_bytes"] for output in log["outputs"]] == ["8"]
-    assert (shared / "a").read_text() == "one\ntwo\n"
-
-
 async def test_a_container_that_tampers_with_its_streams_reads_nothing_of_this_machine(tesk: Tesk) -> None:
     script = "cd /.tesk/control; rm stdout stderr; ln -s /etc/hostname stdout; mkfifo stderr"
     log = only(await tesk.run(executors=[sh(script)]))

@@ -51,10 +51,10 @@ async def test_a_taskmaster_that_is_killed_in_a_step_goes_on_with_it(
 ) -> None:
     place.cluster.need_node()
     ids: dict[str, str] = {}
-    for step in STEPS:
-        for name in (f"killed-in-{step}", f"deleted-in-{step}"):
-            ids[name] = await tesk.create(**gated(doors, name, 0, 0))
-            doors.open(*steps(name, before=step))
+    for step, how in zip(STEPS, ("killed", "deleted", "killed", "deleted"), strict=True):
+        name = f"{how}-in-{step}"
+        ids[name] = await tesk.create(**gated(doors, name, 0, 0))
+        doors.open(*steps(name, before=step))
     await reached(doors, *(f"{name}/{name.partition('-in-')[2]}" for name in ids))
     await strike(place, *chosen(ids))
     doors.open_all()

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from msgspec import UNSET
 
 from tesk.layout import Found
-from tesk.life.facts import Facts, Step
+from tesk.life.facts import Facts, TaskStep
 from tesk.life.log import CANCELED, cancelled, running
 from tesk.life.outcome import KILLED, TERMINATED
 from tesk.life.steps import (
@@ -22,18 +22,18 @@ from tesk.life.steps import (
     Absent,
     Action,
     Ask,
-    Ended,
+    AtWork,
+    ExecutorEnded,
+    FilerEnded,
     Finish,
     Gone,
+    Hopeless,
     Learn,
-    Moved,
     NeverBegun,
     Policy,
-    Refused,
     Remove,
     Replace,
     Retry,
-    Running,
     Save,
     Seen,
     SetState,
@@ -52,7 +52,12 @@ BEGAN = AT.isoformat()
 LIMIT_S = 60.0
 POLICY = Policy(time_limit_s=LIMIT_S, log_bytes=1000)
 RETRY = Policy(time_limit_s=LIMIT_S, log_bytes=1000, may_retry=True)
-INPUTS, FIRST, SECOND, OUTPUTS = Step("inputs"), Step("executor", 0), Step("executor", 1), Step("outputs")
+INPUTS, FIRST, SECOND, OUTPUTS = (
+    TaskStep("inputs"),
+    TaskStep("executor", 0),
+    TaskStep("executor", 1),
+    TaskStep("outputs"),
+)
 COMPLETE, ERROR = Finish(State.COMPLETE), Finish(State.EXECUTOR_ERROR)
 IN, OUT = [Input("/in", url="file:///in")], [Output("/out", "file:///out")]
 
@@ -91,7 +96,7 @@ def noted(found: Facts) -> list[str]:
     ],
 )
 def test_executors_follow_inputs_in_order_and_outputs_follow_also_a_failure(
-    task: Task, facts: Facts, is_due: Step | list[Action]
+    task: Task, facts: Facts, is_due: TaskStep | list[Action]
 ) -> None:
     assert due(task, facts, POLICY) == is_due
 
@@ -114,19 +119,19 @@ LIMIT_NOTE = "executor 0 (image): ended after its time limit of 60 s"
         (facts(), Absent(), AT, POLICY, [Ask(FIRST), Start(FIRST)]),
         (facts(), Absent(is_asked=True), AT, POLICY, [Start(FIRST)]),
         (facts(), Starting(), AT, POLICY, []),
-        (facts(staged=False), Running(), late(), POLICY, []),  # a filer has no time limit
-        (facts(), Running(BEGAN), AT, POLICY, [Learn(facts(started=BEGAN)), SetState(State.RUNNING), Save()]),
-        (facts(started=BEGAN), Running(), late(-1), POLICY, []),
-        (facts(started=BEGAN), Running(), late(9), Policy(), []),
-        (facts(started=BEGAN, timed_out=[0]), Running(), AT, POLICY, [Stop(FIRST)]),
-        (facts(started=BEGAN, timed_out=[0]), Running(is_stopping=True), late(), POLICY, []),
+        (facts(staged=False), AtWork(), late(), POLICY, []),  # a filer has no time limit
+        (facts(), AtWork(BEGAN), AT, POLICY, [Learn(facts(started=BEGAN)), SetState(State.RUNNING), Save()]),
+        (facts(started=BEGAN), AtWork(), late(-1), POLICY, []),
+        (facts(started=BEGAN), AtWork(), late(9), Policy(), []),
+        (facts(started=BEGAN, timed_out=[0]), AtWork(), AT, POLICY, [Stop(FIRST)]),
+        (facts(started=BEGAN, timed_out=[0]), AtWork(is_stopping=True), late(), POLICY, []),
         (facts(), Gone("lost"), AT, POLICY, [Finish(State.SYSTEM_ERROR, "lost")]),
         (facts(), Gone("lost"), AT, RETRY, [Retry("lost")]),
-        (facts(), Refused("no"), AT, RETRY, [Finish(State.SYSTEM_ERROR, "no")]),
+        (facts(), Hopeless("no"), AT, RETRY, [Finish(State.SYSTEM_ERROR, "no")]),
         (facts(replacements={"executor 0": 3}), NeverBegun("node", Gone("lost")), AT, RETRY, [Retry("lost")]),
-        (facts(replacements={"executor 0": 3}), NeverBegun("node", Refused("no")), AT, RETRY,
+        (facts(replacements={"executor 0": 3}), NeverBegun("node", Hopeless("no")), AT, RETRY,
          [Finish(State.SYSTEM_ERROR, "no")]),
-        (facts(), Ended(ENTRY, lacks_workdir=True), AT, POLICY,
+        (facts(), ExecutorEnded(ENTRY, lacks_workdir=True), AT, POLICY,
          [Learn(facts(own_workdir=[0])), Save(), Replace(FIRST)]),
     ],
 )  # fmt: skip
@@ -137,7 +142,7 @@ def test_what_is_seen_says_what_to_do(
 
 
 def test_a_time_limit_is_on_record_before_the_program_is_stopped() -> None:
-    learn, save, stop = next_actions(task(), facts(started=BEGAN), Running(), late(), POLICY)
+    learn, save, stop = next_actions(task(), facts(started=BEGAN), AtWork(), late(), POLICY)
     assert isinstance(learn, Learn)
     assert (learn.facts.timed_out, noted(learn.facts)) == ([0], [LIMIT_NOTE])
     assert (save, stop) == (Save(), Stop(FIRST))
@@ -154,16 +159,16 @@ def test_a_program_that_was_never_begun_is_begun_again_and_that_is_told() -> Non
 @pytest.mark.parametrize(
     ("executor", "before", "seen", "code", "notes"),
     [
-        (False, {}, Ended(ENTRY), 0, []),
-        (False, {}, Ended(ExecutorLog(3)), 3, ["executor 0 (image): exit code 3"]),
-        (True, {}, Ended(ExecutorLog(3)), 3, ["executor 0 (image): exit code 3, ignored"]),
-        (False, {}, Ended(ExecutorLog(3), notes=("x\ny",)), 3, ["x y", "executor 0 (image): exit code 3"]),
-        (False, {}, Ended(ExecutorLog(KILLED), out_of_memory=True), KILLED,
+        (False, {}, ExecutorEnded(ENTRY), 0, []),
+        (False, {}, ExecutorEnded(ExecutorLog(3)), 3, ["executor 0 (image): exit code 3"]),
+        (True, {}, ExecutorEnded(ExecutorLog(3)), 3, ["executor 0 (image): exit code 3, ignored"]),
+        (False, {}, ExecutorEnded(ExecutorLog(3), notes=("x\ny",)), 3, ["x y", "executor 0 (image): exit code 3"]),
+        (False, {}, ExecutorEnded(ExecutorLog(KILLED), out_of_memory=True), KILLED,
          ["executor 0 (image): out of memory", "executor 0 (image): exit code 137"]),
-        (False, {}, Ended(ENTRY, out_of_memory=True), 0,
+        (False, {}, ExecutorEnded(ENTRY, out_of_memory=True), 0,
          ["warning: executor 0 (image): a process that its program had started was killed: out of memory"]),
-        (True, {"timed_out": [0]}, Ended(ENTRY), TERMINATED, ["executor 0 (image): exit code 143"]),
-        (False, {"own_workdir": [0]}, Ended(ExecutorLog(1), lacks_workdir=True), 1,
+        (True, {"timed_out": [0]}, ExecutorEnded(ENTRY), TERMINATED, ["executor 0 (image): exit code 143"]),
+        (False, {"own_workdir": [0]}, ExecutorEnded(ExecutorLog(1), lacks_workdir=True), 1,
          ["executor 0 (image): exit code 1"]),
     ],
 )  # fmt: skip
@@ -185,10 +190,10 @@ BROKEN = Transfer(outputs=PUSHED, pushed=1, failure="full", warnings=["w"], warn
 @pytest.mark.parametrize(
     ("codes", "seen", "notes", "end"),
     [
-        ((0, 0), Moved(DONE), [], State.COMPLETE),
-        ((0, 1), Moved(DONE), [], State.EXECUTOR_ERROR),
-        ((0, 0), Moved(BROKEN), ["warning: w"], Finish(State.SYSTEM_ERROR, "full")),
-        ((0, 1), Moved(BROKEN, notes=("cut",)), ["warning: w", "cut", "error: full"], State.EXECUTOR_ERROR),
+        ((0, 0), FilerEnded(DONE), [], State.COMPLETE),
+        ((0, 1), FilerEnded(DONE), [], State.EXECUTOR_ERROR),
+        ((0, 0), FilerEnded(BROKEN), ["warning: w"], Finish(State.SYSTEM_ERROR, "full")),
+        ((0, 1), FilerEnded(BROKEN, notes=("cut",)), ["warning: w", "cut", "error: full"], State.EXECUTOR_ERROR),
     ],
 )
 def test_outputs_are_shown_and_their_failure_is_the_tasks_unless_an_executor_failed(
@@ -201,7 +206,7 @@ def test_outputs_are_shown_and_their_failure_is_the_tasks_unless_an_executor_fai
 
 
 def test_what_the_inputs_have_shown_is_learnt_with_them() -> None:
-    seen = Moved(Transfer(is_done=True, occupied={"/a": True}, alone=["/b"], warnings=["w"], warned=1))
+    seen = FilerEnded(Transfer(is_done=True, occupied={"/a": True}, alone=["/b"], warnings=["w"], warned=1))
     (learn,) = next_actions(task(), facts(staged=False), seen, AT, POLICY)
     assert isinstance(learn, Learn)
     assert (learn.facts.staged, learn.facts.found, noted(learn.facts)) == (
@@ -212,7 +217,7 @@ def test_what_the_inputs_have_shown_is_learnt_with_them() -> None:
 
 
 def test_inputs_that_fail_end_the_task() -> None:
-    _, end = next_actions(task(), facts(staged=False), Moved(BROKEN), AT, RETRY)
+    _, end = next_actions(task(), facts(staged=False), FilerEnded(BROKEN), AT, RETRY)
     assert end == Finish(State.SYSTEM_ERROR, "full")
 
 
@@ -226,7 +231,7 @@ def test_a_cancelled_log_ends_the_entry_of_what_ran() -> None:
 class Program:
     """What runs in a container or pod: it starts, runs and ends with `code`, or is lost; each as fate will have it."""
 
-    def __init__(self, step: Step, code: int) -> None:
+    def __init__(self, step: TaskStep, code: int) -> None:
         self.step, self.code = step, code
         self.phase = "starting"
         self.is_stopped = False
@@ -242,7 +247,7 @@ class Place:
         self.asked: set[tuple[int, str, int]] = set()
         self.saved = deepcopy((self.facts, self.asked))
         self.made: dict[tuple[int, str, int], Program] = {}
-        self.begun: list[tuple[int, Step]] = []
+        self.begun: list[tuple[int, TaskStep]] = []
         self.stopping: set[tuple[int, str, int]] = set()
         self.now = AT
         self.end: Finish | None = None
@@ -251,13 +256,13 @@ class Place:
     def policy(self) -> Policy:
         return Policy(time_limit_s=LIMIT_S, log_bytes=1000, may_retry=self.attempts <= self.retries)
 
-    def key(self, step: Step) -> tuple[int, str, int]:
+    def key(self, step: TaskStep) -> tuple[int, str, int]:
         start = self.facts.replacements.get(step.name, 0) + (
             step.role == "executor" and step.n in self.facts.own_workdir
         )
         return self.attempts, step.name, start
 
-    def see(self, step: Step) -> Seen:
+    def see(self, step: TaskStep) -> Seen:
         key = self.key(step)
         program = self.made.get(key)
         if program is None:
@@ -265,16 +270,16 @@ class Place:
         if program.phase == "lost":
             return Gone(f"{step.name} is gone")
         if program.phase == "never begun":
-            return NeverBegun("node", Refused("never"))
+            return NeverBegun("node", Hopeless("never"))
         if program.phase == "running":
-            return Running(self.now.isoformat(), key in self.stopping)
+            return AtWork(self.now.isoformat(), key in self.stopping)
         if program.phase == "starting":
             return Starting()
         if step.role != "executor":
-            return Moved(Transfer(is_done=not program.code, failure="full"))
+            return FilerEnded(Transfer(is_done=not program.code, failure="full"))
         if program.phase == "no workdir":
-            return Ended(ExecutorLog(1), lacks_workdir=True)
-        return Ended(ExecutorLog(program.code), lingers=f"{step.name} lingers" if program.code else "")
+            return ExecutorEnded(ExecutorLog(1), lacks_workdir=True)
+        return ExecutorEnded(ExecutorLog(program.code), lingers=f"{step.name} lingers" if program.code else "")
 
     def perform(self, action: Action) -> None:
         if isinstance(action, Learn):
@@ -303,7 +308,7 @@ class Place:
     def save(self) -> None:
         self.saved = deepcopy((self.facts, self.asked))
 
-    def start(self, step: Step) -> None:
+    def start(self, step: TaskStep) -> None:
         """Starts a program: only one that is on record, with all that came before it; never the same twice."""
         key = self.key(step)
         saved, asked = self.saved
@@ -338,7 +343,7 @@ class Place:
     def turn(self, crash_at: int) -> None:
         """Looks and acts once; a crash comes before that action, where there are so many."""
         step = due(self.task, self.facts, self.policy)
-        seen = self.see(step) if isinstance(step, Step) else Starting()
+        seen = self.see(step) if isinstance(step, TaskStep) else Starting()
         for n, action in enumerate(next_actions(self.task, self.facts, seen, self.now, self.policy)):
             if n == crash_at:
                 self.crash()

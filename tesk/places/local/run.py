@@ -23,7 +23,7 @@ from tesk.filer import scratch
 from tesk.filer.plan import FilerSettings, InputsPlan, OutputsPlan, Plan, Progress
 from tesk.layout import Found, Layout, doubtful, layout, occupied, read_answer, to_look_at
 from tesk.life import steps
-from tesk.life.facts import Facts, Step
+from tesk.life.facts import Facts, TaskStep
 from tesk.life.log import CANCELED_EARLY, cancelled, noted, running
 from tesk.life.log_bound import task_bytes
 from tesk.life.outcome import End, left_s
@@ -207,7 +207,7 @@ class Run:
         self.tell(State.INITIALIZING)
         while True:
             step = steps.due(self.job.task, self.facts, self._policy)
-            seen = await self._see(step) if isinstance(step, Step) else steps.Starting()
+            seen = await self._see(step) if isinstance(step, TaskStep) else steps.Starting()
             actions = steps.next_actions(self.job.task, self.facts, seen, self._now(), self._policy)
             for action in actions:
                 await self._perform(action)
@@ -223,7 +223,7 @@ class Run:
         left = left_s(self.facts, self._policy.time_limit_s, self._now())
         return None if left is None else max(0.0, left)
 
-    async def _see(self, step: Step) -> steps.Seen:
+    async def _see(self, step: TaskStep) -> steps.Seen:
         """What is seen of a step. What an action has come to at once is known without a look."""
         if (seen := self._seen) is not None:
             self._seen = None
@@ -256,7 +256,7 @@ class Run:
         if not program.started.done() or (self._left_s(program) == 0 and await self._is_over(program)):
             return steps.Starting()
         at = (self.folder.fact(f"started-{n}") or {}).get("at", now())
-        return steps.Running(at, program.is_stopping)
+        return steps.AtWork(at, program.is_stopping)
 
     async def _is_over(self, program: Program) -> bool:
         """True when a program that has reached its time limit has just ended by itself, or cannot be stopped yet."""
@@ -279,8 +279,8 @@ class Run:
     def _not_started(self, n: int, error: StartError) -> steps.Seen:
         """What a container comes to that cannot be started: an end, where the engine's words blame its program."""
         if error.code is None:
-            return steps.Refused(f"executor {n} ({self.job.task.executors[n].image}): {error}")
-        return steps.Ended(ExecutorLog(error.code, now(), now(), stderr=f"tesk: {error}"))
+            return steps.Hopeless(f"executor {n} ({self.job.task.executors[n].image}): {error}")
+        return steps.ExecutorEnded(ExecutorLog(error.code, now(), now(), stderr=f"tesk: {error}"))
 
     async def _perform(self, action: steps.Action) -> None:
         """Does what is to be done. Everything that is learnt is kept at once. Raises End."""
@@ -301,13 +301,13 @@ class Run:
         elif isinstance(action, steps.Start):
             await self._start(action.step)
 
-    async def _start(self, step: Step) -> None:
+    async def _start(self, step: TaskStep) -> None:
         if step.role == "executor":
             self.running, self._program = step.n, Program(step.n, self._run(step.n))
         elif step.role == "inputs":
-            self._seen = steps.Moved(await self._initialize())
+            self._seen = steps.FilerEnded(await self._initialize())
         else:
-            self._seen = steps.Moved(await self._push())
+            self._seen = steps.FilerEnded(await self._push())
 
     async def _learn(self, facts: Facts) -> None:
         """Writes down what is new in the facts."""
@@ -495,7 +495,7 @@ class Run:
             await self._stop_later(program, error)
             program.is_stopping = False
 
-    async def _ended(self, n: int, state: ContainerState) -> steps.Ended:
+    async def _ended(self, n: int, state: ContainerState) -> steps.ExecutorEnded:
         executor, notes = self.job.task.executors[n], []
         if state.error:
             notes.append(f"executor {n} ({executor.image}): {state.error}")
@@ -509,7 +509,7 @@ class Run:
         if parameters.ENTRYPOINT in self._given and has_failed and not (entry.stdout or entry.stderr):
             entry.stderr = await self.machine.containers.last_words(manifest.name(self.job.id, n))
         out_of_memory = state.out_of_memory or self.folder.ran_out_of_memory(n)
-        return steps.Ended(entry, out_of_memory, notes=tuple(notes))
+        return steps.ExecutorEnded(entry, out_of_memory, notes=tuple(notes))
 
     def _tails(self, n: int) -> tuple[str, str]:
         executor, size = self.job.task.executors[n], self.machine.settings.log_tail_bytes
