@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tesk.kubernetes.output import line
-from tesk.shim import ENDED, MOST_ENDED
 from tesk.pod.messages import PATIENCE_S, send_message
+from tesk.shim import ENDED, MOST_ENDED
 from tesk.tails import cut, open_below, tail, trim
 
 USAGE: Final = """\
