@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.credentials import Entry
-from tesk.filer.schemes.aws import location_of
-from tesk.filer.schemes.sigv4 import Key
+from tesk.filer.schemes.s3.aws import location_of
+from tesk.filer.schemes.s3.sigv4 import Key
 from tesk.tes import Input
 from tests.filer.stores import fetch, tree, write
 from tests.servers.s3 import S3

@@ -15,8 +15,8 @@ from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.errors import TransferError
 from tesk.filer.plan import FilerSettings
 from tesk.filer.schemes import Context
-from tesk.filer.schemes.az import AzScheme, Blob, read_page, split
-from tesk.filer.schemes.azure import Access, Identity, access_of, sign
+from tesk.filer.schemes.az.azure import Access, Identity, access_of, sign
+from tesk.filer.schemes.az.scheme import AzScheme, Blob, read_page, split
 from tesk.filer.streams import Meter
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
@@ -237,7 +237,7 @@ def test_a_listing_tells_directories_and_names_that_xml_cannot_hold() -> None:
 
 
 def test_what_is_cut_of_an_upload_is_sent_again_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tesk.filer.schemes.az.WHOLE", 1_000_000)
+    monkeypatch.setattr("tesk.filer.schemes.az.scheme.WHOLE", 1_000_000)
     data = os.urandom(2_500_000)
     write(root, {"f": data})
     sent: list[str] = []

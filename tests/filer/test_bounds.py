@@ -14,11 +14,11 @@ from tesk.filer import bounds
 from tesk.filer.bounds import Listed, size_of
 from tesk.filer.errors import MAX_ANSWER, TransferError
 from tesk.filer.schemes import Entry, Kind
-from tesk.filer.schemes.ftp_listing import Listed as Line
-from tesk.filer.schemes.ftp_listing import parse_list
-from tesk.filer.schemes.html import read
-from tesk.filer.schemes.http_listing import from_dav, from_index
-from tesk.filer.schemes.xml import parsed
+from tesk.filer.schemes.ftp.listing import Listed as Line
+from tesk.filer.schemes.ftp.listing import parse_list
+from tesk.filer.schemes.http.html import read
+from tesk.filer.schemes.http.listing import from_dav, from_index
+from tesk.filer.wire.xml import parsed
 from tesk.tes import Input
 from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import DIRECTORY, Places, fetch, write
@@ -254,12 +254,12 @@ def test_a_size_that_is_none_is_not_known(size: str) -> None:
 
 
 LONG = """
-from tesk.filer.schemes.html import read
+from tesk.filer.schemes.http.html import read
 for piece in ("<a ", "<a href=", "<a href='", '<a href="', "<!--", "<!", "</a", "<script>", "<a/", "<a =", "<title>",
               "&#", "<a href=x ", "<h1 '", "< ", "<?", "</script", "<a\\t\\n ", "<a href=  "):
     for last in ("", ">", "x", "'", '"', "-->"):
         read(piece * 200_000 + last)
-from tesk.filer.schemes.ftp_listing import parse_list, parse_mlsd
+from tesk.filer.schemes.ftp.listing import parse_list, parse_mlsd
 for piece in (" ", "1 ", "1  ", "a ", "1 a ", "1 Jan ", "1 Jan 1 ", "9", "d", "; ", "=", "2020-01-01 ", "x "):
     for begin in ("", "drwxrwxrwx ", "-rwxrwxrwx 1 a ", "01-01-20 10:00AM ", "total"):
         for parse in (parse_list, parse_mlsd):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import az, gs, s3
+from tesk.filer.schemes.az import scheme as az
+from tesk.filer.schemes.gs import scheme as gs
+from tesk.filer.schemes.s3 import scheme as s3
 from tesk.tes import Output
 from tests.filer.faulty import answer, faulty
 from tests.filer.stores import push, write

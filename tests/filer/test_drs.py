@@ -15,7 +15,7 @@ from awscrt.checksums import crc32c  # type: ignore[import-untyped]
 
 from tesk.filer.download import cut
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.drs import ASKED_AT_ONCE, split
+from tesk.filer.schemes.drs.scheme import ASKED_AT_ONCE, split
 from tesk.tes import Input, Output
 from tests.filer.faulty import Versioned, faulty
 from tests.filer.stores import DIRECTORY, Places, fetch, tree, write

@@ -11,8 +11,8 @@ import pytest
 from tesk.filer.attributes import Attributes
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Kind
-from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
-from tesk.filer.schemes.ftp_wire import target_of
+from tesk.filer.schemes.ftp.listing import Listed, parse_list, parse_mlsd
+from tesk.filer.schemes.ftp.wire import target_of
 from tesk.tes import Input, Output
 from tests.filer.stores import DIRECTORY, fetch, push, tree, write
 from tests.servers.certificates import certificate
@@ -169,7 +169,7 @@ def test_a_kept_connection_that_died_is_opened_again(tmp_path: Path, monkeypatch
 
     from tesk.filer.plan import FilerSettings
     from tesk.filer.schemes import Context
-    from tesk.filer.schemes.ftp import open_scheme
+    from tesk.filer.schemes.ftp.scheme import open_scheme
     from tesk.filer.streams import Meter
 
     write(tmp_path, {"served/f": b"x"})
@@ -177,7 +177,7 @@ def test_a_kept_connection_that_died_is_opened_again(tmp_path: Path, monkeypatch
     scheme = open_scheme(context)
     with ftp_server(tmp_path / "served") as url:
         assert scheme.find(f"{url}/f", None)[:2] == (F, 1)
-        monkeypatch.setattr("tesk.filer.schemes.ftp_wire.FRESH_S", 0)
+        monkeypatch.setattr("tesk.filer.schemes.ftp.wire.FRESH_S", 0)
         (ftp,) = scheme._sessions._all
         assert ftp.sock
         ftp.sock.shutdown(2)
@@ -189,7 +189,7 @@ CONTENT = random.Random(6).randbytes(2_345_678)
 
 
 def test_a_large_file_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tesk.filer.schemes.ftp.LEAST_PART", 200_000)
+    monkeypatch.setattr("tesk.filer.schemes.ftp.scheme.LEAST_PART", 200_000)
     monkeypatch.setattr("tesk.filer.download.LEAST_PART", 200_000)
     write(tmp_path / "served", {"f": CONTENT})
     with ftp_server(tmp_path / "served") as url:
@@ -200,7 +200,7 @@ def test_a_large_file_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_cut_file_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every transfer is cut after half a megabyte, more often than there are retries."""
-    monkeypatch.setattr("tesk.filer.schemes.ftp.LEAST_PART", 1000)
+    monkeypatch.setattr("tesk.filer.schemes.ftp.scheme.LEAST_PART", 1000)
     monkeypatch.setattr("tesk.filer.retry.FIRST_DELAY_S", 0.01)
     monkeypatch.setattr("tesk.filer.retry.WORTH_BYTES", 1000)
     write(tmp_path / "served", {"f": CONTENT})

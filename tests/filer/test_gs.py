@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from tesk.filer.bounds import Listed, Listing
 from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.google import Access, Identity
-from tesk.filer.schemes.objects import Object, entries_of
+from tesk.filer.schemes.gs.google import Access, Identity
+from tesk.filer.wire.objects import Object, entries_of
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import fetch, push, tree, write
@@ -158,7 +158,7 @@ def test_the_metadata_service_of_the_machine(root: Path, monkeypatch: pytest.Mon
     seen: Seen = []
     with faulty(cloud(seen)) as server:
         monkeypatch.setenv("GCE_METADATA_HOST", server.url.removeprefix("http://"))
-        monkeypatch.setattr("tesk.filer.schemes.google.PUBLIC", server.url)
+        monkeypatch.setattr("tesk.filer.schemes.gs.google.PUBLIC", server.url)
         report = fetch(root, Input("/f", url="gs://lab/f"))
         assert report.ok, report.failure
     assert asked(seen) == {"Bearer tok-1"}

@@ -12,7 +12,7 @@ import pytest
 
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes import Entry
-from tesk.filer.schemes.http_listing import from_dav, from_index
+from tesk.filer.schemes.http.listing import from_dav, from_index
 from tesk.tes import Input, Output
 from tests.filer.faulty import answer, faulty
 from tests.filer.stores import DIRECTORY, fetch, push, tree, write

@@ -13,7 +13,7 @@ import pytest
 from tesk.filer.checksums import Checksum
 from tesk.filer.download import LEAST_PART, MOST_PART, cut
 from tesk.filer.plan import Progress
-from tesk.filer.schemes import http_headers
+from tesk.filer.wire import http_headers
 from tesk.tes import Input, Output
 from tests.filer.faulty import Versioned, answer, faulty
 from tests.filer.stores import fetch, push, tree, write

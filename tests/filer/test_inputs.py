@@ -11,7 +11,7 @@ import pytest
 from tesk.filer.errors import TransferError
 from tesk.filer.inputs import Arrival, large, merge
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, Large, Progress
-from tesk.filer.schemes.s3 import check_names
+from tesk.filer.schemes.s3.scheme import check_names
 from tesk.tes import Input
 from tests.filer.faulty import answer, faulty
 from tests.filer.stores import DIRECTORY, Places, carry_out, fetch, tree, write

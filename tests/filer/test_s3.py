@@ -12,7 +12,7 @@ import pytest
 
 from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.s3_odd import read_page
+from tesk.filer.schemes.s3.odd import read_page
 from tesk.tes import FileType, Input, Output
 from tests.filer.faulty import Versioned, answer, faulty
 from tests.filer.stores import DIRECTORY, FILE, Places, fetch, push, tree, write

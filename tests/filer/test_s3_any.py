@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tesk.filer.schemes.s3_odd import read_page
+from tesk.filer.schemes.s3.odd import read_page
 from tesk.tes import Input, Output
 from tests.filer.stores import DIRECTORY, fetch, push, tree, write
 from tests.servers.s3 import S3
@@ -89,7 +89,7 @@ def test_a_file_of_any_size_comes_back(
     store: S3, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, size: int
 ) -> None:
     if way == "straight":
-        monkeypatch.setattr("tesk.filer.schemes.s3.MOST_HELD", 0)
+        monkeypatch.setattr("tesk.filer.schemes.s3.scheme.MOST_HELD", 0)
     data = os.urandom(size)
     write(tmp_path, {"root/out": data})
     report = push(tmp_path / "root", Output("/out", f"s3://{bucket}/f"))

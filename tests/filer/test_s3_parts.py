@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tesk.filer.plan import FilerSettings, OutputsPlan
-from tesk.filer.schemes import s3_parts
+from tesk.filer.schemes.s3 import parts as s3_parts
 from tesk.tes import Input, Output
 from tests.filer.cutting import relay
 from tests.filer.faulty import Script, answer, faulty
@@ -26,9 +26,9 @@ PART = 5 * MIB
 @pytest.fixture(autouse=True)
 def straight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file above 4 MiB is such a file."""
-    monkeypatch.setattr("tesk.filer.schemes.s3.MOST_HELD", 0)
-    monkeypatch.setattr("tesk.filer.schemes.s3_odd.ONE_PUT", 4 * MIB)
-    monkeypatch.setattr("tesk.filer.schemes.s3_parts.PART", PART)
+    monkeypatch.setattr("tesk.filer.schemes.s3.scheme.MOST_HELD", 0)
+    monkeypatch.setattr("tesk.filer.schemes.s3.odd.ONE_PUT", 4 * MIB)
+    monkeypatch.setattr("tesk.filer.schemes.s3.parts.PART", PART)
 
 
 def uploads_of(s3: S3, bucket: str) -> bytes:
@@ -176,7 +176,8 @@ MEASURED = """
 import re, sys, msgspec, threading
 from tesk.filer.main import run
 from tesk.filer.plan import Plan
-from tesk.filer.schemes import s3, s3_parts
+from tesk.filer.schemes.s3 import parts as s3_parts
+from tesk.filer.schemes.s3 import scheme as s3
 s3.MOST_HELD, s3_parts.PART = 0, 128 * 1024 * 1024
 plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
 ok = run(plan, lambda event: None, threading.Event())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.schemes.ssh import Target, target_of
+from tesk.filer.schemes.sftp.ssh import Target, target_of
 from tesk.tes import Input, Output
 from tests.filer.cutting import relay
 from tests.filer.stores import Places, fetch, push, tree, write

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tesk.filer.schemes.sigv4 import Key, signed
+from tesk.filer.schemes.s3.sigv4 import Key, signed
 from tests.filer.stores import Places
 from tests.servers.s3 import S3
 

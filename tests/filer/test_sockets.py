@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.schemes.sockets import UNSENT, send_all, send_file
 from tesk.filer.streams import Meter, Source
+from tesk.filer.wire.sockets import UNSENT, send_all, send_file
 
 BYTES = bytes(range(256)) * 400
 

@@ -11,8 +11,8 @@ from tesk.filer.errors import TransferError
 from tesk.filer.memory import UPLOADS_BYTES, Memory
 from tesk.filer.plan import FilerSettings
 from tesk.filer.schemes import Context
-from tesk.filer.schemes.s3 import PARTS_AT_ONCE, cut
-from tesk.filer.schemes.s3_parts import MAX_PARTS
+from tesk.filer.schemes.s3.parts import MAX_PARTS
+from tesk.filer.schemes.s3.scheme import PARTS_AT_ONCE, cut
 from tesk.filer.streams import Meter, Source
 from tesk.tes import Output
 from tests.filer.faulty import answer, faulty

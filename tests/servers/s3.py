@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tesk.filer.schemes.sigv4 import Key, escaped, query_of, signed
+from tesk.filer.schemes.s3.sigv4 import Key, escaped, query_of, signed
 from tests.servers.process import free_port, program, serving
 
 VERSION = "v1.8.0"

@@ -30,17 +30,17 @@ _AZURE_HOST: Final = re.compile(
 )
 
 MODULES: Final = {
-    "": "tesk.filer.schemes.file",
-    "az": "tesk.filer.schemes.az",
-    "drs": "tesk.filer.schemes.drs",
-    "file": "tesk.filer.schemes.file",
-    "ftp": "tesk.filer.schemes.ftp",
-    "ftps": "tesk.filer.schemes.ftp",
-    "gs": "tesk.filer.schemes.gs",
-    "http": "tesk.filer.schemes.http",
-    "https": "tesk.filer.schemes.http",
-    "s3": "tesk.filer.schemes.s3",
-    "sftp": "tesk.filer.schemes.sftp",
+    "": "tesk.filer.schemes.file.scheme",
+    "az": "tesk.filer.schemes.az.scheme",
+    "drs": "tesk.filer.schemes.drs.scheme",
+    "file": "tesk.filer.schemes.file.scheme",
+    "ftp": "tesk.filer.schemes.ftp.scheme",
+    "ftps": "tesk.filer.schemes.ftp.scheme",
+    "gs": "tesk.filer.schemes.gs.scheme",
+    "http": "tesk.filer.schemes.http.scheme",
+    "https": "tesk.filer.schemes.http.scheme",
+    "s3": "tesk.filer.schemes.s3.scheme",
+    "sftp": "tesk.filer.schemes.sftp.scheme",
 }
 
 

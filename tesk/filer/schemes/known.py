@@ -5,7 +5,9 @@ from typing import Final
 
 from tesk.filer.credentials import NOTHING
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import aws, azure, google
+from tesk.filer.schemes.az import azure
+from tesk.filer.schemes.gs import google
+from tesk.filer.schemes.s3 import aws
 
 _AZURE: Final = (
     "AZURE_STORAGE_ACCOUNT_KEY",

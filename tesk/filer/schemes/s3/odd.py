@@ -12,15 +12,15 @@ from tesk.filer.bounds import size_of
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.aws import Location
-from tesk.filer.schemes.http import Headers, HttpScheme
-from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import Object, entries_of
-from tesk.filer.schemes.s3_parts import Parts
-from tesk.filer.schemes.s3_wire import code_of, is_encrypted, md5, refused, request
-from tesk.filer.schemes.sigv4 import EMPTY
-from tesk.filer.schemes.xml import parsed
+from tesk.filer.schemes.http.scheme import Headers, HttpScheme
+from tesk.filer.schemes.s3.aws import Location
+from tesk.filer.schemes.s3.parts import Parts
+from tesk.filer.schemes.s3.sigv4 import EMPTY
+from tesk.filer.schemes.s3.wire import code_of, is_encrypted, md5, refused, request
 from tesk.filer.streams import BLOCK, Source
+from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.objects import Object, entries_of
+from tesk.filer.wire.xml import parsed
 
 PAGE: Final = "1000"
 ONE_PUT: Final = 4 * 1024**3

@@ -20,11 +20,12 @@ from tesk.filer.attributes import from_http
 from tesk.filer.checksums import verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind, http_headers
-from tesk.filer.schemes.http_listing import from_dav, from_index
-from tesk.filer.schemes.http_login import headers_from
-from tesk.filer.schemes.http_wire import Response, Target, Wire, target_of
+from tesk.filer.schemes import Context, Entry, Found, Kind
+from tesk.filer.schemes.http.listing import from_dav, from_index
+from tesk.filer.schemes.http.login import headers_from
 from tesk.filer.streams import BLOCK, Sink, Source
+from tesk.filer.wire import http_headers
+from tesk.filer.wire.http import Response, Target, Wire, target_of
 
 MAX_REDIRECTS: Final = 10
 READ: Final = BLOCK // 4

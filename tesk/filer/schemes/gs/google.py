@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from tesk.filer.credentials import Entry
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.objects import Tokens, answers, ask_json
+from tesk.filer.wire.objects import Tokens, answers, ask_json
 
 WORDS: Final = ("service_account_key", "token", "anonymous", "endpoint", "project")
 SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"

@@ -21,7 +21,7 @@ from tesk.filer import bounds
 from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, of_mode
 from tesk.filer.errors import Changed, NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.ssh import Connections, target_of
+from tesk.filer.schemes.sftp.ssh import Connections, target_of
 from tesk.filer.streams import Sink, Source
 
 BLOCK: Final = 255 * 1024

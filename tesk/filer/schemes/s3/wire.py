@@ -18,10 +18,10 @@ from obstore.store import S3Store
 from tesk.filer.checksums import Checksum
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.reach import Reach
-from tesk.filer.schemes.aws import Location
-from tesk.filer.schemes.http_wire import Target, Wire, target_of
-from tesk.filer.schemes.sigv4 import EMPTY, escaped, query_of, signed
+from tesk.filer.schemes.s3.aws import Location
+from tesk.filer.schemes.s3.sigv4 import EMPTY, escaped, query_of, signed
 from tesk.filer.streams import BLOCK
+from tesk.filer.wire.http import Target, Wire, target_of
 
 DENIALS: Final = ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId")
 _CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")

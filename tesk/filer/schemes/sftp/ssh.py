@@ -22,7 +22,7 @@ import asyncssh
 from tesk.filer.credentials import Credentials, Entry
 from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context
-from tesk.filer.schemes.sockets import from_socket
+from tesk.filer.wire.sockets import from_socket
 
 WORDS: Final = ("user", "password", "private_key", "passphrase", "known_hosts", "host_key")
 CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from tesk.filer import bounds
 from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.reach import Reach
-from tesk.filer.schemes.sockets import from_socket, hang_up
+from tesk.filer.wire.sockets import from_socket, hang_up
 
 FRESH_S: Final = 5.0
 GREETING_S: Final = 1.0

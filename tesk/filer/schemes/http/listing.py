@@ -16,8 +16,9 @@ from xml.etree.ElementTree import Element
 from tesk.filer.attributes import from_http
 from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Entry, html
-from tesk.filer.schemes.xml import parsed
+from tesk.filer.schemes import Entry
+from tesk.filer.schemes.http import html
+from tesk.filer.wire.xml import parsed
 
 _INDEX: Final = re.compile(r"\s*(index of|directory listing for)\b", re.IGNORECASE)
 _DAV: Final = "{DAV:}"

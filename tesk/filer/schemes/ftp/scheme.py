@@ -24,10 +24,10 @@ from tesk.filer.bounds import Listing
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.ftp_listing import Listed, parse_list, parse_mlsd
-from tesk.filer.schemes.ftp_wire import Sessions, Target, target_of
-from tesk.filer.schemes.sockets import send_file
+from tesk.filer.schemes.ftp.listing import Listed, parse_list, parse_mlsd
+from tesk.filer.schemes.ftp.wire import Sessions, Target, target_of
 from tesk.filer.streams import Sink, Source
+from tesk.filer.wire.sockets import send_file
 
 BLOCK: Final = 256 * 1024
 SENT: Final = 64 * 1024

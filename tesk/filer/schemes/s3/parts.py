@@ -19,12 +19,12 @@ from xml.sax.saxutils import escape
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context
-from tesk.filer.schemes.aws import Location
-from tesk.filer.schemes.http_wire import Wire
-from tesk.filer.schemes.s3_wire import code_of, refused, request
-from tesk.filer.schemes.sigv4 import EMPTY
-from tesk.filer.schemes.xml import parsed
+from tesk.filer.schemes.s3.aws import Location
+from tesk.filer.schemes.s3.sigv4 import EMPTY
+from tesk.filer.schemes.s3.wire import code_of, refused, request
 from tesk.filer.streams import BLOCK, Source
+from tesk.filer.wire.http import Wire
+from tesk.filer.wire.xml import parsed
 
 PART: Final = 8 * 1024 * 1024
 MAX_PARTS: Final = 9_000

@@ -24,13 +24,13 @@ from tesk.filer.bounds import size_of
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.azure import WORDS, Access, Identity, access_of, account_in, query
-from tesk.filer.schemes.buckets import checked_bucket
-from tesk.filer.schemes.http import HttpScheme
-from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import Object, checked_key, entries_of
-from tesk.filer.schemes.xml import parsed
+from tesk.filer.schemes.az.azure import WORDS, Access, Identity, access_of, account_in, query
+from tesk.filer.schemes.http.scheme import HttpScheme
 from tesk.filer.streams import BLOCK, Sink, Source
+from tesk.filer.wire.buckets import checked_bucket
+from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.objects import Object, checked_key, entries_of
+from tesk.filer.wire.xml import parsed
 
 PAGE: Final = 5000
 WHOLE: Final = 8 * 1024 * 1024

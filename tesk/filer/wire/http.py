@@ -12,8 +12,8 @@ from urllib.parse import quote, unquote, urlsplit
 from tesk.filer import bounds
 from tesk.filer.errors import NO_HOST, TransferError
 from tesk.filer.reach import Reach, is_public
-from tesk.filer.schemes.sockets import from_socket, hang_up, send_file
 from tesk.filer.streams import BLOCK, Source
+from tesk.filer.wire.sockets import from_socket, hang_up, send_file
 
 Response = http.client.HTTPResponse
 _LONGEST_LINE: Final = 65536

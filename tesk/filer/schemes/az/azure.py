@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from tesk.filer.credentials import Entry
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.objects import Tokens, answers, ask_json
+from tesk.filer.wire.objects import Tokens, answers, ask_json
 
 WORDS: Final = (
     "account",

@@ -19,9 +19,9 @@ from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind, Ranged, Scheme, Schemes
-from tesk.filer.schemes.http import HttpScheme
-from tesk.filer.schemes.objects import document
+from tesk.filer.schemes.http.scheme import HttpScheme
 from tesk.filer.streams import Sink, Source
+from tesk.filer.wire.objects import document
 
 WORDS: Final = ("user", "password", "token", "endpoint")
 METHODS: Final = ("https", "http", "s3", "gs", "ftp", "sftp")

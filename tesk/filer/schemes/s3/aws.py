@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tesk.filer.credentials import NOTHING, Entry
-from tesk.filer.schemes.sigv4 import Key
+from tesk.filer.schemes.s3.sigv4 import Key
 
 WORDS: Final = ("access_key_id", "secret_access_key", "session_token", "profile", "region", "endpoint", "anonymous")
 METADATA_HOST: Final = "169.254.169.254"

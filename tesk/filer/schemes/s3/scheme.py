@@ -5,7 +5,7 @@ a slash. obstore repeats failed requests itself, part by part, so errors come wi
 is signed with its SHA-256, which the store compares; what comes in is compared with the ETag where that is an MD5, else
 with the checksum that the store keeps, which we ask for ourselves since obstore tells no headers. An empty directory is
 an empty object whose key ends with a slash, which we make ourselves as well: obstore carries no such key. Those with a
-line break or the like go another way, see s3_odd, and so do files whose parts are too large to be held, see s3_parts.
+line break or the like go another way, see `odd`, and so do files whose parts are too large to be held, see `parts`.
 """
 
 import contextlib
@@ -27,13 +27,14 @@ from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.memory import UPLOADS_BYTES
-from tesk.filer.schemes import Context, Entry, Found, Kind, http_headers
-from tesk.filer.schemes.aws import WORDS, Location, location_of
-from tesk.filer.schemes.buckets import checked_bucket
-from tesk.filer.schemes.s3_odd import OddKeys
-from tesk.filer.schemes.s3_parts import Parts, part_size
-from tesk.filer.schemes.s3_wire import DENIALS, S3Wire, code_of, is_encrypted, md5, refused
+from tesk.filer.schemes import Context, Entry, Found, Kind
+from tesk.filer.schemes.s3.aws import WORDS, Location, location_of
+from tesk.filer.schemes.s3.odd import OddKeys
+from tesk.filer.schemes.s3.parts import Parts, part_size
+from tesk.filer.schemes.s3.wire import DENIALS, S3Wire, code_of, is_encrypted, md5, refused
 from tesk.filer.streams import Sink, Source
+from tesk.filer.wire import http_headers
+from tesk.filer.wire.buckets import checked_bucket
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta

@@ -18,12 +18,12 @@ from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.buckets import checked_bucket
-from tesk.filer.schemes.google import WORDS, Access, Identity, access_of
-from tesk.filer.schemes.http import Headers, HttpScheme
-from tesk.filer.schemes.http_wire import Response, Target
-from tesk.filer.schemes.objects import Object, checked_key, document, entries_of
+from tesk.filer.schemes.gs.google import WORDS, Access, Identity, access_of
+from tesk.filer.schemes.http.scheme import Headers, HttpScheme
 from tesk.filer.streams import Sink, Source
+from tesk.filer.wire.buckets import checked_bucket
+from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.objects import Object, checked_key, document, entries_of
 
 PAGE: Final = 1000
 WHOLE: Final = 8 * 1024 * 1024
