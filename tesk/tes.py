@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tesk import images, patterns, urls
+from tesk import images, patterns, schemes, urls
 
 MAX_STRING: Final = 4096
 MAX_ITEMS: Final = 1000
@@ -30,10 +30,9 @@ _PLAIN_PATH: Final = re.compile(r"(?!/(?:\.tesk|proc|sys)(?:/|$))(?:/(?!\.\.?(?:
 """Paths without any problem (as long as they are short), recognised at once; most are such."""
 _PLAIN_BYTES: Final = 1024
 _DEVICES: Final = ("/dev/", "/proc/", "/sys/")
-_PLAIN_URL: Final = re.compile(r"(s3|gs|az|https?|s?ftp|ftps)://[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9_.,+=@/ -]*")
-READ_SCHEMES: Final = frozenset({"drs"})
-"""Those that only inputs may have."""
-KEPT_SCHEMES: Final = READ_SCHEMES | {"file", "http", "https", "s3", "gs", "az", "ftp", "ftps", "sftp"}
+_PLAIN_URL: Final = re.compile(
+    rf"(?!file:)(?:{'|'.join(schemes.WRITABLE)})://[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9_.,+=@/ -]*"
+)
 
 
 class State(enum.IntEnum):
@@ -237,9 +236,7 @@ def _key_without_text(body: bytes, field: str) -> str:
         return ""
 
 
-def parse(
-    body: bytes, *, parameters: Collection[str] = (), schemes: Collection[str] = KEPT_SCHEMES
-) -> tuple[Task, list[str]]:
+def parse(body: bytes, *, parameters: Collection[str] = ()) -> tuple[Task, list[str]]:
     """What a client posts: the task as it will be kept, and warnings for its system logs.
 
     `parameters` are the supported backend parameters (matched without regard to case). Raises InvalidTask.
@@ -247,7 +244,7 @@ def parse(
     task = decode(body)
     strict = bool(task.resources and task.resources.backend_parameters_strict)
     _drop_unset(task)
-    for field, reason in _problems(task, schemes):
+    for field, reason in _problems(task):
         raise InvalidTask(field, reason)
     return task, _settle_parameters(task, parameters, strict=strict)
 
@@ -306,12 +303,12 @@ def _settle_parameters(task: Task, supported: Collection[str], *, strict: bool) 
     return [f"warning: backend parameter {key!r} is not supported and was ignored" for key in unknown]
 
 
-def _problems(task: Task, schemes: Collection[str]) -> Iterator[Problem]:
+def _problems(task: Task) -> Iterator[Problem]:
     """What the types cannot say, first problem first."""
     for n, given in enumerate(task.inputs or ()):
-        yield from _input_problems(f"inputs[{n}]", given, schemes)
+        yield from _input_problems(f"inputs[{n}]", given)
     for n, output in enumerate(task.outputs or ()):
-        yield from _output_problems(f"outputs[{n}]", output, schemes)
+        yield from _output_problems(f"outputs[{n}]", output)
     yield from _pattern_problems(task)
     for n, volume in enumerate(task.volumes or ()):
         if not _is_plain_path(volume):
@@ -419,7 +416,7 @@ def _paths(task: Task) -> Iterator[tuple[str, str]]:
         yield f"outputs[{n}].path", output.path[: wildcard.end()] if wildcard else output.path
 
 
-def _input_problems(field: str, given: Input, schemes: Collection[str]) -> Iterator[Problem]:
+def _input_problems(field: str, given: Input) -> Iterator[Problem]:
     if not _is_plain_path(given.path):
         yield from _mounted_problems(f"{field}.path", given.path)
         yield from _kernel_problems(f"{field}.path", given.path)
@@ -428,17 +425,17 @@ def _input_problems(field: str, given: Input, schemes: Collection[str]) -> Itera
             yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
         yield from _file_problems(f"{field}.path", given.path)
     elif given.url:
-        if not _is_plain_url(given.url, schemes):
-            yield from urls.problems(f"{field}.url", given.url, schemes)
+        if not _PLAIN_URL.fullmatch(given.url):
+            yield from urls.problems(f"{field}.url", given.url, schemes.READABLE)
     elif given.content is None:
         yield field, "an input needs url or content"
 
 
-def _output_problems(field: str, output: Output, schemes: Collection[str]) -> Iterator[Problem]:
+def _output_problems(field: str, output: Output) -> Iterator[Problem]:
     if not output.url:
         yield f"{field}.url", "an output needs a url"
-    elif not _is_plain_url(output.url, schemes):
-        yield from urls.problems(f"{field}.url", output.url, [s for s in schemes if s not in READ_SCHEMES])
+    elif not _PLAIN_URL.fullmatch(output.url):
+        yield from urls.problems(f"{field}.url", output.url, schemes.WRITABLE)
     if _is_plain_path(output.path):
         return
     yield from _mounted_problems(f"{field}.path", output.path)
@@ -471,11 +468,6 @@ def _pattern_problems(task: Task) -> Iterator[Problem]:
 def _is_prefix(prefix: str, path: str) -> bool:
     folder = posixpath.normpath(prefix).rstrip("/") + "/"
     return folder.startswith("/") and (posixpath.normpath(path) + "/").startswith(folder)
-
-
-def _is_plain_url(url: str, schemes: Collection[str]) -> bool:
-    plain = _PLAIN_URL.fullmatch(url)
-    return plain is not None and plain[1] in schemes
 
 
 def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:

@@ -10,19 +10,17 @@ from collections.abc import Collection, Iterator
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from tesk.schemes import BUCKETS, BY_NAME
+
 _AUTHORITY: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 _SECRET: Final = re.compile(
-    r"^((?:s3|gs|az)://(?=[^/?#@]*:)|[a-z][a-z0-9+.-]*://(?!\[)[^/?#@]*:(?![0-9]*[/?#]))[^/?#@]*[/?#].*@",
+    rf"^((?:{'|'.join(BUCKETS)})://(?=[^/?#@]*:)|[a-z][a-z0-9+.-]*://(?!\[)[^/?#@]*:(?![0-9]*[/?#]))[^/?#@]*[/?#].*@",
     re.IGNORECASE | re.DOTALL,
 )
 """A user and what follows the colon where that is no port: a secret whose `/`, `?` or `#` was not escaped."""
 _QUERY: Final = re.compile(r"^(https?://[^?#]*)[?#].*$", re.IGNORECASE | re.DOTALL)
 _NO_HOST: Final = re.compile(r"[\s\x00-\x20\x7f-\x9f\"<>\\^`{|}]")
 """What no authority holds (RFC 3986 §3.2; letters of any language are fine)."""
-_BUCKETS: Final = frozenset({"s3", "gs", "az"})
-_BUCKET: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_PATHS: Final = frozenset({"ftp", "ftps", "sftp", "drs"})
-"""Schemes whose URLs name nothing without a path."""
 
 
 def redact(url: str) -> str:
@@ -39,8 +37,8 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace") if any("\ud800" <= c <= "\udfff" for c in name) else name
 
 
-def problems(field: str, url: str, schemes: Collection[str]) -> Iterator[tuple[str, str]]:
-    """`field` and what is wrong with its URL, in words that quote no secret."""
+def problems(field: str, url: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """`field` and what is wrong with its URL, whose scheme has to be one of `names`, in words that quote no secret."""
     if "\0" in url:
         yield field, "a URL cannot hold a NUL character"
         return
@@ -53,8 +51,9 @@ def problems(field: str, url: str, schemes: Collection[str]) -> Iterator[tuple[s
         yield field, "not a URL: its host or port cannot be read"
         return
     authority, slash, path = url.partition("://")[2].partition("/")
-    if parts.scheme not in schemes:
-        known = ", ".join(sorted(schemes))
+    declared = BY_NAME.get(parts.scheme)
+    if declared is None or parts.scheme not in names:
+        known = ", ".join(sorted(names))
         yield field, f"unsupported URL scheme {parts.scheme!r}; supported: {known}, or an absolute path"
     elif parts.scheme == "file":
         if host not in (None, "", "localhost") or not parts.path.startswith("/"):
@@ -63,13 +62,10 @@ def problems(field: str, url: str, schemes: Collection[str]) -> Iterator[tuple[s
             yield field, "a path cannot hold a NUL character"
     elif not host:
         yield field, f"a {parts.scheme} URL needs a host or bucket"
-    elif parts.scheme in _BUCKETS:
-        if not _BUCKET.fullmatch(authority.removeprefix("$") if parts.scheme == "az" else authority):
+    elif declared.bucket:
+        if not re.fullmatch(declared.bucket, authority):
             yield field, f"a bucket's name has letters, digits, '.', '_' and '-'; write {parts.scheme}://bucket/key"
     elif _NO_HOST.search(re.split(r"[?#]", authority)[0]):
         yield field, "its user, password or host holds a character that must be percent-encoded"
-    elif parts.scheme in _PATHS and not (slash and (path or parts.scheme != "drs")):
-        yield (
-            field,
-            f"a {parts.scheme} URL needs a path: {parts.scheme}://host/{'id' if parts.scheme == 'drs' else 'path'}",
-        )
+    elif declared.needs and not (slash and (path or declared.needs == "path")):
+        yield field, f"a {parts.scheme} URL needs a path: {parts.scheme}://host/{declared.needs}"

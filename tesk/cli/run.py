@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from tesk import schemes
 from tesk.cli import document, show
 from tesk.cli.options import connect, server_option
 from tesk.cli.terminal import echo_output, escaped
@@ -45,8 +46,8 @@ EXAMPLES: Final = """
     Exit codes: the command's own; {NO_EXIT_CODE} if the task was cancelled or the server failed; 2 for wrong use.
 
     Inputs are copied to PATH before the command starts, outputs to their URL after it; a PATH that ends in "/" is a
-    directory, and an output PATH may hold wildcards. URLs may be s3:, http(s):, ftp:, file: or absolute paths on the
-    server's machine (file: and paths below its --file-root only).
+    directory, and an output PATH may hold wildcards. URLs may be {schemes.in_words()}
+    or absolute paths on the server's machine (file: and paths below its --file-root only).
     {EXAMPLES}""",
 )
 @click.option("--image", required=True, metavar="IMAGE", help="container image")

@@ -11,14 +11,14 @@ import os
 import re
 import threading
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from tesk import schemes
 from tesk.filer.errors import TransferError, redact
 
-_USUAL_PORTS: Final = {"http": ":80", "https": ":443", "ftp": ":21", "ftps": ":990", "sftp": ":22"}
 _ENDS: Final = ("", "/", "?", "#")
 _SLASHES: Final = re.compile(r"[/\\?#]")
 """`?` and `#` among them: where they were escaped, and are no more."""
@@ -73,8 +73,8 @@ class Credentials:
         self._entries: list[tuple[str, Entry]] | None = None
         self._lock = threading.Lock()
 
-    def of(self, url: str, known: Collection[str]) -> Entry:
-        """What is configured for `url`; NOTHING without a match. Raises TransferError, also for words not `known`."""
+    def of(self, url: str) -> Entry:
+        """What is configured for `url`; NOTHING without a match. Raises TransferError, also for unknown fields."""
         with self._lock:
             if self._entries is None:
                 entries = [entry for place in self._places for entry in _entries(Path(place))]
@@ -90,7 +90,7 @@ class Credentials:
                         "write the path without it",
                         tries=0,
                     )
-                _check(entry, known)
+                _check(entry, url)
                 return entry
         return NOTHING
 
@@ -128,7 +128,9 @@ def plain(url: str) -> str:
     if not colon:
         return url
     end = min((at for at in (rest.find(c) for c in "/?#") if at >= 0), default=len(rest))
-    host = rest[:end].rpartition("@")[2].lower().removesuffix(_USUAL_PORTS.get(scheme.lower(), ":"))
+    declared = schemes.BY_NAME.get(scheme.lower())
+    usual = declared.ports[scheme.lower()] if declared else 0
+    host = rest[:end].rpartition("@")[2].lower().removesuffix(f":{usual or ''}")
     return f"{scheme.lower()}://{host}{rest[end:]}"
 
 
@@ -141,7 +143,9 @@ def prefixes(places: Sequence[str]) -> list[str]:
     return found
 
 
-def _check(entry: Entry, known: Collection[str]) -> None:
+def _check(entry: Entry, url: str) -> None:
+    declared = schemes.serving(url)
+    known = declared.credentials if declared else ()
     for name in entry.values:
         if name not in known and name.removesuffix("_file") not in known:
             words = ", ".join(sorted(known))

@@ -17,7 +17,7 @@ from typing import Final
 from tesk.filer.attributes import Attributes
 from tesk.filer.checksums import verify
 from tesk.filer.errors import Changed, Damaged, TransferError
-from tesk.filer.schemes import Ranged
+from tesk.filer.scheme import Ranged
 from tesk.filer.step import Step
 from tesk.filer.streams import Sink
 

@@ -20,7 +20,7 @@ from tesk.filer.errors import TransferError, from_file, printable, redact, sente
 from tesk.filer.jail import Scratch
 from tesk.filer.landing import Landing
 from tesk.filer.plan import InputsPlan, Large, Typed
-from tesk.filer.schemes import Kind
+from tesk.filer.scheme import Kind
 from tesk.filer.scratch import prepare, staging
 from tesk.filer.step import Step
 from tesk.filer.streams import Sink

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tesk import __version__
+from tesk import __version__, schemes
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.filer.credentials import prefixes
 from tesk.filer.reach import Reach
-from tesk.filer.schemes import MODULES
-from tesk.filer.schemes.known import by_environment
+from tesk.filer.schemes import with_credentials
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
 READY_LIMIT_S: Final = 5.0
-BUCKETS: Final = frozenset({"s3", "gs", "az"})
 
 
 def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -36,17 +34,17 @@ def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
     reach = Reach(settings.transfer_allow, settings.transfer_deny)
     found = [prefix for prefix in prefixes(settings.credentials) if _can_work(prefix, reach)]
-    own = by_environment(environ) if settings.engine == "local" else []
+    own = with_credentials(environ) if settings.engine == "local" else []
     return list(dict.fromkeys([*roots, *found, *own, *settings.storage]))
 
 
 def _can_work(prefix: str, reach: Reach) -> bool:
     """False for a prefix that no transfer uses: of a scheme that there is not, or of a host that is closed by name."""
-    scheme, _, rest = prefix.partition("://")
-    if scheme.lower() in BUCKETS:
-        return True
+    declared = schemes.BY_NAME.get(schemes.name_of(prefix))
+    if declared is None or not declared.credentials:
+        return False
     host = urlsplit(prefix).hostname or ""
-    return scheme.lower() in MODULES.keys() - {"", "file"} and bool(rest) and not reach.is_closed(host)
+    return bool(declared.bucket) or not reach.is_closed(host)
 
 
 def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.errors import TransferError
 from tesk.filer.plan import FilerSettings
-from tesk.filer.schemes import Context
+from tesk.filer.scheme import Context
 from tesk.filer.schemes.az.azure import Access, Identity, access_of, sign
 from tesk.filer.schemes.az.scheme import AzScheme, Blob, read_page, split
 from tesk.filer.streams import Meter

@@ -13,7 +13,7 @@ import pytest
 from tesk.filer import bounds
 from tesk.filer.bounds import Listed, size_of
 from tesk.filer.errors import MAX_ANSWER, TransferError
-from tesk.filer.schemes import Entry, Kind
+from tesk.filer.scheme import Entry, Kind
 from tesk.filer.schemes.ftp.listing import Listed as Line
 from tesk.filer.schemes.ftp.listing import parse_list
 from tesk.filer.schemes.http.html import read

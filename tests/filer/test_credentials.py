@@ -77,12 +77,12 @@ def test_a_prefix_matches_whole_segments_of_the_same_host(prefix: str, url: str,
     ],
 )
 def test_a_path_that_may_lead_out_of_a_prefix_is_none_of_its(prefix: str, url: str, does: bool, tmp_path: Path) -> None:
-    told = Credentials(credentials(tmp_path, (prefix, {"a": "1"})))
+    told = Credentials(credentials(tmp_path, (prefix, {"user": "1"})))
     if does:
         with pytest.raises(TransferError, match="are not used for it"):
-            told.of(url, ["a"])
+            told.of(url)
     else:
-        assert told.of(url, ["a"]).read("a") == ("1" if matches(plain(prefix), plain(url)) else "")
+        assert told.of(url).read("user") == ("1" if matches(plain(prefix), plain(url)) else "")
 
 
 def credentials(folder: Path, *tables: tuple[str, dict[str, str]], name: str = "stores.toml") -> tuple[str, ...]:
@@ -96,12 +96,10 @@ def credentials(folder: Path, *tables: tuple[str, dict[str, str]], name: str = "
 
 
 def test_the_longest_prefix_holds_over_all_files_of_a_folder(tmp_path: Path) -> None:
-    credentials(tmp_path, ("s3://lab", {"a": "1"}), ("s3://lab/deep/er", {"a": "3"}), name="1.toml")
-    told = Credentials(credentials(tmp_path, ("s3://lab/deep", {"a_file": "value"}), name="2.toml"))
+    credentials(tmp_path, ("s3://lab", {"region": "1"}), ("s3://lab/deep/er", {"region": "3"}), name="1.toml")
+    told = Credentials(credentials(tmp_path, ("s3://lab/deep", {"region_file": "value"}), name="2.toml"))
     (tmp_path / "value").write_text("2")
-    found = [
-        told.of(f"s3://lab{path}", ["a"]).read("a") for path in ("/x", "/deep", "/deep/x", "/deep/er/x", "oratory")
-    ]
+    found = [told.of(f"s3://lab{path}").read("region") for path in ("/x", "/deep", "/deep/x", "/deep/er/x", "oratory")]
     assert found == ["1", "2", "2", "3", ""]
 
 
@@ -112,13 +110,13 @@ def test_the_longest_prefix_holds_over_all_files_of_a_folder(tmp_path: Path) -> 
         ('["s3://lab"]\nusr = "very-secret"', "'usr' of \"s3://lab\" is no word of this kind of store"),
         ('[lab]\nuser = "very-secret"', '"lab" is no URL prefix'),
         ('["s3://lab"]\nuser = 1', '"s3://lab" is no table of texts'),
-        ('["s3://me:very-secret@lab"]\nuser_file = "none"', 'user_file of "s3://lab" in'),
+        ('["s3://me:very-secret@lab"]\nregion_file = "none"', 'region_file of "s3://lab" in'),
     ],
 )
 def test_files_that_cannot_be_used_are_named_without_what_they_hold(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "stores.toml").write_text(text)
     with pytest.raises(TransferError) as error:
-        Credentials([str(tmp_path / "stores.toml")]).of("s3://lab/a", ["user"]).read("user")
+        Credentials([str(tmp_path / "stores.toml")]).of("s3://lab/a").read("region")
     assert reason in error.value.answer
     assert "very-secret" not in error.value.answer + error.value.advice
 

@@ -10,7 +10,7 @@ import pytest
 
 from tesk.filer.attributes import Attributes
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Kind
+from tesk.filer.scheme import Kind
 from tesk.filer.schemes.ftp.listing import Listed, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp.wire import target_of
 from tesk.tes import Input, Output
@@ -168,7 +168,7 @@ def test_a_kept_connection_that_died_is_opened_again(tmp_path: Path, monkeypatch
     import threading
 
     from tesk.filer.plan import FilerSettings
-    from tesk.filer.schemes import Context
+    from tesk.filer.scheme import Context
     from tesk.filer.schemes.ftp.scheme import open_scheme
     from tesk.filer.streams import Meter
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Entry
+from tesk.filer.scheme import Entry
 from tesk.filer.schemes.http.listing import from_dav, from_index
 from tesk.tes import Input, Output
 from tests.filer.faulty import answer, faulty

@@ -10,7 +10,7 @@ import pytest
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import UPLOADS_BYTES, Memory
 from tesk.filer.plan import FilerSettings
-from tesk.filer.schemes import Context
+from tesk.filer.scheme import Context
 from tesk.filer.schemes.s3.parts import MAX_PARTS
 from tesk.filer.schemes.s3.scheme import PARTS_AT_ONCE, cut
 from tesk.filer.streams import Meter, Source

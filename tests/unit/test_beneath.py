@@ -15,7 +15,7 @@ from tesk.filer.errors import NotFound
 from tesk.filer.jail import Scratch
 from tesk.filer.plan import FilerSettings
 from tesk.filer.reach import Reach
-from tesk.filer.schemes import Context
+from tesk.filer.scheme import Context
 from tesk.filer.schemes.file.scheme import FileScheme
 from tesk.filer.streams import Meter, Sink
 from tesk.places.local.folder import Folder

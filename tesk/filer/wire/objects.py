@@ -18,7 +18,7 @@ from tesk.filer import bounds
 from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listing
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Entry
+from tesk.filer.scheme import Entry
 
 TOKEN_TIMEOUT_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 1.0

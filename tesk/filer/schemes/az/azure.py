@@ -16,21 +16,20 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from tesk.filer.credentials import Entry
+from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.errors import TransferError
 from tesk.filer.wire.objects import Tokens, answers, ask_json
 
-WORDS: Final = (
-    "account",
-    "account_key",
-    "sas_token",
-    "connection_string",
-    "tenant_id",
-    "client_id",
-    "client_secret",
-    "anonymous",
-    "endpoint",
+_NAMES: Final = (
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "IDENTITY_HEADER",
 )
+"""Without any of these the machine itself would be asked."""
 VERSION: Final = "2021-12-02"
 RESOURCE: Final = "https://storage.azure.com"
 SIGNED_FOR_S: Final = 6 * 3600
@@ -89,6 +88,10 @@ def access_of(account: str, host: str, entry: Entry, env: Mapping[str, str] | No
     if sas:
         return access._replace(sas=sas.lstrip("?"))
     return _identity(access, entry, env)
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    return any(environ.get(name) for name in _NAMES) and not access_of("", "", NOTHING, environ).is_anonymous
 
 
 def _identity(access: Access, entry: Entry, env: Mapping[str, str]) -> Access:

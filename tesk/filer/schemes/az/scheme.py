@@ -1,4 +1,4 @@
-"""`az:` and the https URLs of Azure's blobs, by the REST API over the HTTP scheme's own connections.
+"""`az:` and the https URLs of Azure's blobs, by the REST API over connections as HTTP's own.
 
 So downloads come in parts, go on after a cut and are compared with the Content-MD5 that the store keeps; every block
 that goes up carries its MD5, which the store checks, and goes again alone where it was cut; the whole one's is kept
@@ -23,12 +23,12 @@ from tesk.filer.attributes import from_http
 from tesk.filer.bounds import size_of
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.az.azure import WORDS, Access, Identity, access_of, account_in, query
-from tesk.filer.schemes.http.scheme import HttpScheme
+from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.schemes.az.azure import Access, Identity, access_of, account_in, query
 from tesk.filer.streams import BLOCK, Sink, Source
 from tesk.filer.wire.buckets import checked_bucket
 from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.http_transfers import HttpTransfers
 from tesk.filer.wire.objects import Object, checked_key, entries_of
 from tesk.filer.wire.xml import parsed
 
@@ -68,8 +68,8 @@ def split(url: str) -> Blob:
     return Blob(account, host, container, checked_key(key, "Azure's blob store"), asked)
 
 
-class AzScheme(HttpScheme):
-    """The HTTP scheme, asked for the API's own URLs."""
+class AzScheme(HttpTransfers):
+    """Transfers over HTTP, asked for the API's own URLs."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, lambda _: self._identity.headers(self._asking.access))
@@ -82,7 +82,7 @@ class AzScheme(HttpScheme):
 
     def _access(self, url: str, blob: Blob) -> Access:
         """How to ask for `url`; looked up once for each account, its host and each table of the credentials."""
-        entry = self._credentials.of(url, WORDS)
+        entry = self._credentials.of(url)
         key = f"{entry.prefix} {blob.account} {blob.host}"
         if key not in self._accesses:
             self._accesses[key] = access_of(blob.account, blob.host, entry)

@@ -12,25 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
+from tesk import schemes
 from tesk.filer import bounds
 from tesk.filer.attributes import Attributes, from_iso
 from tesk.filer.bounds import Listing
 from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind, Ranged, Scheme, Schemes
-from tesk.filer.schemes.http.scheme import HttpScheme
+from tesk.filer.scheme import Context, Entry, Found, Kind, Ranged, Scheme
+from tesk.filer.schemes import Schemes
 from tesk.filer.streams import Sink, Source
+from tesk.filer.wire.http_transfers import HttpTransfers
 from tesk.filer.wire.objects import document
 
-WORDS: Final = ("user", "password", "token", "endpoint")
-METHODS: Final = ("https", "http", "s3", "gs", "ftp", "sftp")
-_WITH_HOST: Final = ("https", "http", "ftp", "sftp")
-"""Where the URL of an object names the host that is connected to: a public server's is not on private addresses."""
 ASKED_AT_ONCE: Final = 8
 _HASHES: Final = {"sha": "sha1", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 Document = Mapping[str, Any]
+Access = tuple[Scheme | HttpTransfers, str, dict[str, str]]
+"""Who fetches an object, its URL there, and the headers that the DRS server wants sent."""
 
 
 def split(url: str) -> tuple[str, str]:
@@ -53,8 +53,8 @@ class Bundle(NamedTuple):
     threads: ThreadPoolExecutor
 
 
-class DrsScheme(HttpScheme):
-    """The HTTP scheme asks the DRS servers, and fetches what they want asked with headers of their own."""
+class DrsScheme(HttpTransfers):
+    """Asks the DRS servers over HTTP, and fetches what they want asked with headers of their own."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, lambda _: self._asking.headers)
@@ -63,12 +63,12 @@ class DrsScheme(HttpScheme):
         self._stores = Schemes(context)
         outside = context._replace(reach=context.reach.from_public())
         self._outside = Schemes(outside)
-        self._outside_http = HttpScheme(outside, lambda _: self._asking.headers)
+        self._outside_http = HttpTransfers(outside, lambda _: self._asking.headers)
         self._public: set[str] = set()
         self._documents: dict[str, Document] = {}
         self._kept_bytes = 0
         self._keeping = threading.Lock()
-        self._chosen: dict[str, tuple[Scheme, str, dict[str, str]]] = {}
+        self._chosen: dict[str, Access] = {}
         self._below: dict[tuple[str, str], str] = {}
 
     def find(self, url: str, declared: Kind | None) -> Found:
@@ -127,7 +127,7 @@ class DrsScheme(HttpScheme):
         Raises TransferError, also where it wants to be asked later.
         """
         server, name = split(url)
-        entry = self._credentials.of(url, WORDS)
+        entry = self._credentials.of(url)
         base = entry.values.get("endpoint", "").rstrip("/") or f"https://{server}"
         self._asking.headers = self._let_in(url)
         target, response = self._follow("GET", f"{base}/ga4gh/drs/v1/objects/{quote(name, safe='')}{path}")
@@ -153,7 +153,7 @@ class DrsScheme(HttpScheme):
         return found, len(text)
 
     def _let_in(self, url: str) -> dict[str, str]:
-        entry = self._credentials.of(url, WORDS)
+        entry = self._credentials.of(url)
         if token := entry.read("token").strip():
             return {"Authorization": f"Bearer {token}"}
         user, password = login(entry, split(url)[0].partition(":")[0])
@@ -173,19 +173,20 @@ class DrsScheme(HttpScheme):
                 self._kept_bytes += size
         return known
 
-    def _accesses(self, url: str, document: Document) -> Iterator[tuple[Scheme, str, dict[str, str]]]:
+    def _accesses(self, url: str, document: Document) -> Iterator[Access]:
         """Scheme, URL and headers of each access method that can be used, in the server's order."""
         for method in _dicts(document.get("access_methods")):
             found: object = method.get("access_url")
-            if not found and method.get("type") in METHODS and method.get("access_id"):
+            if not found and method.get("type") in schemes.ACCESS_METHODS and method.get("access_id"):
                 found, _ = self._ask(url, f"/access/{quote(str(method['access_id']), safe='')}")
             if not isinstance(found, dict):
                 continue
             where = str(found.get("url") or "")
-            if where.partition("://")[0].lower() not in METHODS:
+            store = schemes.ACCESS_METHODS.get(schemes.name_of(where))
+            if store is None:
                 continue
             headers = dict(_headers(found.get("headers") or []))
-            if split(url)[0] in self._public and where.partition("://")[0].lower() in _WITH_HOST:
+            if split(url)[0] in self._public and not store.bucket:  # a public server names no host of private addresses
                 yield (self._outside_http if headers else self._outside.of(where)), where, headers
             else:
                 yield (self if headers else self._stores.of(where)), where, headers
@@ -195,7 +196,8 @@ class DrsScheme(HttpScheme):
         if is_bundle(document):
             raise TransferError("is a bundle, not an object", "declare it as a DIRECTORY")
         failure: TransferError = NotFound(
-            "the DRS server offers no access method that tesk has", f"one of {', '.join(METHODS)} is needed"
+            "the DRS server offers no access method that tesk has",
+            f"one of {', '.join(schemes.ACCESS_METHODS)} is needed",
         )
         for access in self._accesses(url, document):
             self._chosen[url] = access
@@ -212,7 +214,7 @@ class DrsScheme(HttpScheme):
                 sink.end, sink.total, sink.version = None, None, ""
         raise failure
 
-    def _fetch(self, access: tuple[Scheme, str, dict[str, str]], sink: Sink, document: Document) -> None:
+    def _fetch(self, access: Access, sink: Sink, document: Document) -> None:
         scheme, where, headers = access
         self._asking.headers = headers
         try:

@@ -15,7 +15,7 @@ from tesk.filer.attributes import of_status
 from tesk.filer.copies import copy, copy_out
 from tesk.filer.errors import NotFound, TransferError, from_file, printable
 from tesk.filer.jail import Shared, look, walk
-from tesk.filer.schemes import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, Found, Kind
 from tesk.filer.streams import Sink, Source
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tesk.filer.attributes import UNKNOWN, Attributes, from_ftp, of_mode
 from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Kind
+from tesk.filer.scheme import Kind
 
 _DAY: Final = r"\d{4}-\d\d-\d\d"
 _UNIX_DATE: Final = (

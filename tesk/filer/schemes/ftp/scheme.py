@@ -23,7 +23,7 @@ from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, from_ftp
 from tesk.filer.bounds import Listing
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, Found, Kind
 from tesk.filer.schemes.ftp.listing import Listed, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp.wire import Sessions, Target, target_of
 from tesk.filer.streams import Sink, Source
@@ -34,7 +34,6 @@ SENT: Final = 64 * 1024
 """What servers read at once (vsftpd does)."""
 _LINE_END: Final = 2
 LEAST_PART: Final = 64 * 1024 * 1024
-WORDS: Final = ("user", "password")
 
 T = TypeVar("T")
 
@@ -56,9 +55,7 @@ class FtpScheme:
         target = target_of(url)
         if "@" in url.partition("://")[2].partition("/")[0]:
             return target
-        user, password = (
-            text.encode().decode("latin-1") for text in login(self._credentials.of(url, WORDS), target.host)
-        )
+        user, password = (text.encode().decode("latin-1") for text in login(self._credentials.of(url), target.host))
         if any(c in user + password for c in "\r\n\0"):
             raise TransferError("the configured user or password holds a line break", "check the credentials")
         return target._replace(user=user, password=password) if user else target

@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tesk.filer.credentials import Entry
+from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.errors import TransferError
 from tesk.filer.wire.objects import Tokens, answers, ask_json
 
-WORDS: Final = ("service_account_key", "token", "anonymous", "endpoint", "project")
 SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 PUBLIC: Final = "https://storage.googleapis.com"
 _METADATA: Final = "/computeMetadata/v1/instance/service-accounts/default/"
@@ -42,6 +41,10 @@ def access_of(entry: Entry, env: Mapping[str, str] | None = None) -> Access:
     if "://" not in endpoint:
         endpoint = f"http://{endpoint}"
     return Access(endpoint.rstrip("/"), _source(entry, env), entry.values.get("project", ""))
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    return access_of(NOTHING, {**environ, "NO_GCE_CHECK": "true"}).source is not None
 
 
 def _source(entry: Entry, env: Mapping[str, str]) -> Mapping[str, Any] | None:

@@ -17,12 +17,12 @@ from tesk.filer.attributes import Attributes, from_iso
 from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.gs.google import WORDS, Access, Identity, access_of
-from tesk.filer.schemes.http.scheme import Headers, HttpScheme
+from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.schemes.gs.google import Access, Identity, access_of
 from tesk.filer.streams import Sink, Source
 from tesk.filer.wire.buckets import checked_bucket
 from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.http_transfers import Headers, HttpTransfers
 from tesk.filer.wire.objects import Object, checked_key, document, entries_of
 
 PAGE: Final = 1000
@@ -35,8 +35,8 @@ def split(url: str) -> tuple[str, str]:
     return checked_bucket(bucket, "gs://bucket/key"), checked_key(key, "Google Cloud Storage")
 
 
-class GsScheme(HttpScheme):
-    """The HTTP scheme, asked for the API's own URLs."""
+class GsScheme(HttpTransfers):
+    """Transfers over HTTP, asked for the API's own URLs."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, self._sign)
@@ -48,7 +48,7 @@ class GsScheme(HttpScheme):
 
     def _access(self, url: str) -> Access:
         """How to ask for `url`; looked up once for each bucket and each table of the credentials."""
-        entry = self._credentials.of(url, WORDS)
+        entry = self._credentials.of(url)
         bucket = url.partition("://")[2].partition("/")[0]
         key = f"{entry.prefix} {bucket}"
         if key not in self._accesses:

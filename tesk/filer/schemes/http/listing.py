@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 from tesk.filer.attributes import from_http
 from tesk.filer.bounds import size_of
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes import Entry
+from tesk.filer.scheme import Entry
 from tesk.filer.schemes.http import html
 from tesk.filer.wire.xml import parsed
 

@@ -5,13 +5,10 @@ A user in the URL goes before either. It is all for the URL's own host: a redire
 
 import base64
 from collections.abc import Callable, Mapping
-from typing import Final
 from urllib.parse import urlsplit
 
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import TransferError
-
-WORDS: Final = ("user", "password", "token")
 
 
 def headers_from(credentials: Credentials) -> Callable[[str], Mapping[str, str]]:
@@ -21,7 +18,7 @@ def headers_from(credentials: Credentials) -> Callable[[str], Mapping[str, str]]
         parts = urlsplit(url)
         if parts.username is not None:
             return {}
-        entry = credentials.of(url, WORDS)
+        entry = credentials.of(url)
         if token := entry.read("token").strip():
             if not token.isascii() or not token.isprintable():
                 raise TransferError(f"the token in {entry.file} cannot be sent", "check the credentials")

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from tesk.filer.credentials import NOTHING, Entry
 from tesk.filer.schemes.s3.sigv4 import Key
 
-WORDS: Final = ("access_key_id", "secret_access_key", "session_token", "profile", "region", "endpoint", "anonymous")
 METADATA_HOST: Final = "169.254.169.254"
 METADATA_TIMEOUT_S: Final = 1.0
 _BY_ENVIRONMENT: Final = (
@@ -94,6 +93,10 @@ def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOT
         options["skip_signature"] = True
     names_bucket = env.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("1", "true")
     return Location(endpoint, anonymous, options, known, names_bucket)
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    return not location_of({**environ, "AWS_EC2_METADATA_DISABLED": "true"}).anonymous
 
 
 def _given(key: Key) -> Callable[[], dict[str, Any]]:

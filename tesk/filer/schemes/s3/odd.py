@@ -1,4 +1,4 @@
-"""S3 objects whose keys hold control characters, which obstore does not carry: by the HTTP scheme's own transfers."""
+"""S3 objects whose keys hold control characters, which obstore does not carry: by transfers over HTTP."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -11,14 +11,14 @@ from tesk.filer.attributes import from_http, from_iso
 from tesk.filer.bounds import size_of
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.http.scheme import Headers, HttpScheme
+from tesk.filer.scheme import Context, Entry, Found, Kind
 from tesk.filer.schemes.s3.aws import Location
 from tesk.filer.schemes.s3.parts import Parts
 from tesk.filer.schemes.s3.sigv4 import EMPTY
 from tesk.filer.schemes.s3.wire import code_of, is_encrypted, md5, refused, request
 from tesk.filer.streams import BLOCK, Source
 from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.http_transfers import Headers, HttpTransfers
 from tesk.filer.wire.objects import Object, entries_of
 from tesk.filer.wire.xml import parsed
 
@@ -28,7 +28,7 @@ ONE_PUT: Final = 4 * 1024**3
 Where = Callable[[str], tuple[Location, str, str]]
 
 
-class OddKeys(HttpScheme):
+class OddKeys(HttpTransfers):
     """`where` gives location, bucket and key of a URL."""
 
     def __init__(self, context: Context, where: Where, parts: Parts) -> None:

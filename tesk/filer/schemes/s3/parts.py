@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, Stopped, TransferError
-from tesk.filer.schemes import Context
+from tesk.filer.scheme import Context
 from tesk.filer.schemes.s3.aws import Location
 from tesk.filer.schemes.s3.sigv4 import EMPTY
 from tesk.filer.schemes.s3.wire import code_of, refused, request

@@ -27,8 +27,8 @@ from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.memory import UPLOADS_BYTES
-from tesk.filer.schemes import Context, Entry, Found, Kind
-from tesk.filer.schemes.s3.aws import WORDS, Location, location_of
+from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.schemes.s3.aws import Location, location_of
 from tesk.filer.schemes.s3.odd import OddKeys
 from tesk.filer.schemes.s3.parts import Parts, part_size
 from tesk.filer.schemes.s3.wire import DENIALS, S3Wire, code_of, is_encrypted, md5, refused
@@ -107,7 +107,7 @@ class S3Scheme:
 
         obstore's time limit for an answer begins with the request, so an upload's has to hold its body as well.
         """
-        entry = self._credentials.of(url, WORDS)
+        entry = self._credentials.of(url)
         key = f"{entry.prefix} {bucket} {longest_s}"
         with self._lock:
             if key not in self._stores:

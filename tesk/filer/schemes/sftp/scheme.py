@@ -20,7 +20,7 @@ from asyncssh import SFTPAttrs, SFTPClient
 from tesk.filer import bounds
 from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, of_mode
 from tesk.filer.errors import Changed, NotFound, TransferError
-from tesk.filer.schemes import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, Found, Kind
 from tesk.filer.schemes.sftp.ssh import Connections, target_of
 from tesk.filer.streams import Sink, Source
 

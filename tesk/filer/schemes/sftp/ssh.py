@@ -21,10 +21,9 @@ import asyncssh
 
 from tesk.filer.credentials import Credentials, Entry
 from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
-from tesk.filer.schemes import Context
+from tesk.filer.scheme import Context
 from tesk.filer.wire.sockets import from_socket
 
-WORDS: Final = ("user", "password", "private_key", "passphrase", "known_hosts", "host_key")
 CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """These first: processors have instructions for them, which halves the time of a large file."""
 TICK_S: Final = 0.5
@@ -110,7 +109,7 @@ class Connections:
         Raises TransferError, Stopped.
         """
         target = target_of(url)
-        login = Login(target._replace(path=b""), self._credentials.of(url, WORDS))
+        login = Login(target._replace(path=b""), self._credentials.of(url))
         try:
             client = self._client(login)
             return self._await(call(client, target.path), moved)
