@@ -8,6 +8,7 @@ import pytest
 
 from tests.filer.stores import Place, Places
 from tests.servers.azure import Azure, azure_server
+from tests.servers.drs import drs_server
 from tests.servers.ftp import ftp_server
 from tests.servers.gcs import Gcs, gcs_server
 from tests.servers.nginx import nginx
@@ -46,6 +47,12 @@ def web_url(served: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def drs_of_web(served: Path, web_url: str) -> Iterator[str]:
+    with drs_server(served / "web", web_url) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
 def ssh() -> Iterator[Sshd]:
     with sshd() as server:
         yield server
@@ -71,11 +78,12 @@ def places(
     azure: Azure,
     ftp_url: str,
     web_url: str,
+    drs_of_web: str,
     ssh: Sshd,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Places:
-    """An empty folder in each store, by scheme."""
+    """An empty folder in each store, by scheme: one for each that is declared (tesk/schemes.py)."""
     for name, value in {**s3.environment(), **gcs.environment(), **azure.environment()}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -85,12 +93,15 @@ def places(
     for folder in folders.values():
         folder.mkdir()
     (tmp_path / "root").mkdir()
+    drs_url = drs_of_web.replace("http:", "drs:")
+    (tmp_path / "drs.toml").write_text(f'["{drs_url}"]\nendpoint = "{drs_of_web}"\n')
     return Places(
         tmp_path / "root",
         {
             "s3": Place(folders["s3"], f"s3://{name}", quoted=False),
             "ftp": Place(folders["ftp"], f"{ftp_url}/{name}", quoted=True),
             "http": Place(folders["web"], f"{web_url}/{name}", quoted=True),
+            "drs": Place(folders["web"], f"{drs_url}/{name}", quoted=True),
             "az": Place(azure.make(name), f"az://{name}", quoted=False),
             "gs": Place(gcs.make(name), f"gs://{name}", quoted=False),
             "sftp": Place(folders["sftp"], f"{ssh.url}{folders['sftp']}", quoted=True),
@@ -98,4 +109,5 @@ def places(
             "path": Place(folders["share"], str(folders["share"]), quoted=False),
         },
         (str(served / "share"),),
+        (str(tmp_path / "drs.toml"),),
     )

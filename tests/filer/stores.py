@@ -93,20 +93,25 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Places:
-    """The scratch root of a test, its places by scheme, and the roots of `file:`."""
+    """The scratch root of a test, its places by scheme, the roots of `file:` and the files of credentials."""
 
     root: Path
     by_scheme: dict[str, Place]
     file_roots: tuple[str, ...]
+    credentials: tuple[str, ...] = ()
 
     def __getitem__(self, scheme: str) -> Place:
         return self.by_scheme[scheme]
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"file_roots": self.file_roots, "credentials": self.credentials}
+
     def fetch(self, *inputs: Input, **settings: Any) -> Report:
-        return fetch(self.root, *inputs, file_roots=self.file_roots, **settings)
+        return fetch(self.root, *inputs, **{**self._settings, **settings})
 
     def push(self, *outputs: Output, **settings: Any) -> Report:
-        return push(self.root, *outputs, file_roots=self.file_roots, **settings)
+        return push(self.root, *outputs, **{**self._settings, **settings})
 
 
 def tree(folder: Path | Shelf) -> dict[str, bytes | None]:
