@@ -26,7 +26,7 @@ _ESCAPED_AT_MOST: Final = 5
 _WITH_QUERY: Final = ("http", "https")
 
 
-class Entry(NamedTuple):
+class Table(NamedTuple):
     """One table: the prefix as it was written, the file it stands in, its words and their values."""
 
     prefix: str
@@ -45,13 +45,13 @@ class Entry(NamedTuple):
         return self.values.get(name, "")
 
 
-NOTHING: Final = Entry("", Path(), {})
+NOTHING: Final = Table("", Path(), {})
 
 
-def login(entry: Entry, host: str) -> tuple[str, str]:
+def login(table: Table, host: str) -> tuple[str, str]:
     """User and password of a table, else of the host's own entry in ~/.netrc (or NETRC); "" and "" without."""
-    if user := entry.read("user").strip():
-        return user, entry.read("password").rstrip("\r\n")
+    if user := table.read("user").strip():
+        return user, table.read("password").rstrip("\r\n")
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
         user, _, password = netrc.netrc(str(file)).hosts.get(host, ("", "", ""))
@@ -70,28 +70,28 @@ class Credentials:
 
     def __init__(self, places: Sequence[str]) -> None:
         self._places = places
-        self._entries: list[tuple[str, Entry]] | None = None
+        self._tables: list[tuple[str, Table]] | None = None
         self._lock = threading.Lock()
 
-    def of(self, url: str) -> Entry:
+    def of(self, url: str) -> Table:
         """What is configured for `url`; NOTHING without a match. Raises TransferError, also for unknown fields."""
         with self._lock:
-            if self._entries is None:
-                entries = [entry for place in self._places for entry in _entries(Path(place))]
-                self._entries = sorted(
-                    ((plain(entry.prefix), entry) for entry in entries), key=lambda pair: len(pair[0]), reverse=True
+            if self._tables is None:
+                tables = [table for place in self._places for table in _tables(Path(place))]
+                self._tables = sorted(
+                    ((plain(table.prefix), table) for table in tables), key=lambda pair: len(pair[0]), reverse=True
                 )
         wanted = plain(url)
-        for prefix, entry in self._entries:
+        for prefix, table in self._tables:
             if matches(prefix, wanted):
                 if leads_up(prefix, wanted):
                     raise TransferError(
-                        f'its path holds "..", so the credentials of "{redact(entry.prefix)}" are not used for it',
+                        f'its path holds "..", so the credentials of "{redact(table.prefix)}" are not used for it',
                         "write the path without it",
                         tries=0,
                     )
-                _check(entry, url)
-                return entry
+                _check(table, url)
+                return table
         return NOTHING
 
 
@@ -139,30 +139,30 @@ def prefixes(places: Sequence[str]) -> list[str]:
     found: list[str] = []
     for place in places:
         with contextlib.suppress(TransferError):
-            found += [redact(entry.prefix) for entry in _entries(Path(place))]
+            found += [redact(table.prefix) for table in _tables(Path(place))]
     return found
 
 
-def _check(entry: Entry, url: str) -> None:
+def _check(table: Table, url: str) -> None:
     declared = schemes.serving(url)
     known = declared.credentials if declared else ()
-    for name in entry.values:
+    for name in table.values:
         if name not in known and name.removesuffix("_file") not in known:
             words = ", ".join(sorted(known))
             raise TransferError(
-                f'{entry.file}: {name!r} of "{redact(entry.prefix)}" is no word of this kind of store', f"use {words}"
+                f'{table.file}: {name!r} of "{redact(table.prefix)}" is no word of this kind of store', f"use {words}"
             )
 
 
-def _entries(place: Path) -> list[Entry]:
+def _tables(place: Path) -> list[Table]:
     place = place.expanduser()
     files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
-    return [entry for file in files for entry in _read(file)]
+    return [table for file in files for table in _read(file)]
 
 
-def _read(file: Path) -> list[Entry]:
+def _read(file: Path) -> list[Table]:
     try:
-        tables = tomllib.loads(file.read_text())
+        document = tomllib.loads(file.read_text())
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise TransferError(
@@ -170,13 +170,13 @@ def _read(file: Path) -> list[Entry]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise TransferError(f"the credentials {file} are not TOML", "check the file", tries=0) from None
-    entries = []
-    for prefix, values in tables.items():
+    tables = []
+    for prefix, values in document.items():
         if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
             raise TransferError(
                 f'{file}: "{redact(prefix)}" is no table of texts', 'write ["PREFIX"] NAME = "…"', tries=0
             )
         if not urlsplit(prefix).netloc:
             raise TransferError(f'{file}: "{redact(prefix)}" is no URL prefix', "write scheme://host/path", tries=0)
-        entries.append(Entry(prefix, file, values))
-    return entries
+        tables.append(Table(prefix, file, values))
+    return tables

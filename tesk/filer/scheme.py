@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     DIRECTORY = "DIRECTORY"
 
 
-class Found(NamedTuple):
+class FileInfo(NamedTuple):
     """What is at a URL; for a file its size, and of either its attributes, if the store tells."""
 
     kind: Kind
@@ -71,7 +71,7 @@ class Scheme(Protocol):
     Connections are made by `Context.reach`, which knows where tasks may not go.
     """
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         """What is there. Where the protocol cannot tell, what was declared."""
 
     def entries(self, url: str) -> Iterator[Entry]:

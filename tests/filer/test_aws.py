@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.credentials import Entry
+from tesk.filer.credentials import Table
 from tesk.filer.schemes.s3.aws import location_of
 from tesk.filer.schemes.s3.sigv4 import Key
 from tesk.tes import Input
@@ -109,7 +109,7 @@ def test_keys_are_known_where_python_can(home: dict[str, str]) -> None:
     environment = {"AWS_ACCESS_KEY_ID": "E", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
     assert location_of({**home, **environment}).key == Key("E", "s", "t")
     assert location_of({**home, "AWS_PROFILE": "lab"}).key == Key("L", "l", "t")
-    entry = Entry("s3://b", Path(), {"access_key_id": "T", "secret_access_key": "u"})
+    entry = Table("s3://b", Path(), {"access_key_id": "T", "secret_access_key": "u"})
     assert location_of({**home, **environment}, entry).key == Key("T", "u")
     assert location_of({**home, "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}).key is None
     assert location_of({**home, **environment, "AWS_SKIP_SIGNATURE": "true"}).key is None

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.credentials import NOTHING, Entry
+from tesk.filer.credentials import NOTHING, Table
 from tesk.filer.errors import TransferError
 from tesk.filer.plan import FilerSettings
 from tesk.filer.scheme import Context
-from tesk.filer.schemes.az.azure import Access, Identity, access_of, sign
+from tesk.filer.schemes.az.azure import AzureAccess, AzureIdentity, access_of, sign
 from tesk.filer.schemes.az.scheme import AzScheme, Blob, read_page, split
 from tesk.filer.streams import Meter
 from tesk.tes import Input, Output
@@ -121,7 +121,7 @@ def test_the_environment_is_for_its_own_account_only() -> None:
 def test_the_connection_string_of_a_table_comes_before_the_environment(root: Path) -> None:
     text = f"AccountName=b;AccountKey={base64.b64encode(b'of b').decode()};BlobEndpoint=http://b"
     env = {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": KEY, "AZURE_STORAGE_ENDPOINT": "http://a"}
-    entry = Entry("az://lab", root, {"connection_string": text})
+    entry = Table("az://lab", root, {"connection_string": text})
     for account, host in (("", ""), ("b", "b.blob.example")):
         access = access_of(account, host, entry, env)
         assert (access.account, access.endpoint, access.key) == ("b", "http://b", b"of b")
@@ -270,9 +270,9 @@ def test_what_is_cut_of_an_upload_is_sent_again_alone(root: Path, monkeypatch: p
 def test_a_token_is_for_the_one_secret_that_it_was_given_for() -> None:
     token = answer("200 OK", json.dumps({"access_token": "abc", "expires_in": 3600}).encode())
     with faulty(lambda connection, _n, _h: connection.sendall(token)) as server:
-        identity = Identity()
+        identity = AzureIdentity()
         for secret in ("one", "two", "one"):
-            identity.headers(Access("acc", "https://h", way="app service", tenant=server.url, secret=secret))
+            identity.headers(AzureAccess("acc", "https://h", way="app service", tenant=server.url, secret=secret))
     assert [head.lower().count(b"x-identity-header: one") for head in server.requests] == [1, 0]
 
 

@@ -14,8 +14,7 @@ from tesk.filer import bounds
 from tesk.filer.bounds import Listed, size_of
 from tesk.filer.errors import MAX_ANSWER, TransferError
 from tesk.filer.scheme import Entry, Kind
-from tesk.filer.schemes.ftp.listing import Listed as Line
-from tesk.filer.schemes.ftp.listing import parse_list
+from tesk.filer.schemes.ftp.listing import FtpEntry, parse_list
 from tesk.filer.schemes.http.html import read
 from tesk.filer.schemes.http.listing import from_dav, from_index
 from tesk.filer.wire.xml import parsed
@@ -414,10 +413,10 @@ def test_an_ftp_server_without_end_is_given_up(
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("-rw-r--r-- 1 me  my group   12 Jan  1 10:00 a b", Line("a b", Kind.FILE, 12)),
-        ("-rw-r--r--   12 Jan  1 10:00 a", Line("a", Kind.FILE, 12)),
-        ("-rw-r--r-- 1 me 7 12 Jan  1 2020 a", Line("a", Kind.FILE, 12)),
+        ("-rw-r--r-- 1 me  my group   12 Jan  1 10:00 a b", FtpEntry("a b", Kind.FILE, 12)),
+        ("-rw-r--r--   12 Jan  1 10:00 a", FtpEntry("a", Kind.FILE, 12)),
+        ("-rw-r--r-- 1 me 7 12 Jan  1 2020 a", FtpEntry("a", Kind.FILE, 12)),
     ],
 )
-def test_lines_are_read_whatever_stands_before_the_size(line: str, found: Line) -> None:
+def test_lines_are_read_whatever_stands_before_the_size(line: str, found: FtpEntry) -> None:
     assert parse_list(line) == found

@@ -11,7 +11,7 @@ import pytest
 from tesk.filer.attributes import Attributes
 from tesk.filer.errors import TransferError
 from tesk.filer.scheme import Kind
-from tesk.filer.schemes.ftp.listing import Listed, parse_list, parse_mlsd
+from tesk.filer.schemes.ftp.listing import FtpEntry, parse_list, parse_mlsd
 from tesk.filer.schemes.ftp.wire import target_of
 from tesk.tes import Input, Output
 from tests.filer.stores import DIRECTORY, fetch, push, tree, write
@@ -25,34 +25,34 @@ NEW_YEAR_NS = 1_577_836_800 * 10**9
 @pytest.mark.parametrize(
     ("line", "listed"),
     [
-        ("-rw-r--r--   1 ftp      ftp           12 Jan 01  2020 plain", Listed("plain", F, 12)),
-        ("-rw-r--r--   1 1000     1000  3000000000 Jan 01 12:34 two  words ", Listed("two  words ", F, 3000000000)),
-        ("drwxr-xr-x   2 ftp      ftp         4096 Jan 01 12:34 dir", Listed("dir", D, None)),
-        ("drwxrwxrwt+  2 ftp      ftp         4096 Jan 01 12:34 acl", Listed("acl", D, None)),
-        ("lrwxrwxrwx   1 ftp      ftp            4 Jan 01 12:34 link -> target", Listed("link", None, None)),
+        ("-rw-r--r--   1 ftp      ftp           12 Jan 01  2020 plain", FtpEntry("plain", F, 12)),
+        ("-rw-r--r--   1 1000     1000  3000000000 Jan 01 12:34 two  words ", FtpEntry("two  words ", F, 3000000000)),
+        ("drwxr-xr-x   2 ftp      ftp         4096 Jan 01 12:34 dir", FtpEntry("dir", D, None)),
+        ("drwxrwxrwt+  2 ftp      ftp         4096 Jan 01 12:34 acl", FtpEntry("acl", D, None)),
+        ("lrwxrwxrwx   1 ftp      ftp            4 Jan 01 12:34 link -> target", FtpEntry("link", None, None)),
         ("drwxr-xr-x   2 ftp      ftp         4096 Jan 01 12:34 ..", None),
         ("srwxr-xr-x   1 ftp      ftp            0 Jan 01 12:34 socket", None),
         ("total 12", None),
         ("insgesamt 12", None),
         ("", None),
-        ("01-31-20  12:34PM       <DIR>          Program Files", Listed("Program Files", D, None)),
-        ("01-31-2020  12:34               1024 a.txt", Listed("a.txt", F, 1024)),
-        ("-rw-r--r--   1 owner     1803128 Jul 10 10:18 no group", Listed("no group", F, 1803128)),
-        ("-rw-r--r--   1 1803128 Jul 10 10:18 f", Listed("f", F, 1803128)),
-        ("-rw-r--r-- 1 ftp ftp 5 2024-07-10 10:18 iso", Listed("iso", F, 5)),
-        ("-rw-r--r-- 1 ftp ftp 5 2024-07-10 10:18:22.000000000 +0200 full iso", Listed("full iso", F, 5)),
-        ("-rw-r--r-- 1 DOM\\Domain Users 512 grp 5 Jan 2 2024 8 Feb 1 2023 x", Listed("8 Feb 1 2023 x", F, 5)),
-        ("-rw-r--r-- 1 a b 5 M\xc3\xa4r  2 2024 another tongue", Listed("another tongue", F, 5)),
-        ("-rw-r--r-- 1 a b 5 2. Jul 10:18:59 day first", Listed("day first", F, 5)),
+        ("01-31-20  12:34PM       <DIR>          Program Files", FtpEntry("Program Files", D, None)),
+        ("01-31-2020  12:34               1024 a.txt", FtpEntry("a.txt", F, 1024)),
+        ("-rw-r--r--   1 owner     1803128 Jul 10 10:18 no group", FtpEntry("no group", F, 1803128)),
+        ("-rw-r--r--   1 1803128 Jul 10 10:18 f", FtpEntry("f", F, 1803128)),
+        ("-rw-r--r-- 1 ftp ftp 5 2024-07-10 10:18 iso", FtpEntry("iso", F, 5)),
+        ("-rw-r--r-- 1 ftp ftp 5 2024-07-10 10:18:22.000000000 +0200 full iso", FtpEntry("full iso", F, 5)),
+        ("-rw-r--r-- 1 DOM\\Domain Users 512 grp 5 Jan 2 2024 8 Feb 1 2023 x", FtpEntry("8 Feb 1 2023 x", F, 5)),
+        ("-rw-r--r-- 1 a b 5 M\xc3\xa4r  2 2024 another tongue", FtpEntry("another tongue", F, 5)),
+        ("-rw-r--r-- 1 a b 5 2. Jul 10:18:59 day first", FtpEntry("day first", F, 5)),
         ("crw-rw-rw- 1 root root 1, 3 Jan  1 12:34 null", None),
-        ("01/31/2020  12:34 PM              1024 a.txt", Listed("a.txt", F, 1024)),
-        ("2024-01-02  10:00 5 iso.txt", Listed("iso.txt", F, 5)),
+        ("01/31/2020  12:34 PM              1024 a.txt", FtpEntry("a.txt", F, 1024)),
+        ("2024-01-02  10:00 5 iso.txt", FtpEntry("iso.txt", F, 5)),
         ("01-31-20  12:34PM       <DIR>          ..", None),
-        ("01-31-2020  12:34PM       <SYMLINKD>     x y [C:\\z]", Listed("x y", None, None)),
+        ("01-31-2020  12:34PM       <SYMLINKD>     x y [C:\\z]", FtpEntry("x y", None, None)),
         ("Total 1.2G", None),
     ],
 )
-def test_lists_of_unix_and_windows_are_read(line: str, listed: Listed | None) -> None:
+def test_lists_of_unix_and_windows_are_read(line: str, listed: FtpEntry | None) -> None:
     assert parse_list(line) == listed
 
 
@@ -69,17 +69,17 @@ def test_a_line_that_is_not_understood_is_told(line: str) -> None:
     [
         (
             "type=file;size=12;modify=20200101000000.5;unix.mode=0755; two words",
-            Listed("two words", F, 12, Attributes(NEW_YEAR_NS, True)),
+            FtpEntry("two words", F, 12, Attributes(NEW_YEAR_NS, True)),
         ),
-        ("Type=dir;Modify=20200101000000; d", Listed("d", D, None, Attributes(NEW_YEAR_NS))),
-        ("type=file;modify=20201332000000;unix.mode=99; no date", Listed("no date", F, None)),
+        ("Type=dir;Modify=20200101000000; d", FtpEntry("d", D, None, Attributes(NEW_YEAR_NS))),
+        ("type=file;modify=20201332000000;unix.mode=99; no date", FtpEntry("no date", F, None)),
         ("type=cdir; .", None),
         ("type=pdir; ..", None),
-        ("type=OS.unix=slink:/x;size=3; link", Listed("link", None, None)),
-        ("size=3;type=file;  leading", Listed(" leading", F, 3)),
+        ("type=OS.unix=slink:/x;size=3; link", FtpEntry("link", None, None)),
+        ("size=3;type=file;  leading", FtpEntry(" leading", F, 3)),
     ],
 )
-def test_machine_lists_are_read(line: str, listed: Listed | None) -> None:
+def test_machine_lists_are_read(line: str, listed: FtpEntry | None) -> None:
     assert parse_mlsd(line) == listed
 
 

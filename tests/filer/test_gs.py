@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from tesk.filer.bounds import Listed, Listing
 from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
-from tesk.filer.schemes.gs.google import Access, Identity
+from tesk.filer.schemes.gs.google import GoogleAccess, GoogleIdentity
 from tesk.filer.wire.objects import Object, entries_of
 from tesk.tes import Input, Output
 from tests.filer.faulty import Script, answer, faulty
@@ -233,11 +233,11 @@ def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int |
 
 def test_two_users_in_one_file_have_a_token_each() -> None:
     seen: Seen = []
-    identity = Identity()
+    identity = GoogleIdentity()
     with faulty(cloud(seen)) as server:
         for user in ("one", "other", "one"):
             source = {**USER, "refresh_token": user, "file": "/stores.toml", "token_uri": f"{server.url}/token"}
-            assert identity.headers(Access("", source, ""))["Authorization"] == "Bearer tok-1"
+            assert identity.headers(GoogleAccess("", source, ""))["Authorization"] == "Bearer tok-1"
     assert [parse_qs(body)["refresh_token"] for _, _, body in seen] == [["one"], ["other"]]
 
 

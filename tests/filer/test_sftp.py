@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.schemes.sftp.ssh import Target, target_of
+from tesk.filer.schemes.sftp.ssh import SftpTarget, target_of
 from tesk.tes import Input, Output
 from tests.filer.cutting import relay
 from tests.filer.stores import Places, fetch, push, tree, write
@@ -17,15 +17,15 @@ SECRET = "p@ss/w:rd"
 @pytest.mark.parametrize(
     ("url", "target"),
     [
-        ("sftp://h/a/b", Target("h", 0, "", "", b"/a/b")),
-        ("sftp://me:p%40ss@h:2222/a%20b?c#d", Target("h", 2222, "me", "p@ss", b"/a b?c#d")),
-        ("sftp://h/~/x/y/", Target("h", 0, "", "", b"x/y")),
-        ("sftp://h/~", Target("h", 0, "", "", b".")),
-        ("sftp://[::1]:22/%FF", Target("::1", 22, "", "", b"/\xff")),
-        ("sftp://h/", Target("h", 0, "", "", b"/")),
+        ("sftp://h/a/b", SftpTarget("h", 0, "", "", b"/a/b")),
+        ("sftp://me:p%40ss@h:2222/a%20b?c#d", SftpTarget("h", 2222, "me", "p@ss", b"/a b?c#d")),
+        ("sftp://h/~/x/y/", SftpTarget("h", 0, "", "", b"x/y")),
+        ("sftp://h/~", SftpTarget("h", 0, "", "", b".")),
+        ("sftp://[::1]:22/%FF", SftpTarget("::1", 22, "", "", b"/\xff")),
+        ("sftp://h/", SftpTarget("h", 0, "", "", b"/")),
     ],
 )
-def test_urls_are_absolute_but_for_the_tilde(url: str, target: Target) -> None:
+def test_urls_are_absolute_but_for_the_tilde(url: str, target: SftpTarget) -> None:
     assert target_of(url) == target
 
 

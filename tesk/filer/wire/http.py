@@ -21,7 +21,7 @@ _LEGAL: Final = "!#$%&'()*+,-./:;=?@[]_~"
 _BROKEN: Final = (OSError, http.client.HTTPException)
 
 
-class Target(NamedTuple):
+class HttpTarget(NamedTuple):
     """Where a request goes: `peer` is scheme://host:port without credentials."""
 
     secure: bool
@@ -38,7 +38,7 @@ class Target(NamedTuple):
         return f"http{'s' * self.secure}://{host}" + (f":{self.port}" if self.port != usual else "")
 
 
-def target_of(url: str) -> Target:
+def target_of(url: str) -> HttpTarget:
     """Where `url` points. Characters that no URL may hold are percent-encoded. Raises TransferError."""
     try:
         parts = urlsplit(url.replace("\n", "%0A").replace("\r", "%0D").replace("\t", "%09"))
@@ -54,10 +54,10 @@ def target_of(url: str) -> Target:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-    return Target(secure, host, port, path, authorization)
+    return HttpTarget(secure, host, port, path, authorization)
 
 
-class _Lines:
+class _HeadLines:
     """A response's stream that remembers its last line, and ends a head that has no end."""
 
     def __init__(self, stream: Any) -> None:
@@ -89,7 +89,7 @@ class WholeHeadResponse(http.client.HTTPResponse):
 
     def begin(self) -> None:
         stream = self.fp
-        self.fp = lines = _Lines(stream)
+        self.fp = lines = _HeadLines(stream)
         super().begin()
         if self.fp is lines:
             self.fp = stream
@@ -109,7 +109,7 @@ class WholeHeadResponse(http.client.HTTPResponse):
         )
 
 
-class _Plain(http.client.HTTPConnection):
+class _PlainConnection(http.client.HTTPConnection):
     response_class = WholeHeadResponse
     is_public = False
     dial: Callable[[], socket.socket]
@@ -120,7 +120,7 @@ class _Plain(http.client.HTTPConnection):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class _Secure(http.client.HTTPSConnection):
+class _SecureConnection(http.client.HTTPSConnection):
     response_class = WholeHeadResponse
     is_public = False
     dial: Callable[[], socket.socket]
@@ -140,11 +140,11 @@ class Wire:
         self._reach = reach
         self._timeout_s = timeout_s
         self._mine = threading.local()
-        self._all: set[_Plain | _Secure] = set()
+        self._all: set[_PlainConnection | _SecureConnection] = set()
         self._lock = threading.Lock()
 
     def ask(
-        self, method: str, target: Target, headers: Mapping[str, str], body: Source | bytes | None = None
+        self, method: str, target: HttpTarget, headers: Mapping[str, str], body: Source | bytes | None = None
     ) -> Response:
         """One request; once more on a fresh connection when a kept one proves dead."""
         connection, kept = self._connection(target)
@@ -160,25 +160,25 @@ class Wire:
             connection, _ = self._connection(target)
             return _exchange(connection, method, target, headers, body)
 
-    def is_public(self, target: Target) -> bool:
+    def is_public(self, target: HttpTarget) -> bool:
         """Whether this thread's connection to the peer leads to the public Internet."""
         known = self._kept().get((target.peer, target.from_public))
         return known is not None and known.is_public
 
-    def _kept(self) -> dict[tuple[str, bool], _Plain | _Secure]:
-        mine: dict[tuple[str, bool], _Plain | _Secure] | None = getattr(self._mine, "kept", None)
+    def _kept(self) -> dict[tuple[str, bool], _PlainConnection | _SecureConnection]:
+        mine: dict[tuple[str, bool], _PlainConnection | _SecureConnection] | None = getattr(self._mine, "kept", None)
         if mine is None:
             mine = self._mine.kept = {}
         return mine
 
-    def _connection(self, target: Target) -> tuple[_Plain | _Secure, bool]:
+    def _connection(self, target: HttpTarget) -> tuple[_PlainConnection | _SecureConnection, bool]:
         """This thread's connection to the peer, and whether it was used before."""
         mine = self._kept()
         key = target.peer, target.from_public
         known = mine.get(key)
         if known is not None and known.sock is not None:
             return known, True
-        made: _Plain | _Secure = (_Secure if target.secure else _Plain)(
+        made: _PlainConnection | _SecureConnection = (_SecureConnection if target.secure else _PlainConnection)(
             target.host, target.port, timeout=self._timeout_s
         )
         made.dial = lambda: self._reach.connect(
@@ -189,7 +189,7 @@ class Wire:
             self._all.add(made)
         return made, False
 
-    def drop(self, target: Target) -> None:
+    def drop(self, target: HttpTarget) -> None:
         known = self._kept().pop((target.peer, target.from_public), None)
         if known is not None:
             known.close()
@@ -197,7 +197,7 @@ class Wire:
                 self._all.discard(known)
 
     @contextlib.contextmanager
-    def reading(self, target: Target) -> Iterator[None]:
+    def reading(self, target: HttpTarget) -> Iterator[None]:
         """Turns what breaks a connection into a TransferError; a connection left in the middle is dropped."""
         try:
             yield
@@ -217,7 +217,7 @@ class Wire:
             self.drop(target)
             raise
 
-    def settle(self, target: Target, response: Response) -> None:
+    def settle(self, target: HttpTarget, response: Response) -> None:
         """Reads what little is left of a response so that its connection can be used again, else drops it."""
         try:
             if response.isclosed() or (len(response.read(BLOCK)) < BLOCK and response.isclosed()):
@@ -235,7 +235,7 @@ class Wire:
 def _exchange(
     connection: http.client.HTTPConnection,
     method: str,
-    target: Target,
+    target: HttpTarget,
     headers: Mapping[str, str],
     body: Source | bytes | None,
 ) -> Response:

@@ -18,7 +18,7 @@ from tesk.filer.errors import Changed, NotFound, TransferError
 from tesk.filer.scheme import Context
 from tesk.filer.streams import BLOCK, Sink, Source
 from tesk.filer.wire import http_headers
-from tesk.filer.wire.http import Response, Target, Wire, target_of
+from tesk.filer.wire.http import HttpTarget, Response, Wire, target_of
 
 MAX_REDIRECTS: Final = 10
 READ: Final = BLOCK // 4
@@ -44,7 +44,7 @@ class HttpTransfers:
         self._listed = context.listed
         self._buffers = threading.local()
 
-    def _text(self, target: Target, response: Response) -> bytes:
+    def _text(self, target: HttpTarget, response: Response) -> bytes:
         with self._wire.reading(target):
             text = response.read(bounds.MAX_PAGE_BYTES)
             if not response.isclosed() and response.read(1):
@@ -89,7 +89,7 @@ class HttpTransfers:
             raise Changed(f"{target.peer} gives another part of the file than was asked for", "check the server")
         self._receive(target, response, sink, wanted[1] - wanted[0])
 
-    def _receive(self, target: Target, response: Response, sink: Sink, expected: int | None) -> None:
+    def _receive(self, target: HttpTarget, response: Response, sink: Sink, expected: int | None) -> None:
         """Reads a body into the sink, as far as that goes. Raises TransferError when the server sent less."""
         before = sink.size
         buffer = self._buffer()
@@ -122,7 +122,7 @@ class HttpTransfers:
 
     def _follow(
         self, method: str, url: str, headers: Headers | None = None, body: Source | bytes | None = None
-    ) -> tuple[Target, Response]:
+    ) -> tuple[HttpTarget, Response]:
         """The first answer that is no redirect, and who gave it. Credentials go to the URL's own host only."""
         target = first = target_of(url)
         own = self._headers(url)
@@ -142,14 +142,14 @@ class HttpTransfers:
                 body.restart()
         raise TransferError(f"{first.peer} redirects more than {MAX_REDIRECTS} times", "check the URL")
 
-    def _may_have(self, target: Target, first: Target, own: Headers) -> bool:
+    def _may_have(self, target: HttpTarget, first: HttpTarget, own: Headers) -> bool:
         """Whether a redirect from `first` to `target` takes along what lets the first request in."""
         return bool(own) and target.peer == first.peer and self._headers(url_of(target)) == own
 
     def close(self) -> None:
         self._wire.close()
 
-    def _refused(self, target: Target, response: Response) -> TransferError:
+    def _refused(self, target: HttpTarget, response: Response) -> TransferError:
         status, phrase = response.status, (response.reason or "").strip().lower()
         self._wire.drop(target)
         if status in (401, 403):
@@ -165,5 +165,5 @@ class HttpTransfers:
         )
 
 
-def url_of(target: Target) -> str:
+def url_of(target: HttpTarget) -> str:
     return f"{target.peer}{target.path}"

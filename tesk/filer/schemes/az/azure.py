@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from tesk.filer.credentials import NOTHING, Entry
+from tesk.filer.credentials import NOTHING, Table
 from tesk.filer.errors import TransferError
 from tesk.filer.wire.objects import Tokens, answers, ask_json
 
@@ -37,7 +37,7 @@ _METADATA: Final = "http://169.254.169.254/metadata"
 _ASSERTED: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
-class Access(NamedTuple):
+class AzureAccess(NamedTuple):
     """Where an account's blobs are and how one asks there; nothing but `account` and `endpoint` for nobody."""
 
     account: str
@@ -55,28 +55,28 @@ class Access(NamedTuple):
         return not (self.key or self.sas or self.way)
 
 
-def access_of(account: str, host: str, entry: Entry, env: Mapping[str, str] | None = None) -> Access:
+def access_of(account: str, host: str, table: Table, env: Mapping[str, str] | None = None) -> AzureAccess:
     """Access to `account`, or to the configured one where it is ""; `host` is what a URL says. Raises TransferError."""
     env = os.environ if env is None else env
-    if text := entry.read("connection_string"):
+    if text := table.read("connection_string"):
         env = {name: value for name, value in env.items() if not name.startswith("AZURE_STORAGE_")}
     text = text or env.get("AZURE_STORAGE_CONNECTION_STRING", "")
     parts = dict(part.partition("=")[::2] for part in text.strip().split(";") if part)
     named = env.get("AZURE_STORAGE_ACCOUNT_NAME") or env.get("AZURE_STORAGE_ACCOUNT") or parts.get("AccountName", "")
-    account = account or entry.values.get("account", "") or named
+    account = account or table.values.get("account", "") or named
     if not account:
         raise TransferError(
             "no storage account is configured for it", "set AZURE_STORAGE_ACCOUNT_NAME, or write its https URL"
         )
     is_own = account == named
-    endpoint = entry.values.get("endpoint", "")
+    endpoint = table.values.get("endpoint", "")
     if is_own and not endpoint:
         endpoint = env.get("AZURE_STORAGE_ENDPOINT", "") or parts.get("BlobEndpoint", "")
-    access = Access(account, endpoint.rstrip("/") or f"https://{host or f'{account}.blob.core.windows.net'}")
-    if entry.values.get("anonymous", "") == "true":
+    access = AzureAccess(account, endpoint.rstrip("/") or f"https://{host or f'{account}.blob.core.windows.net'}")
+    if table.values.get("anonymous", "") == "true":
         return access
-    key = entry.read("account_key").strip()
-    sas = entry.read("sas_token").strip()
+    key = table.read("account_key").strip()
+    sas = table.read("sas_token").strip()
     if is_own and not (key or sas):
         key = env.get("AZURE_STORAGE_ACCOUNT_KEY") or env.get("AZURE_STORAGE_KEY") or parts.get("AccountKey", "")
         sas = env.get("AZURE_STORAGE_SAS_TOKEN") or parts.get("SharedAccessSignature", "")
@@ -87,17 +87,17 @@ def access_of(account: str, host: str, entry: Entry, env: Mapping[str, str] | No
             raise TransferError(f'the key of the account "{account}" is not Base64', "check account_key") from None
     if sas:
         return access._replace(sas=sas.lstrip("?"))
-    return _identity(access, entry, env)
+    return _identity(access, table, env)
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in _NAMES) and not access_of("", "", NOTHING, environ).is_anonymous
 
 
-def _identity(access: Access, entry: Entry, env: Mapping[str, str]) -> Access:
-    tenant = entry.values.get("tenant_id") or env.get("AZURE_TENANT_ID") or ""
-    client = entry.values.get("client_id") or env.get("AZURE_CLIENT_ID") or ""
-    secret = entry.read("client_secret").strip() or env.get("AZURE_CLIENT_SECRET") or ""
+def _identity(access: AzureAccess, table: Table, env: Mapping[str, str]) -> AzureAccess:
+    tenant = table.values.get("tenant_id") or env.get("AZURE_TENANT_ID") or ""
+    client = table.values.get("client_id") or env.get("AZURE_CLIENT_ID") or ""
+    secret = table.read("client_secret").strip() or env.get("AZURE_CLIENT_SECRET") or ""
     who = access._replace(tenant=tenant, client=client)
     if tenant and client and secret:
         return who._replace(way="secret", secret=secret)
@@ -112,13 +112,13 @@ def _identity(access: Access, entry: Entry, env: Mapping[str, str]) -> Access:
     return access
 
 
-class Identity:
+class AzureIdentity:
     """What lets a request in: the query and the headers that it carries."""
 
     def __init__(self) -> None:
         self._tokens = Tokens()
 
-    def headers(self, access: Access) -> dict[str, str]:
+    def headers(self, access: AzureAccess) -> dict[str, str]:
         """Raises TransferError."""
         headers = {"x-ms-version": VERSION}
         if access.way:
@@ -128,7 +128,7 @@ class Identity:
         return headers
 
 
-def query(access: Access, container: str) -> str:
+def query(access: AzureAccess, container: str) -> str:
     """The signature that a request to a container carries; "" where it needs none."""
     return sign(access.account, access.key, container, time.time()) if access.key else access.sas
 
@@ -143,7 +143,7 @@ def sign(account: str, key: bytes, container: str, now_s: float) -> str:
     return urlencode({"sv": VERSION, "sr": "c", "sp": "racwl", "se": expires, "sig": signature})
 
 
-def grant(access: Access, env: Mapping[str, str] | None = None) -> Mapping[str, object]:
+def grant(access: AzureAccess, env: Mapping[str, str] | None = None) -> Mapping[str, object]:
     """A new token, as the token endpoints answer. Raises TransferError."""
     env = os.environ if env is None else env
     if access.way in ("app service", "machine"):

@@ -23,11 +23,11 @@ from tesk.filer.attributes import from_http
 from tesk.filer.bounds import size_of
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind
-from tesk.filer.schemes.az.azure import Access, Identity, access_of, account_in, query
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
+from tesk.filer.schemes.az.azure import AzureAccess, AzureIdentity, access_of, account_in, query
 from tesk.filer.streams import BLOCK, Sink, Source
 from tesk.filer.wire.buckets import checked_bucket
-from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.http import HttpTarget, Response
 from tesk.filer.wire.http_transfers import HttpTransfers
 from tesk.filer.wire.objects import Object, checked_key, entries_of
 from tesk.filer.wire.xml import parsed
@@ -74,18 +74,18 @@ class AzScheme(HttpTransfers):
     def __init__(self, context: Context) -> None:
         super().__init__(context, lambda _: self._identity.headers(self._asking.access))
         self._credentials = Credentials(context.settings.credentials)
-        self._identity = Identity()
+        self._identity = AzureIdentity()
         self._memory = context.memory
         self._exhaust = context.exhaust
-        self._accesses: dict[str, Access] = {}
+        self._accesses: dict[str, AzureAccess] = {}
         self._asking = threading.local()
 
-    def _access(self, url: str, blob: Blob) -> Access:
+    def _access(self, url: str, blob: Blob) -> AzureAccess:
         """How to ask for `url`; looked up once for each account, its host and each table of the credentials."""
-        entry = self._credentials.of(url)
-        key = f"{entry.prefix} {blob.account} {blob.host}"
+        table = self._credentials.of(url)
+        key = f"{table.prefix} {blob.account} {blob.host}"
         if key not in self._accesses:
-            self._accesses[key] = access_of(blob.account, blob.host, entry)
+            self._accesses[key] = access_of(blob.account, blob.host, table)
         return self._accesses[key]
 
     @contextlib.contextmanager
@@ -110,28 +110,28 @@ class AzScheme(HttpTransfers):
 
     def _api(self, blob: Blob, key: str, **parameters: str) -> str:
         """The URL of a request; a query without a signature chooses a snapshot or version, and nothing else."""
-        access: Access = self._asking.access
+        access: AzureAccess = self._asking.access
         chosen = [] if "sig=" in blob.query else blob.query.split("&")
         more = [pair for pair in chosen if pair.partition("=")[0].lower() in _CHOICES]
         asked = "&".join(filter(None, [urlencode(parameters), query(access, blob.container), *more]))
         path = f"/{blob.container}/{quote(key)}" if key else f"/{blob.container}"
         return f"{access.endpoint}{path}" + (f"?{asked}" if asked else "")
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         blob = split(url)
         if not blob.key or (declared is Kind.DIRECTORY and self._holds(url)):
-            return Found(Kind.DIRECTORY)
+            return FileInfo(Kind.DIRECTORY)
         with self._asked_for(url):
             target, response = self._follow("HEAD", self._api(blob, blob.key))
             if response.status == 200:
                 self._wire.settle(target, response)
                 if response.getheader(_FOLDER) == "true":
-                    return Found(Kind.DIRECTORY)
+                    return FileInfo(Kind.DIRECTORY)
                 size = size_of(response.getheader("Content-Length") or "0")
-                return Found(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
+                return FileInfo(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
             failure = self._refused(target, response)
             if isinstance(failure, NotFound) and declared is not Kind.DIRECTORY and self._holds(url):
-                return Found(Kind.DIRECTORY)
+                return FileInfo(Kind.DIRECTORY)
             raise failure
 
     def _holds(self, url: str) -> bool:
@@ -219,7 +219,7 @@ class AzScheme(HttpTransfers):
             if blob.key:
                 self._put_bytes(self._api(blob, blob.key), b"", {"x-ms-blob-type": "BlockBlob", _FOLDER: "true"})
 
-    def _refused(self, target: Target, response: Response) -> TransferError:
+    def _refused(self, target: HttpTarget, response: Response) -> TransferError:
         """With Azure's own word for it, such as AuthorizationFailure."""
         failure = super()._refused(target, response)
         code = response.getheader("x-ms-error-code") or ""

@@ -19,7 +19,7 @@ from tesk.filer.bounds import Listing
 from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind, Ranged, Scheme
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind, Ranged, Scheme
 from tesk.filer.schemes import Schemes
 from tesk.filer.streams import Sink, Source
 from tesk.filer.wire.http_transfers import HttpTransfers
@@ -29,7 +29,7 @@ ASKED_AT_ONCE: Final = 8
 _HASHES: Final = {"sha": "sha1", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 Document = Mapping[str, Any]
-Access = tuple[Scheme | HttpTransfers, str, dict[str, str]]
+AccessMethod = tuple[Scheme | HttpTransfers, str, dict[str, str]]
 """Who fetches an object, its URL there, and the headers that the DRS server wants sent."""
 
 
@@ -68,14 +68,14 @@ class DrsScheme(HttpTransfers):
         self._documents: dict[str, Document] = {}
         self._kept_bytes = 0
         self._keeping = threading.Lock()
-        self._chosen: dict[str, Access] = {}
+        self._chosen: dict[str, AccessMethod] = {}
         self._below: dict[tuple[str, str], str] = {}
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         document = self._document(url)
         if is_bundle(document):
-            return Found(Kind.DIRECTORY, None, _changed(document))
-        return Found(Kind.FILE, _size(document))
+            return FileInfo(Kind.DIRECTORY, None, _changed(document))
+        return FileInfo(Kind.FILE, _size(document))
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
@@ -127,8 +127,8 @@ class DrsScheme(HttpTransfers):
         Raises TransferError, also where it wants to be asked later.
         """
         server, name = split(url)
-        entry = self._credentials.of(url)
-        base = entry.values.get("endpoint", "").rstrip("/") or f"https://{server}"
+        table = self._credentials.of(url)
+        base = table.values.get("endpoint", "").rstrip("/") or f"https://{server}"
         self._asking.headers = self._let_in(url)
         target, response = self._follow("GET", f"{base}/ga4gh/drs/v1/objects/{quote(name, safe='')}{path}")
         if target.from_public or self._wire.is_public(target):
@@ -153,10 +153,10 @@ class DrsScheme(HttpTransfers):
         return found, len(text)
 
     def _let_in(self, url: str) -> dict[str, str]:
-        entry = self._credentials.of(url)
-        if token := entry.read("token").strip():
+        table = self._credentials.of(url)
+        if token := table.read("token").strip():
             return {"Authorization": f"Bearer {token}"}
-        user, password = login(entry, split(url)[0].partition(":")[0])
+        user, password = login(table, split(url)[0].partition(":")[0])
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
         return {"Authorization": f"Basic {pair}"} if user else {}
 
@@ -173,7 +173,7 @@ class DrsScheme(HttpTransfers):
                 self._kept_bytes += size
         return known
 
-    def _accesses(self, url: str, document: Document) -> Iterator[Access]:
+    def _accesses(self, url: str, document: Document) -> Iterator[AccessMethod]:
         """Scheme, URL and headers of each access method that can be used, in the server's order."""
         for method in _dicts(document.get("access_methods")):
             found: object = method.get("access_url")
@@ -214,7 +214,7 @@ class DrsScheme(HttpTransfers):
                 sink.end, sink.total, sink.version = None, None, ""
         raise failure
 
-    def _fetch(self, access: Access, sink: Sink, document: Document) -> None:
+    def _fetch(self, access: AccessMethod, sink: Sink, document: Document) -> None:
         scheme, where, headers = access
         self._asking.headers = headers
         try:

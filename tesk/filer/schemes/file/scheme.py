@@ -15,7 +15,7 @@ from tesk.filer.attributes import of_status
 from tesk.filer.copies import copy, copy_out
 from tesk.filer.errors import NotFound, TransferError, from_file, printable
 from tesk.filer.jail import Shared, look, walk
-from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.streams import Sink, Source
 
 
@@ -48,17 +48,17 @@ class FileScheme:
             raise TransferError("no folder is open to tasks", "have it added to file_roots")
         return path_of(url)
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         path = self._path(url)
         try:
             _, status = look(self._shared, path)
         except OSError as error:
             raise from_file(error, printable(path)) from error
         if stat.S_ISDIR(status.st_mode):
-            return Found(Kind.DIRECTORY, None, of_status(status))
+            return FileInfo(Kind.DIRECTORY, None, of_status(status))
         if not stat.S_ISREG(status.st_mode):
             raise TransferError(f"{printable(path)} is {kind(status.st_mode)}", "only files and directories are staged")
-        return Found(Kind.FILE, status.st_size, of_status(status))
+        return FileInfo(Kind.FILE, status.st_size, of_status(status))
 
     def entries(self, url: str) -> Iterator[Entry]:
         path = self._path(url)

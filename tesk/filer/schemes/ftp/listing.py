@@ -24,7 +24,7 @@ _NO_ENTRY: Final = re.compile(r"\s*(?:total\s.*|\w+:?\s+\d+)?", re.IGNORECASE)
 """Nothing, or the sum of sizes that comes first, in whichever language."""
 
 
-class Listed(NamedTuple):
+class FtpEntry(NamedTuple):
     """One line of a listing: a wire name, its kind (None for a link, which has to be asked for), its size."""
 
     name: str
@@ -33,7 +33,7 @@ class Listed(NamedTuple):
     attributes: Attributes = UNKNOWN
 
 
-def parse_mlsd(line: str) -> Listed | None:
+def parse_mlsd(line: str) -> FtpEntry | None:
     """One line of MLSD (RFC 3659); None for the directory itself and its parent."""
     facts_text, _, name = line.partition(" ")
     facts = {key.lower(): value for key, _, value in (f.partition("=") for f in facts_text.split(";"))}
@@ -42,7 +42,7 @@ def parse_mlsd(line: str) -> Listed | None:
         return None
     kind = {"file": Kind.FILE, "dir": Kind.DIRECTORY}.get(what)
     size = facts.get("size", "")
-    return Listed(name, kind, size_of(size) if kind is Kind.FILE else None, _attributes(facts))
+    return FtpEntry(name, kind, size_of(size) if kind is Kind.FILE else None, _attributes(facts))
 
 
 def _attributes(facts: Mapping[str, str]) -> Attributes:
@@ -51,23 +51,23 @@ def _attributes(facts: Mapping[str, str]) -> Attributes:
     return known._replace(modified_ns=from_ftp(facts.get("modify")).modified_ns)
 
 
-def parse_list(line: str) -> Listed | None:
+def parse_list(line: str) -> FtpEntry | None:
     """One line of LIST in Unix or Windows style; None for what is no entry. Raises TransferError for any other."""
     if match := _UNIX.match(line):
         letter, size, name = match.groups()
         if letter == "l":
-            return Listed(name.partition(" -> ")[0], None, None)
+            return FtpEntry(name.partition(" -> ")[0], None, None)
         kind = {"d": Kind.DIRECTORY, "-": Kind.FILE}.get(letter)
         if kind is None or name in (".", ".."):
             return None
-        return Listed(name, kind, int(size) if kind is Kind.FILE else None)
+        return FtpEntry(name, kind, int(size) if kind is Kind.FILE else None)
     if match := _WINDOWS.match(line):
         size, name = match.groups()
         if name in (".", ".."):
             return None
         if size == "<DIR>":
-            return Listed(name, Kind.DIRECTORY, None)
-        return Listed(name, Kind.FILE, int(size)) if size.isdigit() else Listed(name.partition(" [")[0], None, None)
+            return FtpEntry(name, Kind.DIRECTORY, None)
+        return FtpEntry(name, Kind.FILE, int(size)) if size.isdigit() else FtpEntry(name.partition(" [")[0], None, None)
     if _NO_ENTRY.fullmatch(line):
         return None
     shown = line.encode("latin-1", "replace").decode("utf-8", "replace")[:200]

@@ -23,9 +23,9 @@ from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, from_ftp
 from tesk.filer.bounds import Listing
 from tesk.filer.credentials import Credentials, login
 from tesk.filer.errors import Changed, TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind
-from tesk.filer.schemes.ftp.listing import Listed, parse_list, parse_mlsd
-from tesk.filer.schemes.ftp.wire import Sessions, Target, target_of
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
+from tesk.filer.schemes.ftp.listing import FtpEntry, parse_list, parse_mlsd
+from tesk.filer.schemes.ftp.wire import FtpTarget, Sessions, target_of
 from tesk.filer.streams import Sink, Source
 from tesk.filer.wire.sockets import send_file
 
@@ -47,10 +47,10 @@ class FtpScheme:
         self._sessions = Sessions(context.reach, context.settings.timeout_s, context.meter.stop)
         self._warn = context.warn
         self._listed = context.listed
-        self._gives_parts: dict[Target, bool] = {}
-        self._sets_no_times: set[Target] = set()
+        self._gives_parts: dict[FtpTarget, bool] = {}
+        self._sets_no_times: set[FtpTarget] = set()
 
-    def _target(self, url: str) -> Target:
+    def _target(self, url: str) -> FtpTarget:
         """Where the URL points; without a user in it, with that of the credentials or of netrc."""
         target = target_of(url)
         if "@" in url.partition("://")[2].partition("/")[0]:
@@ -60,7 +60,7 @@ class FtpScheme:
             raise TransferError("the configured user or password holds a line break", "check the credentials")
         return target._replace(user=user, password=password) if user else target
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         return self._do(self._target(url), lambda ftp, path: _find(ftp, path, declared))
 
     def entries(self, url: str) -> Iterator[Entry]:
@@ -119,7 +119,7 @@ class FtpScheme:
 
         self._do(target, fetch)
 
-    def _retrieve(self, ftp: ftplib.FTP, path: str, target: Target, sink: Sink) -> None:
+    def _retrieve(self, ftp: ftplib.FTP, path: str, target: FtpTarget, sink: Sink) -> None:
         """Fills the sink from where it is. A part ends by hanging up, which servers answer as they like."""
         buffer = memoryview(bytearray(BLOCK))
         with self._sessions.transfer(ftp, f"RETR {path}", sink.position or None) as data:
@@ -137,7 +137,7 @@ class FtpScheme:
             sent = f"{target.peer} sent {sink.position} of {sink.total} bytes"
             raise TransferError(sent, "check the server", passing=True)
 
-    def _can_rest(self, ftp: ftplib.FTP, target: Target) -> bool:
+    def _can_rest(self, ftp: ftplib.FTP, target: FtpTarget) -> bool:
         login = target._replace(path="")
         if login not in self._gives_parts:
             try:
@@ -177,7 +177,7 @@ class FtpScheme:
             raise
         ftp.voidresp()
 
-    def _set_time(self, ftp: ftplib.FTP, path: str, target: Target, attributes: Attributes) -> None:
+    def _set_time(self, ftp: ftplib.FTP, path: str, target: FtpTarget, attributes: Attributes) -> None:
         """Where the server has a command for it, which many have not (draft-somers-ftp-mfxx)."""
         login, modified_ns = target._replace(path=""), attributes.credible_ns
         if modified_ns is None or login in self._sets_no_times:
@@ -193,7 +193,7 @@ class FtpScheme:
     def close(self) -> None:
         self._sessions.close()
 
-    def _do(self, target: Target, call: Callable[[ftplib.FTP, str], T]) -> T:
+    def _do(self, target: FtpTarget, call: Callable[[ftplib.FTP, str], T]) -> T:
         """Runs `call` on a connection, with the absolute path."""
         with self._sessions.session(target) as (ftp, home):
             return call(ftp, posixpath.join(home, target.path) if target.path else home)
@@ -227,32 +227,32 @@ def _is_directory(ftp: ftplib.FTP, path: str) -> bool:
     return True
 
 
-def _find(ftp: ftplib.FTP, path: str, declared: Kind | None) -> Found:
+def _find(ftp: ftplib.FTP, path: str, declared: Kind | None) -> FileInfo:
     if declared is Kind.DIRECTORY and _is_directory(ftp, path):
         return _directory(ftp, path)
     try:
-        return Found(Kind.FILE, ftp.size(path))
+        return FileInfo(Kind.FILE, ftp.size(path))
     except ftplib.error_perm as error:
         if _is_directory(ftp, path):
             return _directory(ftp, path)
         if str(error).startswith("550"):
             raise
-        return Found(Kind.FILE)
+        return FileInfo(Kind.FILE)
 
 
-def _directory(ftp: ftplib.FTP, path: str) -> Found:
+def _directory(ftp: ftplib.FTP, path: str) -> FileInfo:
     """A directory, with its time where the server has MLST, which needs no data connection (RFC 3659)."""
     try:
         lines = ftp.sendcmd(f"MLST {path}").splitlines()
     except ftplib.error_perm:
         lines = []
     listed = parse_mlsd(lines[1].strip()) if len(lines) > 1 else None
-    return Found(Kind.DIRECTORY, None, listed.attributes if listed else UNKNOWN)
+    return FileInfo(Kind.DIRECTORY, None, listed.attributes if listed else UNKNOWN)
 
 
-def _listing(ftp: ftplib.FTP, path: str) -> list[Listed]:
+def _listing(ftp: ftplib.FTP, path: str) -> list[FtpEntry]:
     """What is in one directory. Raises TransferError, which leaves the connection in the middle of the listing."""
-    lines = _Lines()
+    lines = _ListingLines()
     parse = parse_mlsd
     try:
         ftp.retrlines(f"MLSD {path}", lines.add)
@@ -272,7 +272,7 @@ def _leave_text(ftp: ftplib.FTP) -> None:
     ftp.voidcmd("TYPE I")
 
 
-class _Lines:
+class _ListingLines:
     """The lines of one directory's listing."""
 
     def __init__(self) -> None:

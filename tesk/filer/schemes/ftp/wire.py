@@ -25,7 +25,7 @@ GREETING_S: Final = 1.0
 _TOO_MANY: Final = ("421", "530 too many", "530 sorry, the maximum", "530 maximum", "530 connection limit")
 
 
-class Target(NamedTuple):
+class FtpTarget(NamedTuple):
     """Where a URL points: the path as Latin-1 wire text, relative to the login directory (empty: that itself)
     unless it is absolute.
     """
@@ -44,7 +44,7 @@ class Target(NamedTuple):
         return f"ftp{'s' * self.secure}://{host}" + (f":{self.port}" if self.port != usual else "")
 
 
-def target_of(url: str) -> Target:
+def target_of(url: str) -> FtpTarget:
     """Raises TransferError for what is no FTP URL."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
@@ -61,7 +61,7 @@ def target_of(url: str) -> Target:
     )
     if any(c in user + password + wire for c in "\r\n\0"):
         raise TransferError("FTP cannot carry a line break in a name", "rename the file")
-    return Target(host, port, user, password, wire.rstrip("/") or wire[:1], secure)
+    return FtpTarget(host, port, user, password, wire.rstrip("/") or wire[:1], secure)
 
 
 def _login(user: str | None, password: str | None, path: str) -> tuple[str, str, str]:
@@ -94,7 +94,7 @@ class _Bounded(ftplib.FTP):
         return line
 
 
-class _Plain(_Bounded):
+class _PlainSession(_Bounded):
     """ftplib over a connection that was made already."""
 
     def greet(self, sock: socket.socket) -> None:
@@ -103,7 +103,7 @@ class _Plain(_Bounded):
         self.welcome = self.getresp()
 
 
-class _Secure(_Bounded, ftplib.FTP_TLS):
+class _SecureSession(_Bounded, ftplib.FTP_TLS):
     """The same with TLS, from the first byte or by AUTH. Data connections resume the session, as servers want it."""
 
     context: ssl.SSLContext
@@ -137,14 +137,14 @@ class Sessions:
         self._timeout_s = timeout_s
         self._stop = stop
         self._free = threading.Condition()
-        self._idle: dict[Target, list[tuple[Session, float]]] = {}
-        self._count: dict[Target, int] = {}
-        self._most: dict[Target, int] = {}
+        self._idle: dict[FtpTarget, list[tuple[Session, float]]] = {}
+        self._count: dict[FtpTarget, int] = {}
+        self._most: dict[FtpTarget, int] = {}
         self._all: set[ftplib.FTP] = set()
         self._data: set[socket.socket] = set()
 
     @contextlib.contextmanager
-    def session(self, target: Target) -> Iterator[Session]:
+    def session(self, target: FtpTarget) -> Iterator[Session]:
         """A connection for the time of the block; what breaks it becomes a TransferError."""
         login = target._replace(path="")
         session: Session | None = None
@@ -163,7 +163,7 @@ class Sessions:
             raise
         self._give_back(login, session, True)
 
-    def _borrow(self, login: Target) -> Session:
+    def _borrow(self, login: FtpTarget) -> Session:
         while True:
             with self._free:
                 while not (idle := self._idle.get(login)) and self._is_full(login):
@@ -191,10 +191,10 @@ class Sessions:
                 return self._borrow(login)
             raise
 
-    def _is_full(self, login: Target) -> bool:
+    def _is_full(self, login: FtpTarget) -> bool:
         return login in self._most and 0 < self._most[login] <= self._count.get(login, 0)
 
-    def _give_back(self, login: Target, session: Session, usable: bool) -> None:
+    def _give_back(self, login: FtpTarget, session: Session, usable: bool) -> None:
         with self._free:
             if usable and session.ftp.sock is not None:
                 self._idle.setdefault(login, []).append((session, time.monotonic()))
@@ -204,12 +204,12 @@ class Sessions:
                 session.ftp.close()
             self._free.notify()
 
-    def _log_in(self, target: Target) -> Session:
-        ftp: _Plain | _Secure
+    def _log_in(self, target: FtpTarget) -> Session:
+        ftp: _PlainSession | _SecureSession
         if target.secure:
-            ftp = _Secure(timeout=self._timeout_s, encoding="latin-1", context=ssl.create_default_context())
+            ftp = _SecureSession(timeout=self._timeout_s, encoding="latin-1", context=ssl.create_default_context())
         else:
-            ftp = _Plain(timeout=self._timeout_s, encoding="latin-1")
+            ftp = _PlainSession(timeout=self._timeout_s, encoding="latin-1")
         ftp.host = target.host
         try:
             sock = self._reach.connect(target.host, target.port, self._timeout_s)
@@ -217,7 +217,7 @@ class Sessions:
                 self._all.add(ftp)
             ftp.greet(sock)
             ftp.login(target.user, target.password)
-            if isinstance(ftp, _Secure):
+            if isinstance(ftp, _SecureSession):
                 ftp.prot_p()
             ftp.voidcmd("TYPE I")
             return Session(ftp, ftp.pwd())
@@ -259,7 +259,7 @@ def _is_alive(ftp: ftplib.FTP) -> bool:
     return True
 
 
-def refused(error: ftplib.Error, target: Target) -> TransferError:
+def refused(error: ftplib.Error, target: FtpTarget) -> TransferError:
     text = " ".join(str(error).split())
     code, phrase = (text[:3], text[3:].strip(" -")) if text[:3].isdigit() else ("", text)
     phrase = phrase.encode("latin-1", "replace").decode("utf-8", "replace")[:200]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tesk.filer.credentials import NOTHING, Entry
+from tesk.filer.credentials import NOTHING, Table
 from tesk.filer.errors import TransferError
 from tesk.filer.wire.objects import Tokens, answers, ask_json
 
@@ -26,7 +26,7 @@ _FLAVOR: Final = {"Metadata-Flavor": "Google"}
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
-class Access(NamedTuple):
+class GoogleAccess(NamedTuple):
     """Where the store is and how one asks there; `source` is None for anonymous requests."""
 
     endpoint: str
@@ -34,25 +34,25 @@ class Access(NamedTuple):
     project: str
 
 
-def access_of(entry: Entry, env: Mapping[str, str] | None = None) -> Access:
+def access_of(table: Table, env: Mapping[str, str] | None = None) -> GoogleAccess:
     """Raises TransferError where what is configured cannot be used."""
     env = os.environ if env is None else env
-    endpoint = entry.values.get("endpoint") or env.get("STORAGE_EMULATOR_HOST") or PUBLIC
+    endpoint = table.values.get("endpoint") or env.get("STORAGE_EMULATOR_HOST") or PUBLIC
     if "://" not in endpoint:
         endpoint = f"http://{endpoint}"
-    return Access(endpoint.rstrip("/"), _source(entry, env), entry.values.get("project", ""))
+    return GoogleAccess(endpoint.rstrip("/"), _source(table, env), table.values.get("project", ""))
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
     return access_of(NOTHING, {**environ, "NO_GCE_CHECK": "true"}).source is not None
 
 
-def _source(entry: Entry, env: Mapping[str, str]) -> Mapping[str, Any] | None:
-    if entry.values.get("anonymous", "") == "true" or env.get("GOOGLE_SKIP_SIGNATURE", "").lower() == "true":
+def _source(table: Table, env: Mapping[str, str]) -> Mapping[str, Any] | None:
+    if table.values.get("anonymous", "") == "true" or env.get("GOOGLE_SKIP_SIGNATURE", "").lower() == "true":
         return None
-    if key := entry.read("service_account_key"):
-        return _document(key, str(entry.file))
-    if token := entry.read("token").strip():
+    if key := table.read("service_account_key"):
+        return _document(key, str(table.file))
+    if token := table.read("token").strip():
         return {"type": "token", "token": token}
     home = Path(env.get("HOME") or "~").expanduser()
     gcloud = Path(env.get("CLOUDSDK_CONFIG") or home / ".config" / "gcloud") / "application_default_credentials.json"
@@ -63,7 +63,7 @@ def _source(entry: Entry, env: Mapping[str, str]) -> Mapping[str, Any] | None:
             return _document(Path(file).read_text(), file)
         except (OSError, UnicodeDecodeError) as error:
             raise TransferError(f"the Google credentials {file} cannot be read ({error})", "check the file") from None
-    if "STORAGE_EMULATOR_HOST" in env or entry.values.get("endpoint"):
+    if "STORAGE_EMULATOR_HOST" in env or table.values.get("endpoint"):
         return None
     host = env.get("GCE_METADATA_HOST") or "169.254.169.254"
     if env.get("NO_GCE_CHECK", "").lower() != "true" and answers(f"http://{host}{_METADATA}email", _FLAVOR):
@@ -81,13 +81,13 @@ def _document(text: str, file: str) -> Mapping[str, Any]:
     return {**found, "file": file}
 
 
-class Identity:
+class GoogleIdentity:
     """The header that lets a request in, for each way of asking."""
 
     def __init__(self) -> None:
         self._tokens = Tokens()
 
-    def headers(self, access: Access) -> dict[str, str]:
+    def headers(self, access: GoogleAccess) -> dict[str, str]:
         """Raises TransferError."""
         headers = {"x-goog-user-project": access.project} if access.project else {}
         if (source := access.source) is not None:

@@ -17,11 +17,11 @@ from tesk.filer.attributes import Attributes, from_iso
 from tesk.filer.checksums import Checksum, verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind
-from tesk.filer.schemes.gs.google import Access, Identity, access_of
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
+from tesk.filer.schemes.gs.google import GoogleAccess, GoogleIdentity, access_of
 from tesk.filer.streams import Sink, Source
 from tesk.filer.wire.buckets import checked_bucket
-from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.http import HttpTarget, Response
 from tesk.filer.wire.http_transfers import Headers, HttpTransfers
 from tesk.filer.wire.objects import Object, checked_key, document, entries_of
 
@@ -41,18 +41,18 @@ class GsScheme(HttpTransfers):
     def __init__(self, context: Context) -> None:
         super().__init__(context, self._sign)
         self._credentials = Credentials(context.settings.credentials)
-        self._identity = Identity()
+        self._identity = GoogleIdentity()
         self._exhaust = context.exhaust
-        self._accesses: dict[str, Access] = {}
+        self._accesses: dict[str, GoogleAccess] = {}
         self._asking = threading.local()
 
-    def _access(self, url: str) -> Access:
+    def _access(self, url: str) -> GoogleAccess:
         """How to ask for `url`; looked up once for each bucket and each table of the credentials."""
-        entry = self._credentials.of(url)
+        table = self._credentials.of(url)
         bucket = url.partition("://")[2].partition("/")[0]
-        key = f"{entry.prefix} {bucket}"
+        key = f"{table.prefix} {bucket}"
         if key not in self._accesses:
-            self._accesses[key] = access_of(entry)
+            self._accesses[key] = access_of(table)
         return self._accesses[key]
 
     def _sign(self, _: str) -> dict[str, str]:
@@ -88,16 +88,16 @@ class GsScheme(HttpTransfers):
             else self._api(url, path, fields="name,size,timeCreated")
         )
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         _, key = split(url)
         if not key or (declared is Kind.DIRECTORY and self._holds(url)):
-            return Found(Kind.DIRECTORY)
+            return FileInfo(Kind.DIRECTORY)
         try:
             told = self._json(url, "GET", self._object(url))
-            return Found(Kind.FILE, bounds.size_of(str(told.get("size"))), _changed(told))
+            return FileInfo(Kind.FILE, bounds.size_of(str(told.get("size"))), _changed(told))
         except NotFound:
             if declared is not Kind.DIRECTORY and self._holds(url):
-                return Found(Kind.DIRECTORY)
+                return FileInfo(Kind.DIRECTORY)
             raise
 
     def _holds(self, url: str) -> bool:
@@ -218,7 +218,7 @@ class GsScheme(HttpTransfers):
         with self._asked_for(url):
             return self._answer(*self._follow(method, api_url, headers, body))
 
-    def _answer(self, target: Target, response: Response) -> dict[str, Any]:
+    def _answer(self, target: HttpTarget, response: Response) -> dict[str, Any]:
         if response.status not in (200, 201):
             raise self._refused(target, response)
         try:

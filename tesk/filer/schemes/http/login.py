@@ -18,12 +18,12 @@ def headers_from(credentials: Credentials) -> Callable[[str], Mapping[str, str]]
         parts = urlsplit(url)
         if parts.username is not None:
             return {}
-        entry = credentials.of(url)
-        if token := entry.read("token").strip():
+        table = credentials.of(url)
+        if token := table.read("token").strip():
             if not token.isascii() or not token.isprintable():
-                raise TransferError(f"the token in {entry.file} cannot be sent", "check the credentials")
+                raise TransferError(f"the token in {table.file} cannot be sent", "check the credentials")
             return {"Authorization": f"Bearer {token}"}
-        user, password = login(entry, parts.hostname or "")
+        user, password = login(table, parts.hostname or "")
         if not user:
             return {}
         return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}

@@ -12,12 +12,12 @@ from tesk.filer import bounds
 from tesk.filer.checksums import verify
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.http.listing import from_dav, from_index
 from tesk.filer.schemes.http.login import headers_from
 from tesk.filer.streams import Source
 from tesk.filer.wire import http_headers
-from tesk.filer.wire.http import Response, Target, target_of
+from tesk.filer.wire.http import HttpTarget, Response, target_of
 from tesk.filer.wire.http_transfers import PASSING, HttpTransfers, url_of
 
 _NO_PARENT: Final = frozenset({409, 500})
@@ -38,17 +38,17 @@ class HttpScheme(HttpTransfers):
         super().__init__(context, headers_from(Credentials(context.settings.credentials)))
         self._no_dav: set[str] = set()
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         if declared is not Kind.DIRECTORY and (declared or "?" in url or not url.endswith("/")):
-            return Found(Kind.FILE)
+            return FileInfo(Kind.FILE)
         target, response = self._propfind(url, "0")
         if response.status in PASSING:
             raise self._refused(target, response)
         if response.status != 207:
             self._wire.drop(target)
-            return Found(Kind.DIRECTORY)
+            return FileInfo(Kind.DIRECTORY)
         itself, _ = from_dav(self._text(target, response), url_of(target))
-        return Found(Kind.DIRECTORY if itself.is_directory else Kind.FILE, itself.size, itself.attributes)
+        return FileInfo(Kind.DIRECTORY if itself.is_directory else Kind.FILE, itself.size, itself.attributes)
 
     def entries(self, url: str) -> Iterator[Entry]:
         pending = [("", 0)]
@@ -82,7 +82,7 @@ class HttpScheme(HttpTransfers):
             raise TransferError(f"{target.peer} does not list this directory", "name its files one by one")
         return from_index(self._text(target, response).decode("utf-8", "surrogateescape"), url_of(target))
 
-    def _propfind(self, url: str, depth: str) -> tuple[Target, Response]:
+    def _propfind(self, url: str, depth: str) -> tuple[HttpTarget, Response]:
         headers = {"Depth": depth, "Content-Type": "application/xml"}
         return self._follow("PROPFIND", url, headers, _PROPFIND)
 
@@ -99,7 +99,7 @@ class HttpScheme(HttpTransfers):
         if response.getheader("x-goog-hash") or response.getheader("x-amz-checksum-crc32"):
             verify(source.fd, source.size, http_headers.checksums(response.headers), f"the bytes at {target.peer}")
 
-    def _make_parents(self, target: Target, url: str, *, needed: bool) -> None:
+    def _make_parents(self, target: HttpTarget, url: str, *, needed: bool) -> None:
         """Makes what lies above `target`, of which only the nearest is sure to be the user's to make.
 
         Raises TransferError where a server has to be asked again, or where it denies what is `needed`.

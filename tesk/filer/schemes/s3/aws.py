@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tesk.filer.credentials import NOTHING, Entry
+from tesk.filer.credentials import NOTHING, Table
 from tesk.filer.schemes.s3.sigv4 import Key
 
 METADATA_HOST: Final = "169.254.169.254"
@@ -48,15 +48,15 @@ class Location(NamedTuple):
         return f"{parts.scheme}://{host}", f"{above}/{key}"
 
 
-def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOTHING) -> Location:
+def location_of(environment: Mapping[str, str] | None = None, table: Table = NOTHING) -> Location:
     """Endpoint, region and credentials as a table has them, then the environment, then the profile files."""
     env = os.environ if environment is None else environment
-    if name := entry.values.get("profile", ""):
+    if name := table.values.get("profile", ""):
         env = {key: value for key, value in env.items() if key not in _BY_ENVIRONMENT} | {"AWS_PROFILE": name}
     profile = read_profile(env)
     options: dict[str, Any] = {}
     endpoint = (
-        entry.values.get("endpoint", "")
+        table.values.get("endpoint", "")
         or env.get("AWS_ENDPOINT_URL_S3")
         or env.get("AWS_ENDPOINT_URL")
         or env.get("AWS_ENDPOINT")
@@ -64,14 +64,14 @@ def location_of(environment: Mapping[str, str] | None = None, entry: Entry = NOT
     ).rstrip("/")
     if endpoint:
         options["endpoint"] = endpoint
-    region = entry.values.get("region", "") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    region = table.values.get("region", "") or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
     options["region"] = region or profile.get("region") or "us-east-1"
     anonymous = False
     known: Key | None = None
-    if key := entry.read("access_key_id").strip():
-        known = Key(key, entry.read("secret_access_key").strip(), entry.read("session_token").strip())
+    if key := table.read("access_key_id").strip():
+        known = Key(key, table.read("secret_access_key").strip(), table.read("session_token").strip())
         options["credential_provider"] = _given(known)
-    elif entry.values.get("anonymous", "") == "true" or env.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+    elif table.values.get("anonymous", "") == "true" or env.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         anonymous = True
     elif env.get("AWS_ACCESS_KEY_ID") and env.get("AWS_SECRET_ACCESS_KEY"):
         token = env.get("AWS_SESSION_TOKEN") or env.get("AWS_TOKEN") or ""

@@ -11,13 +11,13 @@ from tesk.filer.attributes import from_http, from_iso
 from tesk.filer.bounds import size_of
 from tesk.filer.checksums import compute
 from tesk.filer.errors import NotFound, TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.s3.aws import Location
 from tesk.filer.schemes.s3.parts import Parts
 from tesk.filer.schemes.s3.sigv4 import EMPTY
 from tesk.filer.schemes.s3.wire import code_of, is_encrypted, md5, refused, request
 from tesk.filer.streams import BLOCK, Source
-from tesk.filer.wire.http import Response, Target
+from tesk.filer.wire.http import HttpTarget, Response
 from tesk.filer.wire.http_transfers import Headers, HttpTransfers
 from tesk.filer.wire.objects import Object, entries_of
 from tesk.filer.wire.xml import parsed
@@ -36,18 +36,18 @@ class OddKeys(HttpTransfers):
         self._where = where
         self._parts = parts
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         if declared is Kind.DIRECTORY and self._holds(url):
-            return Found(Kind.DIRECTORY)
+            return FileInfo(Kind.DIRECTORY)
         try:
             target, response = self._follow("HEAD", url)
         except NotFound:
             if self._holds(url):
-                return Found(Kind.DIRECTORY)
+                return FileInfo(Kind.DIRECTORY)
             raise
         self._wire.settle(target, response)
         size = size_of(response.getheader("Content-Length") or "0")
-        return Found(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
+        return FileInfo(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
 
     def _holds(self, url: str) -> bool:
         return any(self._pages(url, "1"))
@@ -77,7 +77,7 @@ class OddKeys(HttpTransfers):
 
     def _follow(
         self, method: str, url: str, headers: Headers | None = None, body: Source | bytes | None = None
-    ) -> tuple[Target, Response]:
+    ) -> tuple[HttpTarget, Response]:
         """An answer that is no error. An ETag that is an MD5 counts as such."""
         location, bucket, key = self._where(url)
         more = dict(headers or {})
@@ -102,7 +102,7 @@ class OddKeys(HttpTransfers):
         target, response = self._follow("PUT", url, None, source)
         self._wire.settle(target, response)
 
-    def _failed(self, url: str, target: Target, response: Response) -> TransferError:
+    def _failed(self, url: str, target: HttpTarget, response: Response) -> TransferError:
         with self._wire.reading(target):
             text = response.read(BLOCK).decode(errors="replace")
         self._wire.drop(target)

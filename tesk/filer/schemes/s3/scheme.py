@@ -27,7 +27,7 @@ from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
 from tesk.filer.memory import UPLOADS_BYTES
-from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.s3.aws import Location, location_of
 from tesk.filer.schemes.s3.odd import OddKeys
 from tesk.filer.schemes.s3.parts import Parts, part_size
@@ -107,11 +107,11 @@ class S3Scheme:
 
         obstore's time limit for an answer begins with the request, so an upload's has to hold its body as well.
         """
-        entry = self._credentials.of(url)
-        key = f"{entry.prefix} {bucket} {longest_s}"
+        table = self._credentials.of(url)
+        key = f"{table.prefix} {bucket} {longest_s}"
         with self._lock:
             if key not in self._stores:
-                location = location_of(entry=entry)
+                location = location_of(table=table)
                 self._check_reach(location)
                 self._stores[key] = (
                     _open(bucket, location, self._settings.retries, self._settings.timeout_s, longest_s),
@@ -136,20 +136,20 @@ class S3Scheme:
         with contextlib.suppress(OSError, ValueError):  # no such name: obstore says so
             self._reach.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         bucket, key = split(url)
         if _BARE.search(key):
             return self._odd.find(url, declared)
         store, location = self._store(url, bucket)
         if not key or (declared is Kind.DIRECTORY and _holds(store, location, key, bucket)):
-            return Found(Kind.DIRECTORY)
+            return FileInfo(Kind.DIRECTORY)
         try:
             meta = obstore.head(store, key)
-            return Found(Kind.FILE, meta["size"], of_time(meta["last_modified"]))
+            return FileInfo(Kind.FILE, meta["size"], of_time(meta["last_modified"]))
         except Exception as error:
             failure = _translate(error, location, bucket)
             if isinstance(failure, NotFound) and _holds(store, location, key, bucket):
-                return Found(Kind.DIRECTORY)
+                return FileInfo(Kind.DIRECTORY)
             raise failure from error
 
     def entries(self, url: str) -> Iterator[Entry]:

@@ -21,7 +21,7 @@ from tesk.filer.reach import Reach
 from tesk.filer.schemes.s3.aws import Location
 from tesk.filer.schemes.s3.sigv4 import EMPTY, escaped, query_of, signed
 from tesk.filer.streams import BLOCK
-from tesk.filer.wire.http import Target, Wire, target_of
+from tesk.filer.wire.http import HttpTarget, Wire, target_of
 
 DENIALS: Final = ("AccessDenied", "XAdminUserNotFound", "InvalidAccessKeyId")
 _CODE: Final = re.compile(r"<Code>([^<]{1,80})</Code>")
@@ -87,7 +87,7 @@ def request(
     headers: Mapping[str, str],
     parameters: Mapping[str, str] | None = None,
     digest: str = EMPTY,
-) -> tuple[Target, dict[str, str]]:
+) -> tuple[HttpTarget, dict[str, str]]:
     """Where a request goes and the headers that it has, signed where there is a key."""
     base, path = location.address(bucket, key)
     query = query_of(parameters or {})
@@ -100,7 +100,7 @@ def request(
     return target, sent
 
 
-def _presigned(store: S3Store, key: str) -> Target:
+def _presigned(store: S3Store, key: str) -> HttpTarget:
     try:
         parts = urlsplit(obstore.sign(store, "HEAD", key, MINUTES))
     except Exception as error:  # obstore raises what it likes

@@ -20,7 +20,7 @@ from asyncssh import SFTPAttrs, SFTPClient
 from tesk.filer import bounds
 from tesk.filer.attributes import SECOND_NS, UNKNOWN, Attributes, of_mode
 from tesk.filer.errors import Changed, NotFound, TransferError
-from tesk.filer.scheme import Context, Entry, Found, Kind
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.sftp.ssh import Connections, target_of
 from tesk.filer.streams import Sink, Source
 
@@ -43,7 +43,7 @@ class SftpScheme:
         self._listed = context.listed
         self._connections = Connections(context)
 
-    def find(self, url: str, declared: Kind | None) -> Found:
+    def find(self, url: str, declared: Kind | None) -> FileInfo:
         async def find(sftp: SFTPClient, path: bytes) -> SFTPAttrs:
             return await sftp.stat(path)
 
@@ -51,7 +51,7 @@ class SftpScheme:
         kind = _kind(attrs)
         if kind is None:
             raise TransferError("is neither a file nor a directory", "only these are staged")
-        return Found(kind, attrs.size if kind is Kind.FILE else None, _attributes(attrs))
+        return FileInfo(kind, attrs.size if kind is Kind.FILE else None, _attributes(attrs))
 
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []

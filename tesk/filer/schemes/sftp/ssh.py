@@ -19,7 +19,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import asyncssh
 
-from tesk.filer.credentials import Credentials, Entry
+from tesk.filer.credentials import Credentials, Table
 from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.scheme import Context
 from tesk.filer.wire.sockets import from_socket
@@ -32,7 +32,7 @@ T = TypeVar("T")
 Call = Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]]
 
 
-class Target(NamedTuple):
+class SftpTarget(NamedTuple):
     """Where a URL points; `port` is 0 and `user` is "" where the URL says none."""
 
     host: str
@@ -47,7 +47,7 @@ class Target(NamedTuple):
         return f"sftp://{host}" + (f":{self.port}" if self.port else "")
 
 
-def target_of(url: str) -> Target:
+def target_of(url: str) -> SftpTarget:
     """Raises TransferError for what is no SFTP URL."""
     authority, slash, path = url.partition("://")[2].partition("/")
     try:
@@ -62,18 +62,20 @@ def target_of(url: str) -> Target:
         raise TransferError("a path cannot hold a NUL character", "check the URL")
     home = path_bytes == b"/~" or path_bytes.startswith(b"/~/")
     where = (path_bytes[3:] or b".") if home else path_bytes
-    return Target(host, port, unquote(parts.username or ""), unquote(parts.password or ""), where.rstrip(b"/") or b"/")
+    return SftpTarget(
+        host, port, unquote(parts.username or ""), unquote(parts.password or ""), where.rstrip(b"/") or b"/"
+    )
 
 
 class Login(NamedTuple):
     """What a connection is made with: where the URL points, without its path, and the table of the credentials."""
 
-    target: Target
-    entry: Entry
+    target: SftpTarget
+    table: Table
 
     @property
-    def key(self) -> tuple[Target, Path, str]:
-        return self.target, self.entry.file, self.entry.prefix
+    def key(self) -> tuple[SftpTarget, Path, str]:
+        return self.target, self.table.file, self.table.prefix
 
 
 class _Client(asyncssh.SSHClient):
@@ -93,8 +95,8 @@ class Connections:
         self._context = context
         self._timeout_s = context.settings.timeout_s
         self._credentials = Credentials(context.settings.credentials)
-        self._open: dict[tuple[Target, Path, str], tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]] = {}
-        self._locks: dict[tuple[Target, Path, str], threading.Lock] = {}
+        self._open: dict[tuple[SftpTarget, Path, str], tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]] = {}
+        self._locks: dict[tuple[SftpTarget, Path, str], threading.Lock] = {}
         self._lock = threading.Lock()
         self._asked: set[concurrent.futures.Future[Any]] = set()
         self._closed = False
@@ -135,7 +137,7 @@ class Connections:
             return self._open[key][1]
 
     def _connect(self, login: Login) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
-        options = self._options(login.target, login.entry)
+        options = self._options(login.target, login.table)
 
         async def connect(**way: Any) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
             connection = await asyncssh.connect(options.host, options.port, options=options, **way)
@@ -155,24 +157,24 @@ class Connections:
             sock.close()
             raise
 
-    def _options(self, login: Target, entry: Entry) -> asyncssh.SSHClientConnectionOptions:
+    def _options(self, login: SftpTarget, table: Table) -> asyncssh.SSHClientConnectionOptions:
         """What the URL says, then the credentials, then ~/.ssh with its config, keys and agent."""
         given: dict[str, Any] = {}
-        if user := login.user or entry.read("user"):
+        if user := login.user or table.read("user"):
             given["username"] = user
-        if password := login.password or entry.read("password").rstrip("\r\n"):
+        if password := login.password or table.read("password").rstrip("\r\n"):
             given["password"] = password
         if login.port:
             given["port"] = login.port
         try:
-            if key := entry.read("private_key"):
-                secret = entry.read("passphrase").rstrip("\r\n") or None
+            if key := table.read("private_key"):
+                secret = table.read("passphrase").rstrip("\r\n") or None
                 given |= {"client_keys": [asyncssh.import_private_key(key, secret)], "agent_path": None}
-            if hosts := entry.read("known_hosts"):
+            if hosts := table.read("known_hosts"):
                 given["known_hosts"] = asyncssh.import_known_hosts(hosts)
         except (ValueError, asyncssh.KeyEncryptionError) as error:
-            raise TransferError(f"the credentials in {entry.file} are not usable ({error})", "check the key") from None
-        trusted = entry.values.get("host_key", "")
+            raise TransferError(f"the credentials in {table.file} are not usable ({error})", "check the key") from None
+        trusted = table.values.get("host_key", "")
         try:
             getpass.getuser()
         except (KeyError, OSError):
