@@ -29,8 +29,8 @@ class Declaration(NamedTuple):
     """How outputs go to it, for the docs."""
     directories: str = "both ways"
     """How directories come and go, for the docs."""
-    credentials: tuple[str, ...] = ()
-    """The fields that a table of credentials may have for it."""
+    credentials: str = ""
+    """The fields that a table of credentials may have for it, with spaces between."""
     bucket: str = ""
     """Where a bucket stands in the host's place: the pattern of its name."""
     needs: str = ""
@@ -52,7 +52,7 @@ DECLARATIONS: Final = (
         reads="GET",
         writes="PUT",
         directories="in: where the server lists; out: one PUT for each file, MKCOL for each directory",
-        credentials=("user", "password", "token"),
+        credentials="user password token",
         access_methods=("https", "http"),
     ),
     Declaration(
@@ -60,15 +60,7 @@ DECLARATIONS: Final = (
         {"s3": 0},
         "`s3://bucket/key`",
         directories="both ways: the keys below `key/`",
-        credentials=(
-            "access_key_id",
-            "secret_access_key",
-            "session_token",
-            "profile",
-            "region",
-            "endpoint",
-            "anonymous",
-        ),
+        credentials="access_key_id secret_access_key session_token profile region endpoint anonymous",
         bucket=_BUCKET,
         access_methods=("s3",),
         identity="aws",
@@ -77,7 +69,7 @@ DECLARATIONS: Final = (
         "gs",
         {"gs": 0},
         "`gs://bucket/key`",
-        credentials=("service_account_key", "token", "project", "endpoint", "anonymous"),
+        credentials="service_account_key token project endpoint anonymous",
         bucket=_BUCKET,
         access_methods=("gs",),
         identity="google",
@@ -86,17 +78,8 @@ DECLARATIONS: Final = (
         "az",
         {"az": 0},
         "`az://container/key`, `https://ACCOUNT.blob.core.windows.net/container/key`",
-        credentials=(
-            "account",
-            "account_key",
-            "sas_token",
-            "connection_string",
-            "tenant_id",
-            "client_id",
-            "client_secret",
-            "endpoint",
-            "anonymous",
-        ),
+        credentials="account account_key sas_token connection_string tenant_id client_id client_secret"
+        " endpoint anonymous",
         bucket=rf"\$?{_BUCKET}",
         claims=r"(?i)https://[a-z0-9]{3,24}\.(z\d\d\.)?blob\."
         r"(core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)|storage\.azure\.net)(:443)?/",
@@ -106,7 +89,7 @@ DECLARATIONS: Final = (
         "ftp",
         {"ftp": 21, "ftps": 990},
         "`ftp://user:password@host:port/path`, `ftps://…`",
-        credentials=("user", "password"),
+        credentials="user password",
         needs="path",
         access_methods=("ftp",),
     ),
@@ -114,7 +97,7 @@ DECLARATIONS: Final = (
         "sftp",
         {"sftp": 22},
         "`sftp://user@host:port/path`",
-        credentials=("user", "password", "private_key", "passphrase", "known_hosts", "host_key"),
+        credentials="user password private_key passphrase known_hosts host_key",
         needs="path",
         access_methods=("sftp",),
     ),
@@ -124,7 +107,7 @@ DECLARATIONS: Final = (
         "`drs://host/id`",
         writes="",
         directories="in: bundles",
-        credentials=("user", "password", "token", "endpoint"),
+        credentials="user password token endpoint",
         needs="id",
     ),
 )

@@ -145,7 +145,7 @@ def prefixes(places: Sequence[str]) -> list[str]:
 
 def _check(table: Table, url: str) -> None:
     declared = schemes.serving(url)
-    known = declared.credentials if declared else ()
+    known = declared.credentials.split() if declared else ()
     for name in table.values:
         if name not in known and name.removesuffix("_file") not in known:
             words = ", ".join(sorted(known))

@@ -218,6 +218,10 @@ def test_an_upload_that_arrived_damaged_is_no_output(root: Path) -> None:
         ({"d/../../x": 1}, "which is no path"),
         ({"d//x": 1}, "which is no path"),
         ({"d/x//": 0}, "which is no path"),
+        ({"d/a/b/c": 1, "d/a/b": 1}, "'a/b' and 'a/b/c' collide"),
+        ({"d/a/../../x": 1}, "which is no path"),
+        ({"d/a/./b": 1}, "which is no path"),
+        ({"d//etc/passwd": 1}, "which is no path"),
     ],
 )
 def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int | None] | str) -> None:

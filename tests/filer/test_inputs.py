@@ -11,7 +11,6 @@ import pytest
 from tesk.filer.errors import TransferError
 from tesk.filer.inputs import Arrival, large, merge
 from tesk.filer.plan import Event, FilerSettings, InputsPlan, Large, Progress
-from tesk.filer.schemes.s3.scheme import check_names
 from tesk.tes import Input
 from tests.filer.faulty import answer, faulty
 from tests.filer.stores import DIRECTORY, Places, carry_out, fetch, tree, write
@@ -75,24 +74,6 @@ def test_merging_names_both_sides_of_a_collision(found: list[list[Arrival]], mes
     with pytest.raises(TransferError) as caught:
         merge(found)
     assert message in caught.value.answer
-
-
-@pytest.mark.parametrize(
-    ("keys", "reason"),
-    [
-        (["a", "a/b"], "'a' and 'a/b' collide"),
-        (["a/b/c", "a/b"], "'a/b' and 'a/b/c' collide"),
-        (["../x"], "'../x', which is no path"),
-        (["a/../../x"], "which is no path"),
-        (["/etc/passwd"], "which is no path"),
-        (["a//b"], "which is no path"),
-        (["a/./b"], "which is no path"),
-    ],
-)
-def test_keys_that_are_no_tree_are_refused(keys: list[str], reason: str) -> None:
-    with pytest.raises(TransferError) as caught:
-        check_names(keys)
-    assert reason in caught.value.answer
 
 
 def test_folders_outside_the_roots_are_closed(places: Places, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tesk.filer import bounds
 from tesk.filer.errors import NO_HOST, TransferError
 from tesk.filer.reach import Reach, is_public
 from tesk.filer.streams import BLOCK, Source
-from tesk.filer.wire.sockets import from_socket, hang_up, send_file
+from tesk.filer.wire.sockets import from_socket, hang_up, peer_of, send_file
 
 Response = http.client.HTTPResponse
 _LONGEST_LINE: Final = 65536
@@ -33,9 +33,7 @@ class HttpTarget(NamedTuple):
 
     @property
     def peer(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        usual = 443 if self.secure else 80
-        return f"http{'s' * self.secure}://{host}" + (f":{self.port}" if self.port != usual else "")
+        return peer_of(f"http{'s' * self.secure}", self.host, self.port)
 
 
 def target_of(url: str) -> HttpTarget:
@@ -120,17 +118,12 @@ class _PlainConnection(http.client.HTTPConnection):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class _SecureConnection(http.client.HTTPSConnection):
-    response_class = WholeHeadResponse
-    is_public = False
-    dial: Callable[[], socket.socket]
+class _SecureConnection(_PlainConnection, http.client.HTTPSConnection):
     _context: Any
 
     def connect(self) -> None:
-        plain = self.dial()
-        self.is_public = is_public(plain)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
+        super().connect()
+        self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
 
 
 class Wire:
@@ -140,7 +133,7 @@ class Wire:
         self._reach = reach
         self._timeout_s = timeout_s
         self._mine = threading.local()
-        self._all: set[_PlainConnection | _SecureConnection] = set()
+        self._all: set[_PlainConnection] = set()
         self._lock = threading.Lock()
 
     def ask(
@@ -165,20 +158,20 @@ class Wire:
         known = self._kept().get((target.peer, target.from_public))
         return known is not None and known.is_public
 
-    def _kept(self) -> dict[tuple[str, bool], _PlainConnection | _SecureConnection]:
-        mine: dict[tuple[str, bool], _PlainConnection | _SecureConnection] | None = getattr(self._mine, "kept", None)
+    def _kept(self) -> dict[tuple[str, bool], _PlainConnection]:
+        mine: dict[tuple[str, bool], _PlainConnection] | None = getattr(self._mine, "kept", None)
         if mine is None:
             mine = self._mine.kept = {}
         return mine
 
-    def _connection(self, target: HttpTarget) -> tuple[_PlainConnection | _SecureConnection, bool]:
+    def _connection(self, target: HttpTarget) -> tuple[_PlainConnection, bool]:
         """This thread's connection to the peer, and whether it was used before."""
         mine = self._kept()
         key = target.peer, target.from_public
         known = mine.get(key)
         if known is not None and known.sock is not None:
             return known, True
-        made: _PlainConnection | _SecureConnection = (_SecureConnection if target.secure else _PlainConnection)(
+        made: _PlainConnection = (_SecureConnection if target.secure else _PlainConnection)(
             target.host, target.port, timeout=self._timeout_s
         )
         made.dial = lambda: self._reach.connect(

@@ -6,6 +6,7 @@ whose key ends with the slash, as the stores' own consoles make them.
 
 import json
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -17,12 +18,29 @@ from typing import Any, Final, NamedTuple
 from tesk.filer import bounds
 from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listing
-from tesk.filer.errors import TransferError
-from tesk.filer.scheme import Entry
+from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.scheme import Entry, FileInfo, Kind
 
+_BUCKET: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 TOKEN_TIMEOUT_S: Final = 30.0
 PROBE_TIMEOUT_S: Final = 1.0
 RENEW_BEFORE_S: Final = 300.0
+
+
+def checked_bucket(name: str, url_form: str, special: frozenset[str] = frozenset()) -> str:
+    """The name, unless it is none; `special` ones are as good. Raises TransferError.
+
+    The name goes into the path of requests that carry the operator's key: a `?` or `#` would make another request of
+    them. The stores' own rules are narrower, and theirs to apply.
+    """
+    if not name:
+        raise TransferError("names no bucket", f"such a URL is {url_form}")
+    if name not in special and not _BUCKET.fullmatch(name):
+        raise TransferError(
+            "the bucket's name has other characters than letters, digits, '.', '_' and '-', or begins with a '.'",
+            f"such a URL is {url_form}",
+        )
+    return name
 
 
 def checked_key(key: str, store: str) -> str:
@@ -55,6 +73,21 @@ class Object(NamedTuple):
     key: str
     size: int
     attributes: Attributes = UNKNOWN
+
+
+def found_at(key: str, declared: Kind | None, holds: Callable[[], bool], ask: Callable[[], FileInfo]) -> FileInfo:
+    """What a key stands for: the object that `ask` tells of, or the directory that `holds` keys below it.
+
+    Where there is both, it is what it was `declared` as; a file, if that is not known.
+    """
+    if not key or (declared is Kind.DIRECTORY and holds()):
+        return FileInfo(Kind.DIRECTORY)
+    try:
+        return ask()
+    except NotFound:
+        if declared is not Kind.DIRECTORY and holds():
+            return FileInfo(Kind.DIRECTORY)
+        raise
 
 
 def entries_of(objects: Iterable[Object], prefix: str, listing: Listing) -> list[Entry]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from tesk.filer.errors import TransferError
 from tesk.filer.streams import Source
+from tesk.schemes import BY_NAME
 
 STEP: Final = 256 * 1024
 UNSENT: Final = 64 * 1024
@@ -15,6 +16,12 @@ UNSENT: Final = 64 * 1024
 With megabytes, as it takes them by itself, they have left the processor's cache when they are sent: a server on the
 same machine took a third longer to receive them. Between two network namespaces 4 GB/s still go through.
 """
+
+
+def peer_of(scheme: str, host: str, port: int) -> str:
+    """`scheme://host:port`, as errors name it: without the port where that is the usual one."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}" + (f":{port}" if port not in (0, BY_NAME[scheme].ports[scheme]) else "")
 
 
 def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:

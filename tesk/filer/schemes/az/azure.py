@@ -20,16 +20,6 @@ from tesk.filer.credentials import NOTHING, Table
 from tesk.filer.errors import TransferError
 from tesk.filer.wire.objects import Tokens, answers, ask_json
 
-_NAMES: Final = (
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_FEDERATED_TOKEN_FILE",
-    "IDENTITY_HEADER",
-)
-"""Without any of these the machine itself would be asked."""
 VERSION: Final = "2021-12-02"
 RESOURCE: Final = "https://storage.azure.com"
 SIGNED_FOR_S: Final = 6 * 3600
@@ -91,7 +81,8 @@ def access_of(account: str, host: str, table: Table, env: Mapping[str, str] | No
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    return any(environ.get(name) for name in _NAMES) and not access_of("", "", NOTHING, environ).is_anonymous
+    elsewhere = {**environ, "AZURE_STORAGE_ENDPOINT": "http://"}  # where the machine itself is not asked
+    return not access_of("", "", NOTHING, elsewhere).is_anonymous
 
 
 def _identity(access: AzureAccess, table: Table, env: Mapping[str, str]) -> AzureAccess:

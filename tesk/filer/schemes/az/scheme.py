@@ -26,10 +26,9 @@ from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.az.azure import AzureAccess, AzureIdentity, access_of, account_in, query
 from tesk.filer.streams import BLOCK, Sink, Source
-from tesk.filer.wire.buckets import checked_bucket
 from tesk.filer.wire.http import HttpTarget, Response
 from tesk.filer.wire.http_transfers import HttpTransfers
-from tesk.filer.wire.objects import Object, checked_key, entries_of
+from tesk.filer.wire.objects import Object, checked_bucket, checked_key, entries_of, found_at
 from tesk.filer.wire.xml import parsed
 
 PAGE: Final = 5000
@@ -119,23 +118,20 @@ class AzScheme(HttpTransfers):
 
     def find(self, url: str, declared: Kind | None) -> FileInfo:
         blob = split(url)
-        if not blob.key or (declared is Kind.DIRECTORY and self._holds(url)):
-            return FileInfo(Kind.DIRECTORY)
-        with self._asked_for(url):
-            target, response = self._follow("HEAD", self._api(blob, blob.key))
-            if response.status == 200:
-                self._wire.settle(target, response)
-                if response.getheader(_FOLDER) == "true":
-                    return FileInfo(Kind.DIRECTORY)
-                size = size_of(response.getheader("Content-Length") or "0")
-                return FileInfo(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
-            failure = self._refused(target, response)
-            if isinstance(failure, NotFound) and declared is not Kind.DIRECTORY and self._holds(url):
-                return FileInfo(Kind.DIRECTORY)
-            raise failure
 
-    def _holds(self, url: str) -> bool:
-        return any(self._pages(url, 1))  # a page may be empty and not the last
+        def ask() -> FileInfo:
+            with self._asked_for(url):
+                target, response = self._follow("HEAD", self._api(blob, blob.key))
+                if response.status != 200:
+                    raise self._refused(target, response)
+                self._wire.settle(target, response)
+            if response.getheader(_FOLDER) == "true":
+                return FileInfo(Kind.DIRECTORY)
+            size = size_of(response.getheader("Content-Length") or "0")
+            return FileInfo(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
+
+        holds = partial(any, self._pages(url, 1))  # a page may be empty and not the last
+        return found_at(blob.key, declared, holds, ask)
 
     def _pages(self, url: str, size: int) -> Iterator[list[Object]]:
         """All that lies below `url`."""
@@ -251,5 +247,4 @@ def read_page(text: bytes) -> tuple[list[Object], str]:
     return found, page.findtext("NextMarker") or ""
 
 
-def open_scheme(context: Context) -> AzScheme:
-    return AzScheme(context)
+open_scheme = AzScheme

@@ -17,19 +17,20 @@ from tesk.filer import bounds
 from tesk.filer.attributes import Attributes, from_iso
 from tesk.filer.bounds import Listing
 from tesk.filer.checksums import HASHES, Checksum
-from tesk.filer.credentials import Credentials, login
+from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
 from tesk.filer.scheme import Context, Entry, FileInfo, Kind, Ranged, Scheme
 from tesk.filer.schemes import Schemes
 from tesk.filer.streams import Sink, Source
-from tesk.filer.wire.http_transfers import HttpTransfers
+from tesk.filer.wire.http_login import headers_from
+from tesk.filer.wire.http_transfers import Headers, HttpTransfers
 from tesk.filer.wire.objects import document
 
 ASKED_AT_ONCE: Final = 8
 _HASHES: Final = {"sha": "sha1", "sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 Document = Mapping[str, Any]
-AccessMethod = tuple[Scheme | HttpTransfers, str, dict[str, str]]
+AccessMethod = tuple[Scheme | HttpTransfers, str, Headers]
 """Who fetches an object, its URL there, and the headers that the DRS server wants sent."""
 
 
@@ -60,6 +61,7 @@ class DrsScheme(HttpTransfers):
         super().__init__(context, lambda _: self._asking.headers)
         self._asking = threading.local()
         self._credentials = Credentials(context.settings.credentials)
+        self._let_in = headers_from(self._credentials)
         self._stores = Schemes(context)
         outside = context._replace(reach=context.reach.from_public())
         self._outside = Schemes(outside)
@@ -151,14 +153,6 @@ class DrsScheme(HttpTransfers):
         if not isinstance(found, dict):
             raise TransferError(f"{target.peer} does not answer as a DRS server", "check the URL")
         return found, len(text)
-
-    def _let_in(self, url: str) -> dict[str, str]:
-        table = self._credentials.of(url)
-        if token := table.read("token").strip():
-            return {"Authorization": f"Bearer {token}"}
-        user, password = login(table, split(url)[0].partition(":")[0])
-        pair = base64.b64encode(f"{user}:{password}".encode()).decode()
-        return {"Authorization": f"Basic {pair}"} if user else {}
 
     def _document(self, url: str) -> Document:
         """What the server says of an object. It is kept as long as there is room, and asked for again after that."""
@@ -290,5 +284,4 @@ def checksums(document: Document) -> Iterator[Checksum]:
             yield Checksum(_HASHES.get(kind, kind), digest)
 
 
-def open_scheme(context: Context) -> DrsScheme:
-    return DrsScheme(context)
+open_scheme = DrsScheme

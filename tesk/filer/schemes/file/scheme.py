@@ -130,5 +130,4 @@ class FileScheme:
         """Nothing is kept open."""
 
 
-def open_scheme(context: Context) -> FileScheme:
-    return FileScheme(context)
+open_scheme = FileScheme

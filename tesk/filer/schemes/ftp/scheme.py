@@ -324,5 +324,4 @@ def _discard(ftp: ftplib.FTP, temporary: str) -> None:
             ftp.sock.settimeout(ftp.timeout)
 
 
-def open_scheme(context: Context) -> FtpScheme:
-    return FtpScheme(context)
+open_scheme = FtpScheme

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from tesk.filer import bounds
 from tesk.filer.errors import NO_HOST, NotFound, Stopped, TransferError
 from tesk.filer.reach import Reach
-from tesk.filer.wire.sockets import from_socket, hang_up
+from tesk.filer.wire.sockets import from_socket, hang_up, peer_of
 
 FRESH_S: Final = 5.0
 GREETING_S: Final = 1.0
@@ -39,9 +39,7 @@ class FtpTarget(NamedTuple):
 
     @property
     def peer(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        usual = 990 if self.secure else 21
-        return f"ftp{'s' * self.secure}://{host}" + (f":{self.port}" if self.port != usual else "")
+        return peer_of(f"ftp{'s' * self.secure}", self.host, self.port)
 
 
 def target_of(url: str) -> FtpTarget:

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -20,10 +21,9 @@ from tesk.filer.errors import NotFound, TransferError
 from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.gs.google import GoogleAccess, GoogleIdentity, access_of
 from tesk.filer.streams import Sink, Source
-from tesk.filer.wire.buckets import checked_bucket
 from tesk.filer.wire.http import HttpTarget, Response
 from tesk.filer.wire.http_transfers import Headers, HttpTransfers
-from tesk.filer.wire.objects import Object, checked_key, document, entries_of
+from tesk.filer.wire.objects import Object, checked_bucket, checked_key, document, entries_of, found_at
 
 PAGE: Final = 1000
 WHOLE: Final = 8 * 1024 * 1024
@@ -89,19 +89,12 @@ class GsScheme(HttpTransfers):
         )
 
     def find(self, url: str, declared: Kind | None) -> FileInfo:
-        _, key = split(url)
-        if not key or (declared is Kind.DIRECTORY and self._holds(url)):
-            return FileInfo(Kind.DIRECTORY)
-        try:
+        def ask() -> FileInfo:
             told = self._json(url, "GET", self._object(url))
             return FileInfo(Kind.FILE, bounds.size_of(str(told.get("size"))), _changed(told))
-        except NotFound:
-            if declared is not Kind.DIRECTORY and self._holds(url):
-                return FileInfo(Kind.DIRECTORY)
-            raise
 
-    def _holds(self, url: str) -> bool:
-        return any(self._pages(url, 1))  # a page may be empty and not the last
+        holds = partial(any, self._pages(url, 1))  # a page may be empty and not the last
+        return found_at(split(url)[1], declared, holds, ask)
 
     def _pages(self, url: str, size: int) -> Iterator[list[dict[str, Any]]]:
         bucket, key = split(url)
@@ -244,5 +237,4 @@ def _is_object(item: object) -> bool:
     )
 
 
-def open_scheme(context: Context) -> GsScheme:
-    return GsScheme(context)
+open_scheme = GsScheme

@@ -14,10 +14,10 @@ from tesk.filer.credentials import Credentials
 from tesk.filer.errors import TransferError
 from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.http.listing import from_dav, from_index
-from tesk.filer.schemes.http.login import headers_from
 from tesk.filer.streams import Source
 from tesk.filer.wire import http_headers
 from tesk.filer.wire.http import HttpTarget, Response, target_of
+from tesk.filer.wire.http_login import headers_from
 from tesk.filer.wire.http_transfers import PASSING, HttpTransfers, url_of
 
 _NO_PARENT: Final = frozenset({409, 500})
@@ -134,5 +134,4 @@ class HttpScheme(HttpTransfers):
         self._wire.settle(target, response)
 
 
-def open_scheme(context: Context) -> HttpScheme:
-    return HttpScheme(context)
+open_scheme = HttpScheme

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
@@ -10,7 +11,7 @@ from tesk.filer import bounds
 from tesk.filer.attributes import from_http, from_iso
 from tesk.filer.bounds import size_of
 from tesk.filer.checksums import compute
-from tesk.filer.errors import NotFound, TransferError
+from tesk.filer.errors import TransferError
 from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.s3.aws import Location
 from tesk.filer.schemes.s3.parts import Parts
@@ -19,7 +20,7 @@ from tesk.filer.schemes.s3.wire import code_of, is_encrypted, md5, refused, requ
 from tesk.filer.streams import BLOCK, Source
 from tesk.filer.wire.http import HttpTarget, Response
 from tesk.filer.wire.http_transfers import Headers, HttpTransfers
-from tesk.filer.wire.objects import Object, entries_of
+from tesk.filer.wire.objects import Object, entries_of, found_at
 from tesk.filer.wire.xml import parsed
 
 PAGE: Final = "1000"
@@ -37,20 +38,13 @@ class OddKeys(HttpTransfers):
         self._parts = parts
 
     def find(self, url: str, declared: Kind | None) -> FileInfo:
-        if declared is Kind.DIRECTORY and self._holds(url):
-            return FileInfo(Kind.DIRECTORY)
-        try:
+        def ask() -> FileInfo:
             target, response = self._follow("HEAD", url)
-        except NotFound:
-            if self._holds(url):
-                return FileInfo(Kind.DIRECTORY)
-            raise
-        self._wire.settle(target, response)
-        size = size_of(response.getheader("Content-Length") or "0")
-        return FileInfo(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
+            self._wire.settle(target, response)
+            size = size_of(response.getheader("Content-Length") or "0")
+            return FileInfo(Kind.FILE, size, from_http(response.getheader("Last-Modified")))
 
-    def _holds(self, url: str) -> bool:
-        return any(self._pages(url, "1"))
+        return found_at(self._where(url)[2], declared, partial(any, self._pages(url, "1")), ask)
 
     def entries(self, url: str) -> Iterator[Entry]:
         key = self._where(url)[2]

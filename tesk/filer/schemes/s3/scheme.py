@@ -12,7 +12,7 @@ import contextlib
 import math
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +25,7 @@ from obstore.store import S3Store
 from tesk.filer.attributes import of_time
 from tesk.filer.checksums import Checksum
 from tesk.filer.credentials import Credentials
-from tesk.filer.errors import Changed, NotFound, Stopped, TransferError, redact
+from tesk.filer.errors import Changed, Stopped, TransferError, redact
 from tesk.filer.memory import UPLOADS_BYTES
 from tesk.filer.scheme import Context, Entry, FileInfo, Kind
 from tesk.filer.schemes.s3.aws import Location, location_of
@@ -34,7 +34,7 @@ from tesk.filer.schemes.s3.parts import Parts, part_size
 from tesk.filer.schemes.s3.wire import DENIALS, S3Wire, code_of, is_encrypted, md5, refused
 from tesk.filer.streams import Sink, Source
 from tesk.filer.wire import http_headers
-from tesk.filer.wire.buckets import checked_bucket
+from tesk.filer.wire.objects import Object, checked_bucket, entries_of, found_at
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -69,22 +69,6 @@ def split(url: str) -> tuple[str, str]:
             "the key holds an empty component, '.', '..' or a NUL, which tesk does not stage", "rename the object"
         )
     return bucket, key
-
-
-def check_names(keys: Sequence[str]) -> None:
-    """Refuses keys that cannot all be files of one tree. Raises TransferError."""
-    known = set(keys)
-    for key in keys:
-        parts = key.split("/")
-        if any(part in ("", ".", "..") for part in parts) or "\0" in key:
-            raise TransferError(f"the store lists the key {key!r}, which is no path", "rename the object")
-        for n in range(1, len(parts)):
-            above = "/".join(parts[:n])
-            if above in known:
-                raise TransferError(
-                    f"the keys {above!r} and {key!r} collide: one name cannot be both a file and a directory",
-                    "rename one of them or stage them one by one",
-                )
 
 
 class S3Scheme:
@@ -141,16 +125,20 @@ class S3Scheme:
         if _BARE.search(key):
             return self._odd.find(url, declared)
         store, location = self._store(url, bucket)
-        if not key or (declared is Kind.DIRECTORY and _holds(store, location, key, bucket)):
-            return FileInfo(Kind.DIRECTORY)
-        try:
-            meta = obstore.head(store, key)
+
+        def ask() -> FileInfo:
+            with _translated(location, bucket):
+                meta = obstore.head(store, key)
             return FileInfo(Kind.FILE, meta["size"], of_time(meta["last_modified"]))
-        except Exception as error:
-            failure = _translate(error, location, bucket)
-            if isinstance(failure, NotFound) and _holds(store, location, key, bucket):
-                return FileInfo(Kind.DIRECTORY)
-            raise failure from error
+
+        def holds() -> bool:
+            with _translated(location, bucket):
+                try:
+                    return any(len(chunk) for chunk in obstore.list(store, key, chunk_size=1))
+                except InvalidPathError:
+                    return True
+
+        return found_at(key, declared, holds, ask)
 
     def entries(self, url: str) -> Iterator[Entry]:
         bucket, key = split(url)
@@ -158,25 +146,17 @@ class S3Scheme:
         if _BARE.search(key):
             yield from self._odd.entries(url)
             return
-        skip = len(key) + 1 if key else 0
-        found: list[Entry] = []
+        pages = obstore.list(store, key or None, chunk_size=1000)
+        found = (_object(store, meta) for page in pages for meta in page if meta["path"] != key)
         try:
-            with self._listed.listing(location.shown) as listing:
-                for chunk in obstore.list(store, key or None, chunk_size=1000):
-                    for meta in chunk:
-                        listing.add(meta["path"])
-                    found += [_entry(store, meta, skip) for meta in chunk if meta["path"] != key]
-        except TransferError:
-            raise
-        except InvalidPathError as error:
-            if "illegal character" not in str(error) or not self._wire.can_ask(location):
-                raise _translate(error, location, bucket) from error
-            yield from self._odd.entries(url)
-            return
-        except Exception as error:
-            raise _translate(error, location, bucket) from error
-        check_names([entry.relative for entry in found if not entry.is_directory])
-        yield from found
+            with self._listed.listing(location.shown) as listing, _translated(location, bucket):
+                tree: Iterable[Entry] = entries_of(found, f"{key}/" if key else "", listing)
+        except TransferError as error:
+            is_odd = isinstance(error.__cause__, InvalidPathError) and "illegal character" in str(error.__cause__)
+            if not is_odd or not self._wire.can_ask(location):
+                raise
+            tree = self._odd.entries(url)
+        yield from tree
 
     def child(self, url: str, relative: str) -> str:
         return f"{url.rstrip('/')}/{relative}"
@@ -187,7 +167,7 @@ class S3Scheme:
             self._odd.fetch(url, sink)
             return
         store, location = self._store(url, bucket)
-        try:
+        with _translated(location, bucket):
             answer = obstore.get(store, key)
             meta = answer.meta
             sink.total = size = meta["size"]
@@ -199,10 +179,6 @@ class S3Scheme:
             if size >= 2 * WHOLE and etag:
                 sink.offer(size, etag)
             _receive(answer, sink, size if sink.end is None else sink.end)
-        except (Stopped, TransferError):
-            raise
-        except Exception as error:
-            raise _translate(error, location, bucket) from error
         if sink.position != (size if sink.end is None else sink.end):
             answered = f"{location.shown} sent {sink.size} of {size} bytes"
             raise TransferError(answered, "check the server", passing=True)
@@ -224,18 +200,11 @@ class S3Scheme:
         store, location = self._store(url, bucket)
         if sink.is_full or sink.end is None:
             return
-        try:
+        with _translated(location, bucket):
             answer = obstore.get(store, key, options={"range": (sink.position, sink.end), "if_match": sink.version})
             if answer.meta["size"] != sink.total or (answer.meta["e_tag"] or "") != sink.version:
                 raise Changed(f"{location.shown} has another version of the object than at first", "see that it rests")
             _receive(answer, sink, sink.end)
-        except (Stopped, TransferError):
-            raise
-        except Exception as error:
-            failure = _translate(error, location, bucket)
-            if isinstance(error, PreconditionError):
-                raise Changed(failure.answer, "see that the object rests") from error
-            raise failure from error
         if not sink.is_full:
             answered = f"{location.shown} sent {sink.position - sink.begin} of {sink.end - sink.begin} bytes"
             raise TransferError(answered, "check the server", passing=True)
@@ -252,18 +221,11 @@ class S3Scheme:
         if part > MOST_HELD and self._wire.can_ask(location):
             self._parts.push(source, location, bucket, key)
             return
-        try:
-            with self._memory.lend(min(source.size, part * at_once)):
-                if source.size <= WHOLE:
-                    obstore.put(store, key, source.block(WHOLE), use_multipart=False)
-                    return
-                obstore.put(
-                    store, key, _parts(source, part), chunk_size=part, max_concurrency=at_once, use_multipart=True
-                )
-        except (Stopped, TransferError):
-            raise
-        except Exception as error:
-            raise _translate(error, location, bucket) from error
+        with _translated(location, bucket), self._memory.lend(min(source.size, part * at_once)):
+            if source.size <= WHOLE:
+                obstore.put(store, key, source.block(WHOLE), use_multipart=False)
+                return
+            obstore.put(store, key, _parts(source, part), chunk_size=part, max_concurrency=at_once, use_multipart=True)
 
     def make_directory(self, url: str) -> None:
         """An empty object whose key ends with a slash, as the console of AWS makes it."""
@@ -328,25 +290,28 @@ def _open(bucket: str, location: Location, retries: int, timeout_s: float, longe
         ) from error
 
 
-def _holds(store: S3Store, location: Location, key: str, bucket: str) -> bool:
-    """Whether any object lies below `key` and a slash."""
-    try:
-        return any(len(chunk) for chunk in obstore.list(store, key, chunk_size=1))
-    except InvalidPathError:
-        return True
-    except Exception as error:
-        raise _translate(error, location, bucket) from error
-
-
-def _entry(store: S3Store, meta: "ObjectMeta", skip: int) -> Entry:
-    """An entry of a listing. obstore cuts the slash off `dir/`, which consoles make: an object `dir` is not there."""
+def _object(store: S3Store, meta: "ObjectMeta") -> Object:
+    """One of a listing. obstore cuts the slash off `dir/`, which consoles make: an object `dir` is not there."""
     path, size = meta["path"], meta["size"]
     if size == 0:
         try:
             obstore.head(store, path)
         except FileNotFoundError:
-            return Entry(path[skip:], True)
-    return Entry(path[skip:], False, size, of_time(meta["last_modified"]))
+            path += "/"
+    return Object(path, size, of_time(meta["last_modified"]))
+
+
+@contextlib.contextmanager
+def _translated(location: Location, bucket: str) -> Iterator[None]:
+    """Raises the TransferError that an error of obstore is in our words."""
+    try:
+        yield
+    except (Stopped, TransferError):
+        raise
+    except PreconditionError as error:
+        raise Changed(_translate(error, location, bucket).answer, "see that the object rests") from error
+    except Exception as error:
+        raise _translate(error, location, bucket) from error
 
 
 def _translate(error: Exception, location: Location, bucket: str) -> TransferError:
@@ -370,5 +335,4 @@ def _translate(error: Exception, location: Location, bucket: str) -> TransferErr
     return TransferError(f"{_BARE.sub(' ', first)[:300]} by {host}", "check the store", tries=tries)
 
 
-def open_scheme(context: Context) -> S3Scheme:
-    return S3Scheme(context)
+open_scheme = S3Scheme

@@ -259,5 +259,4 @@ async def _make_folders(sftp: SFTPClient, folder: bytes) -> None:
         raise TransferError("the folder cannot be made: something else has its name", "use another path")
 
 
-def open_scheme(context: Context) -> SftpScheme:
-    return SftpScheme(context)
+open_scheme = SftpScheme
