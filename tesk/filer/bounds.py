@@ -41,7 +41,7 @@ MAX_SIZE_DIGITS: Final = 19
 class Listing:
     """Counts the entries of one listing; `what` is who lists them, for errors."""
 
-    def __init__(self, step: "Listed", what: str, most: int) -> None:
+    def __init__(self, step: "Listings", what: str, most: int) -> None:
         self._step = step
         self._what = what
         self._most = most
@@ -57,7 +57,7 @@ class Listing:
         self._step.add(1, len(path), self._what)
 
 
-class Listed:
+class Listings:
     """What the listings of one step hold together. Any thread may list."""
 
     def __init__(self) -> None:

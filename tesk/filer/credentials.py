@@ -1,6 +1,6 @@
 """Credentials by longest matching URL prefix, from files that the settings name.
 
-A file is TOML: one table for each URL prefix, with the words of its kind of store (docs/storage.md has them). A folder
+A file is TOML: one table for each URL prefix, with the fields of its scheme (tesk/schemes.py has them). A folder
 stands for every `.toml` file in it, which is how a Kubernetes Secret is mounted. Files are read by the filer alone,
 at the first URL that needs them, so an executor never sees one and a changed file counts from the next task on.
 """
@@ -27,7 +27,7 @@ _WITH_QUERY: Final = ("http", "https")
 
 
 class Table(NamedTuple):
-    """One table: the prefix as it was written, the file it stands in, its words and their values."""
+    """One table: the prefix as it was written, the file of the table, the fields and their values."""
 
     prefix: str
     file: Path
@@ -49,7 +49,7 @@ NOTHING: Final = Table("", Path(), {})
 
 
 def login(table: Table, host: str) -> tuple[str, str]:
-    """User and password of a table, else of the host's own entry in ~/.netrc (or NETRC); "" and "" without."""
+    """User and password of a table, else of the host's entry in ~/.netrc (or NETRC), else two empty texts."""
     if user := table.read("user").strip():
         return user, table.read("password").rstrip("\r\n")
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
@@ -74,7 +74,7 @@ class Credentials:
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Table:
-        """What is configured for `url`; NOTHING without a match. Raises TransferError, also for unknown fields."""
+        """The table for `url`, or NOTHING. Raises TransferError, also for a table with unknown fields."""
         with self._lock:
             if self._tables is None:
                 tables = [table for place in self._places for table in _tables(Path(place))]

@@ -104,7 +104,7 @@ class Download:
                 raise TransferError(f"the file ended after {sink.position} of {sink.total} bytes", passing=True)
 
         try:
-            self._step.persist(attempt, lambda: sink.size if sink.version else 0)
+            self._step.with_retries(attempt, lambda: sink.size if sink.version else 0)
         except Changed:
             if self._in_one:
                 raise

@@ -1,4 +1,4 @@
-"""What can go wrong with a transfer, as data: what was answered, whether it may pass, what to check.
+"""Errors of transfers, as data: what was answered, whether a further try may work, what to check.
 
 Schemes raise TransferError with the facts; `sentence` alone turns facts into the line a user reads. URLs are shown
 without credentials: no user and password, and no query (where signatures and keys travel).
@@ -63,7 +63,7 @@ class NotFound(TransferError):
 
 
 class Changed(TransferError):
-    """The store has other bytes now than those that were begun with."""
+    """The store has other bytes now than when the transfer began."""
 
 
 class Damaged(TransferError):
@@ -78,7 +78,7 @@ def sentence(what: str, url: str, error: TransferError) -> str:
 
 
 def from_file(error: OSError, place: str) -> TransferError:
-    """What an error of the file system at `place` means; none of them passes."""
+    """The TransferError for an error of the file system at `place`. It is never a passing one."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"{place}: {reason.lower()}")

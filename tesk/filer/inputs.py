@@ -99,10 +99,10 @@ def _arrivals(given: Input, step: Step) -> list[Arrival]:
     url = given.url
     try:
         scheme = step.schemes.of(url)
-        found = step.persist(lambda: scheme.find(url, declared))
+        found = step.with_retries(lambda: scheme.find(url, declared))
         if found.kind is Kind.FILE:
             return [Arrival(path, False, url, None, found.size, found.attributes)]
-        entries = step.persist(lambda: list(scheme.entries(url)))
+        entries = step.with_retries(lambda: list(scheme.entries(url)))
     except TransferError as error:
         raise _failed(given.url, error) from error
     below = [Arrival(path, True, url, attributes=found.attributes)]

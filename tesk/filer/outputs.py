@@ -97,7 +97,7 @@ def _targets(output: Output, scratch: Scratch, step: Step) -> list[tuple[str, st
     path, is_pattern = posixpath.normpath(output.path), bool(WILDCARDS.search(output.path))
     if is_plain(output.path) or (not is_pattern and exists(scratch, path)):
         return [(path, output.url)]
-    with step.listed.listing(f"the pattern {printable(output.path)}") as listing:
+    with step.listings.listing(f"the pattern {printable(output.path)}") as listing:
         paths = expand(scratch, output.path, listing)
     prefix, url = output.path_prefix or "", output.url
     if is_sent_as_name := not prefix and (implied := implied_prefix(output.path, url)) is not None:
@@ -130,7 +130,7 @@ def _below(path: str, url: str, output: Output, scratch: Scratch, step: Step) ->
     elif not stat.S_ISDIR(status.st_mode):
         step.emit(Warned(f"output {printable(path)} was left out: it is {kind(status.st_mode)}"))
     else:
-        with step.listed.listing(printable(path)) as listing:
+        with step.listings.listing(printable(path)) as listing:
             for node in walk(scratch, path, step.warn, listing):
                 where = posixpath.join(path, node.relative).rstrip("/")
                 target = scheme.child(url, node.relative) if node.relative else url
@@ -156,7 +156,7 @@ def _push(departure: Departure, scratch: Scratch, step: Step) -> None:
     try:
         scheme = step.schemes.of(departure.url)
         if departure.is_directory:
-            step.persist(lambda: scheme.make_directory(departure.url))
+            step.with_retries(lambda: scheme.make_directory(departure.url))
             return
         fd = scratch.open_file(departure.canonical)
         try:
@@ -166,7 +166,7 @@ def _push(departure: Departure, scratch: Scratch, step: Step) -> None:
                 source.restart()
                 scheme.push(source, departure.url)
 
-            step.persist(attempt)
+            step.with_retries(attempt)
         finally:
             os.close(fd)
     except TransferError as error:

@@ -26,17 +26,17 @@ def delay_s(tries: int, asked_s: float, chance: float) -> float:
     return float(min(FIRST_DELAY_S * 2 ** (tries - 1), LONGEST_DELAY_S) * (0.5 + chance / 2))
 
 
-def persist(
+def with_retries(
     call: Callable[[], T],
     retries: int,
     stop: threading.Event,
     moved: Callable[[], int] = lambda: 0,
-    heed: Callable[[TransferError], None] = lambda _: None,
+    on_passing_error: Callable[[TransferError], None] = lambda _: None,
 ) -> T:
-    """The result of `call`, tried 1 + `retries` times. Raises TransferError with its tries, or Stopped.
+    """Calls `call` up to 1 + `retries` times. Raises TransferError with the number of tries, or Stopped.
 
-    `moved` says how many bytes a call that goes on where it was has behind it: one that came along counts as a first
-    try again, so that a large file survives any number of cuts. `heed` hears of each passing error.
+    `moved` gives how many bytes a resumed transfer has so far. After progress tries are counted anew, so that a
+    large file survives any number of cuts. `on_passing_error` is called with each passing error.
     """
     tries = 0
     behind = moved()
@@ -52,7 +52,7 @@ def persist(
             error.tries = max(error.tries, tries)
             if not error.passing or tries > retries:
                 raise
-            heed(error)
+            on_passing_error(error)
             wait = delay_s(tries, error.retry_after_s, os.urandom(1)[0] / 256)
         if stop.wait(wait):
             raise Stopped

@@ -1,4 +1,4 @@
-"""What every kind of storage does: one small protocol, and what passes through it.
+"""The protocol that every storage scheme implements, and the values that pass through it.
 
 The schemes behind it are the packages of `tesk.filer.schemes`; the registry of them is `tesk.schemes`.
 """
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from tesk.filer.attributes import UNKNOWN, Attributes
-from tesk.filer.bounds import Listed
+from tesk.filer.bounds import Listings
 from tesk.filer.errors import TransferError
 from tesk.filer.memory import Memory
 from tesk.filer.plan import FilerSettings
 from tesk.filer.reach import Reach
-from tesk.filer.retry import persist
+from tesk.filer.retry import with_retries
 from tesk.filer.streams import Meter, Sink, Source
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Kind(enum.Enum):
 
 
 class FileInfo(NamedTuple):
-    """What is at a URL; for a file its size, and of either its attributes, if the store tells."""
+    """What is at a URL: file or directory, the size of a file, and the attributes, as far as the store tells them."""
 
     kind: Kind
     size: int | None = None
@@ -33,7 +33,7 @@ class FileInfo(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Something below a directory: its path relative to it (no leading slash), its size if the store tells."""
+    """One file or directory below another: the path relative to the upper one (no leading slash), the size if known."""
 
     relative: str
     is_directory: bool
@@ -49,33 +49,33 @@ class Context(NamedTuple):
     warn: Callable[[str], None]
     reach: Reach = Reach()
     memory: Memory = Memory()
-    heed: Callable[[TransferError], None] = lambda _: None
-    listed: Listed = Listed()
+    on_passing_error: Callable[[TransferError], None] = lambda _: None
+    listings: Listings = Listings()
 
-    def exhaust(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
-        """The result of a part of a transfer, tried again as the whole would be, which is not tried again for it.
+    def retry_part(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
+        """Repeats one part of a transfer as a whole one is repeated; when the part fails, the whole is not repeated.
 
-        `heed` hears of what passes, such as a store that pushes back. Raises TransferError, Stopped.
+        `on_passing_error` is called with each passing error. Raises TransferError, Stopped.
         """
         try:
-            return persist(call, self.settings.retries, self.meter.stop, moved, self.heed)
+            return with_retries(call, self.settings.retries, self.meter.stop, moved, self.on_passing_error)
         except TransferError as error:
             error.passing = False
             raise
 
 
 class Scheme(Protocol):
-    """One kind of storage. Threads call it at once; each method raises TransferError or Stopped.
+    """One kind of storage. Several threads call it at the same time; each method raises TransferError or Stopped.
 
-    A call makes one try: the caller repeats what failed with a passing error, on a restarted Sink or Source.
+    A call makes one try. After a passing error the caller repeats the call, with a restarted Sink or Source.
     Connections are made by `Context.reach`, which knows where tasks may not go.
     """
 
     def find(self, url: str, declared: Kind | None) -> FileInfo:
-        """What is there. Where the protocol cannot tell, what was declared."""
+        """What is at the URL. Where the protocol cannot tell file from directory, what was declared."""
 
     def entries(self, url: str) -> Iterator[Entry]:
-        """All that is below a directory, at any depth, counted by `Context.listed`."""
+        """Everything below a directory, at any depth, counted by `Context.listings`."""
 
     def child(self, url: str, relative: str) -> str:
         """The URL of what lies at `relative` below the directory `url`, escaped as the scheme wants it."""
@@ -89,13 +89,13 @@ class Scheme(Protocol):
         """
 
     def push(self, source: Source, url: str) -> None:
-        """Makes `url` a file with what `source` holds; makes its parents where the store has such.
+        """Writes `source` to the file `url`, and makes the parent directories, where the store has directories.
 
-        Where the store has them, the file gets `source.attributes` too.
+        Where the store keeps attributes, the file gets `source.attributes`.
         """
 
     def make_directory(self, url: str) -> None:
-        """Makes an empty directory, where the store has such."""
+        """Makes an empty directory, where the store has directories."""
 
     def close(self) -> None:
         """Ends every connection, also those in use."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from tesk.filer import retry
-from tesk.filer.bounds import Listed
+from tesk.filer.bounds import Listings
 from tesk.filer.errors import TransferError
 from tesk.filer.pace import Pace
 from tesk.filer.plan import Done, Event, FilerSettings, Progress, Warned
@@ -35,8 +35,10 @@ class Step:
         self.halt = threading.Event()
         self.meter = Meter(self.halt)
         reach = Reach(settings.allow, settings.deny)
-        self.listed = Listed()
-        context = Context(settings, self.meter, self.warn, reach, heed=self._heed, listed=self.listed)
+        self.listings = Listings()
+        context = Context(
+            settings, self.meter, self.warn, reach, on_passing_error=self._on_passing_error, listings=self.listings
+        )
         self.schemes = Schemes(context)
         self._pace = Pace(settings.concurrency, time.monotonic())
         self._pool: Pool | None = None
@@ -83,11 +85,11 @@ class Step:
         assert self._pool is not None
         self._pool.add(jobs, first=True)
 
-    def persist(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
-        """The result of `call`, tried again as the settings say; see retry.persist."""
-        return retry.persist(call, self.settings.retries, self.halt, moved, self._heed)
+    def with_retries(self, call: Callable[[], T], moved: Callable[[], int] = lambda: 0) -> T:
+        """The result of `call`, tried again as the settings say; see retry.with_retries."""
+        return retry.with_retries(call, self.settings.retries, self.halt, moved, self._on_passing_error)
 
-    def _heed(self, error: TransferError) -> None:
+    def _on_passing_error(self, error: TransferError) -> None:
         if error.pushed_back:
             self._pace.pushed_back(time.monotonic())
 

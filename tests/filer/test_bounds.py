@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tesk.filer import bounds
-from tesk.filer.bounds import Listed, size_of
+from tesk.filer.bounds import Listings, size_of
 from tesk.filer.errors import MAX_ANSWER, TransferError
 from tesk.filer.scheme import Entry, Kind
 from tesk.filer.schemes.ftp.listing import FtpEntry, parse_list
@@ -59,7 +59,7 @@ def test_the_depth_of_a_tree_is_bounded(places: Places, store: str, monkeypatch:
     assert "'1/2' is nested deeper than 1" in places.fetch(one).failure
 
 
-def fail(step: Listed) -> None:
+def fail(step: Listings) -> None:
     with step.listing("h") as listing:
         for n in range(400_000):
             listing.add(str(n))
@@ -67,7 +67,7 @@ def fail(step: Listed) -> None:
 
 
 def test_a_listing_that_failed_counts_no_more() -> None:
-    step = Listed()
+    step = Listings()
     for _ in range(3):
         with pytest.raises(RuntimeError):
             fail(step)

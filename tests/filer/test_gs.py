@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tesk.filer.bounds import Listed, Listing
+from tesk.filer.bounds import Listing, Listings
 from tesk.filer.checksums import HASHES
 from tesk.filer.errors import TransferError
 from tesk.filer.schemes.gs.google import GoogleAccess, GoogleIdentity
@@ -225,7 +225,7 @@ def test_an_upload_that_arrived_damaged_is_no_output(root: Path) -> None:
     ],
 )
 def test_keys_are_a_tree_or_refused(keys: dict[str, int], found: dict[str, int | None] | str) -> None:
-    listing = Listing(Listed(), "gs://lab", 10)
+    listing = Listing(Listings(), "gs://lab", 10)
     if isinstance(found, str):
         with pytest.raises(TransferError, match=found):
             entries_of(starmap(Object, keys.items()), "d/", listing)

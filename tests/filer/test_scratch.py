@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tesk.beneath import LOOK, open_beneath
-from tesk.filer.bounds import Listed, Listing
+from tesk.filer.bounds import Listing, Listings
 from tesk.filer.jail import Scratch, Shared, walk
 from tesk.filer.scratch import prepare, scrub, staging
 
 
 def listing() -> Listing:
-    return Listing(Listed(), "the folder", 1_000_000)
+    return Listing(Listings(), "the folder", 1_000_000)
 
 
 def mode(path: Path) -> int:

@@ -120,13 +120,13 @@ def test_an_s3_store_may_take_a_part_slower_than_it_may_be_silent(
 
 def test_a_store_that_pushes_back_on_a_part_is_heeded_and_the_whole_is_not_tried_again_for_it() -> None:
     heard: list[TransferError] = []
-    context = Context(FilerSettings(retries=1), Meter(threading.Event()), print, heed=heard.append)
+    context = Context(FilerSettings(retries=1), Meter(threading.Event()), print, on_passing_error=heard.append)
 
     def part() -> None:
         raise TransferError("busy (503)", "wait", passing=True, pushed_back=True)
 
     with pytest.raises(TransferError, match="busy") as raised:
-        context.exhaust(part)
+        context.retry_part(part)
     assert [error.pushed_back for error in heard] == [True]
     assert (raised.value.tries, raised.value.passing) == (2, False)
 

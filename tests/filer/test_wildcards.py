@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.bounds import Listed, Listing
+from tesk.filer.bounds import Listing, Listings
 from tesk.filer.errors import TransferError
 from tesk.filer.jail import Scratch
 from tesk.filer.wildcards import component, expand
@@ -100,7 +100,7 @@ def test_any_number_of_stars_is_matched_in_few_steps() -> None:
 
 
 def listing() -> Listing:
-    return Listing(Listed(), "the pattern", 1_000_000)
+    return Listing(Listings(), "the pattern", 1_000_000)
 
 
 FILES = [
@@ -183,7 +183,7 @@ def test_links_to_where_they_are_end_at_a_bound(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tesk.filer.bounds.MAX_ENTRIES", 1000)
     for n in range(10):
         (tmp_path / f"{n}").symlink_to(".")
-    step = Listed()
+    step = Listings()
     assert len(expand(Scratch(str(tmp_path)), "/*/*", Listing(step, "the pattern", 1000))) == 100
     counted = Listing(step, "the pattern /*/*/*/*/*/*", 1000)
     with pytest.raises(TransferError, match=r"^the pattern /.* lists so much that there are more than 1,000 entries"):

@@ -1,4 +1,4 @@
-"""HTTP's connections: made where transfers may go, kept by thread and peer, each failure a TransferError."""
+"""HTTP connections: opened within `Reach`, kept for each thread and peer. Every failure becomes a TransferError."""
 
 import base64
 import contextlib
@@ -139,7 +139,7 @@ class Wire:
     def ask(
         self, method: str, target: HttpTarget, headers: Mapping[str, str], body: Source | bytes | None = None
     ) -> Response:
-        """One request; once more on a fresh connection when a kept one proves dead."""
+        """Sends one request. If a kept connection turns out to be dead, sends the request again on a new one."""
         connection, kept = self._connection(target)
         with self.reading(target):
             try:

@@ -1,6 +1,6 @@
-"""What a request over HTTP carries to be let in: a login or token of the credentials, else a login of netrc.
+"""The Authorization header of HTTP requests: from a login or token of the credentials, else from netrc.
 
-A user in the URL goes before either. It is all for the URL's own host: a redirect to another takes nothing along.
+A user in the URL wins. The header is for the URL's own host only: a redirect to another host does not get it.
 """
 
 import base64

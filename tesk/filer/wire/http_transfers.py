@@ -41,7 +41,7 @@ class HttpTransfers:
         self._wire = Wire(context.reach, context.settings.timeout_s)
         self._timeout_s = context.settings.timeout_s
         self._headers = headers
-        self._listed = context.listed
+        self._listings = context.listings
         self._buffers = threading.local()
 
     def _text(self, target: HttpTarget, response: Response) -> bytes:
@@ -108,7 +108,7 @@ class HttpTransfers:
             self._wire.settle(target, response)
 
     def _splice(self, response: Response, sink: Sink) -> None:
-        """Most of a body past this process; its rest, and whatever ends it early, is left to be read."""
+        """Moves most of a body within the kernel. The rest, and any early end, is left for the caller to read."""
         held = response.peek(1)
         sink.write(response.read(min(len(held), sink.room(len(held)))))
         left = response.length or 0

@@ -1,4 +1,4 @@
-"""What object stores have in common: keys that stand for paths, and tokens that last for a while.
+"""What object stores share: bucket names, keys that stand for paths, and tokens that last for a while.
 
 Such a store knows no directories. One is the keys below its name and a slash; an empty one is kept as an empty object
 whose key ends with the slash, as the stores' own consoles make them.
@@ -28,7 +28,7 @@ RENEW_BEFORE_S: Final = 300.0
 
 
 def checked_bucket(name: str, url_form: str, special: frozenset[str] = frozenset()) -> str:
-    """The name, unless it is none; `special` ones are as good. Raises TransferError.
+    """The name of a bucket, if it is a legal one or one of `special`. Raises TransferError.
 
     The name goes into the path of requests that carry the operator's key: a `?` or `#` would make another request of
     them. The stores' own rules are narrower, and theirs to apply.
@@ -60,7 +60,7 @@ def checked_key(key: str, store: str) -> str:
 
 
 def document(text: bytes | str) -> Any:
-    """What JSON says. Raises ValueError, also for what is nested too deep."""
+    """Decodes JSON. Raises ValueError, also for a document that is nested too deep."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -91,7 +91,7 @@ def found_at(key: str, declared: Kind | None, holds: Callable[[], bool], ask: Ca
 
 
 def entries_of(objects: Iterable[Object], prefix: str, listing: Listing) -> list[Entry]:
-    """The tree that keys make below `prefix`. Raises TransferError where they make none."""
+    """The tree that the keys below `prefix` form. Raises TransferError where they form none."""
     files: dict[str, Object] = {}
     directories: set[str] = set()
     for each in objects:
@@ -134,7 +134,7 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """Tokens by what they are for, asked for once and again before they end."""
+    """Keeps one token for each purpose, and renews it before it expires."""
 
     def __init__(self) -> None:
         self._known: dict[str, Token] = {}

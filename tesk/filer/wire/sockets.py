@@ -1,4 +1,4 @@
-"""What errors of a connection mean, for the schemes that speak over plain sockets."""
+"""What schemes share that speak over sockets: names of peers, errors, sending, hanging up."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ def peer_of(scheme: str, host: str, port: int) -> str:
 
 
 def from_socket(error: OSError, peer: str, timeout_s: float) -> TransferError:
-    """What an error of a connection to `peer` (scheme://host:port) means."""
+    """The TransferError for an error of a connection to `peer` (scheme://host:port)."""
     if isinstance(error, TimeoutError):
         return TransferError(f"{peer} sent nothing for {timeout_s:g} s", "check the server", passing=True)
     if isinstance(error, socket.gaierror):

@@ -1,4 +1,4 @@
-"""Who asks Azure's blob stores, from the standard places, else nobody.
+"""Credentials for Azure's blob stores, from the standard places; without any, requests are anonymous.
 
 In order: what is in the URL (a shared access signature); the credentials of the settings; the AZURE_STORAGE_…
 variables, for their own account only; an application's secret, workload identity or managed identity. An account's key
@@ -28,7 +28,7 @@ _ASSERTED: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class AzureAccess(NamedTuple):
-    """Where an account's blobs are and how one asks there; nothing but `account` and `endpoint` for nobody."""
+    """The endpoint of an account's blobs and its credentials. Anonymous requests have `account` and `endpoint` only."""
 
     account: str
     endpoint: str
@@ -104,7 +104,7 @@ def _identity(access: AzureAccess, table: Table, env: Mapping[str, str]) -> Azur
 
 
 class AzureIdentity:
-    """What lets a request in: the query and the headers that it carries."""
+    """The headers that authorize a request."""
 
     def __init__(self) -> None:
         self._tokens = Tokens()
@@ -120,7 +120,7 @@ class AzureIdentity:
 
 
 def query(access: AzureAccess, container: str) -> str:
-    """The signature that a request to a container carries; "" where it needs none."""
+    """The signature in the query of a request to a container; "" where none is needed."""
     return sign(access.account, access.key, container, time.time()) if access.key else access.sas
 
 

@@ -1,9 +1,9 @@
-"""`az:` and the https URLs of Azure's blobs, by the REST API over connections as HTTP's own.
+"""`az:` and the https URLs of Azure's blobs, by the REST API, with transfers over HTTP.
 
-So downloads come in parts, go on after a cut and are compared with the Content-MD5 that the store keeps; every block
-that goes up carries its MD5, which the store checks, and goes again alone where it was cut; the whole one's is kept
-with the blob. In `az://container/key` the key is as it is, in an https URL it is percent-encoded. An empty directory is
-an empty blob marked hdi_isfolder, as AzCopy and Hadoop make them.
+Downloads come in parts, are resumed after a cut, and are compared with the Content-MD5 that the store keeps. Every
+uploaded block carries its MD5, which the store checks; after a cut only that block is sent again. The MD5 of the whole
+file is kept with the blob. In `az://container/key` the key is as it is, in an https URL it is percent-encoded. An empty
+directory is an empty blob marked hdi_isfolder, as AzCopy and Hadoop make them.
 """
 
 import base64
@@ -68,14 +68,14 @@ def split(url: str) -> Blob:
 
 
 class AzScheme(HttpTransfers):
-    """Transfers over HTTP, asked for the API's own URLs."""
+    """Transfers over HTTP with the URLs of the API."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, lambda _: self._identity.headers(self._asking.access))
         self._credentials = Credentials(context.settings.credentials)
         self._identity = AzureIdentity()
         self._memory = context.memory
-        self._exhaust = context.exhaust
+        self._retry_part = context.retry_part
         self._accesses: dict[str, AzureAccess] = {}
         self._asking = threading.local()
 
@@ -89,7 +89,7 @@ class AzScheme(HttpTransfers):
 
     @contextlib.contextmanager
     def _asked_for(self, url: str) -> Iterator[Blob]:
-        """Requests of this thread are made for `url`: with its credentials, and with its advice in their errors."""
+        """In the block, requests of this thread have the credentials for `url`, and errors the advice for it."""
         blob = split(url)
         access = self._access(url, blob)
         if "sig=" in blob.query:
@@ -151,7 +151,7 @@ class AzScheme(HttpTransfers):
     def entries(self, url: str) -> Iterator[Entry]:
         key = split(url).key
         found = (item for page in self._pages(url, PAGE) for item in page)
-        with self._listed.listing(split(url).shown) as listing:
+        with self._listings.listing(split(url).shown) as listing:
             yield from entries_of(found, f"{key}/" if key else "", listing)
 
     def child(self, url: str, relative: str) -> str:
@@ -178,7 +178,7 @@ class AzScheme(HttpTransfers):
             self._put_blocks(source, blob)
 
     def _put_blocks(self, source: Source, blob: Blob) -> None:
-        """Straight from the file, which is read twice: for the MD5 of each block, and to be sent."""
+        """Uploads without holding a block in memory. The file is read twice: for MD5s, and to be sent."""
         whole = hashlib.md5(usedforsecurity=False)
         size = max(WHOLE, math.ceil(source.size / MAX_BLOCKS))
         upload = os.urandom(8).hex()
@@ -191,17 +191,17 @@ class AzScheme(HttpTransfers):
                 digest.update(data)
                 whole.update(data)
             where = self._api(blob, blob.key, comp="block", blockid=names[-1])
-            self._exhaust(partial(self._put, where, block, digest.digest(), {}))
+            self._retry_part(partial(self._put, where, block, digest.digest(), {}))
         listed = "".join(f"<Latest>{name}</Latest>" for name in names)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         kept = {"x-ms-blob-content-md5": base64.b64encode(whole.digest()).decode()}
-        self._exhaust(partial(self._put_bytes, self._api(blob, blob.key, comp="blocklist"), body, kept))
+        self._retry_part(partial(self._put_bytes, self._api(blob, blob.key, comp="blocklist"), body, kept))
 
     def _put_bytes(self, api_url: str, data: bytes, headers: dict[str, str]) -> None:
         self._put(api_url, data, hashlib.md5(data, usedforsecurity=False).digest(), headers)
 
     def _put(self, api_url: str, body: Source | bytes, md5: bytes, headers: dict[str, str]) -> None:
-        """One request whose body the store compares with its MD5."""
+        """One request with the MD5 of its body, which the store checks."""
         if isinstance(body, Source):
             body.restart()
         told = {**headers, "Content-MD5": base64.b64encode(md5).decode()}
@@ -216,7 +216,7 @@ class AzScheme(HttpTransfers):
                 self._put_bytes(self._api(blob, blob.key), b"", {"x-ms-blob-type": "BlockBlob", _FOLDER: "true"})
 
     def _refused(self, target: HttpTarget, response: Response) -> TransferError:
-        """With Azure's own word for it, such as AuthorizationFailure."""
+        """Adds Azure's error code, such as AuthorizationFailure."""
         failure = super()._refused(target, response)
         code = response.getheader("x-ms-error-code") or ""
         if code.isalnum():

@@ -46,7 +46,7 @@ def split(url: str) -> tuple[str, str]:
 
 
 class Bundle(NamedTuple):
-    """A bundle that is being listed: its URL, what was found so far, and who asks and counts."""
+    """A bundle while it is being listed: its URL, the entries so far, the counter, and the threads that ask."""
 
     url: str
     found: list[Entry]
@@ -55,7 +55,7 @@ class Bundle(NamedTuple):
 
 
 class DrsScheme(HttpTransfers):
-    """Asks the DRS servers over HTTP, and fetches what they want asked with headers of their own."""
+    """Asks DRS servers over HTTP. Objects whose access URL needs headers are fetched over HTTP with these."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, lambda _: self._asking.headers)
@@ -82,14 +82,14 @@ class DrsScheme(HttpTransfers):
     def entries(self, url: str) -> Iterator[Entry]:
         found: list[Entry] = []
         with (
-            self._listed.listing(f"the bundle {split(url)[1][:200]!r}", bounds.MAX_BUNDLE_ENTRIES) as listing,
+            self._listings.listing(f"the bundle {split(url)[1][:200]!r}", bounds.MAX_BUNDLE_ENTRIES) as listing,
             ThreadPoolExecutor(ASKED_AT_ONCE, "drs") as threads,
         ):
             self._walk(Bundle(url, found, listing, threads), "", self._document(url), 0)
         yield from found
 
     def _walk(self, whole: "Bundle", above: str, bundle: Document, depth: int) -> None:
-        """Adds what is in a bundle and below it. Every visit counts, also of what was visited on another way."""
+        """Adds the contents of a bundle, at any depth. An object that two bundles name counts twice."""
         bounds.check_depth(depth, above)
         items = _dicts(bundle.get("contents"))
         for item in items:
@@ -124,9 +124,9 @@ class DrsScheme(HttpTransfers):
         return self._below.get((url, relative)) or f"{url.rstrip('/')}/{quote(relative)}"
 
     def _ask(self, url: str, path: str) -> tuple[Document, int]:
-        """What the DRS server of `url` answers, and the length of that.
+        """What the DRS server of `url` answers, and the length of the answer.
 
-        Raises TransferError, also where it wants to be asked later.
+        Raises TransferError, also where the server is still preparing the answer (202).
         """
         server, name = split(url)
         table = self._credentials.of(url)
@@ -155,7 +155,7 @@ class DrsScheme(HttpTransfers):
         return found, len(text)
 
     def _document(self, url: str) -> Document:
-        """What the server says of an object. It is kept as long as there is room, and asked for again after that."""
+        """The document of an object. Documents are kept while there is room, then asked for again."""
         known = self._documents.get(url)
         if known is None:
             known, size = self._ask(url, "?expand=true")

@@ -41,7 +41,7 @@ class FileScheme:
     def __init__(self, context: Context) -> None:
         self._shared = Shared(context.settings.file_roots)
         self._warn = context.warn
-        self._listed = context.listed
+        self._listings = context.listings
 
     def _path(self, url: str) -> str:
         if not self._shared.roots:
@@ -63,7 +63,7 @@ class FileScheme:
     def entries(self, url: str) -> Iterator[Entry]:
         path = self._path(url)
         try:
-            with self._listed.listing(printable(path)) as listing:
+            with self._listings.listing(printable(path)) as listing:
                 for node in walk(self._shared, path, self._warn, listing):
                     if node.relative:
                         yield Entry(node.relative, node.is_directory, node.size, node.attributes)

@@ -39,19 +39,19 @@ T = TypeVar("T")
 
 
 class FtpScheme:
-    """Each call borrows a connection."""
+    """Each call borrows a connection from the pool."""
 
     def __init__(self, context: Context) -> None:
         self._timeout_s = context.settings.timeout_s
         self._credentials = Credentials(context.settings.credentials)
         self._sessions = Sessions(context.reach, context.settings.timeout_s, context.meter.stop)
         self._warn = context.warn
-        self._listed = context.listed
+        self._listings = context.listings
         self._gives_parts: dict[FtpTarget, bool] = {}
         self._sets_no_times: set[FtpTarget] = set()
 
     def _target(self, url: str) -> FtpTarget:
-        """Where the URL points; without a user in it, with that of the credentials or of netrc."""
+        """Where the URL points. A URL without a user gets the user of the credentials or of netrc."""
         target = target_of(url)
         if "@" in url.partition("://")[2].partition("/")[0]:
             return target
@@ -65,7 +65,7 @@ class FtpScheme:
 
     def entries(self, url: str) -> Iterator[Entry]:
         target = self._target(url)
-        with self._listed.listing(target.peer) as listing:
+        with self._listings.listing(target.peer) as listing:
             yield from self._do(target, lambda ftp, path: self._tree(ftp, path, listing))
 
     def _tree(self, ftp: ftplib.FTP, top: str, listing: Listing) -> list[Entry]:
@@ -120,7 +120,7 @@ class FtpScheme:
         self._do(target, fetch)
 
     def _retrieve(self, ftp: ftplib.FTP, path: str, target: FtpTarget, sink: Sink) -> None:
-        """Fills the sink from where it is. A part ends by hanging up, which servers answer as they like."""
+        """Fills the sink from its position. A part ends by closing the connection; servers answer that differently."""
         buffer = memoryview(bytearray(BLOCK))
         with self._sessions.transfer(ftp, f"RETR {path}", sink.position or None) as data:
             if not isinstance(data, ssl.SSLSocket):
@@ -178,7 +178,7 @@ class FtpScheme:
         ftp.voidresp()
 
     def _set_time(self, ftp: ftplib.FTP, path: str, target: FtpTarget, attributes: Attributes) -> None:
-        """Where the server has a command for it, which many have not (draft-somers-ftp-mfxx)."""
+        """Sets the file's time, where the server has MFMT (draft-somers-ftp-mfxx), as few have."""
         login, modified_ns = target._replace(path=""), attributes.credible_ns
         if modified_ns is None or login in self._sets_no_times:
             return
@@ -208,7 +208,7 @@ def _size(ftp: ftplib.FTP, path: str) -> int | None:
 
 
 def _version(ftp: ftplib.FTP, path: str) -> str:
-    """What stands for a file's very bytes: when it was changed, or that this is not told."""
+    """What tells one version of a file from another: the time of its last change, if the server tells it."""
     try:
         return ftp.sendcmd(f"MDTM {path}")
     except ftplib.error_perm:
@@ -312,7 +312,7 @@ def _rename(ftp: ftplib.FTP, temporary: str, path: str) -> None:
 
 
 def _discard(ftp: ftplib.FTP, temporary: str) -> None:
-    """Deletes a half-written file; an upload that was cut may first have its end to say."""
+    """Deletes a half-written file. After a cut upload the server may first send the reply to that upload."""
     with contextlib.suppress(ftplib.Error, OSError, EOFError):
         if ftp.sock is not None:
             ftp.sock.settimeout(2)

@@ -74,7 +74,7 @@ class Session(NamedTuple):
 
 
 class _Bounded(ftplib.FTP):
-    """ftplib, which reads a reply of any number of lines, with a bound for it."""
+    """ftplib with a bound for the length of a reply; by itself it reads any number of lines."""
 
     _left = 0
 
@@ -128,7 +128,7 @@ def _is_silent(sock: socket.socket) -> bool:
 
 
 class Sessions:
-    """Logged-in connections by login, kept for the next who needs one."""
+    """A pool of logged-in connections for each login."""
 
     def __init__(self, reach: Reach, timeout_s: float, stop: threading.Event) -> None:
         self._reach = reach
@@ -143,7 +143,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def session(self, target: FtpTarget) -> Iterator[Session]:
-        """A connection for the time of the block; what breaks it becomes a TransferError."""
+        """A connection for the time of the block. Errors become TransferErrors."""
         login = target._replace(path="")
         session: Session | None = None
         try:

@@ -1,4 +1,4 @@
-"""Who asks Google Cloud Storage, from the standard places (Application Default Credentials), else nobody.
+"""Credentials for Google Cloud Storage, from the standard places (Application Default Credentials), else anonymous.
 
 In order: a key or token in the credentials of the settings; the file of GOOGLE_APPLICATION_CREDENTIALS, else gcloud's
 own; the metadata service of the machine or of GKE's workload identity. The files are of four kinds: a service account's
@@ -27,7 +27,7 @@ _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 class GoogleAccess(NamedTuple):
-    """Where the store is and how one asks there; `source` is None for anonymous requests."""
+    """The endpoint and the credentials for it; `source` is None for anonymous requests."""
 
     endpoint: str
     source: Mapping[str, Any] | None
@@ -82,7 +82,7 @@ def _document(text: str, file: str) -> Mapping[str, Any]:
 
 
 class GoogleIdentity:
-    """The header that lets a request in, for each way of asking."""
+    """The headers that authorize a request."""
 
     def __init__(self) -> None:
         self._tokens = Tokens()
@@ -166,7 +166,7 @@ def _impersonate(source: Mapping[str, Any], token: str) -> Mapping[str, Any]:
 
 
 def _subject(where: Mapping[str, Any]) -> str:
-    """The token of the other side, from a file or a URL, as text or as a field of JSON."""
+    """The token of the foreign identity provider, from a file or a URL, as text or as a field of JSON."""
     form = where.get("format") or {}
     if "file" in where:
         text = Path(where["file"]).read_text()

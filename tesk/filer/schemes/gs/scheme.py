@@ -1,8 +1,8 @@
-"""`gs:`, Google Cloud Storage, by its JSON API over the HTTP scheme's own connections.
+"""`gs:`, Google Cloud Storage, by its JSON API, with transfers over HTTP.
 
-So downloads come in parts, go on after a cut and are compared with the CRC-32C that the store tells; uploads are
-compared with what it says that it got, and go on after a cut. The key is what follows the bucket, with nothing decoded.
-An empty directory is an empty object whose key ends with a slash.
+Downloads come in parts, are resumed after a cut, and are compared with the CRC-32C that the store tells. Uploads are
+resumed after a cut, and compared with the checksums that the store tells of them. The key is what follows the bucket,
+with nothing decoded. An empty directory is an empty object whose key ends with a slash.
 """
 
 import base64
@@ -36,13 +36,13 @@ def split(url: str) -> tuple[str, str]:
 
 
 class GsScheme(HttpTransfers):
-    """Transfers over HTTP, asked for the API's own URLs."""
+    """Transfers over HTTP with the URLs of the API."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, self._sign)
         self._credentials = Credentials(context.settings.credentials)
         self._identity = GoogleIdentity()
-        self._exhaust = context.exhaust
+        self._retry_part = context.retry_part
         self._accesses: dict[str, GoogleAccess] = {}
         self._asking = threading.local()
 
@@ -61,7 +61,7 @@ class GsScheme(HttpTransfers):
 
     @contextlib.contextmanager
     def _asked_for(self, url: str) -> Iterator[None]:
-        """Requests of this thread are made for `url`: with its credentials, and with its advice in their errors."""
+        """In the block, requests of this thread have the credentials for `url`, and errors the advice for it."""
         self._asking.access = access = self._access(url)
         try:
             yield
@@ -116,7 +116,7 @@ class GsScheme(HttpTransfers):
         _, key = split(url)
         pages = self._pages(url, PAGE)
         found = (Object(item["name"], int(item["size"]), _changed(item)) for page in pages for item in page)
-        with self._listed.listing(f"gs://{split(url)[0]}") as listing:
+        with self._listings.listing(f"gs://{split(url)[0]}") as listing:
             yield from entries_of(found, f"{key}/" if key else "", listing)
 
     def child(self, url: str, relative: str) -> str:
@@ -166,9 +166,9 @@ class GsScheme(HttpTransfers):
         verify(source.fd, source.size, checksums, "the bytes that went out")
 
     def _send(self, url: str, where: str, source: Source) -> dict[str, Any]:
-        """What the store says of an object whose upload was begun at `where`.
+        """Sends the bytes of an upload that was begun at `where`. Returns the store's document of the object.
 
-        After a cut it goes on behind what the store has kept. An upload that the store knows no more begins anew.
+        After a cut the upload resumes behind the bytes that the store has. A forgotten upload begins anew.
         """
         is_cut = False
 
@@ -187,13 +187,13 @@ class GsScheme(HttpTransfers):
                 raise
 
         try:
-            return self._exhaust(attempt, lambda: source.position)
+            return self._retry_part(attempt, lambda: source.position)
         except NotFound as error:
             error.passing = True
             raise
 
     def _kept(self, url: str, where: str, source: Source) -> dict[str, Any] | None:
-        """Goes to the end of what an upload has brought so far; what the store says of the object where that is all."""
+        """Moves `source` behind the bytes that the store has. Returns the object's document if that is all."""
         with self._asked_for(url):
             target, response = self._follow("PUT", where, {"Content-Range": f"bytes */{source.size}"})
             if response.status != 308:

@@ -52,7 +52,7 @@ class HttpScheme(HttpTransfers):
 
     def entries(self, url: str) -> Iterator[Entry]:
         pending = [("", 0)]
-        with self._listed.listing(target_of(url).peer) as listing:
+        with self._listings.listing(target_of(url).peer) as listing:
             while pending:
                 relative, depth = pending.pop()
                 bounds.check_depth(depth, relative)

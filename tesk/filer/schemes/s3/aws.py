@@ -1,4 +1,4 @@
-"""Where S3 is and who asks, from the standard places: environment, ~/.aws, web identity, container, instance.
+"""Endpoint and credentials of S3, from the standard places: environment, ~/.aws, web identity, container, instance.
 
 obstore reads the environment and the metadata services itself, but not the profile files, and without any key it
 asks the metadata address for as long as its retries last. So profiles are read here, and that address is only left
@@ -100,7 +100,7 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 
 
 def _given(key: Key) -> Callable[[], dict[str, Any]]:
-    """Credentials that the environment's own do not mix with."""
+    """Credentials for obstore that take nothing from the environment."""
     credential = {
         "access_key_id": key.access_key_id,
         "secret_access_key": key.secret_access_key,

@@ -49,7 +49,7 @@ class OddKeys(HttpTransfers):
     def entries(self, url: str) -> Iterator[Entry]:
         key = self._where(url)[2]
         found = (each for page in self._pages(url, PAGE) for each in page)
-        with self._listed.listing(self._where(url)[0].shown) as listing:
+        with self._listings.listing(self._where(url)[0].shown) as listing:
             yield from entries_of(found, f"{key}/" if key else "", listing)
 
     def _pages(self, url: str, size: str) -> Iterator[list[Object]]:

@@ -50,18 +50,18 @@ class Parts:
 
     def __init__(self, context: Context) -> None:
         self._wire = Wire(context.reach, context.settings.timeout_s)
-        self._exhaust = context.exhaust
+        self._retry_part = context.retry_part
 
     def push(self, source: Source, location: Location, bucket: str, key: str) -> None:
         """Makes an object of all of `source`.
 
-        Raises TransferError, which it is no use to try again, and Stopped.
+        Raises Stopped, and TransferError, never a passing one.
         """
 
         def ask(method: str, asked: Mapping[str, str], body: Source | bytes = b"") -> tuple[str, str]:
             return self._ask(location, bucket, key, method, asked, body)
 
-        begun = self._exhaust(lambda: ask("POST", {"uploads": ""}))[0]
+        begun = self._retry_part(lambda: ask("POST", {"uploads": ""}))[0]
         upload = parsed(begun.encode(), "the store's answer", "check the endpoint").findtext("{*}UploadId") or ""
         if not upload:
             raise TransferError(f"{location.shown} begins no upload of parts", "check the endpoint")
@@ -86,9 +86,9 @@ class Parts:
         )
         body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
         try:
-            self._exhaust(lambda: ask("POST", {"uploadId": upload}, body))
+            self._retry_part(lambda: ask("POST", {"uploadId": upload}, body))
         except NotFound:
-            if self._exhaust(lambda: ask("HEAD", {})[1]).strip('"') != etag_of(etags):
+            if self._retry_part(lambda: ask("HEAD", {})[1]).strip('"') != etag_of(etags):
                 raise
 
     def _send_all(self, source: Source, send: Callable[[int, Source], str]) -> list[str]:
@@ -103,7 +103,7 @@ class Parts:
                 return send(number, each)
 
             try:
-                return self._exhaust(attempt)
+                return self._retry_part(attempt)
             except BaseException:
                 failed.set()
                 each.restart()
@@ -124,7 +124,7 @@ class Parts:
     def _ask(
         self, location: Location, bucket: str, key: str, method: str, asked: Mapping[str, str], body: Source | bytes
     ) -> tuple[str, str]:
-        """Text and ETag of an answer that is a success."""
+        """Text and ETag of a successful answer. Raises TransferError."""
         headers, digest = {}, EMPTY
         if isinstance(body, Source) and location.key is None:
             md5 = compute(body.fd, body.size, "md5", body.begin)

@@ -80,7 +80,7 @@ class S3Scheme:
         self._credentials = Credentials(context.settings.credentials)
         self._stores: dict[str, tuple[S3Store, Location]] = {}
         self._lock = threading.Lock()
-        self._listed = context.listed
+        self._listings = context.listings
         self._memory = context.memory
         self._wire = S3Wire(context.reach, context.settings.timeout_s)
         self._parts = Parts(context)
@@ -104,7 +104,7 @@ class S3Scheme:
             return self._stores[key]
 
     def _where(self, url: str) -> tuple[Location, str, str]:
-        """Where an object is for requests of our own. Raises TransferError where we cannot make any."""
+        """Where an object is, for requests that obstore cannot make. Raises TransferError where tesk cannot either."""
         bucket, key = split(url)
         _, location = self._store(url, bucket)
         if not self._wire.can_ask(location):
@@ -149,7 +149,7 @@ class S3Scheme:
         pages = obstore.list(store, key or None, chunk_size=1000)
         found = (_object(store, meta) for page in pages for meta in page if meta["path"] != key)
         try:
-            with self._listed.listing(location.shown) as listing, _translated(location, bucket):
+            with self._listings.listing(location.shown) as listing, _translated(location, bucket):
                 tree: Iterable[Entry] = entries_of(found, f"{key}/" if key else "", listing)
         except TransferError as error:
             is_odd = isinstance(error.__cause__, InvalidPathError) and "illegal character" in str(error.__cause__)
@@ -184,7 +184,7 @@ class S3Scheme:
             raise TransferError(answered, "check the server", passing=True)
 
     def _instead(self, store: S3Store, location: Location, bucket: str, key: str, etag: str) -> list[Checksum] | None:
-        """What holds of an object instead of its ETag; None where the ETag is an MD5, or the object another now."""
+        """The checksums of an object whose ETag is no MD5; None where it is one, or where the object has changed."""
         head = self._wire.head(store, location, bucket, key)
         if head is None:
             return []
@@ -303,7 +303,7 @@ def _object(store: S3Store, meta: "ObjectMeta") -> Object:
 
 @contextlib.contextmanager
 def _translated(location: Location, bucket: str) -> Iterator[None]:
-    """Raises the TransferError that an error of obstore is in our words."""
+    """Errors of obstore become TransferErrors."""
     try:
         yield
     except (Stopped, TransferError):
@@ -315,7 +315,7 @@ def _translated(location: Location, bucket: str) -> Iterator[None]:
 
 
 def _translate(error: Exception, location: Location, bucket: str) -> TransferError:
-    """obstore's error in our words. Its message is a sentence and a dump of Rust's own error, both are read."""
+    """The TransferError for an error of obstore, whose message is a sentence and a dump of Rust's own error."""
     text = str(error)
     host = match.group(1) if (match := _HOST.search(text)) else location.shown
     tries = max((int(n) for n in _RETRIES.findall(text)), default=0) + 1

@@ -1,4 +1,4 @@
-"""S3 requests that obstore has no word for, over HTTP's own connections.
+"""S3 requests that obstore cannot make, over HTTP.
 
 They are signed with the keys that Python knows: of a table, the environment or a profile. Those of roles and of web
 identity are obstore's secret; it signs URLs with them, which tell no checksums and name no key with a last slash.
@@ -30,7 +30,7 @@ MINUTES: Final = timedelta(minutes=5)
 
 
 class S3Wire:
-    """Any thread may ask."""
+    """Safe for several threads."""
 
     def __init__(self, reach: Reach, timeout_s: float) -> None:
         self._wire = Wire(reach, timeout_s)
@@ -115,7 +115,7 @@ def md5(etag: str) -> list[Checksum]:
 
 
 def is_encrypted(head: Message) -> bool:
-    """Whether the ETag of an object is no MD5, whatever it looks like."""
+    """Whether the object is encrypted in a way that makes its ETag something else than an MD5."""
     by_key = head.get("x-amz-server-side-encryption-customer-algorithm")
     return bool(by_key) or "kms" in (head.get("x-amz-server-side-encryption") or "")
 
@@ -126,7 +126,7 @@ def code_of(text: str) -> str:
 
 
 def refused(status: str, code: str, host: str, location: Location, bucket: str, phrase: str = "") -> TransferError:
-    """What an answer means that is no success."""
+    """The TransferError for an answer that is no success."""
     answer = code or phrase
     if status in ("401", "403") or code in DENIALS:
         advice = f'check the key configured for "s3://{bucket}"'

@@ -36,11 +36,11 @@ def _still() -> int:
 
 
 class SftpScheme:
-    """All over the connections of one step."""
+    """Uses the shared SSH connections of one step."""
 
     def __init__(self, context: Context) -> None:
         self._warn = context.warn
-        self._listed = context.listed
+        self._listings = context.listings
         self._connections = Connections(context)
 
     def find(self, url: str, declared: Kind | None) -> FileInfo:
@@ -70,7 +70,7 @@ class SftpScheme:
                         bounds.check_depth(depth + 1, entry.relative)
                         pending.append((os.fsencode(entry.relative), depth + 1))
 
-        with self._listed.listing(target_of(url).peer) as listing:
+        with self._listings.listing(target_of(url).peer) as listing:
             self._connections.run(url, walk, lambda: listing.entries)
         yield from found
 
@@ -174,7 +174,7 @@ async def _whole(file: asyncssh.SFTPClientFile, offset: int, size: int, data: by
 
 
 def _asked(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A request under way. Of several that fail together the first is told of, the others say no more."""
+    """Starts a request. When several fail together, only the first error is raised; the others are ignored."""
     task = asyncio.create_task(call)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task
@@ -212,7 +212,7 @@ async def _push(sftp: SFTPClient, path: bytes, source: Source) -> None:
 
 
 async def _set_time(file: asyncssh.SFTPClientFile, attributes: Attributes) -> None:
-    """Where the server lets us."""
+    """Sets the file's time, where the server allows it."""
     if (modified_ns := attributes.credible_ns) is not None:
         seconds = modified_ns // SECOND_NS
         with contextlib.suppress(asyncssh.SFTPError):

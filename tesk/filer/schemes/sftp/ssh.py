@@ -89,7 +89,7 @@ class _Client(asyncssh.SSHClient):
 
 
 class Connections:
-    """Made when they are first needed; one that broke is made again."""
+    """SSH connections, opened at first use, and again after they broke."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -247,7 +247,7 @@ class Connections:
 
 
 def translate(error: Exception, peer: str, timeout_s: float) -> TransferError:
-    """An error of asyncssh in our words."""
+    """The TransferError for an error of asyncssh."""
     reason = (str(getattr(error, "reason", "")) or str(error) or type(error).__name__).strip().rstrip(".")[:200]
     if isinstance(error, asyncssh.SFTPNoSuchFile | asyncssh.SFTPNoSuchPath):
         return NotFound(f"not found by {peer}", "check the path")
