@@ -12,7 +12,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from bench.client import Client
-from tesk.settings import Settings, load
+from tesk.settings import TABLE, Settings
+from tesk.settings.load import load
 from tests.servers.cluster import PRODUCT, Cluster
 
 LOOK_EVERY_S, PAUSE_S = 0.01, 2.0
@@ -44,7 +45,8 @@ async def served(cluster: Cluster, namespace: str, folder: Path, **chosen: Any) 
         "port": 0, "data": f"{folder}/data", **chosen,
     }  # fmt: skip
     written = folder / "settings.toml"
-    written.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in given.items()))
+    paths = {setting.name: setting.path for setting in TABLE}
+    written.write_text("".join(f"{paths[name]} = {json.dumps(value)}\n" for name, value in given.items()))
     command = [sys.executable, "-m", "tesk", "serve", f"--config={written}"]
     with (folder / "server.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=log)

@@ -1,6 +1,6 @@
 """`tesk serve`: its flags are made from the table of settings, so a setting is never without one.
 
-The values stay text until `settings.load`, which alone decides between flag, environment, file and default.
+The values stay text until `load`, which alone decides between flag, environment, file and default.
 """
 
 import os
@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-from tesk.settings import TABLE, Setting, SettingsError, load
+from tesk.settings import TABLE, Setting
+from tesk.settings.load import SettingsError, load
 
 
 def _flag(setting: Setting) -> click.Option:
     help_text = f"{setting.meaning}  [{setting.environment}]"
-    if setting.engine:
-        help_text += f"  [engine {setting.engine} alone]"
+    if setting.group.engine:
+        help_text += f"  [engine {setting.group.engine} alone]"
     metavar = "|".join(setting.choices) or {int: "N", float: "N", tuple: "TEXT"}.get(type(setting.default), "TEXT")
     default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
     if default not in ("", ()):
@@ -25,13 +26,14 @@ def _flag(setting: Setting) -> click.Option:
 
 def _run(config: Path | None, **flags: Any) -> int | None:
     given = {name: value for name, value in flags.items() if value not in (None, ())}
+    warnings: list[str] = []
     try:
-        settings = load(given, os.environ, config)
+        settings = load(given, os.environ, config, warnings.append)
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     from tesk.server.run import serve
 
-    serve(settings)
+    serve(settings, warnings)
     return None
 
 

@@ -8,10 +8,11 @@ group commit makes one process fast enough.
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -41,11 +42,16 @@ GARBAGE: Final = 20_000
 """Objects between two searches for cycles: requests make none, and at Python's 700 it is a tenth of a create."""
 
 
-def serve(settings: Settings) -> None:
-    """Serves until TERM or INT, then returns. Raises SystemExit with one line where it cannot start."""
+def serve(settings: Settings, warnings: Sequence[str] = ()) -> None:
+    """Serves until TERM or INT, then returns. Raises SystemExit with one line where it cannot start.
+
+    `warnings` are about the settings; they go into the log.
+    """
     try:
         listener = listen(settings.host, settings.port, os.environ)
         with contextlib.closing(listener), contextlib.closing(start(settings.log_level)) as log:
+            for warning in warnings:
+                logging.getLogger(__name__).warning(warning)
             bound_to = listener.getsockname()[0]
             uvloop.run(_serve(msgspec.structs.replace(settings, host=bound_to), listener, log))
     except (CannotListen, StoreError, PlaceError) as error:

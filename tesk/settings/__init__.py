@@ -1,273 +1,228 @@
-"""Every setting of tesk, once: its name, type, default and meaning.
+"""Every setting of tesk, once: its group, name, type, default and meaning, and the chart's value that sets it.
 
-A setting comes from the flag of `tesk serve` that has its name, else from TESK_NAME in the environment, else from
-the TOML file named by --config (or TESK_CONFIG), else from its default. docs/settings.md is this table, and a test
-holds the two against each other. A setting that only one engine reads is marked so, and refused with the other.
+A group is a table of the settings file. What else names settings is made from this declaration or held against it by a
+test: flags and variables, docs/settings.md, the chart's values, and what of them travels to the pods of a task.
+load.py finds the values in force.
 """
 
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
-LOCAL: Final = {"engine": "local"}
-KUBERNETES: Final = {"engine": "kubernetes"}
-"""Marks a setting that only this engine reads; with another it is refused."""
+T = TypeVar("T")
+_DECLARED: Final[list[tuple["Group", str, str, Meta]]] = []
+"""What the fields of Settings are declared with, in their order."""
+
+
+class Group(NamedTuple):
+    """A table of the settings file. `engine`: the only engine that reads its settings; empty where both do."""
+
+    name: str
+    meaning: str
+    engine: str = ""
+
+    def __call__(self, default: T, meaning: str, chart: str = "", **bounds: Any) -> T:
+        """Declares the next setting and gives its default. `chart`: the path of the chart's value that sets it."""
+        _DECLARED.append((self, meaning, chart, Meta(**bounds)))
+        return default
+
+
+SERVER: Final = Group("server", "how clients reach the server")
+SERVICE: Final = Group("service", "what `GET /service-info` says")
+STORE: Final = Group("store", "where tasks are kept, and for how long")
+TASKS: Final = Group("tasks", "where tasks run, and what each of them gets")
+STORAGE: Final = Group("storage", "how inputs and outputs are moved")
+LOCAL: Final = Group("local", "the container engine of this machine", "local")
+KUBERNETES: Final = Group("kubernetes", "the cluster and the pods of tasks", "kubernetes")
+
+Texts = tuple[str, ...]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+Limit = Literal["none", "request"]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All settings; lists are comma-separated in the environment."""
+    """All settings by name. A name is unique in all groups; the flag of `tesk serve` has it too."""
 
-    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(description="port to listen on; 0 takes a free one", ge=0, le=65535)] = 8080
-    data: Annotated[str, Meta(description="folder for the database and the tasks' scratch volumes")] = (
-        "~/.local/share/tesk"
+    host: str = SERVER("127.0.0.1", "address to listen on", "server.host")
+    port: int = SERVER(8080, "port to listen on; 0 takes a free one", ge=0, le=65535)
+    cors_origins: Texts = SERVER((), "origins of web pages that may call the API; * for any", "corsOrigins")
+    allowed_hosts: Texts = SERVER(
+        (), "further Host names that are answered; *.DOMAIN for all below it, * for any", "allowedHosts"
     )
-    database_url: Annotated[str, Meta(description="SQLite or PostgreSQL URL; empty: a SQLite file in `data`")] = ""
-    engine: Annotated[Literal["local", "kubernetes"], Meta(description="where tasks run")] = "local"
-    file_roots: Annotated[tuple[str, ...], Meta(description="folders that file: URLs and bare paths may use")] = ()
-    cors_origins: Annotated[
-        tuple[str, ...], Meta(description="origins of web pages that may call the API; * for any")
-    ] = ()
-    allowed_hosts: Annotated[
-        tuple[str, ...], Meta(description="further Host names that are answered; *.DOMAIN for all below it, * for any")
-    ] = ()
-    max_body_bytes: Annotated[int, Meta(description="largest request body", ge=1024)] = 16 * 1024 * 1024
-    log_tail_bytes: Annotated[int, Meta(description="bytes kept of each executor's stdout and stderr", ge=0)] = 65536
-    prune_after_s: Annotated[float, Meta(description="age at which finished tasks are deleted; 0: never", ge=0)] = 0.0
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="least severe log entries shown")
-    ] = "info"
-
-    default_cpu_cores: Annotated[float, Meta(description="cores of a task that asks for none", ge=0)] = 0.28
-    default_ram_gb: Annotated[float, Meta(description="GiB of a task that asks for none", ge=0)] = 1.0
-    cpu_cores: Annotated[
-        float, Meta(extra=LOCAL, description="cores that tasks may use together; 0: those of the machine", ge=0)
-    ] = 0.0
-    ram_gb: Annotated[
-        float, Meta(extra=LOCAL, description="GiB that tasks may use together; 0: those of the machine", ge=0)
-    ] = 0.0
-    max_active_tasks: Annotated[
-        int, Meta(description="tasks that may run at once; 0: as many as fit, on a cluster 1000", ge=0)
-    ] = 0
-    max_waiting_tasks: Annotated[
-        int,
-        Meta(
-            extra=KUBERNETES, description="tasks that may wait on a cluster for a node; half of them may be alike", ge=1
-        ),
-    ] = 50
-    max_cpu_cores: Annotated[float, Meta(description="most cores that a task may ask for; 0: any", ge=0)] = 0.0
-    max_ram_gb: Annotated[float, Meta(description="most GiB of memory that a task may ask for; 0: any", ge=0)] = 0.0
-    max_disk_gb: Annotated[float, Meta(description="most GiB of disk that a task may ask for; 0: any", ge=0)] = 0.0
-    max_files: Annotated[int, Meta(description="most inputs, and most outputs, of a task", ge=1)] = 20_000
-
-    engine_socket: Annotated[
-        str,
-        Meta(
-            extra=LOCAL, description="socket of the Docker Engine API; empty: found or started; podman: one of its own"
-        ),
-    ] = ""
-    network: Annotated[
-        str, Meta(extra=LOCAL, description="network of executors: bridge, host, none, or one of the engine's")
-    ] = "bridge"
-    grace_s: Annotated[
-        float, Meta(description="time that a program has between TERM and KILL when it is cancelled or overdue", ge=0)
-    ] = 10.0
-    pull_timeout_s: Annotated[
-        float, Meta(extra=LOCAL, description="time within which an image must be pulled", gt=0)
-    ] = 1800.0
-    engine_patience_s: Annotated[
-        float, Meta(extra=LOCAL, description="time that the container engine may be away", ge=0)
-    ] = 300.0
-    filer_ram_gb: Annotated[
-        float, Meta(extra=LOCAL, description="GiB of memory that the filer of one task may have; 0: any", ge=0)
-    ] = 1.0
-
-    max_processes: Annotated[
-        int, Meta(extra=LOCAL, description="processes and threads of an executor; 0: the engine's limit", ge=0)
-    ] = 16384
-    executor_capabilities: Annotated[
-        tuple[Literal["MKNOD", "NET_RAW"], ...],
-        Meta(description="capabilities that executors keep, which they lose otherwise"),
-    ] = ()
-
-    kubeconfig: Annotated[
-        str, Meta(extra=KUBERNETES, description="kubeconfig file; empty: the cluster around, or as kubectl")
-    ] = ""
-    kube_context: Annotated[
-        str, Meta(extra=KUBERNETES, description="context of the kubeconfig; empty: its current one")
-    ] = ""
-    namespace: Annotated[
-        str, Meta(extra=KUBERNETES, description="namespace of tasks; empty: that of the account or context")
-    ] = ""
-    instance: Annotated[
-        str, Meta(extra=KUBERNETES, description="label that tells this server's objects from another's")
-    ] = "tesk"
-    kubernetes_qps: Annotated[
-        float, Meta(extra=KUBERNETES, description="requests a second to the Kubernetes API", gt=0)
-    ] = 200.0
-    image: Annotated[
-        str, Meta(extra=KUBERNETES, description="this product's image, for taskmasters, filers and reporters")
-    ] = "ghcr.io/tesk/tesk:latest"
-    image_pull_policy: Annotated[
-        Literal["Always", "IfNotPresent", "Never"],
-        Meta(extra=KUBERNETES, description="when the product's image is pulled"),
-    ] = "IfNotPresent"
-    executor_image_pull_policy: Annotated[
-        Literal["Always", "IfNotPresent", "Never"],
-        Meta(description="when executors' images are pulled, whatever their tag is"),
-    ] = "IfNotPresent"
-    image_pull_secrets: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="Secrets for pulling images")
-    ] = ()
-    taskmaster_service_account: Annotated[str, Meta(extra=KUBERNETES, description="service account of taskmasters")] = (
-        "tesk-taskmaster"
+    max_body_bytes: int = SERVER(16 * 1024 * 1024, "largest request body", ge=1024)
+    log_level: Literal["debug", "info", "warning", "error"] = SERVER(
+        "info", "least severe log entries shown", "server.logLevel"
     )
-    taskmaster_retries: Annotated[
-        int, Meta(extra=KUBERNETES, description="crashes of one taskmaster that are made good", ge=0)
-    ] = 20
-    storage_class: Annotated[
-        str, Meta(extra=KUBERNETES, description="storage class of scratch volumes; empty: the default")
-    ] = ""
-    access_mode: Annotated[
-        Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"],
-        Meta(extra=KUBERNETES, description="of scratch volumes"),
-    ] = "ReadWriteOnce"
-    default_disk_gb: Annotated[
-        float, Meta(extra=KUBERNETES, description="GiB of a scratch volume whose task asks for none", gt=0)
-    ] = 1.0
-    cpu_limit: Annotated[
-        Literal["none", "request"], Meta(extra=KUBERNETES, description="CPU limit of an executor's container")
-    ] = "none"
-    memory_limit: Annotated[
-        Literal["none", "request"],
-        Meta(extra=KUBERNETES, description="memory limit of executors whose task asks for memory"),
-    ] = "request"
-    pod_security: Annotated[
-        Literal["baseline", "restricted"],
-        Meta(extra=KUBERNETES, description="Pod Security Standard that executors pass"),
-    ] = "baseline"
-    run_as_user: Annotated[
-        int, Meta(extra=KUBERNETES, description="user id of executors; -1: the image's or the platform's")
-    ] = -1
-    own_user: Annotated[
-        int, Meta(extra=KUBERNETES, description="user id of tesk's own containers; -1: the platform's")
-    ] = 65532
-    labels: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="further labels of all objects, as key=value")
-    ] = ()
-    annotations: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="annotations of all objects, as key=value")
-    ] = ()
-    node_selector: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="nodes that tasks run on, as key=value")
-    ] = ()
-    tolerations: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="taints that tasks tolerate, as key=value:Effect")
-    ] = ()
-    preemptible_node_selector: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="nodes of tasks that may be preempted, as key=value")
-    ] = ()
-    preemptible_tolerations: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="taints that tasks that may be preempted tolerate")
-    ] = ()
-    zone_label: Annotated[
-        str, Meta(extra=KUBERNETES, description="node label that `zones` of a task are values of")
-    ] = "topology.kubernetes.io/zone"
-    gpu_resource: Annotated[
-        str,
-        Meta(description="what the backend parameter `gpu` counts: a resource of the cluster, a kind of CDI devices"),
-    ] = "nvidia.com/gpu"
-    allowed_backend_parameters: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="of gpu, executor_timeout_s; on a cluster of priority_class, runtime_class, service_account, "
-            "node_selector.KEY too",
-        ),
-    ] = ()
-    executor_service_account: Annotated[
-        str, Meta(extra=KUBERNETES, description="service account of executors (never its token)")
-    ] = ""
-    filer_environment_secret: Annotated[
-        str, Meta(extra=KUBERNETES, description="Secret whose keys are the filer's environment")
-    ] = ""
-    filer_mounts: Annotated[
-        tuple[str, ...], Meta(extra=KUBERNETES, description="what filers see, as /path=secret:NAME or /path=claim:NAME")
-    ] = ()
-    image_timeout_s: Annotated[
-        float, Meta(extra=KUBERNETES, description="time that pulling an image may fail; 0: for ever", ge=0)
-    ] = 120.0
-    schedule_timeout_s: Annotated[
-        float, Meta(extra=KUBERNETES, description="time that a pod may wait for room; 0: for ever", ge=0)
-    ] = 0.0
-    start_timeout_s: Annotated[
-        float, Meta(extra=KUBERNETES, description="time that a pod on its node may fail to start", ge=0)
-    ] = 600.0
-    executor_timeout_s: Annotated[
-        float, Meta(description="time that an executor may run before it gets TERM; 0: for ever", ge=0)
-    ] = 0.0
-    retries: Annotated[
-        int, Meta(extra=KUBERNETES, description="further attempts after a fault of the cluster", ge=0)
-    ] = 0
 
-    missing_outputs: Annotated[
-        Literal["warning", "error"], Meta(description="what a declared output that does not exist is")
-    ] = "warning"
-    transfer_retries: Annotated[int, Meta(description="tries again after a passing transfer error", ge=0)] = 5
-    transfer_timeout_s: Annotated[
-        float, Meta(description="time without a byte after which a transfer is tried again", gt=0)
-    ] = 60.0
-    transfer_concurrency: Annotated[
-        int, Meta(description="files, and parts of large ones, moved at once by one filer, at most", ge=1)
-    ] = 8
-    transfer_allow: Annotated[
-        tuple[str, ...], Meta(description="hosts that transfers may reach: names, .domains, networks; none: all")
-    ] = ()
-    transfer_deny: Annotated[
-        tuple[str, ...], Meta(description="hosts that transfers must not reach: names, .domains, networks")
-    ] = ()
-    credentials: Annotated[
-        tuple[str, ...], Meta(description="TOML files, or folders of them, with the stores' credentials by URL prefix")
-    ] = ()
+    service_id: str = SERVICE("org.ga4gh.tesk", "service-info: id, in reverse domain notation", "serviceInfo.id")
+    service_name: str = SERVICE("tesk", "service-info: name", "serviceInfo.name")
+    service_description: str = SERVICE(
+        "GA4GH Task Execution Service", "service-info: description", "serviceInfo.description"
+    )
+    organization_name: str = SERVICE("tesk", "service-info: organization.name", "serviceInfo.organizationName")
+    organization_url: str = SERVICE(
+        "https://www.ga4gh.org", "service-info: organization.url", "serviceInfo.organizationUrl"
+    )
+    storage: Texts = SERVICE((), "service-info: further storage locations to list", "serviceInfo.storage")
 
-    service_id: Annotated[str, Meta(description="service-info: id, in reverse domain notation")] = "org.ga4gh.tesk"
-    service_name: Annotated[str, Meta(description="service-info: name")] = "tesk"
-    service_description: Annotated[str, Meta(description="service-info: description")] = "GA4GH Task Execution Service"
-    organization_name: Annotated[str, Meta(description="service-info: organization.name")] = "tesk"
-    organization_url: Annotated[str, Meta(description="service-info: organization.url")] = "https://www.ga4gh.org"
-    storage: Annotated[tuple[str, ...], Meta(description="service-info: further storage locations to list")] = ()
+    data: str = STORE("~/.local/share/tesk", "folder for the database and the tasks' scratch volumes")
+    database_url: str = STORE("", "SQLite or PostgreSQL URL; empty: a SQLite file in `data`")
+    prune_after_s: float = STORE(
+        0.0, "age at which finished tasks are deleted; 0: never", "tasks.pruneAfterSeconds", ge=0
+    )
+
+    engine: Literal["local", "kubernetes"] = TASKS("local", "where tasks run")
+    max_active_tasks: int = TASKS(
+        0, "tasks that may run at once; 0: as many as fit, on a cluster 1000", "tasks.maxActive", ge=0
+    )
+    default_cpu_cores: float = TASKS(0.28, "cores of a task that asks for none", "tasks.defaults.cpuCores", ge=0)
+    default_ram_gb: float = TASKS(1.0, "GiB of a task that asks for none", "tasks.defaults.ramGb", ge=0)
+    max_cpu_cores: float = TASKS(0.0, "most cores that a task may ask for; 0: any", "tasks.maxima.cpuCores", ge=0)
+    max_ram_gb: float = TASKS(0.0, "most GiB of memory that a task may ask for; 0: any", "tasks.maxima.ramGb", ge=0)
+    max_disk_gb: float = TASKS(0.0, "most GiB of disk that a task may ask for; 0: any", "tasks.maxima.diskGb", ge=0)
+    max_files: int = TASKS(20_000, "most inputs, and most outputs, of a task", ge=1)
+    executor_image_pull_policy: PullPolicy = TASKS(
+        "IfNotPresent", "when executors' images are pulled, whatever their tag is", "tasks.imagePullPolicy"
+    )
+    executor_capabilities: tuple[Literal["MKNOD", "NET_RAW"], ...] = TASKS(
+        (), "capabilities that executors keep, which they lose otherwise"
+    )
+    executor_timeout_s: float = TASKS(
+        0.0, "time that an executor may run before it gets TERM; 0: for ever", "tasks.timeouts.executor", ge=0
+    )
+    grace_s: float = TASKS(
+        10.0,
+        "time that a program has between TERM and KILL when it is cancelled or overdue",
+        "tasks.graceSeconds",
+        ge=0,
+    )
+    gpu_resource: str = TASKS(
+        "nvidia.com/gpu",
+        "what the backend parameter `gpu` counts: a resource of the cluster, a kind of CDI devices",
+        "tasks.gpuResource",
+    )
+    allowed_backend_parameters: Texts = TASKS(
+        (),
+        "of gpu, executor_timeout_s; on a cluster of priority_class, runtime_class, service_account, "
+        "node_selector.KEY too",
+        "tasks.allowedBackendParameters",
+    )
+    log_tail_bytes: int = TASKS(65536, "bytes kept of each executor's stdout and stderr", "tasks.logTailBytes", ge=0)
+
+    file_roots: Texts = STORAGE((), "folders that file: URLs and bare paths may use", "storage.fileRoots")
+    missing_outputs: Literal["warning", "error"] = STORAGE(
+        "warning", "what a declared output that does not exist is", "storage.missingOutputs"
+    )
+    transfer_retries: int = STORAGE(5, "tries again after a passing transfer error", "storage.transfers.retries", ge=0)
+    transfer_timeout_s: float = STORAGE(
+        60.0, "time without a byte after which a transfer is tried again", "storage.transfers.timeoutSeconds", gt=0
+    )
+    transfer_concurrency: int = STORAGE(
+        8, "files, and parts of large ones, moved at once by one filer, at most", "storage.transfers.concurrency", ge=1
+    )
+    transfer_allow: Texts = STORAGE((), "hosts that transfers may reach: names, .domains, networks; none: all")
+    transfer_deny: Texts = STORAGE((), "hosts that transfers must not reach: names, .domains, networks")
+    credentials: Texts = STORAGE((), "TOML files, or folders of them, with the stores' credentials by URL prefix")
+
+    engine_socket: str = LOCAL("", "socket of the Docker Engine API; empty: found or started; podman: one of its own")
+    network: str = LOCAL("bridge", "network of executors: bridge, host, none, or one of the engine's")
+    cpu_cores: float = LOCAL(0.0, "cores that tasks may use together; 0: those of the machine", ge=0)
+    ram_gb: float = LOCAL(0.0, "GiB that tasks may use together; 0: those of the machine", ge=0)
+    max_processes: int = LOCAL(16384, "processes and threads of an executor; 0: the engine's limit", ge=0)
+    filer_ram_gb: float = LOCAL(1.0, "GiB of memory that the filer of one task may have; 0: any", ge=0)
+    pull_timeout_s: float = LOCAL(1800.0, "time within which an image must be pulled", gt=0)
+    engine_patience_s: float = LOCAL(300.0, "time that the container engine may be away", ge=0)
+
+    kubeconfig: str = KUBERNETES("", "kubeconfig file; empty: the cluster around, or as kubectl")
+    kube_context: str = KUBERNETES("", "context of the kubeconfig; empty: its current one")
+    namespace: str = KUBERNETES("", "namespace of tasks; empty: that of the account or context")
+    instance: str = KUBERNETES("tesk", "label that tells this server's objects from another's")
+    kubernetes_qps: float = KUBERNETES(200.0, "requests a second to the Kubernetes API", gt=0)
+    max_waiting_tasks: int = KUBERNETES(
+        50, "tasks that may wait on a cluster for a node; half of them may be alike", ge=1
+    )
+    image: str = KUBERNETES("ghcr.io/tesk/tesk:latest", "this product's image, for taskmasters, filers and reporters")
+    image_pull_policy: PullPolicy = KUBERNETES("IfNotPresent", "when the product's image is pulled", "image.pullPolicy")
+    image_pull_secrets: Texts = KUBERNETES((), "Secrets for pulling images", "image.pullSecrets")
+    taskmaster_service_account: str = KUBERNETES(
+        "tesk-taskmaster", "service account of taskmasters", "taskmaster.serviceAccount.name"
+    )
+    taskmaster_retries: int = KUBERNETES(
+        20, "crashes of one taskmaster that are made good", "tasks.taskmasterRetries", ge=0
+    )
+    storage_class: str = KUBERNETES("", "storage class of scratch volumes; empty: the default", "tasks.storageClass")
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = KUBERNETES(
+        "ReadWriteOnce", "of scratch volumes", "tasks.accessMode"
+    )
+    default_disk_gb: float = KUBERNETES(
+        1.0, "GiB of a scratch volume whose task asks for none", "tasks.defaults.diskGb", gt=0
+    )
+    cpu_limit: Limit = KUBERNETES("none", "CPU limit of an executor's container", "tasks.cpuLimit")
+    memory_limit: Limit = KUBERNETES(
+        "request", "memory limit of executors whose task asks for memory", "tasks.memoryLimit"
+    )
+    pod_security: Literal["baseline", "restricted"] = KUBERNETES(
+        "baseline", "Pod Security Standard that executors pass", "tasks.podSecurity"
+    )
+    run_as_user: int = KUBERNETES(-1, "user id of executors; -1: the image's or the platform's", "tasks.runAsUser")
+    own_user: int = KUBERNETES(65532, "user id of tesk's own containers; -1: the platform's")
+    labels: Texts = KUBERNETES((), "further labels of all objects, as key=value", "tasks.labels")
+    annotations: Texts = KUBERNETES((), "annotations of all objects, as key=value", "tasks.annotations")
+    node_selector: Texts = KUBERNETES((), "nodes that tasks run on, as key=value", "tasks.nodeSelector")
+    tolerations: Texts = KUBERNETES((), "taints that tasks tolerate, as key=value:Effect", "tasks.tolerations")
+    preemptible_node_selector: Texts = KUBERNETES(
+        (), "nodes of tasks that may be preempted, as key=value", "tasks.preemptible.nodeSelector"
+    )
+    preemptible_tolerations: Texts = KUBERNETES(
+        (), "taints that tasks that may be preempted tolerate", "tasks.preemptible.tolerations"
+    )
+    zone_label: str = KUBERNETES(
+        "topology.kubernetes.io/zone", "node label that `zones` of a task are values of", "tasks.zoneLabel"
+    )
+    executor_service_account: str = KUBERNETES(
+        "", "service account of executors (never its token)", "tasks.serviceAccount"
+    )
+    filer_environment_secret: str = KUBERNETES(
+        "", "Secret whose keys are the filer's environment", "storage.environmentSecret"
+    )
+    filer_mounts: Texts = KUBERNETES((), "what filers see, as /path=secret:NAME or /path=claim:NAME", "storage.mounts")
+    image_timeout_s: float = KUBERNETES(
+        120.0, "time that pulling an image may fail; 0: for ever", "tasks.timeouts.image", ge=0
+    )
+    schedule_timeout_s: float = KUBERNETES(
+        0.0, "time that a pod may wait for room; 0: for ever", "tasks.timeouts.schedule", ge=0
+    )
+    start_timeout_s: float = KUBERNETES(
+        600.0, "time that a pod on its node may fail to start", "tasks.timeouts.start", ge=0
+    )
+    retries: int = KUBERNETES(0, "further attempts after a fault of the cluster", "tasks.retries", ge=0)
 
 
 class Setting(NamedTuple):
-    """One row of the table: `type` is the annotated type, `choices` the words of a Literal or of a list of them.
+    """One setting as it is declared. `type` has its bounds, `chart` is the path of the chart's value."""
 
-    `engine`: the only engine that reads it; empty where both do.
-    """
-
+    group: Group
     name: str
+    type: Any
     default: Any
     meaning: str
-    type: Any
-    engine: str = ""
+    chart: str
 
     @property
-    def is_list(self) -> bool:
-        return isinstance(self.default, tuple)
+    def key(self) -> str:
+        """Its name in the group's table, where the name of the group is not repeated."""
+        return self.name.removeprefix(f"{self.group.name}_")
 
     @property
-    def choices(self) -> tuple[str, ...]:
-        plain = get_args(self.type)[0]
-        if get_origin(plain) is tuple:
-            plain = get_args(plain)[0]
-        return get_args(plain) if get_origin(plain) is Literal else ()
+    def path(self) -> str:
+        """Its name in the file, as TOML writes a key of a table."""
+        return f"{self.group.name}.{self.key}"
 
     @property
     def environment(self) -> str:
-        return f"TESK_{self.name.upper()}"
+        return f"TESK_{self.group.name}_{self.key}".upper()
 
     @property
     def flag(self) -> str:
@@ -275,139 +230,20 @@ class Setting(NamedTuple):
         name = re.sub("ies$", "y", self.name).removesuffix("s") if self.is_list else self.name
         return f"--{name.replace('_', '-')}"
 
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.default, tuple)
 
-class SettingsError(ValueError):
-    """A setting that cannot be used: the message names where it was set and why it is refused."""
-
-
-def _setting(field: msgspec.structs.FieldInfo) -> Setting:
-    about: Meta = field.type.__metadata__[0]
-    return Setting(
-        field.name, field.default, about.description or "", field.type, (about.extra or {}).get("engine", "")
-    )
-
-
-TABLE: Final = tuple(map(_setting, msgspec.structs.fields(Settings)))
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words of a Literal, or of a list of them."""
+        plain = get_args(self.type)[0]
+        if get_origin(plain) is tuple:
+            plain = get_args(plain)[0]
+        return get_args(plain) if get_origin(plain) is Literal else ()
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
-    """The settings in force: flags (by setting name), then TESK_NAME, then the TOML file, then the defaults.
-
-    `config` is the file of --config; without it, TESK_CONFIG names one. An empty variable counts as unset. `data`,
-    `file_roots` and `credentials` come out as absolute paths. Raises SettingsError, also for a setting that the chosen
-    engine does not read.
-    """
-    if config is None and environ.get("TESK_CONFIG"):
-        config = Path(environ["TESK_CONFIG"])
-    written = _read(config) if config else {}
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for setting in TABLE:
-        for source, value, is_text in _given(setting, flags, environ, config, written):
-            values[setting.name] = _convert(setting, source, value, is_text)
-            sources[setting.name] = source
-            break
-    settings = Settings(**values)
-    _refuse_ignored(settings.engine, sources)
-    return msgspec.structs.replace(
-        settings,
-        data=_absolute(settings.data),
-        file_roots=tuple(map(_absolute, settings.file_roots)),
-        credentials=tuple(map(_absolute, settings.credentials)),
-    )
-
-
-def _refuse_ignored(engine: str, sources: Mapping[str, str]) -> None:
-    """Raises SettingsError for a setting that was given and that the engine would not read."""
-    for setting in TABLE:
-        if setting.name in sources and setting.engine not in ("", engine):
-            raise SettingsError(
-                f"{sources[setting.name]}: only the {setting.engine} engine reads this setting, and engine is {engine}"
-                "; leave it out"
-            )
-
-
-def describe() -> list[tuple[str, Any, str]]:
-    """(name, default, meaning) of every setting, in order."""
-    return [(setting.name, setting.default, setting.meaning) for setting in TABLE]
-
-
-def table() -> str:
-    """The table of docs/settings.md, in Markdown."""
-    lines = ["| file | environment | flag | default | engine | meaning |", "|---|---|---|---|---|---|"]
-    for setting in TABLE:
-        names = f"`{setting.name}` | `{setting.environment}` | `{setting.flag}`"
-        lines.append(f"| {names} | {_shown(setting)} | {setting.engine or 'both'} | {_meaning(setting)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _meaning(setting: Setting) -> str:
-    choices = f" (one of: {', '.join(setting.choices)})" if len(setting.choices) > 1 else ""
-    return setting.meaning.replace("|", "\\|") + choices
-
-
-def _shown(setting: Setting) -> str:
-    if setting.is_list:
-        return "none" if not setting.default else f"`{','.join(setting.default)}`"
-    if isinstance(setting.default, float):
-        return f"`{setting.default:g}`"
-    return "empty" if setting.default == "" else f"`{setting.default}`"
-
-
-def _read(config: Path) -> dict[str, Any]:
-    try:
-        written = tomllib.loads(config.read_text())
-    except OSError as error:
-        raise SettingsError(f"{config}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{config}: not TOML: {error}") from None
-    known = {setting.name for setting in TABLE}
-    for name in written:
-        if name not in known:
-            raise SettingsError(f"{config}: {name}: no such setting; docs/settings.md lists them all")
-    return written
-
-
-def _given(
-    setting: Setting, flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None, written: dict[str, Any]
-) -> Iterator[tuple[str, Any, bool]]:
-    """Where the setting is set, strongest first: (what to call the source, the value, is it text to be read)."""
-    if flags.get(setting.name) is not None:
-        yield setting.flag, flags[setting.name], True
-    if text := environ.get(setting.environment):
-        items = [item.strip() for item in text.split(",") if item.strip()]
-        yield setting.environment, items if setting.is_list else text, True
-    if setting.name in written:
-        yield f"{config}: {setting.name}", written[setting.name], False
-
-
-def _convert(setting: Setting, source: str, value: Any, is_text: bool) -> Any:
-    try:
-        return msgspec.convert(value, setting.type, strict=not is_text)
-    except msgspec.ValidationError as error:
-        reason = _in_words(str(error))
-    if setting.choices:
-        reason = f"expected one of {', '.join(setting.choices)}"
-    hint = ""
-    if isinstance(value, str) and value.startswith("tcp://"):
-        hint = "; Kubernetes sets this for a Service named tesk: set enableServiceLinks: false on the pod"
-    raise SettingsError(f"{source}: {reason}{hint}")
-
-
-_WORDS: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "str": "text",
-}
-
-
-def _in_words(refusal: str) -> str:
-    """msgspec's "Expected `int`, got `str` - at `$`" as "expected a whole number, got text"."""
-    reason = re.sub(r"`(\w+)`", lambda match: _WORDS.get(match[1], match[1]), refusal.partition(" - at ")[0])
-    return reason[:1].lower() + reason[1:]
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+TABLE: Final = tuple(
+    Setting(group, field.name, Annotated[field.type, bounds], field.default, meaning, chart)
+    for field, (group, meaning, chart, bounds) in zip(msgspec.structs.fields(Settings), _DECLARED, strict=True)
+)

@@ -76,6 +76,15 @@ def cannot_start(command: list[str]) -> str:
     return line
 
 
+def test_the_log_warns_of_an_old_name_of_a_setting(tmp_path: Path) -> None:
+    with started(["-m", "tesk", "serve", "--data", str(tmp_path)], env={"TESK_PORT": "0"}) as process:
+        address(process)
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    warnings = [entry["msg"] for entry in map(json.loads, log.splitlines()) if entry["level"] == "warning"]
+    assert "TESK_PORT: is called TESK_SERVER_PORT now; the next version does not know the old name" in warnings
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_answers_where_it_says_and_ends_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     with started(arguments(tmp_path, {})) as process:

@@ -19,7 +19,8 @@ from tesk.places.kubernetes.choices import cluster
 from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
-from tesk.settings import TABLE, Settings, load
+from tesk.settings import TABLE, Settings
+from tesk.settings.load import load
 from tests.chart.values import EVERYTHING, selected
 from tests.servers.helm import CHART, MAJORS, HelmError, Manifest, helm, of_kind, pod_specs, rendered
 
@@ -226,7 +227,7 @@ def test_a_value_set_to_null_leaves_the_setting_alone(tmp_path: Path) -> None:
 
 def test_every_setting_that_concerns_a_cluster_has_a_value() -> None:
     (config,) = of_kind(rendered({"tasks.runAsUser": 1}), "ConfigMap").values()
-    local = {setting.name for setting in TABLE if setting.engine == "local"}
+    local = {setting.name for setting in TABLE if setting.group.engine == "local"}
     outside = {"kubeconfig", "kube_context"}
     extra = {"database_url", "max_body_bytes", "max_files", "kubernetes_qps", "max_waiting_tasks"}
     extra |= {"executor_capabilities", "credentials", "transfer_allow", "transfer_deny"}

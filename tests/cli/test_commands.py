@@ -235,7 +235,7 @@ class TestErrors:
 class TestServe:
     def test_a_setting_that_cannot_be_used(self, tesk: Tesk, tmp_path: Path) -> None:
         fails(tesk("serve", "--port", "http"), 1, "--port: expected a whole number, got text")
-        fails(tesk("serve", env={"TESK_ENGINE": "slurm"}), 1, "TESK_ENGINE: expected one of local")
+        fails(tesk("serve", env={"TESK_TASKS_ENGINE": "slurm"}), 1, "TESK_TASKS_ENGINE: expected one of local")
         (tmp_path / "tesk.toml").write_text("prot = 1")
         fails(tesk("serve", "--config", str(tmp_path / "tesk.toml")), 1, "tesk.toml: prot: no such setting")
 

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from tesk.cli.main import COMMANDS, command_line
-from tesk.settings import load
+from tesk.settings.load import load
 from tesk.tes import NEXT, State
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.settings_table import PAGE, tables
 from tesk import settings
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.settings import Settings, SettingsError, load
+from tesk.settings import Settings
+from tesk.settings.load import Given, SettingsError, _convert, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,22 +26,22 @@ def test_without_any_source_the_defaults_hold() -> None:
 
 
 def test_a_flag_beats_the_environment_that_beats_the_file_that_beats_the_default(tmp_path: Path) -> None:
-    file = written(tmp_path, 'port = 3\nnetwork = "file"\ngrace_s = 3\n')
-    environ = {"TESK_PORT": "2", "TESK_NETWORK": "environment"}
+    file = written(tmp_path, '[server]\nport = 3\n[local]\nnetwork = "file"\n[tasks]\ngrace_s = 3\n')
+    environ = {"TESK_SERVER_PORT": "2", "TESK_LOCAL_NETWORK": "environment"}
     loaded = load({"port": "1"}, environ, file)
     assert (loaded.port, loaded.network, loaded.grace_s, loaded.ram_gb) == (1, "environment", 3.0, 0.0)
 
 
 def test_tesk_config_names_the_file_when_no_flag_does(tmp_path: Path) -> None:
-    assert load({}, {"TESK_CONFIG": str(written(tmp_path, "port = 3"))}).port == 3
+    assert load({}, {"TESK_CONFIG": str(written(tmp_path, "server.port = 3"))}).port == 3
 
 
 def test_an_empty_variable_is_as_good_as_unset() -> None:
-    assert load({}, {"TESK_PORT": "", "TESK_CONFIG": ""}).port == 8080
+    assert load({}, {"TESK_SERVER_PORT": "", "TESK_PORT": "", "TESK_CONFIG": ""}).port == 8080
 
 
 def test_a_flag_may_set_what_is_zero_or_empty() -> None:
-    loaded = load({"port": "0", "engine_socket": ""}, {"TESK_PORT": "9", "TESK_ENGINE_SOCKET": "/s"})
+    loaded = load({"port": "0", "engine_socket": ""}, {"TESK_SERVER_PORT": "9", "TESK_LOCAL_ENGINE_SOCKET": "/s"})
     assert (loaded.port, loaded.engine_socket) == (0, "")
 
 
@@ -47,8 +49,8 @@ def test_a_flag_may_set_what_is_zero_or_empty() -> None:
     ("flags", "environ", "file"),
     [
         ({"cors_origins": ("https://a", "https://b")}, {}, ""),
-        ({}, {"TESK_CORS_ORIGINS": "https://a, https://b,"}, ""),
-        ({}, {}, 'cors_origins = ["https://a", "https://b"]'),
+        ({}, {"TESK_SERVER_CORS_ORIGINS": "https://a, https://b,"}, ""),
+        ({}, {}, 'server.cors_origins = ["https://a", "https://b"]'),
     ],
 )
 def test_a_list_can_be_written_in_each_source(
@@ -69,11 +71,17 @@ def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("flags", "environ", "message"),
     [
         ({"port": "x"}, {}, "--port: expected a whole number, got text"),
-        ({}, {"TESK_PORT": "70000"}, "TESK_PORT: expected a whole number <= 65535"),
-        ({}, {"TESK_GRACE_S": "-1"}, "TESK_GRACE_S: expected a number >= 0.0"),
-        ({}, {"TESK_GRACE_S": "nan"}, "TESK_GRACE_S: expected a number >= 0.0"),
-        ({}, {"TESK_EXECUTOR_CAPABILITIES": "SYS_ADMIN"}, "TESK_EXECUTOR_CAPABILITIES: expected one of MKNOD, NET_RAW"),
-        ({}, {"TESK_LOG_LEVEL": "loud"}, "TESK_LOG_LEVEL: expected one of debug, info, warning, error"),
+        ({}, {"TESK_SERVER_PORT": "70000"}, "TESK_SERVER_PORT: expected a whole number <= 65535"),
+        ({}, {"TESK_TASKS_GRACE_S": "-1"}, "TESK_TASKS_GRACE_S: expected a number >= 0.0"),
+        ({}, {"TESK_TASKS_GRACE_S": "nan"}, "TESK_TASKS_GRACE_S: expected a number >= 0.0"),
+        ({"executor_capabilities": ["SYS_ADMIN"]}, {}, "--executor-capability: expected one of MKNOD, NET_RAW"),
+        ({}, {"TESK_SERVER_LOG_LEVEL": "loud"}, "TESK_SERVER_LOG_LEVEL: expected one of debug, info, warning, error"),
+        (
+            {},
+            {"TESK_SERVER_PORT": "tcp://10.0.0.1:80"},
+            "TESK_SERVER_PORT: expected a whole number, got text; Kubernetes sets this for a Service named "
+            "tesk-server: set enableServiceLinks: false on the pod",
+        ),
         (
             {},
             {"TESK_PORT": "tcp://10.0.0.1:80"},
@@ -92,9 +100,24 @@ def test_a_refusal_names_the_flag_or_variable(flags: dict[str, str], environ: di
     ("flags", "environ", "file", "message"),
     [
         ({"retries": "1"}, {}, "", "--retries: only the kubernetes engine reads this setting, and engine is local"),
-        ({}, {"TESK_LABELS": "a=b"}, "", "TESK_LABELS: only the kubernetes engine reads this setting, and engine is"),
-        ({}, {}, 'engine = "kubernetes"\nram_gb = 0.0', "tesk.toml: ram_gb: only the local engine reads this setting"),
-        ({"engine": "kubernetes"}, {"TESK_NETWORK": "host"}, "", "TESK_NETWORK: only the local engine reads this"),
+        (
+            {},
+            {"TESK_KUBERNETES_LABELS": "a=b"},
+            "",
+            "TESK_KUBERNETES_LABELS: only the kubernetes engine reads this setting, and engine is",
+        ),
+        (
+            {},
+            {},
+            'tasks.engine = "kubernetes"\nlocal.ram_gb = 0.0',
+            "tesk.toml: local.ram_gb: only the local engine reads this setting",
+        ),
+        (
+            {"engine": "kubernetes"},
+            {"TESK_LOCAL_NETWORK": "host"},
+            "",
+            "TESK_LOCAL_NETWORK: only the local engine reads this",
+        ),
     ],
 )
 def test_a_setting_that_the_engine_does_not_read_is_refused(
@@ -114,7 +137,7 @@ def test_the_table_says_which_engine_reads_a_setting() -> None:
         readers = {engine for engine, names in (("local", local), ("kubernetes", cluster)) if setting.name in names}
         if setting.name in shared:
             readers = {"local", "kubernetes"}
-        marked = {setting.engine} if setting.engine else {"local", "kubernetes"}
+        marked = {setting.group.engine} if setting.group.engine else {"local", "kubernetes"}
         assert readers == marked, f"{setting.name}: read by {readers}"
 
 
@@ -131,10 +154,14 @@ def read_in(folder: str, besides: tuple[str, ...] = ()) -> set[str]:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('port = "80"', "port: expected a whole number, got text"),
-        ('file_roots = "/srv"', "file_roots: expected a list, got text"),
+        ('[server]\nport = "80"', "server.port: expected a whole number, got text"),
+        ('[storage]\nfile_roots = "/srv"', "storage.file_roots: expected a list, got text"),
+        ("[server]\nprot = 80", "server.prot: no such setting; docs/settings.md lists them all"),
+        ("[server]\ngrace_s = 8", "server.grace_s: no such setting; docs/settings.md lists them all"),
+        ("[servre]\nport = 80", "servre: no such setting; docs/settings.md lists them all"),
+        ("server = 80", "server: no such setting; docs/settings.md lists them all"),
         ("prot = 80", "prot: no such setting; docs/settings.md lists them all"),
-        ("[server]\nport = 80", "server: no such setting; docs/settings.md lists them all"),
+        ('port = "80"', "port: expected a whole number, got text"),
         ("port = ", "not TOML: Invalid value (at end of document)"),
     ],
 )
@@ -145,6 +172,48 @@ def test_a_refusal_names_the_file_and_the_key(tmp_path: Path, text: str, message
     assert str(refused.value) == f"{file}: {message}"
 
 
+@pytest.mark.parametrize(
+    ("environ", "file", "warnings"),
+    [
+        ({"TESK_PORT": "3"}, "", ["TESK_PORT: is called TESK_SERVER_PORT now"]),
+        ({}, "port = 3", ["tesk.toml: port: is called server.port now"]),
+        ({"TESK_PORT": "3"}, "[server]\nport = 9", ["TESK_PORT: is called TESK_SERVER_PORT now"]),
+        ({"TESK_SERVER_PORT": "3"}, "port = 9", ["tesk.toml: port: is called server.port now"]),
+        ({"TESK_SERVER_PORT": "3", "TESK_SERVICE_NAME": "lab"}, "", []),
+        ({}, "port = 3\nservice_name = 'lab'\n[tasks]\ngrace_s = 1", ["server.port now", "service.name now"]),
+        ({}, "storage = ['s3://lab']\nserver.port = 3", ["tesk.toml: storage: is called service.storage now"]),
+    ],
+)
+def test_an_old_name_is_read_with_a_warning_that_has_the_new_one(
+    tmp_path: Path, environ: dict[str, str], file: str, warnings: list[str]
+) -> None:
+    warned: list[str] = []
+    assert load({}, environ, written(tmp_path, file), warned.append).port == 3
+    assert len(warned) == len(warnings)
+    for line, words in zip(warned, warnings, strict=True):
+        assert f"{words}; the next version does not know the old name" in line
+
+
+@pytest.mark.parametrize(
+    ("environ", "file", "message"),
+    [
+        (
+            {"TESK_PORT": "3", "TESK_SERVER_PORT": "3"},
+            "",
+            "TESK_PORT: TESK_SERVER_PORT sets the same; leave out TESK_PORT",
+        ),
+        ({}, "port = 3\n[server]\nport = 3", "{file}: port: server.port sets the same; leave out port"),
+    ],
+)
+def test_a_setting_given_by_both_its_names_is_refused(
+    tmp_path: Path, environ: dict[str, str], file: str, message: str
+) -> None:
+    path = written(tmp_path, file)
+    with pytest.raises(SettingsError) as refused:
+        load({}, environ, path)
+    assert str(refused.value) == message.format(file=path)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read: No such file or directory"):
         load({}, {}, tmp_path / "absent.toml")
@@ -152,21 +221,26 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_refusal_does_not_repeat_the_value() -> None:
     with pytest.raises(SettingsError) as refused:
-        load({"log_level": "secret"}, {"TESK_DATABASE_URL": "postgresql://u:secret@h/d"})
+        load({"log_level": "secret"}, {"TESK_STORE_DATABASE_URL": "postgresql://u:secret@h/d"})
     assert "secret" not in str(refused.value)
 
 
 def test_every_default_passes_its_own_rules() -> None:
     for setting in settings.TABLE:
         value = list(setting.default) if setting.is_list else setting.default
-        assert settings._convert(setting, setting.name, value, is_text=False) == setting.default
+        assert _convert(setting, Given(setting.name, value, is_text=False)) == setting.default
 
 
-def test_flags_and_variables_are_distinct() -> None:
+def test_names_are_distinct() -> None:
+    """Also from the old ones of other settings, so that a name tells which is meant."""
     assert len({setting.flag for setting in settings.TABLE}) == len(Settings.__struct_fields__)
+    for names in (
+        [name for setting in settings.TABLE for name in {setting.path, setting.name}],
+        [name for setting in settings.TABLE for name in {setting.environment, f"TESK_{setting.name.upper()}"}],
+    ):
+        assert len(names) == len({*names})
     assert not {"--config", "--help", "--version"} & {setting.flag for setting in settings.TABLE}
 
 
 def test_the_documented_table_is_the_codes() -> None:
-    documented = (ROOT / "docs" / "settings.md").read_text()
-    assert settings.table() in documented, "run scripts/settings-table"
+    assert tables() in PAGE.read_text(), "run scripts/settings-table"
