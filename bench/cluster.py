@@ -182,7 +182,7 @@ class Bench(NamedTuple):
         return served(self.cluster, self.namespace, self.folder, file_roots=roots, filer_mounts=mounts)
 
     def _choices(self, server: Server) -> TaskSettings:
-        return choices.cluster(server.settings, self.namespace)
+        return choices.task_settings(server.settings, self.namespace)
 
 
 def parsed(task: dict[str, Any]) -> tes.Task:

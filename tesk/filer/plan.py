@@ -5,11 +5,18 @@ the task's own inputs or outputs and a root, and neither side needs a table of p
 plan names those that are not, `uncopied`; the others lie below ROOT/.tesk/files.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from tesk.declared import declared
 from tesk.tes import Input, Output
+
+if TYPE_CHECKING:
+    from tesk.settings import Settings
+
+TRANSFER: Final = ("retries", "timeout_s", "concurrency", "allow", "deny")
+"""Fields of FilerSettings whose settings are called transfer_…; the others have the setting's name."""
 
 
 class FilerSettings(Struct, frozen=True, omit_defaults=True):
@@ -18,14 +25,20 @@ class FilerSettings(Struct, frozen=True, omit_defaults=True):
     `allow` and `deny` are names, addresses and networks: see tesk.filer.reach.
     """
 
-    file_roots: tuple[str, ...] = ()
-    missing_outputs: Literal["warning", "error"] = "warning"
-    retries: int = 5
-    timeout_s: float = 60.0
-    concurrency: int = 8
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    credentials: tuple[str, ...] = ()
+    file_roots: tuple[str, ...] = declared("file_roots")
+    missing_outputs: Literal["warning", "error"] = declared("missing_outputs")
+    retries: int = declared("transfer_retries")
+    timeout_s: float = declared("transfer_timeout_s")
+    concurrency: int = declared("transfer_concurrency")
+    allow: tuple[str, ...] = declared("transfer_allow")
+    deny: tuple[str, ...] = declared("transfer_deny")
+    credentials: tuple[str, ...] = declared("credentials")
+
+    @classmethod
+    def of(cls, settings: "Settings") -> "FilerSettings":
+        """What the operator chose."""
+        names = {name: f"transfer_{name}" if name in TRANSFER else name for name in cls.__struct_fields__}
+        return cls(**{name: getattr(settings, setting) for name, setting in names.items()})
 
 
 class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_field="step"):
@@ -35,7 +48,7 @@ class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_fiel
     inputs: list[Input] = []
     directories: list[str] = []
     files: list[str] = []
-    settings: FilerSettings = FilerSettings()
+    settings: FilerSettings = field(default_factory=FilerSettings)
     uncopied: list[str] | None = None
 
 
@@ -44,7 +57,7 @@ class OutputsPlan(Struct, frozen=True, omit_defaults=True, tag="outputs", tag_fi
 
     root: str
     outputs: list[Output] = []
-    settings: FilerSettings = FilerSettings()
+    settings: FilerSettings = field(default_factory=FilerSettings)
     uncopied: list[str] | None = None
 
 

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from tesk.declared import declared
 from tesk.filer.plan import FilerSettings
 from tesk.kubernetes.bounds import Bounds
 
@@ -25,40 +26,40 @@ class TaskSettings(Struct, frozen=True, omit_defaults=True):
     namespace: str
     instance: str
     image: str
-    image_pull_policy: str = "IfNotPresent"
-    executor_image_pull_policy: str = "IfNotPresent"
-    taskmaster_service_account: str = "tesk-taskmaster"
-    taskmaster_retries: int = 20
-    storage_class: str = ""
-    access_mode: str = "ReadWriteOnce"
-    default_disk_gb: float = 1.0
-    default_cpu_cores: float = 0.1
-    default_ram_gb: float = 0.25
-    cpu_limit: Literal["none", "request"] = "none"
-    memory_limit: Literal["none", "request"] = "request"
-    pod_security: Literal["baseline", "restricted"] = "baseline"
-    executor_capabilities: tuple[str, ...] = ()
+    image_pull_policy: str = declared("image_pull_policy")
+    executor_image_pull_policy: str = declared("executor_image_pull_policy")
+    taskmaster_service_account: str = declared("taskmaster_service_account")
+    taskmaster_retries: int = declared("taskmaster_retries")
+    storage_class: str = declared("storage_class")
+    access_mode: str = declared("access_mode")
+    default_disk_gb: float = declared("default_disk_gb")
+    default_cpu_cores: float = declared("default_cpu_cores")
+    default_ram_gb: float = declared("default_ram_gb")
+    cpu_limit: Literal["none", "request"] = declared("cpu_limit")
+    memory_limit: Literal["none", "request"] = declared("memory_limit")
+    pod_security: Literal["baseline", "restricted"] = declared("pod_security")
+    executor_capabilities: tuple[str, ...] = declared("executor_capabilities")
     run_as_user: int | None = None
-    own_user: int | None = 65532
-    image_pull_secrets: tuple[str, ...] = ()
+    own_user: int | None = declared("own_user")
+    image_pull_secrets: tuple[str, ...] = declared("image_pull_secrets")
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     node_selector: dict[str, str] = {}
     tolerations: tuple[dict[str, str], ...] = ()
     preemptible_node_selector: dict[str, str] = {}
     preemptible_tolerations: tuple[dict[str, str], ...] = ()
-    zone_label: str = "topology.kubernetes.io/zone"
-    gpu_resource: str = "nvidia.com/gpu"
-    allowed_backend_parameters: tuple[str, ...] = ()
-    executor_service_account: str = ""
-    filer_environment_secret: str = ""
+    zone_label: str = declared("zone_label")
+    gpu_resource: str = declared("gpu_resource")
+    allowed_backend_parameters: tuple[str, ...] = declared("allowed_backend_parameters")
+    executor_service_account: str = declared("executor_service_account")
+    filer_environment_secret: str = declared("filer_environment_secret")
     filer_mounts: tuple[Mount, ...] = ()
-    filer: FilerSettings = FilerSettings()
-    log_tail_bytes: int = 65536
-    grace_s: float = 10.0
-    image_timeout_s: float = 120.0
-    schedule_timeout_s: float = 0.0
-    start_timeout_s: float = 600.0
-    executor_timeout_s: float = 0.0
-    retries: int = 0
+    filer: FilerSettings = field(default_factory=FilerSettings)
+    log_tail_bytes: int = declared("log_tail_bytes")
+    grace_s: float = declared("grace_s")
+    image_timeout_s: float = declared("image_timeout_s")
+    schedule_timeout_s: float = declared("schedule_timeout_s")
+    start_timeout_s: float = declared("start_timeout_s")
+    executor_timeout_s: float = declared("executor_timeout_s")
+    retries: int = declared("retries")
     bounds: Bounds = Bounds()

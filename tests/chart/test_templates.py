@@ -15,7 +15,7 @@ from scripts.values_table import PAGE, VALUES, rows, table
 from tesk import __version__
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.task_settings import Mount
-from tesk.places.kubernetes.choices import cluster
+from tesk.places.kubernetes.choices import task_settings
 from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
@@ -196,7 +196,7 @@ def test_the_defaults_are_the_server_s_own(tmp_path: Path) -> None:
 
 def test_every_value_reaches_its_setting(tmp_path: Path) -> None:
     found = settings(rendered(EVERYTHING), tmp_path)
-    chosen = cluster(found, "lab")
+    chosen = task_settings(found, "lab")
     assert found.max_body_bytes == 8388608
     assert found.storage == ("s3://lab",)
     assert found.default_ram_gb == 2.5
@@ -420,7 +420,7 @@ def test_an_image_is_named_by_tag_or_digest() -> None:
 
 
 def test_pods_of_tasks_carry_what_policies_select_by() -> None:
-    chosen = cluster(Settings(instance="tesk", image="tesk:1"), "lab")
+    chosen = task_settings(Settings(instance="tesk", image="tesk:1"), "lab")
     job = manifests.taskmaster_job("1m83p24e6ra00", chosen, 1)
     labels = job["spec"]["template"]["metadata"]["labels"]
     assert selected(of_kind(rendered(), "NetworkPolicy")["tesk-taskmasters"], labels)

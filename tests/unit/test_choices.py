@@ -1,5 +1,9 @@
 """The operator's settings as taskmasters get them."""
 
+import subprocess
+import sys
+
+import msgspec
 import pytest
 
 from tesk.filer.plan import FilerSettings
@@ -9,13 +13,29 @@ from tesk.places.kubernetes import choices
 from tesk.settings import Settings
 
 
-def test_each_choice_is_a_setting_of_the_same_name() -> None:
+def test_each_choice_is_a_setting_of_the_same_name_with_its_default() -> None:
     own = {"namespace", "filer", "bounds"}
     assert set(TaskSettings.__struct_fields__) - own <= set(Settings.__struct_fields__)
+    defaults = Settings()
+    assert choices.task_settings(defaults, "n") == TaskSettings("n", defaults.instance, defaults.image)
+
+
+READ = """
+import sys, msgspec, tesk.kubernetes.document, tesk.filer.main
+from tesk.kubernetes.task_settings import TaskSettings
+read = msgspec.json.decode(sys.argv[1], type=TaskSettings)
+print(read.retries, read.filer.retries, "tesk.settings" in sys.modules)
+"""
+
+
+def test_pods_get_every_default_so_that_they_need_not_load_the_declaration() -> None:
+    told = msgspec.json.encode(choices.task_settings(Settings(), "n"))
+    read = subprocess.run([sys.executable, "-c", READ, told], capture_output=True, text=True, timeout=60, check=True)
+    assert read.stdout.split() == ["0", "5", "False"]
 
 
 def test_settings_come_out_as_kubernetes_wants_them() -> None:
-    chosen = choices.cluster(
+    chosen = choices.task_settings(
         Settings(
             instance="lab", image="tesk:1", labels=("team=a", "url=b=c"), tolerations=("gpu:NoSchedule",),
             preemptible_node_selector=("spot=true",), filer_mounts=("/keys=secret:s3", "/srv=claim:data"),
@@ -33,7 +53,7 @@ def test_settings_come_out_as_kubernetes_wants_them() -> None:
 
 @pytest.mark.parametrize(("setting", "user"), [(-1, None), (0, 0), (1000, 1000)])
 def test_a_user_may_be_left_to_the_image_or_platform(setting: int, user: int | None) -> None:
-    chosen = choices.cluster(Settings(run_as_user=setting, own_user=setting), "n")
+    chosen = choices.task_settings(Settings(run_as_user=setting, own_user=setting), "n")
     assert (chosen.run_as_user, chosen.own_user) == (user, user)
 
 
@@ -63,5 +83,5 @@ def test_tolerations_are_written_as_taints_are(text: str, toleration: dict[str, 
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: Settings, words: str) -> None:
     with pytest.raises(PlaceError) as refused:
-        choices.cluster(settings, "n")
+        choices.task_settings(settings, "n")
     assert words in str(refused.value)

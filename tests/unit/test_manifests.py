@@ -178,13 +178,13 @@ def test_nothing_that_a_job_owns_holds_it_up() -> None:
 @pytest.mark.parametrize(
     ("choices", "asked", "requests", "limits"),
     [
-        ({}, Resources(), ("100m", "256Mi"), {}),
+        ({}, Resources(), ("280m", "1024Mi"), {}),
         ({}, Resources(cpu_cores=0.25, ram_gb=0.5), ("250m", "512Mi"), {"memory": "512Mi"}),
         ({}, Resources(cpu_cores=0.0001, ram_gb=0.0001), ("1m", "8Mi"), {"memory": "8Mi"}),
-        ({"cpu_limit": "request"}, Resources(cpu_cores=2), ("2000m", "256Mi"), {"cpu": "2000m"}),
-        ({"memory_limit": "none"}, Resources(ram_gb=1.5), ("100m", "1536Mi"), {}),
+        ({"cpu_limit": "request"}, Resources(cpu_cores=2), ("2000m", "1024Mi"), {"cpu": "2000m"}),
+        ({"memory_limit": "none"}, Resources(ram_gb=1.5), ("280m", "1536Mi"), {}),
         ({"default_cpu_cores": 1.0, "default_ram_gb": 2.0}, Resources(), ("1000m", "2048Mi"), {}),
-        ({"gpu_resource": "lab/gpu"}, Resources(backend_parameters={"gpu": "2"}), ("100m", "256Mi"), {"lab/gpu": "2"}),
+        ({"gpu_resource": "lab/gpu"}, Resources(backend_parameters={"gpu": "2"}), ("280m", "1024Mi"), {"lab/gpu": "2"}),
     ],
 )
 def test_requests_and_limits_follow_the_task_and_the_operator(

@@ -7,6 +7,7 @@ import pytest
 
 from scripts.settings_table import PAGE, tables
 from tesk import settings
+from tesk.filer.plan import TRANSFER, FilerSettings
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.settings import Settings
 from tesk.settings.load import Given, SettingsError, _convert, load
@@ -131,7 +132,9 @@ def test_a_setting_that_the_engine_does_not_read_is_refused(
 
 def test_the_table_says_which_engine_reads_a_setting() -> None:
     """What is marked for one engine is read nowhere else, and every other setting by both, or by what both share."""
-    local, cluster = read_in("places/local"), read_in("places/kubernetes") | {*TaskSettings.__struct_fields__}
+    filer = {f"transfer_{name}" if name in TRANSFER else name for name in FilerSettings.__struct_fields__}
+    local = read_in("places/local") | filer
+    cluster = read_in("places/kubernetes") | {*TaskSettings.__struct_fields__} | filer
     shared = read_in("", besides=("places", "kubernetes", "filer")) - READ_FOR_AN_ENGINE
     for setting in settings.TABLE:
         readers = {engine for engine, names in (("local", local), ("kubernetes", cluster)) if setting.name in names}

@@ -25,7 +25,7 @@ from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
-from tesk.places.kubernetes.choices import cluster
+from tesk.places.kubernetes.choices import task_settings
 from tesk.places.kubernetes.client import ApiError, Client
 from tesk.places.kubernetes.line import Line
 from tesk.places.kubernetes.rights import Rights
@@ -106,7 +106,7 @@ class KubernetesPlace:
         settings = self._settings
         access = await asyncio.to_thread(config.load, settings.kubeconfig, os.environ, settings.kube_context)
         namespace = settings.namespace or access.namespace
-        self._cluster = cluster(settings, namespace)
+        self._cluster = task_settings(settings, namespace)
         self._account = access.account if namespace == access.namespace else None
         client = self._client = Client(access, namespace, settings.kubernetes_qps)
         await client.open()

@@ -538,17 +538,7 @@ class Run:
         )
 
     def _filer_settings(self) -> FilerSettings:
-        settings = self.machine.settings
-        return FilerSettings(
-            file_roots=settings.file_roots,
-            missing_outputs=settings.missing_outputs,
-            retries=settings.transfer_retries,
-            timeout_s=settings.transfer_timeout_s,
-            concurrency=settings.transfer_concurrency,
-            allow=settings.transfer_allow,
-            deny=settings.transfer_deny,
-            credentials=settings.credentials,
-        )
+        return FilerSettings.of(self.machine.settings)
 
 
 async def on_folders(machine: Machine, task_id: str, folder: Folder, command: str) -> None:
