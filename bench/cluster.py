@@ -26,8 +26,8 @@ from bench.cluster_server import PAUSE_S, Server, served
 from bench.cluster_standin import StandIn
 from tesk import tes
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.places.kubernetes import choices
 from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.task_settings import task_settings
 from tests.servers import cluster as clusters
 from tests.servers.cluster import BUSYBOX, Cluster
 
@@ -129,7 +129,7 @@ class Bench(NamedTuple):
             simulated.nodes(self.cluster, self.folder, ending=True),
             served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS) as server,
             Bare(self.client, BUSYBOX, COMMAND, simulated.SPEC) as bare,
-            StandIn(self.client, self._choices(server), parsed(HELLO), hold=False),
+            StandIn(self.client, self._task_settings(server), parsed(HELLO), hold=False),
         ):
             await server.client.timed(HELLO)
             before = await bare.rate("jobs", count)
@@ -153,7 +153,7 @@ class Bench(NamedTuple):
         async with (
             simulated.nodes(self.cluster, self.folder, ending=False),
             served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS) as server,
-            StandIn(self.client, self._choices(server), parsed(HELLO), hold=True) as taskmasters,
+            StandIn(self.client, self._task_settings(server), parsed(HELLO), hold=True) as taskmasters,
         ):
             idle_mib = server.memory_mib()
             ids = [await server.client.create(HELLO) for _ in range(count)]
@@ -181,8 +181,8 @@ class Bench(NamedTuple):
         roots, mounts = [str(self.shared)], [f"{self.shared}=claim:shared"]
         return served(self.cluster, self.namespace, self.folder, file_roots=roots, filer_mounts=mounts)
 
-    def _choices(self, server: Server) -> TaskSettings:
-        return choices.task_settings(server.settings, self.namespace)
+    def _task_settings(self, server: Server) -> TaskSettings:
+        return task_settings(server.settings, self.namespace)
 
 
 def parsed(task: dict[str, Any]) -> tes.Task:

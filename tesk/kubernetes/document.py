@@ -32,7 +32,7 @@ def unpack(parts: Iterable[bytes]) -> Task:
 
 
 def read(folder: Path) -> tuple[Task, TaskSettings, str]:
-    """(task, the operator's choices, the token) from the folder that mirrors the Secrets, one subfolder for each."""
+    """(task, the operator's settings, the token) from the folder that mirrors the Secrets, one subfolder for each."""
     parts: list[bytes] = []
     while (part := folder / str(len(parts)) / names.DOCUMENT_KEY).exists():
         parts.append(part.read_bytes())

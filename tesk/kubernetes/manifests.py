@@ -75,7 +75,7 @@ def taskmaster_job(task_id: TaskId, cluster: TaskSettings, parts: int, account: 
 def secrets(
     task_id: TaskId, parts: Sequence[bytes], cluster: TaskSettings, owner_uid: str, token: str
 ) -> list[Manifest]:
-    """The Secrets with the task's document; the first has the operator's choices and the token too."""
+    """The Secrets with the task's document; the first has the operator's settings and the token too."""
     made = []
     for number, part in enumerate(parts):
         data = {names.DOCUMENT_KEY: part}

@@ -28,7 +28,7 @@ _CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CO
 DOCUMENT_KEY: Final = "document"
 """Key of the task's document, or of a part of it, in its Secrets."""
 CLUSTER_KEY: Final = "cluster"
-"""Key of the operator's choices (cluster.Cluster) in the first Secret."""
+"""Key of the operator's settings (TaskSettings) in the first Secret."""
 TOKEN_KEY: Final = "token"  # noqa: S105
 """Key of the word by which the task's own containers prove who they are to its taskmaster."""
 RECORD_KEY: Final = "record"

@@ -1,4 +1,4 @@
-"""The operator's choices for tasks on a cluster, as the server hands them to each taskmaster in the task's Secret."""
+"""The operator's settings for tasks on a cluster, as the server hands them to each taskmaster in the task's Secret."""
 
 from typing import Literal
 

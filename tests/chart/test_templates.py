@@ -15,8 +15,8 @@ from scripts.values_table import PAGE, VALUES, rows, table
 from tesk import __version__
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.task_settings import Mount
-from tesk.places.kubernetes.choices import task_settings
 from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
+from tesk.places.kubernetes.task_settings import task_settings
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
 from tesk.settings import TABLE, Settings

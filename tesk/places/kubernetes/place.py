@@ -25,7 +25,6 @@ from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
-from tesk.places.kubernetes.choices import task_settings
 from tesk.places.kubernetes.client import ApiError, Client
 from tesk.places.kubernetes.line import Line
 from tesk.places.kubernetes.rights import Rights
@@ -40,6 +39,7 @@ from tesk.places.kubernetes.standing import (
     standing,
     waits_for,
 )
+from tesk.places.kubernetes.task_settings import task_settings
 from tesk.places.kubernetes.waiting import Waiting
 from tesk.places.kubernetes.watch import Cache
 from tesk.places.kubernetes.window import Window

@@ -9,15 +9,15 @@ import pytest
 from tesk.filer.plan import FilerSettings
 from tesk.kubernetes.task_settings import Mount, TaskSettings
 from tesk.places.base import PlaceError
-from tesk.places.kubernetes import choices
+from tesk.places.kubernetes.task_settings import task_settings, toleration
 from tesk.settings import Settings
 
 
-def test_each_choice_is_a_setting_of_the_same_name_with_its_default() -> None:
+def test_each_field_is_a_setting_of_the_same_name_with_its_default() -> None:
     own = {"namespace", "filer", "bounds"}
     assert set(TaskSettings.__struct_fields__) - own <= set(Settings.__struct_fields__)
     defaults = Settings()
-    assert choices.task_settings(defaults, "n") == TaskSettings("n", defaults.instance, defaults.image)
+    assert task_settings(defaults, "n") == TaskSettings("n", defaults.instance, defaults.image)
 
 
 READ = """
@@ -29,13 +29,13 @@ print(read.retries, read.filer.retries, "tesk.settings" in sys.modules)
 
 
 def test_pods_get_every_default_so_that_they_need_not_load_the_declaration() -> None:
-    told = msgspec.json.encode(choices.task_settings(Settings(), "n"))
+    told = msgspec.json.encode(task_settings(Settings(), "n"))
     read = subprocess.run([sys.executable, "-c", READ, told], capture_output=True, text=True, timeout=60, check=True)
     assert read.stdout.split() == ["0", "5", "False"]
 
 
 def test_settings_come_out_as_kubernetes_wants_them() -> None:
-    chosen = choices.task_settings(
+    chosen = task_settings(
         Settings(
             instance="lab", image="tesk:1", labels=("team=a", "url=b=c"), tolerations=("gpu:NoSchedule",),
             preemptible_node_selector=("spot=true",), filer_mounts=("/keys=secret:s3", "/srv=claim:data"),
@@ -53,12 +53,12 @@ def test_settings_come_out_as_kubernetes_wants_them() -> None:
 
 @pytest.mark.parametrize(("setting", "user"), [(-1, None), (0, 0), (1000, 1000)])
 def test_a_user_may_be_left_to_the_image_or_platform(setting: int, user: int | None) -> None:
-    chosen = choices.task_settings(Settings(run_as_user=setting, own_user=setting), "n")
+    chosen = task_settings(Settings(run_as_user=setting, own_user=setting), "n")
     assert (chosen.run_as_user, chosen.own_user) == (user, user)
 
 
 @pytest.mark.parametrize(
-    ("text", "toleration"),
+    ("text", "found"),
     [
         ("key", {"key": "key", "operator": "Exists"}),
         ("key:NoExecute", {"key": "key", "operator": "Exists", "effect": "NoExecute"}),
@@ -66,8 +66,8 @@ def test_a_user_may_be_left_to_the_image_or_platform(setting: int, user: int | N
         ("a.b/key=:NoSchedule", {"key": "a.b/key", "operator": "Equal", "value": "", "effect": "NoSchedule"}),
     ],
 )
-def test_tolerations_are_written_as_taints_are(text: str, toleration: dict[str, str]) -> None:
-    assert choices.toleration("tolerations", text) == toleration
+def test_tolerations_are_written_as_taints_are(text: str, found: dict[str, str]) -> None:
+    assert toleration("tolerations", text) == found
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_tolerations_are_written_as_taints_are(text: str, toleration: dict[str, 
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: Settings, words: str) -> None:
     with pytest.raises(PlaceError) as refused:
-        choices.task_settings(settings, "n")
+        task_settings(settings, "n")
     assert words in str(refused.value)
