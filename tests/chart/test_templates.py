@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
-from tesk.settings import TABLE, Settings
+from tesk.settings import Settings
 from tesk.settings.load import load
 from tests.chart.values import EVERYTHING, selected
 from tests.servers.helm import CHART, MAJORS, HelmError, Manifest, helm, of_kind, pod_specs, rendered
@@ -106,6 +105,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("storage.fileRoots", ["/a"], "fileRoots"),
     ("extraSettings", {"max-body-bytes": 1024}, "max-body-bytes"),
     ("extraSettings", {"labels": {"a": "b"}}, "extraSettings"),
+    ("extraSettings", {"kubernetes": {"labels": {"a": "b"}}}, "extraSettings"),
+    ("extraSettings", {"local": {"ram_gb": 1}}, "extraSettings"),
     ("server.replicas", 2, "replicas"),
     ("server.logLevel", "loud", "logLevel"),
     ("server.resources.requests", {"memory": "192 MiB"}, "memory"),
@@ -129,10 +130,17 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(key: str, value: Any, w
         rendered({key: value})
 
 
-@pytest.mark.parametrize("name", ["engine", "host", "port", "data", "instance", "image", "database_url"])
-def test_what_other_objects_rest_on_is_not_for_extra_settings(name: str) -> None:
-    with pytest.raises(HelmError, match=f"extraSettings: {name} is the chart's own to set"):
-        rendered({f"extraSettings.{name}": "x"})
+OWN = (
+    "tasks.engine", "server.host", "server.port", "store.data", "store.database_url", "kubernetes.instance",
+    "kubernetes.image",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", OWN)
+def test_what_other_objects_rest_on_is_not_for_extra_settings(path: str) -> None:
+    for name in (path, path.partition(".")[2]):
+        with pytest.raises(HelmError, match=f"extraSettings: {path} is the chart's own to set"):
+            rendered({f"extraSettings.{name}": "x"})
 
 
 SERVICE = (
@@ -225,16 +233,6 @@ def test_a_value_set_to_null_leaves_the_setting_alone(tmp_path: Path) -> None:
     assert settings(rendered({"tasks.retries": None, "tasks.zoneLabel": None}), tmp_path).zone_label
 
 
-def test_every_setting_that_concerns_a_cluster_has_a_value() -> None:
-    (config,) = of_kind(rendered({"tasks.runAsUser": 1}), "ConfigMap").values()
-    local = {setting.name for setting in TABLE if setting.group.engine == "local"}
-    outside = {"kubeconfig", "kube_context"}
-    extra = {"database_url", "max_body_bytes", "max_files", "kubernetes_qps", "max_waiting_tasks"}
-    extra |= {"executor_capabilities", "credentials", "transfer_allow", "transfer_deny"}
-    known = {field.name for field in msgspec.structs.fields(Settings)}
-    assert known - tomllib.loads(config["data"]["tesk.toml"]).keys() == local | outside | extra
-
-
 NAMES = [
     ("tesk", "tesk"),
     ("lab", "lab"),
@@ -269,7 +267,7 @@ def test_a_release_name_that_yaml_has_a_meaning_for_is_a_name(release: str) -> N
 
 
 def test_an_extra_setting_may_be_nothing_at_all(tmp_path: Path) -> None:
-    extra = {"image_timeout_s": 0, "missing_outputs": "error", "storage": []}
+    extra = {"kubernetes": {"image_timeout_s": 0}, "storage": {"missing_outputs": "error"}, "service": {"storage": []}}
     found = settings(rendered({"extraSettings": extra, "serviceInfo.storage": ["s3://lab"]}), tmp_path)
     assert (found.image_timeout_s, found.missing_outputs, found.storage) == (0, "error", ())
 
@@ -385,7 +383,7 @@ def test_the_database_is_on_a_claim_or_named_by_a_secret(
     claims = [each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if "persistentVolumeClaim" in each]
     assert claims == ([claim] if claim else [])
     environment = {each["name"]: each["valueFrom"] for each in spec["containers"][0].get("env", [])}
-    wanted = {"TESK_DATABASE_URL": {"secretKeyRef": {"name": "database", "key": "dsn"}}} if has_url else {}
+    wanted = {"TESK_STORE_DATABASE_URL": {"secretKeyRef": {"name": "database", "key": "dsn"}}} if has_url else {}
     assert environment == wanted
 
 

@@ -25,7 +25,8 @@ EVERYTHING: Manifest = yaml.safe_load(
       environmentSecret: keys
       mounts: [{path: /credentials, secret: lab}, {path: /refs, claim: references}]
       fileRoots: [{path: /data, claim: lab-data}]
-    extraSettings: {max_body_bytes: 8388608, storage: ["s3://lab"], default_ram_gb: 2.5}
+    extraSettings:
+      {server: {max_body_bytes: 8388608}, service: {storage: ["s3://lab"]}, tasks: {default_ram_gb: 2.5}}
     server:
       extraEnv: [{name: TZ, value: UTC}]
       tolerations: [{key: dedicated, operator: Exists}]

@@ -1,6 +1,6 @@
 {{/* What all pods of the chart have in common. They pass the Pod Security Standard "restricted". */}}
 {{- define "tesk.pod" -}}
-enableServiceLinks: false # a Service named tesk would set TESK_PORT, a setting
+enableServiceLinks: false # the Service tesk-server would set TESK_SERVER_PORT, a setting
 securityContext:
   runAsNonRoot: true
   seccompProfile: {type: RuntimeDefault}

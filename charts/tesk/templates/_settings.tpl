@@ -1,6 +1,6 @@
 {{/*
-The server's settings (docs/settings.md) by name: from the values, then extraSettings. What the chart's other objects
-rest on is not for extraSettings to change.
+The server's settings (docs/settings.md) by group and name: from the values, then extraSettings. What the chart's other
+objects rest on is not for extraSettings to change. `$old` has the names without a group that extraSettings may still use.
 */}}
 {{- define "tesk.settings" -}}
 {{- $tasks := .Values.tasks -}}
@@ -18,74 +18,91 @@ rest on is not for extraSettings to change.
   {{- $roots = append $roots .path -}}
 {{- end -}}
 {{- $own := dict
-  "engine" "kubernetes"
-  "host" .Values.server.host
-  "port" 8080
-  "data" "/data"
-  "instance" $fullname
-  "namespace" .Release.Namespace
-  "image" (include "tesk.image" .)
-  "image_pull_policy" .Values.image.pullPolicy
-  "image_pull_secrets" .Values.image.pullSecrets
-  "taskmaster_service_account" (include "tesk.taskmasterAccount" .)
+  "tasks.engine" "kubernetes"
+  "server.host" .Values.server.host
+  "server.port" 8080
+  "store.data" "/data"
+  "kubernetes.instance" $fullname
+  "kubernetes.namespace" .Release.Namespace
+  "kubernetes.image" (include "tesk.image" .)
+  "kubernetes.image_pull_policy" .Values.image.pullPolicy
+  "kubernetes.image_pull_secrets" .Values.image.pullSecrets
+  "kubernetes.taskmaster_service_account" (include "tesk.taskmasterAccount" .)
 -}}
 {{- $chosen := dict
-  "log_level" .Values.server.logLevel
-  "cors_origins" .Values.corsOrigins
-  "allowed_hosts" (include "tesk.hosts" . | fromJsonArray)
-  "service_id" $info.id
-  "service_name" $info.name
-  "service_description" $info.description
-  "organization_name" $info.organizationName
-  "organization_url" $info.organizationUrl
-  "storage" $info.storage
-  "max_active_tasks" $tasks.maxActive
-  "default_cpu_cores" $tasks.defaults.cpuCores
-  "default_ram_gb" $tasks.defaults.ramGb
-  "default_disk_gb" $tasks.defaults.diskGb
-  "max_cpu_cores" $tasks.maxima.cpuCores
-  "max_ram_gb" $tasks.maxima.ramGb
-  "max_disk_gb" $tasks.maxima.diskGb
-  "executor_image_pull_policy" $tasks.imagePullPolicy
-  "cpu_limit" $tasks.cpuLimit
-  "memory_limit" $tasks.memoryLimit
-  "storage_class" $tasks.storageClass
-  "access_mode" $tasks.accessMode
-  "pod_security" $tasks.podSecurity
-  "run_as_user" $tasks.runAsUser
-  "own_user" (include "tesk.isOpenShift" . | empty | ternary 65532 -1)
-  "executor_service_account" $tasks.serviceAccount
-  "labels" (include "tesk.pairs" $tasks.labels | fromJsonArray)
-  "annotations" (include "tesk.pairs" $tasks.annotations | fromJsonArray)
-  "node_selector" (include "tesk.pairs" $tasks.nodeSelector | fromJsonArray)
-  "tolerations" (include "tesk.taints" $tasks.tolerations | fromJsonArray)
-  "preemptible_node_selector" (include "tesk.pairs" $tasks.preemptible.nodeSelector | fromJsonArray)
-  "preemptible_tolerations" (include "tesk.taints" $tasks.preemptible.tolerations | fromJsonArray)
-  "zone_label" $tasks.zoneLabel
-  "gpu_resource" $tasks.gpuResource
-  "allowed_backend_parameters" $tasks.allowedBackendParameters
-  "retries" $tasks.retries
-  "taskmaster_retries" $tasks.taskmasterRetries
-  "image_timeout_s" $tasks.timeouts.image
-  "schedule_timeout_s" $tasks.timeouts.schedule
-  "start_timeout_s" $tasks.timeouts.start
-  "executor_timeout_s" $tasks.timeouts.executor
-  "grace_s" $tasks.graceSeconds
-  "log_tail_bytes" $tasks.logTailBytes
-  "prune_after_s" $tasks.pruneAfterSeconds
-  "filer_environment_secret" $storage.environmentSecret
-  "filer_mounts" $mounts
-  "file_roots" $roots
-  "missing_outputs" $storage.missingOutputs
-  "transfer_concurrency" $storage.transfers.concurrency
-  "transfer_retries" $storage.transfers.retries
-  "transfer_timeout_s" $storage.transfers.timeoutSeconds
+  "server.log_level" .Values.server.logLevel
+  "server.cors_origins" .Values.corsOrigins
+  "server.allowed_hosts" (include "tesk.hosts" . | fromJsonArray)
+  "service.id" $info.id
+  "service.name" $info.name
+  "service.description" $info.description
+  "service.organization_name" $info.organizationName
+  "service.organization_url" $info.organizationUrl
+  "service.storage" $info.storage
+  "tasks.max_active_tasks" $tasks.maxActive
+  "tasks.default_cpu_cores" $tasks.defaults.cpuCores
+  "tasks.default_ram_gb" $tasks.defaults.ramGb
+  "kubernetes.default_disk_gb" $tasks.defaults.diskGb
+  "tasks.max_cpu_cores" $tasks.maxima.cpuCores
+  "tasks.max_ram_gb" $tasks.maxima.ramGb
+  "tasks.max_disk_gb" $tasks.maxima.diskGb
+  "tasks.executor_image_pull_policy" $tasks.imagePullPolicy
+  "kubernetes.cpu_limit" $tasks.cpuLimit
+  "kubernetes.memory_limit" $tasks.memoryLimit
+  "kubernetes.storage_class" $tasks.storageClass
+  "kubernetes.access_mode" $tasks.accessMode
+  "kubernetes.pod_security" $tasks.podSecurity
+  "kubernetes.run_as_user" $tasks.runAsUser
+  "kubernetes.own_user" (include "tesk.isOpenShift" . | empty | ternary 65532 -1)
+  "kubernetes.executor_service_account" $tasks.serviceAccount
+  "kubernetes.labels" (include "tesk.pairs" $tasks.labels | fromJsonArray)
+  "kubernetes.annotations" (include "tesk.pairs" $tasks.annotations | fromJsonArray)
+  "kubernetes.node_selector" (include "tesk.pairs" $tasks.nodeSelector | fromJsonArray)
+  "kubernetes.tolerations" (include "tesk.taints" $tasks.tolerations | fromJsonArray)
+  "kubernetes.preemptible_node_selector" (include "tesk.pairs" $tasks.preemptible.nodeSelector | fromJsonArray)
+  "kubernetes.preemptible_tolerations" (include "tesk.taints" $tasks.preemptible.tolerations | fromJsonArray)
+  "kubernetes.zone_label" $tasks.zoneLabel
+  "tasks.gpu_resource" $tasks.gpuResource
+  "tasks.allowed_backend_parameters" $tasks.allowedBackendParameters
+  "kubernetes.retries" $tasks.retries
+  "kubernetes.taskmaster_retries" $tasks.taskmasterRetries
+  "kubernetes.image_timeout_s" $tasks.timeouts.image
+  "kubernetes.schedule_timeout_s" $tasks.timeouts.schedule
+  "kubernetes.start_timeout_s" $tasks.timeouts.start
+  "tasks.executor_timeout_s" $tasks.timeouts.executor
+  "tasks.grace_s" $tasks.graceSeconds
+  "tasks.log_tail_bytes" $tasks.logTailBytes
+  "store.prune_after_s" $tasks.pruneAfterSeconds
+  "kubernetes.filer_environment_secret" $storage.environmentSecret
+  "kubernetes.filer_mounts" $mounts
+  "storage.file_roots" $roots
+  "storage.missing_outputs" $storage.missingOutputs
+  "storage.transfer_concurrency" $storage.transfers.concurrency
+  "storage.transfer_retries" $storage.transfers.retries
+  "storage.transfer_timeout_s" $storage.transfers.timeoutSeconds
 -}}
+{{- $extra := dict -}}
+{{- $old := dict -}}
 {{- range $name, $value := .Values.extraSettings -}}
-  {{- if or (hasKey $own $name) (eq $name "database_url") -}}
-    {{- fail (printf "extraSettings: %s is the chart's own to set; see its other values" $name) -}}
+  {{- if kindIs "map" $value -}}
+    {{- range $key, $each := $value }}{{ $_ := set $extra (printf "%s.%s" $name $key) $each }}{{ end -}}
+  {{- else -}}
+    {{- $path := $name -}}
+    {{- range $known := keys $own $chosen (dict "store.database_url" "") -}}
+      {{- if or (hasSuffix (printf ".%s" $name) $known) (eq $name ($known | replace "." "_")) }}{{ $path = $known }}{{ end -}}
+    {{- end -}}
+    {{- $_ := set $old $path $name -}}
   {{- end -}}
-  {{- $_ := set $chosen $name $value -}}
+{{- end -}}
+{{- range $path, $name := $old -}}
+  {{- if hasKey $extra $path }}{{ fail (printf "extraSettings: %s: %s sets the same" $name $path) }}{{ end -}}
+  {{- $_ := set $extra $path (get $.Values.extraSettings $name) -}}
+{{- end -}}
+{{- range $path, $value := $extra -}}
+  {{- if or (hasKey $own $path) (eq $path "store.database_url") -}}
+    {{- fail (printf "extraSettings: %s is the chart's own to set; see its other values" $path) -}}
+  {{- end -}}
+  {{- $_ := set $chosen $path $value -}}
 {{- end -}}
 {{- merge $own $chosen | toJson -}}
 {{- end -}}
