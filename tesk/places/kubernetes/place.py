@@ -26,7 +26,7 @@ from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
 from tesk.places.kubernetes.client import ApiError, Client
-from tesk.places.kubernetes.line import Line
+from tesk.places.kubernetes.missing_taskmasters import MissingTaskmasters
 from tesk.places.kubernetes.rights import Rights
 from tesk.places.kubernetes.standing import (
     Known,
@@ -39,10 +39,10 @@ from tesk.places.kubernetes.standing import (
     standing,
     waits_for,
 )
+from tesk.places.kubernetes.start_limit import StartLimit
 from tesk.places.kubernetes.task_settings import task_settings
-from tesk.places.kubernetes.waiting import Waiting
+from tesk.places.kubernetes.waiting_limit import WaitingLimit
 from tesk.places.kubernetes.watch import Cache
-from tesk.places.kubernetes.window import Window
 from tesk.settings import Settings
 from tesk.tes import TaskLog
 
@@ -96,8 +96,8 @@ class KubernetesPlace:
         self._known: dict[TaskId, Known] = {}
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
-        self._line = Line(settings.max_waiting_tasks)
-        self._window = Window()
+        self._waiting_limit = WaitingLimit(settings.max_waiting_tasks)
+        self._start_limit = StartLimit()
         self._gate = asyncio.Semaphore(MOST_SUBMITTING)
         self._rereading: set[TaskId] = set()
 
@@ -136,7 +136,7 @@ class KubernetesPlace:
             raise
         self._rights = Rights(client)
         self._spawn(self._rights.check(), "ask for rights")
-        waiting = Waiting(client, self._cluster, self._known, self._evaluate, self._make_again, self._advice)
+        waiting = MissingTaskmasters(client, self._cluster, self._known, self._evaluate, self._make_again, self._advice)
         self._spawn(waiting.watch_over(self._unheard), "look after waiting tasks")
 
     def _watch_bounds(self, client: Client) -> list[Cache[Any]]:
@@ -185,7 +185,7 @@ class KubernetesPlace:
         self._caches.clear()
         self._known.clear()
         self._following.clear()
-        self._line.clear()
+        self._waiting_limit.clear()
         if self._outputs is not None:
             await self._outputs.close()
         if self._client is not None:
@@ -197,10 +197,10 @@ class KubernetesPlace:
         most = self._settings.max_active_tasks or MOST_ACTIVE
         if active >= most:
             return Capacity(tasks=most)
-        return Capacity(tasks=min(most, active + self._window.room(time.monotonic())), why_no_more=STARTING)
+        return Capacity(tasks=min(most, active + self._start_limit.room(time.monotonic())), why_no_more=STARTING)
 
     def holds(self, demand: Demand) -> str | None:
-        return self._line.holds(demand)
+        return self._waiting_limit.holds(demand)
 
     async def submit(self, job: Job) -> None:
         if job.id in self._following:
@@ -210,7 +210,7 @@ class KubernetesPlace:
         if known.record is not None or job.begun:
             known.job_seen = True
         else:
-            self._window.starts(job.id, time.monotonic())
+            self._start_limit.starts(job.id, time.monotonic())
             following.work = asyncio.create_task(self._submit(following, known), name=f"submit {job.id}")
         self._evaluate(job.id)
 
@@ -311,7 +311,7 @@ class KubernetesPlace:
             await self._make(following)
 
     def _unfollow(self, task_id: TaskId) -> Following | None:
-        self._line.leaves(task_id)
+        self._waiting_limit.leaves(task_id)
         return self._following.pop(task_id, None)
 
     async def _stop_submitting(self, following: Following | None) -> None:
@@ -350,13 +350,13 @@ class KubernetesPlace:
         """(what is known, an event set at each change): kept while the task's objects are taken away."""
         known = self._known.setdefault(task_id, Known())
         changed = self._ending[task_id] = asyncio.Event()
-        self._window.ends(task_id, time.monotonic())
+        self._start_limit.ends(task_id, time.monotonic())
         try:
             yield known, changed
         finally:
             if self._ending.get(task_id) is changed:
                 del self._ending[task_id]
-                self._window.leaves(task_id)
+                self._start_limit.leaves(task_id)
 
     def _job_changed(self, name: str, job: objects.Job | None) -> None:
         task_id = _task_of(name)
@@ -427,10 +427,10 @@ class KubernetesPlace:
                 del self._known[task_id]
             return
         if has_room(known):
-            self._line.leaves(task_id)
+            self._waiting_limit.leaves(task_id)
         else:
-            self._line.waits(task_id, following.job.demand, is_told=bool(waits_for(known)))
-        self._tell_window(task_id, known)
+            self._waiting_limit.waits(task_id, following.job.demand, is_told=bool(waits_for(known)))
+        self._tell_start_limit(task_id, known)
         if lacks_end(known) and task_id not in self._rereading:
             self._rereading.add(task_id)
             self._spawn(self._read_again(task_id), f"read the record of {task_id}")
@@ -440,15 +440,15 @@ class KubernetesPlace:
             assert self._report is not None
             self._report(task_id, status)
 
-    def _tell_window(self, task_id: TaskId, known: Known) -> None:
+    def _tell_start_limit(self, task_id: TaskId, known: Known) -> None:
         moment = time.monotonic()
         if has_taskmaster(known):
             node = known.taskmaster.spec.node_name if known.taskmaster is not None else ""
-            self._window.has_taskmaster(task_id, node, moment)
+            self._start_limit.has_taskmaster(task_id, node, moment)
         if has_begun(known):
-            self._window.begins(task_id)
+            self._start_limit.begins(task_id)
         elif waits_for(known):
-            self._window.leaves(task_id)
+            self._start_limit.leaves(task_id)
 
     def _opened(self) -> tuple[Client, TaskSettings]:
         if self._client is None or self._cluster is None:

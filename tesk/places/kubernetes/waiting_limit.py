@@ -9,7 +9,7 @@ from tesk.life.status import TaskId
 from tesk.places.base import Demand
 
 
-class Line:
+class WaitingLimit:
     """Told of each task that has no node yet. `most`: tasks that may wait, whatever they ask for."""
 
     def __init__(self, most: int) -> None:

@@ -29,7 +29,7 @@ class _Starting(Struct):
     has_taskmaster: bool = False
 
 
-class Window:
+class StartLimit:
     """Told of each task that is given to the cluster, and of what becomes of it; `moment` is a monotonic time in s."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ MOST_ASKED: Final = 10
 _events = msgspec.json.Decoder(objects.EventList).decode
 
 
-class Waiting:
+class MissingTaskmasters:
     """Looks after the tasks in `known` that lack a taskmaster."""
 
     def __init__(
