@@ -13,7 +13,7 @@ import uvloop
 
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.life.status import TaskId
-from tesk.places.base import Capacity, Demand, Job, Report
+from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import start
@@ -33,11 +33,8 @@ class NoRoom:
 
     async def close(self) -> None: ...
 
-    async def capacity(self) -> Capacity:
-        return Capacity(tasks=0)
-
-    def holds(self, demand: Demand) -> str | None:
-        return None
+    def admission(self, demand: Demand, load: Load) -> Denial | None:
+        return ALL_ACTIVE
 
     async def submit(self, job: Job) -> None:
         raise AssertionError(f"there is no room for {job.id}")

@@ -1,16 +1,17 @@
-"""Which queued task is next, and whether there is room for it (pure).
+"""Which queued task is next (pure).
 
 First come first served within an owner, and in turn between owners. Tasks of one owner that ask for the same stand in
 one lane, so that tasks for which a place has no node keep nobody back but those that ask for the same or more.
 Documents stay in the store: a place in a lane takes little memory.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
 from tesk.life.status import TaskId
-from tesk.places.base import Capacity, Demand
+from tesk.places.base import Demand, Denial
 
 Lane = tuple[int, Demand]
 
@@ -66,43 +67,17 @@ class Queue:
         waiting = self._all.get(task_id)
         return None if waiting is None else next(iter(self._lanes[waiting.lane].values()))
 
-    def next(self, active: Iterable[int], holds: Callable[[Demand], str | None]) -> Waiting | None:
-        """The oldest task, of those that nothing holds back, of the owner who has the fewest active ones.
+    def next(
+        self, active: Iterable[int], admission: Callable[[Demand], Denial | None]
+    ) -> tuple[Waiting, Denial | None] | None:
+        """The oldest task of the owner who has the fewest active ones, and why it may not start now.
 
-        `active`: the owner of each active task. `holds`: why one that asks for so much is to wait, or None.
+        `active`: the owner of each active task. A task that is denied together with its like lets all others pass.
         """
-        heads: dict[int, Waiting] = {}
-        for (owner, demand), lane in self._lanes.items():
-            first = next(iter(lane.values()))
-            if (owner not in heads or first.id < heads[owner].id) and holds(demand) is None:
-                heads[owner] = first
-        if len(heads) < 2:
-            return next(iter(heads.values()), None)
-        busy = dict.fromkeys(heads, 0)
-        for owner in active:
-            if owner in busy:
-                busy[owner] += 1
-        return min(heads.values(), key=lambda waiting: (busy[waiting.owner], waiting.id))
-
-
-def too_large(demand: Demand, capacity: Capacity) -> str | None:
-    """Why the task can never run here; None if it can."""
-    if capacity.cpu_cores is not None and demand.cpu_cores > capacity.cpu_cores:
-        return f"the task asks for {demand.cpu_cores:g} cores; {capacity.cpu_cores:g} can be had here"
-    if capacity.ram_gb is not None and demand.ram_gb > capacity.ram_gb:
-        return f"the task asks for {demand.ram_gb:g} GiB of memory; {capacity.ram_gb:.4g} GiB can be had here"
-    return None
-
-
-def shortage(demand: Demand, active: list[Demand], capacity: Capacity) -> str | None:
-    """Why there is no room for one more beside the active ones; None if there is."""
-    if capacity.tasks is not None and len(active) >= capacity.tasks:
-        return capacity.why_no_more
-    kinds = (
-        (demand.cpu_cores, sum(other.cpu_cores for other in active), capacity.cpu_cores, "cores"),
-        (demand.ram_gb, sum(other.ram_gb for other in active), capacity.ram_gb, "GiB of memory"),
-    )
-    for asked, taken, most, unit in kinds:
-        if most is not None and asked + taken > most + 1e-9:
-            return f"it asks for {asked:g} {unit}, and tasks that run have {taken:.4g} of {most:.4g}"
-    return None
+        busy = Counter(active)
+        heads = [next(iter(lane.values())) for lane in self._lanes.values()]
+        for head in sorted(heads, key=lambda waiting: (busy[waiting.owner], waiting.id)):
+            denial = admission(head.demand)
+            if denial is None or denial.blocks != "its like":
+                return head, denial
+        return None

@@ -5,8 +5,8 @@ Each may be repeated and each may follow a crash, so each is idempotent. In retu
 learns more, the whole status of a task as it is now, never a difference: a lost report costs nothing.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -44,13 +44,28 @@ class Job(Struct, frozen=True):
     begun: bool = False
 
 
-class Capacity(Struct, frozen=True):
-    """What may run at once; None is without limit. Cores, GiB, number of tasks, and why no more of them, in words."""
+class Load(Struct, frozen=True):
+    """What the active tasks ask for together."""
 
-    cpu_cores: float | None = None
-    ram_gb: float | None = None
-    tasks: int | None = None
-    why_no_more: str = "as many tasks run as may at once (max_active_tasks)"
+    tasks: int = 0
+    cpu_cores: float = 0.0
+    ram_gb: float = 0.0
+
+    @classmethod
+    def of(cls, demands: Iterable[Demand]) -> "Load":
+        found = list(demands)
+        return cls(len(found), sum(each.cpu_cores for each in found), sum(each.ram_gb for each in found))
+
+
+class Denial(Struct, frozen=True):
+    """Why a task may not start now."""
+
+    reason: str
+    blocks: Literal["itself for ever", "its like", "all"] = "all"
+    """Which tasks may not start: this one, and never here; those that ask for as much; or none at all may."""
+
+
+ALL_ACTIVE = Denial("as many tasks run as may at once (max_active_tasks)")
 
 
 Report = Callable[[TaskId, TaskStatus], None]
@@ -68,10 +83,8 @@ class Place(Protocol):
     async def close(self) -> None:
         """Lets go of everything in this process; what runs goes on and is taken up by the next `submit`."""
 
-    async def capacity(self) -> Capacity: ...
-
-    def holds(self, demand: Demand) -> str | None:
-        """Why a task that asks for so much waits while others may go; None where it may be the next."""
+    def admission(self, demand: Demand, load: Load) -> Denial | None:
+        """None where a task that asks for so much may start now, beside what is active; else why not."""
 
     async def submit(self, job: Job) -> None:
         """Starts the task, or takes it up again where it stands. Returns at once; reports tell the rest."""

@@ -22,7 +22,7 @@ import uvloop
 
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.life.status import TaskStatus
-from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
+from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class IdleEngine:
-    """An engine (see engines/base.py) without room for any task; says what a test wants it to say."""
+    """An engine (see places/base.py) without room for any task; says what a test wants it to say."""
 
     name = "idle"
 
@@ -46,7 +46,7 @@ class IdleEngine:
         self.live: dict[TaskId, TaskLog] = {}
         self.reason: str | None = None
         self.room = 0
-        self.holds_from_gb = math.inf
+        self.no_node_from_gb = math.inf
         self.asked = asyncio.Event()
         self.submitted: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
         self.cancelled: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
@@ -60,11 +60,10 @@ class IdleEngine:
 
     async def close(self) -> None: ...
 
-    async def capacity(self) -> Capacity:
-        return Capacity(tasks=self.room)
-
-    def holds(self, demand: Demand) -> str | None:
-        return "no node" if demand.ram_gb >= self.holds_from_gb else None
+    def admission(self, demand: Demand, load: Load) -> Denial | None:
+        if demand.ram_gb >= self.no_node_from_gb:
+            return Denial("no node", "its like")
+        return None if load.tasks < self.room else ALL_ACTIVE
 
     async def submit(self, job: Job) -> None:
         if job.id in self.broken:

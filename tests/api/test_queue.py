@@ -97,7 +97,8 @@ def test_what_is_canceling_in_the_store_is_ended_whoever_wrote_it(tmp_path: Path
 @pytest.mark.parametrize("unknown", ["0000000000{:03}", "none-{:03}-" + "x" * 50_000])
 def test_cancelling_unknown_tasks_leaves_nothing_behind(tmp_path: Path, unknown: str) -> None:
     def held() -> dict[str, int]:
-        return {name: len(each) for name, each in vars(server.dispatcher).items() if isinstance(each, Sized)}
+        parts = [server.dispatcher.work, server.dispatcher._cancelling]
+        return {name: len(each) for part in parts for name, each in vars(part).items() if isinstance(each, Sized)}
 
     with running(tmp_path) as server:
         before = held()
@@ -126,7 +127,7 @@ def test_a_task_that_is_cancelled_while_the_engine_does_not_take_it_is_not_start
         assert server.client.post(f"/v1/tasks/{broken}:cancel", json={}).status_code == 200
         server.engine.broken.clear()
         until(lambda: state(server, broken) == "CANCELED", 20, "its end")
-        assert f"start {broken}" not in {chore.get_name() for chore in server.dispatcher._chores}
+        assert f"start {broken}" not in server.dispatcher.work.chores
         following = post(server)
         assert given(server) == following
 
@@ -144,14 +145,14 @@ def test_a_stored_document_that_cannot_be_read_ends_that_task_alone(tmp_path: Pa
 def test_tasks_that_the_engine_holds_back_let_those_behind_them_pass(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         large = [post(server, ram_gb=100) for _ in range(450)]
-        server.engine.holds_from_gb = 100
+        server.engine.no_node_from_gb = 100
         server.engine.room = 3
         small = [post(server), post(server)]
         assert [given(server), given(server)] == small
         first, last = (server.client.get(f"/v1/tasks/{each}?view=FULL").json() for each in (large[0], large[-1]))
         assert first["logs"][0]["system_logs"] == ["waiting: no node"]
         assert last["logs"][0]["system_logs"] == ["waiting for its turn; the first in line is waiting: no node"]
-        server.engine.holds_from_gb = 1000
+        server.engine.no_node_from_gb = 1000
         assert given(server) == large[0]
 
 
@@ -177,7 +178,7 @@ def test_a_task_whose_submission_the_store_could_not_note_is_next_all_the_same(
 
 def test_a_long_document_is_weighed_like_any_other(tmp_path: Path) -> None:
     with running(tmp_path) as server:
-        server.engine.holds_from_gb = 100
+        server.engine.no_node_from_gb = 100
         server.engine.room = 2
         document = {
             "executors": [{"image": "alpine", "command": ["echo", "x" * 100_000]}],
@@ -190,5 +191,5 @@ def test_a_long_document_is_weighed_like_any_other(tmp_path: Path) -> None:
         while "logs" not in (task := server.client.get(f"/v1/tasks/{held}?view=FULL").json()):
             assert time.monotonic() < limit
         assert task["logs"][0]["system_logs"] == ["waiting: no node"]
-        server.engine.holds_from_gb = 1000
+        server.engine.no_node_from_gb = 1000
         assert given(server) == held

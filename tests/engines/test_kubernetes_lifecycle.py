@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tesk.dispatch import dispatcher
+from tesk.dispatch import cleaning
 from tesk.kubernetes import names
 from tesk.settings import Settings
 from tests.engines.gates import Gates
@@ -262,7 +262,7 @@ async def test_what_the_store_does_not_know_is_swept_and_another_instances_is_no
 async def test_what_appears_later_is_swept_too(
     settings: Settings, place: KubernetesPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "SWEEP_S", 0.5)
+    monkeypatch.setattr(cleaning, "SWEEP_S", 0.5)
     async with started(settings) as tesk:
         known = await tesk.create(**LONG)
         await tesk.until(known, running)

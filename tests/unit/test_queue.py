@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tesk.dispatch.queue import Queue, Waiting
-from tesk.places.base import Demand
+from tesk.places.base import Demand, Denial
 
 SMALL = Demand(1, 1)
 LARGE = Demand(1, 100)
@@ -16,17 +18,18 @@ def queue(*waiting: tuple[str, int, Demand]) -> Queue:
     return made
 
 
-def drained(waiting: Queue, holds: Callable[[Demand], str | None] = lambda demand: None) -> str:
+def drained(waiting: Queue, admission: Callable[[Demand], Denial | None] = lambda demand: None) -> str:
     """The ids in the order in which they come, each active from then on."""
     ids, active = "", list[int]()
-    while found := waiting.next(active, holds):
-        waiting.pop(found.id)
-        ids, active = ids + found.id, [*active, found.owner]
+    while found := waiting.next(active, admission):
+        first, _ = found
+        waiting.pop(first.id)
+        ids, active = ids + first.id, [*active, first.owner]
     return ids
 
 
-def large_waits(demand: Demand) -> str | None:
-    return "no node" if demand == LARGE else None
+def large_waits(demand: Demand) -> Denial | None:
+    return Denial("no node", "its like") if demand == LARGE else None
 
 
 def test_first_come_first_served_whatever_they_ask_for() -> None:
@@ -40,7 +43,13 @@ def test_owners_take_turns() -> None:
 def test_an_owner_with_fewer_active_tasks_is_first() -> None:
     found = queue(("a", 0, SMALL), ("b", 1, SMALL)).next([0, 0, 1, 2, 2, 2], lambda demand: None)
     assert found is not None
-    assert found.id == "b"
+    assert found[0].id == "b"
+
+
+@pytest.mark.parametrize("denial", [Denial("full"), Denial("too large", "itself for ever"), None])
+def test_the_next_one_comes_with_why_it_may_not_start(denial: Denial | None) -> None:
+    found = queue(("b", 0, LARGE), ("a", 0, SMALL)).next([], lambda demand: denial)
+    assert found == (Waiting("a", 0, SMALL), denial)
 
 
 def test_what_is_held_lets_all_others_pass() -> None:

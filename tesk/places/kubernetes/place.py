@@ -23,7 +23,7 @@ from tesk.kubernetes.account import Account
 from tesk.kubernetes.bounds import Bounds, Range, limited
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId, TaskStatus
-from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
+from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
 from tesk.places.kubernetes.client import ApiError, Client
 from tesk.places.kubernetes.missing_taskmasters import MissingTaskmasters
@@ -56,7 +56,7 @@ OPTIONAL_PAUSES_S: Final = (0.05, 0.5, 5.0, 60.0)
 """Between tries to see what we may have no right to see, and do without."""
 MOST_SUBMITTING: Final = 16
 MOST_ACTIVE: Final = 1000
-STARTING: Final = "as many tasks are being started or cleaned up as the cluster takes at a time"
+STARTING: Final = Denial("as many tasks are being started or cleaned up as the cluster takes at a time")
 
 
 class Following(msgspec.Struct, eq=False):
@@ -76,7 +76,7 @@ class Following(msgspec.Struct, eq=False):
 
 
 class KubernetesPlace:
-    """See base.Engine."""
+    """See base.Place."""
 
     name = "kubernetes"
 
@@ -192,15 +192,12 @@ class KubernetesPlace:
             await self._client.close()
             self._client = None
 
-    async def capacity(self) -> Capacity:
-        active = len(self._following.keys() | self._ending.keys())
-        most = self._settings.max_active_tasks or MOST_ACTIVE
-        if active >= most:
-            return Capacity(tasks=most)
-        return Capacity(tasks=min(most, active + self._start_limit.room(time.monotonic())), why_no_more=STARTING)
-
-    def holds(self, demand: Demand) -> str | None:
-        return self._waiting_limit.holds(demand)
+    def admission(self, demand: Demand, load: Load) -> Denial | None:
+        if reason := self._waiting_limit.reached(demand):
+            return Denial(reason, "its like")
+        if load.tasks >= (self._settings.max_active_tasks or MOST_ACTIVE):
+            return ALL_ACTIVE
+        return None if self._start_limit.room(time.monotonic()) else STARTING
 
     async def submit(self, job: Job) -> None:
         if job.id in self._following:

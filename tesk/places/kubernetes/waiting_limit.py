@@ -34,7 +34,7 @@ class WaitingLimit:
         if self._waiting.pop(task_id, None) is not None:
             self._least = None
 
-    def holds(self, demand: Demand) -> str | None:
+    def reached(self, demand: Demand) -> str | None:
         """Why a task that asks for so much is not given to the cluster now; None where it may be."""
         waiting = len(self._waiting)
         if waiting < self._half:

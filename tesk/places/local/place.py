@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 from tesk import parameters
 from tesk.clock import now
 from tesk.life.status import TaskId, TaskStatus
-from tesk.places.base import Capacity, Demand, Job, PlaceError, Report
+from tesk.places.base import Demand, Denial, Job, Load, PlaceError, Report
 from tesk.places.local import socket as sockets
+from tesk.places.local.capacity import Capacity
 from tesk.places.local.folder import Folder
 from tesk.settings import Settings
 from tesk.tes import FileTypes, State, TaskLog
@@ -33,7 +34,7 @@ GIB: Final = 1024**3
 
 
 class LocalPlace:
-    """See base.Engine. Everything it makes is below the data folder or labelled with its instance."""
+    """See base.Place. Everything it makes is below the data folder or labelled with its instance."""
 
     name = "local"
 
@@ -42,6 +43,11 @@ class LocalPlace:
         self._settings = settings
         self._data = Path(settings.data).expanduser().absolute()
         self._tasks = self._data / "tasks"
+        self._capacity = Capacity(
+            cpu_cores=settings.cpu_cores or _cores(),
+            ram_gb=settings.ram_gb or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB,
+            tasks=settings.max_active_tasks,
+        )
         self._runs: dict[TaskId, tuple[Run, asyncio.Task[None]]] = {}
         self._podman: Process | None = None
         self._chores: list[asyncio.Task[None]] = []
@@ -98,16 +104,8 @@ class LocalPlace:
             self._podman = None
             await asyncio.to_thread(sockets.clear, self._data / "run")
 
-    async def capacity(self) -> Capacity:
-        settings = self._settings
-        return Capacity(
-            cpu_cores=settings.cpu_cores or _cores(),
-            ram_gb=settings.ram_gb or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB,
-            tasks=settings.max_active_tasks or None,
-        )
-
-    def holds(self, demand: Demand) -> str | None:
-        return None
+    def admission(self, demand: Demand, load: Load) -> Denial | None:
+        return self._capacity.admission(demand, load)
 
     async def submit(self, job: Job) -> None:
         from tesk.places.local.run import Run

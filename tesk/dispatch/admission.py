@@ -1,0 +1,187 @@
+"""Gives queued tasks to the place, each as soon as the place admits it.
+
+The store has the queue; some thousand of its tasks are in memory, without their documents.
+"""
+
+import asyncio
+import time
+from collections import deque
+from itertools import islice
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from tesk import tes
+from tesk.dispatch.queue import Waiting
+from tesk.dispatch.work import FIRST_PAUSE_S, LAST_PAUSE_S, PAGE, TRIES, Work, attempt, failed
+from tesk.life.status import TaskId
+from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
+from tesk.retry import pauses
+from tesk.settings import Settings
+from tesk.store.base import Queued, Row, Store
+from tesk.tes import Resources, TaskLog
+
+AHEAD: Final = 5000
+"""Queued tasks among which the next is looked for."""
+LATE_S: Final = 10.0
+LOOK_BEHIND_S: Final = 0.5
+LOOKING_SHARE: Final = 0.1
+"""At most so much of the time goes into reading on in the store's queue while what was read has to wait."""
+MOST_STALLED: Final = 8
+"""Tasks that the engine did not take, and beyond which the engine itself must be the reason: the queue waits then."""
+
+
+class Asking(Struct, frozen=True):
+    """The part of a task's document that its demand is read from."""
+
+    resources: Resources | None = None
+
+
+UNREADABLE_ERRORS: Final = (tes.InvalidTask, msgspec.MsgspecError)
+UNREADABLE: Final = "the task's stored document cannot be read"
+_read_asking: Final = msgspec.json.Decoder(Asking).decode
+
+
+class Admission:
+    """Serves the queue. A task that the place does not take is reported as failed to `report`."""
+
+    def __init__(self, store: Store, place: Place, settings: Settings, work: Work, report: Report) -> None:
+        self._store, self._place, self._settings = store, place, settings
+        self._work, self._queue, self._report = work, work.queue, report
+        self._seen: deque[tuple[float, TaskId]] = deque()
+        self._cursor: TaskId | None = None
+        self._read_at = 0.0
+        self._reading_s = 0.0
+        self._denied: tuple[TaskId, Denial] | None = None
+
+    async def serve(self) -> None:
+        """Admits what the place has room for, and reads on in the store's queue.
+
+        While the tasks in memory have to wait, the store is read now and then only.
+        """
+        pause_s = max(LOOK_BEHIND_S, self._reading_s / LOOKING_SHARE)
+        if not self._queue or time.monotonic() - self._read_at > pause_s:
+            await self._refill()
+        while found := self._next():
+            waiting, denial = found
+            if len(self._work.stalled) >= MOST_STALLED:
+                raise PlaceError(f"the {self._place.name} engine did not take the last {len(self._work.stalled)} tasks")
+            if denial is None:
+                await self._admit(waiting)
+            elif denial.blocks == "itself for ever":
+                await self._refuse(waiting.id, denial.reason)
+            else:
+                self._denied = waiting.id, denial
+                return
+            if not self._queue:
+                await self._refill()
+        self._denied = None
+
+    def _next(self) -> tuple[Waiting, Denial | None] | None:
+        load = self._work.load
+        owners = (owner for owner, _ in self._work.active.values())
+        return self._queue.next(owners, lambda demand: self._place.admission(demand, load))
+
+    def reason(self, task_id: TaskId) -> TaskLog | None:
+        """Why a queued task waits."""
+        first = self._queue.before(task_id)
+        if first is not None:
+            denial = self._place.admission(first.demand, self._work.load)
+            if denial is not None and denial.blocks == "its like":
+                return _waiting(task_id, first.id, denial)
+        return None if self._denied is None else _waiting(task_id, *self._denied)
+
+    def rescan(self) -> None:
+        """The next read begins with the oldest queued task."""
+        self._cursor = None
+        self._seen.clear()
+
+    async def _refill(self) -> None:
+        """Reads queued tasks that are not in memory yet, in order, a bounded number ahead.
+
+        Tasks may become visible a little after younger ones (their commits overlap), so reading goes on from the
+        newest task that was seen a while ago, and now and then from the oldest.
+        """
+        moment = self._read_at = time.monotonic()
+        while self._seen and moment - self._seen[0][0] > LATE_S:
+            self._cursor = self._seen.popleft()[1]
+        after = self._cursor
+        while len(self._queue) < AHEAD:
+            page = await self._store.queued(after, PAGE)
+            for row in page:
+                if row.id not in self._queue and row.id not in self._work.active:
+                    await self._enqueue(row)
+            if len(page) < PAGE:
+                break
+            after = page[-1].id
+        newest = self._queue.newest()
+        if newest is not None and (not self._seen or newest > self._seen[-1][1]):
+            self._seen.append((moment, newest))
+        self._reading_s = time.monotonic() - moment
+
+    async def _enqueue(self, row: Queued) -> None:
+        document = row.basic
+        if document is None:
+            found = await self._store.get(row.id, "BASIC")
+            document = found.document if isinstance(found, Row) else b"{}"
+        try:
+            asked = _read_asking(document).resources
+        except UNREADABLE_ERRORS as error:
+            await self._refuse(row.id, f"{UNREADABLE}: {error}")
+        else:
+            self._queue.add(Waiting(row.id, row.owner, self.demand(asked)))
+
+    async def _admit(self, waiting: Waiting) -> None:
+        """Admits one task. It leaves the queue only once it counts as active, so a failure in between is retried."""
+        row = await self._store.get(waiting.id, "FULL")
+        if not isinstance(row, Row):
+            self._queue.pop(waiting.id)
+            return
+        try:
+            job = Job(waiting.id, waiting.demand, tes.decode(row.document))
+        except UNREADABLE_ERRORS as error:
+            await self._refuse(waiting.id, f"{UNREADABLE}: {error}")
+            return
+        is_queued = await self._store.submitted(job.id)
+        was_cancelled = self._queue.pop(job.id) is None or job.id in self._work.ending
+        if is_queued and not was_cancelled:
+            self._work.active[job.id] = waiting.owner, waiting.demand
+            await self.submit(job)
+
+    async def submit(self, job: Job) -> None:
+        """Gives a task to the place. What the place does not take is tried again apart: others go on meanwhile."""
+        if not await attempt(f"task {job.id}: starting", lambda: self._place.submit(job)):
+            self._work.stalled[job.id] = self._work.spawn(self._submit_again(job), f"start {job.id}")
+
+    async def _submit_again(self, job: Job) -> None:
+        try:
+            for pause_s in islice(pauses(FIRST_PAUSE_S, LAST_PAUSE_S), TRIES):
+                await asyncio.sleep(pause_s)
+                if await attempt(f"task {job.id}: starting", lambda: self._place.submit(job)):
+                    return
+            self._report(job.id, failed("the engine did not take the task; see the server's log"))
+        finally:
+            self._work.stalled.pop(job.id, None)
+            self._work.wake.set()
+
+    async def _refuse(self, task_id: TaskId, reason: str) -> None:
+        status = failed(reason)
+        await self._store.advance(task_id, status.state, status.log)
+        self._queue.pop(task_id)
+
+    def demand(self, asked: Resources | None) -> Demand:
+        """What a task asks for, or gets by default."""
+        asked, settings = asked or Resources(), self._settings
+        place = (asked.zones, asked.preemptible, sorted((asked.backend_parameters or {}).items()))
+        return Demand(
+            asked.cpu_cores or settings.default_cpu_cores,
+            asked.ram_gb or settings.default_ram_gb,
+            asked.disk_gb or settings.default_disk_gb,
+            tes.encode(place).decode() if any(place) else "",
+        )
+
+
+def _waiting(task_id: TaskId, first: TaskId, denial: Denial) -> TaskLog:
+    turn = "" if task_id == first else "waiting for its turn; the first in line is "
+    return TaskLog(system_logs=[f"{turn}waiting: {denial.reason}"])
