@@ -16,11 +16,12 @@ from tesk import tes
 from tesk.clock import now
 from tesk.kubernetes import manifests, names, objects
 from tesk.kubernetes import record as records
+from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import layout
 from tesk.life.status import TaskId
-from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.watch import Cache
 from tesk.taskmaster.workload import ASKED
 from tesk.tes import ExecutorLog, State, TaskLog

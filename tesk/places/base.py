@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from tesk.errors import PlaceError as PlaceError
 from tesk.life.status import TaskId, TaskStatus
 from tesk.tes import Task, TaskLog
 
@@ -103,7 +104,3 @@ class Place(Protocol):
 
     async def ready(self) -> str | None:
         """None, or in words why no task can run now."""
-
-
-class PlaceError(RuntimeError):
-    """The place cannot work: the message says why and what to do."""

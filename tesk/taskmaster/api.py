@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tesk.kubernetes import names, refusal
+from tesk.kubernetes import names
+from tesk.kubernetes.errors import ApiError as ApiError
 from tesk.kubernetes.keepalive import SILENCE_S, keep_alive
+from tesk.retry import pauses
 
 log = logging.getLogger(__name__)
 
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_S: Final = 30.0
 WATCH_S: Final = 300
-PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
+PAUSES_S: Final = (0.1, 5.0)
 STEADY_S: Final = 5.0
 """A watch that held for so long is not what the next failure is about."""
-PASSING: Final = frozenset({401, 408, 429, 500, 502, 503, 504})
 MOST_LOG_BYTES: Final = 12 * 1024 * 1024
 GAP: Final = b"...\n"
 """A line that stands for those of a log that were not read."""
@@ -36,28 +37,6 @@ LOG_PATIENCE_S: Final = 15.0
 """For so long a log is asked for: its node may be away for good, and all else must not wait for it."""
 TOLD_AFTER: Final = 4
 """So many failures of a creation may pass without anybody being told of them."""
-
-
-class ApiError(Exception):
-    """The API refuses a request: its status code, reason and message."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message or f"HTTP {code}")
-        self.code = code
-        self.reason = reason
-
-    @property
-    def is_conflict(self) -> bool:
-        """True where the object has changed since the version that the request is about."""
-        return self.code == 409 and self.reason == "Conflict"
-
-    @property
-    def is_passing(self) -> bool:
-        """True where the same request may be granted later without anybody changing it."""
-        words = str(self)
-        if self.code == 403:
-            return refusal.lacks_right(words) or refusal.is_quota(words) or refusal.is_early(words)
-        return refusal.is_race(self.code, words) or (self.code in PASSING and not refusal.is_lasting(words))
 
 
 class Api:
@@ -121,7 +100,7 @@ class Api:
         query = urlencode({"container": container, "tailLines": lines, "limitBytes": MOST_LOG_BYTES})
         path = f"{self._path('pods', pod)}/log?{query}"
         tried_s = 0.0
-        for turn in range(1_000_000_000):
+        for pause_s in pauses(*PAUSES_S):
             begun, is_away = time.monotonic(), False
             try:
                 return self._once("GET", path, None, "", LOG_TIMEOUT_S)
@@ -134,7 +113,7 @@ class Api:
                 words = f"the log of {container} in pod {pod} cannot be had: {error!r}"
                 self.close()
                 is_away = True
-            time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+            time.sleep(pause_s)
             tried_s += time.monotonic() - begun
             if tried_s >= LOG_PATIENCE_S:
                 log.warning("%s", words)
@@ -176,11 +155,11 @@ class Api:
         A creation that is refused for more than a moment is the caller's to repeat, who can tell what it waits for.
         """
         said: list[str] = []
-        for turn in range(1_000_000_000):
+        for failures, pause_s in enumerate(pauses(*PAUSES_S)):
             try:
                 return self._once(method, path, body, kind)
             except ApiError as error:
-                if not error.is_passing or (method == "POST" and (error.code == 403 or turn >= TOLD_AFTER)):
+                if not error.is_passing or (method == "POST" and (error.code == 403 or failures >= TOLD_AFTER)):
                     raise
                 if method == "PATCH" and error.is_conflict:
                     raise
@@ -188,7 +167,7 @@ class Api:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 _say_once(said, f"{method} {path}: the Kubernetes API cannot be reached: {error}")
-            time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+            time.sleep(pause_s)
         raise AssertionError
 
     def _once(self, method: str, path: str, body: Any, kind: str, timeout_s: float = TIMEOUT_S) -> bytes:
@@ -232,7 +211,7 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
     By a connection of its own, so that a silent one holds up nothing else.
     """
     own = api.beside()
-    turn = 0
+    waits = pauses(*PAUSES_S)
     while True:
         begun = time.monotonic()
         version = replace(own.find(kind, labelSelector=selector))
@@ -244,8 +223,9 @@ def follow(api: Api, kind: str, selector: str, replace: Callable[[bytes], str], 
             log.info("watching %s: %s; listing again", kind, error)
         except (OSError, http.client.HTTPException, ValueError) as error:
             log.info("watching %s was cut: %s; listing again", kind, error)
-        turn = 0 if time.monotonic() - begun > STEADY_S else turn + 1
-        time.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+        if time.monotonic() - begun > STEADY_S:
+            waits = pauses(*PAUSES_S)
+        time.sleep(next(waits))
 
 
 def joined(log: bytes, end: bytes) -> bytes:

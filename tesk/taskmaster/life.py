@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tesk.clock import now, steady
-from tesk.kubernetes import manifests, refusal
+from tesk.kubernetes import errors, manifests
 from tesk.kubernetes import record as records
 from tesk.kubernetes.manifests import Manifest
 from tesk.kubernetes.record import Attempt, Record
@@ -60,7 +60,7 @@ class Life:
             try:
                 self._go_on()
             except ApiError as error:
-                advice = refusal.advice(str(error), self.cluster.bounds)
+                advice = errors.advice(str(error), self.cluster.bounds)
                 self._writer.end(State.SYSTEM_ERROR, f"the cluster refused it: {error}{advice}")
             except End as end:
                 self._writer.end(end.state, end.reason)

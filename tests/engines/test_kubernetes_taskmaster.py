@@ -134,7 +134,7 @@ def test_a_watch_goes_on_after_a_list_whose_connection_was_closed(
 def test_a_creation_that_goes_on_failing_is_the_callers_to_tell_of(
     place: KubernetesPlace, api: Api, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "PAUSES_S", (0.1,))
+    monkeypatch.setattr(client, "PAUSES_S", (0.1, 0.1))
     away = strikes.webhook_away(place.cluster, place.namespace, "executor")
     with away, pytest.raises(ApiError, match="failed calling webhook") as raised:
         api.create("pods", pod(name, "true"))

@@ -6,8 +6,9 @@ import time
 import msgspec
 import pytest
 
+from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.objects import Pod
-from tesk.places.kubernetes.client import ApiError, Bucket
+from tesk.places.kubernetes.client import Bucket
 from tesk.places.kubernetes.watch import Change, change
 
 decode = msgspec.json.Decoder(Pod).decode
@@ -45,28 +46,6 @@ def test_an_error_ends_the_watch(status: str, code: int) -> None:
     with pytest.raises(ApiError) as ended:
         change(line("ERROR", status), decode)
     assert ended.value.code == code
-
-
-@pytest.mark.parametrize(
-    ("code", "message", "kinds"),
-    [
-        (0, "cannot be reached", {"is_away", "is_passing"}),
-        (503, "", {"is_away", "is_passing"}),
-        (429, "too many requests", {"is_away", "is_passing"}),
-        (401, "Unauthorized", {"lacks_right", "is_passing"}),
-        (403, 'jobs.batch is forbidden: User "u" cannot create resource "jobs"', {"lacks_right", "is_passing"}),
-        (403, 'pods "p" is forbidden: exceeded quota: q, requested: pods=1', {"is_quota", "is_passing"}),
-        (403, 'pods "p" is forbidden: status unknown for quota: q', {"is_quota", "is_passing"}),
-        (403, 'pods "p" is forbidden: violates PodSecurity "restricted:latest": seccompProfile', set()),
-        (404, 'namespaces "n" not found', {"is_passing"}),
-        (404, 'jobs.batch "j" not found', set()),
-        (422, "Job is invalid", set()),
-    ],
-)
-def test_what_a_refusal_is(code: int, message: str, kinds: set[str]) -> None:
-    error = ApiError(code, "", message)
-    every = ("is_away", "lacks_right", "is_quota", "is_passing")
-    assert {kind for kind in every if getattr(error, kind)} == kinds
 
 
 async def test_requests_beyond_the_first_rush_keep_to_the_rate() -> None:

@@ -15,13 +15,14 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from tesk.kubernetes import refusal
+from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.keepalive import keep_alive
 from tesk.kubernetes.names import segment
 from tesk.kubernetes.objects import Status
 from tesk.places.base import PlaceError
 from tesk.places.kubernetes.config import Access, tls
 from tesk.places.kubernetes.credential import Credential
+from tesk.retry import pauses
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ LIVE_SHARE: Final = 0.1
 """The part of the rate that is for the output of running tasks, which users ask for as often as they like: nothing that
 a task needs waits for it."""
 LIVE_AT_ONCE: Final = 4
-PAUSES_S: Final = (0.1, 0.5, 1.0, 2.0)
+TRIES: Final = 5
+PAUSES_S: Final = (0.1, 2.0)
 MOST_PAUSE_S: Final = 30.0
 GROUPS: Final = {"jobs": "batch"}
 OPTIONAL: Final = frozenset({"limitranges", "resourcequotas"})
@@ -41,48 +43,6 @@ NODES_OWN: Final = "pods/log"
 MERGE: Final = "application/merge-patch+json"
 
 _status = msgspec.json.Decoder(Status).decode
-
-
-class ApiError(PlaceError):
-    """The API refuses a request or cannot be reached (code 0)."""
-
-    def __init__(self, code: int, reason: str, message: str, pause_s: float = 0.0) -> None:
-        super().__init__(message or f"HTTP {code}")
-        self.code = code
-        self.reason = reason
-        self.pause_s = pause_s
-
-    @property
-    def is_away(self) -> bool:
-        """True when nobody has refused anything: the API is not there, or not able to answer."""
-        return self.code in (0, 408, 429) or self.code >= 500
-
-    @property
-    def lacks_right(self) -> bool:
-        """True when our own rights are missing, as opposed to what a policy or a quota says of the object."""
-        return self.code == 401 or (self.code == 403 and refusal.lacks_right(str(self)))
-
-    @property
-    def is_told(self) -> bool:
-        """True for what stands in the log already, once for all tasks."""
-        return self.code == 0 or self.lacks_right
-
-    @property
-    def is_quota(self) -> bool:
-        """True when the object may be made as soon as there is room."""
-        return self.code == 403 and refusal.is_quota(str(self))
-
-    @property
-    def is_passing(self) -> bool:
-        """True when the same request may be granted later: nothing is wrong with the object."""
-        no_namespace = self.code == 404 and str(self).startswith("namespaces ")
-        is_early = self.code == 403 and refusal.is_early(str(self))
-        return self.is_away or self.is_race or self.lacks_right or self.is_quota or is_early or no_namespace
-
-    @property
-    def is_race(self) -> bool:
-        """True when the same request is likely to be granted at once."""
-        return refusal.is_race(self.code, str(self))
 
 
 class Client:
@@ -233,11 +193,11 @@ class Client:
 
     async def _repeat(self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None) -> bytes:
         """Tries a few times while the API is away: every call here may be repeated."""
-        for pause_s in (*PAUSES_S, None):
+        for tries, pause_s in enumerate(pauses(*PAUSES_S), 1):
             try:
                 return await self._once(verb, kind, method, path, query, body)
             except ApiError as error:
-                if pause_s is None or not (error.is_away or error.is_race or error.code == 401):
+                if tries == TRIES or not (error.is_away or error.is_race or error.code == 401):
                     raise
                 await asyncio.sleep(max(pause_s, error.pause_s))
         raise AssertionError

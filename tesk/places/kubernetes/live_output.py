@@ -15,10 +15,11 @@ from typing import Final
 
 from tesk.kubernetes import names
 from tesk.kubernetes import record as records
+from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.output import tails_from_log
 from tesk.kubernetes.record import Record
 from tesk.life.status import TaskId
-from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.client import Client
 
 log = logging.getLogger(__name__)
 

@@ -7,22 +7,24 @@ seldom and for few tasks at once: a thousand tasks that wait for room must not c
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import msgspec
 
-from tesk.kubernetes import names, objects, pod_status, refusal
+from tesk.kubernetes import names, objects, pod_status
+from tesk.kubernetes.errors import ApiError, is_lasting
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
-from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.standing import Known, hopeless, lacks_taskmaster, newest
+from tesk.retry import pauses
 
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 2.0
 UNHEARD_S: Final = 20.0
-ASK_AFTER_S: Final = (4.0, 8.0, 16.0, 32.0, 64.0)
+ASK_AFTER_S: Final = (4.0, 64.0)
 MOST_ASKED: Final = 10
 
 _events = msgspec.json.Decoder(objects.EventList).decode
@@ -37,7 +39,7 @@ class MissingTaskmasters:
     ) -> None:  # fmt: skip
         self._client, self._cluster, self._known = client, cluster, known
         self._evaluate, self._make_again, self._advice = evaluate, make_again, advice
-        self._next: dict[TaskId, tuple[float, int]] = {}
+        self._next: dict[TaskId, tuple[float, Iterator[float]]] = {}
         self._said = ""
 
     async def watch_over(self, unheard: Callable[[float], list[TaskId]]) -> None:
@@ -59,7 +61,9 @@ class MissingTaskmasters:
     async def _look(self) -> None:
         moment = time.monotonic()
         waiting = {task_id: known for task_id, known in self._known.items() if lacks_taskmaster(known)}
-        self._next = {task_id: self._next.get(task_id, (moment + ASK_AFTER_S[0], 0)) for task_id in waiting}
+        self._next = {
+            task_id: self._next.get(task_id) or _asked_at(moment, pauses(*ASK_AFTER_S)) for task_id in waiting
+        }
         for task_id, known in self._known.items():
             if known.record is not None and task_id not in waiting:
                 known.waiting = ""
@@ -69,8 +73,7 @@ class MissingTaskmasters:
                 self._evaluate(task_id)
         due = [task_id for task_id, (at, _) in self._next.items() if at <= moment and waiting[task_id].trouble is None]
         for task_id in due[:MOST_ASKED]:
-            turn = self._next[task_id][1] + 1
-            self._next[task_id] = moment + ASK_AFTER_S[min(turn, len(ASK_AFTER_S) - 1)], turn
+            self._next[task_id] = _asked_at(moment, self._next[task_id][1])
             await self._ask(task_id, waiting[task_id])
 
     async def _ask(self, task_id: TaskId, known: Known) -> None:
@@ -86,12 +89,7 @@ class MissingTaskmasters:
         if event is None or not lacks_taskmaster(known):
             return
         known.waiting = f"{event.reason}: {event.message}"
-        if (
-            event.reason == "FailedCreate"
-            and pod is None
-            and known.record is None
-            and refusal.is_lasting(event.message)
-        ):
+        if event.reason == "FailedCreate" and pod is None and known.record is None and is_lasting(event.message):
             known.refused = f"the cluster refused its taskmaster: {event.message}{self._advice(event.message)}"
         elif event.reason == "FailedMount":
             await self._make_again(task_id)
@@ -102,3 +100,7 @@ class MissingTaskmasters:
         if await self._client.get("jobs", names.task_object(task_id)) is None and (known := self._known.get(task_id)):
             known.job_seen = True
             self._evaluate(task_id)
+
+
+def _asked_at(moment: float, waits: Iterator[float]) -> tuple[float, Iterator[float]]:
+    return moment + next(waits), waits

@@ -17,15 +17,16 @@ from typing import Any, Final
 import msgspec
 
 from tesk import parameters
-from tesk.kubernetes import document, manifests, names, objects, refusal
+from tesk.kubernetes import document, manifests, names, objects
 from tesk.kubernetes import record as records
 from tesk.kubernetes.account import Account
 from tesk.kubernetes.bounds import Bounds, Range, limited
+from tesk.kubernetes.errors import ApiError, advice
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
-from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.missing_taskmasters import MissingTaskmasters
 from tesk.places.kubernetes.rights import Rights
 from tesk.places.kubernetes.standing import (
@@ -43,6 +44,7 @@ from tesk.places.kubernetes.start_limit import StartLimit
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.places.kubernetes.waiting_limit import WaitingLimit
 from tesk.places.kubernetes.watch import Cache
+from tesk.retry import pauses
 from tesk.settings import Settings
 from tesk.tes import TaskLog
 
@@ -50,9 +52,9 @@ log = logging.getLogger(__name__)
 
 SYNC_S: Final = 30.0
 ASK_S: Final = 3.0
-PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-QUOTA_PAUSES_S: Final = (1.0, 2.0, 3.0, 5.0)
-OPTIONAL_PAUSES_S: Final = (0.05, 0.5, 5.0, 60.0)
+PAUSES_S: Final = (0.2, 5.0)
+QUOTA_PAUSES_S: Final = (1.0, 5.0)
+OPTIONAL_PAUSES_S: Final = (0.05, 60.0)
 """Between tries to see what we may have no right to see, and do without."""
 MOST_SUBMITTING: Final = 16
 MOST_ACTIVE: Final = 1000
@@ -173,7 +175,7 @@ class KubernetesPlace:
         self._cluster = msgspec.structs.replace(self._cluster, bounds=bounds)
 
     def _advice(self, words: str) -> str:
-        return refusal.advice(words, self._opened()[1].bounds)
+        return advice(words, self._opened()[1].bounds)
 
     async def close(self) -> None:
         works = [work for each in self._following.values() for work in (each.work, each.making) if work is not None]
@@ -265,7 +267,8 @@ class KubernetesPlace:
     async def _submit(self, following: Following, known: Known) -> None:
         """Makes the task's Job and Secrets, however long that takes. Idempotent."""
         task_id = following.job.id
-        for turn in range(1_000_000_000):
+        waits = {is_quota: pauses(*(QUOTA_PAUSES_S if is_quota else PAUSES_S)) for is_quota in (False, True)}
+        while True:
             try:
                 async with self._gate:
                     following.making = asyncio.create_task(self._make(following), name=f"make {task_id}")
@@ -274,12 +277,11 @@ class KubernetesPlace:
                 if not error.is_passing:
                     known.refused = f"the cluster refused it: {error}{self._advice(str(error))}"
                     break
-                if str(error) != known.waiting and not (error.is_told or error.is_quota):
+                if str(error) != known.waiting and not (error.is_logged or error.is_quota):
                     log.error("task %s: %s; trying again", task_id, error)
                 known.waiting = str(error)
                 self._evaluate(task_id)
-                pauses = QUOTA_PAUSES_S if error.is_quota else PAUSES_S
-                await asyncio.sleep(pauses[min(turn, len(pauses) - 1)])
+                await asyncio.sleep(next(waits[error.is_quota]))
             else:
                 known.waiting = ""
                 break
@@ -331,15 +333,15 @@ class KubernetesPlace:
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         """Repeats a step for as long as the cluster is what keeps it from going well."""
-        for turn in range(1_000_000_000):
+        for failures, pause_s in enumerate(pauses(*PAUSES_S)):
             try:
                 return await step()
             except ApiError as error:
                 if not error.is_passing:
                     raise
-                if turn in (0, 10, 100):
+                if failures in (0, 10, 100):
                     log.error("%s: %s; trying again", what, error)
-                await asyncio.sleep(PAUSES_S[min(turn, len(PAUSES_S) - 1)])
+                await asyncio.sleep(pause_s)
         raise AssertionError
 
     @contextlib.contextmanager

@@ -9,8 +9,9 @@ import logging
 import time
 from typing import Final
 
+from tesk.kubernetes.errors import ApiError
 from tesk.places.kubernetes.client import OPTIONAL as optional
-from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.client import Client
 
 log = logging.getLogger(__name__)
 

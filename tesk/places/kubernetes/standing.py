@@ -10,9 +10,9 @@ from msgspec import UNSET, Struct
 from tesk.clock import now
 from tesk.kubernetes import names, pod_status
 from tesk.kubernetes import record as records
+from tesk.kubernetes.errors import is_quota
 from tesk.kubernetes.objects import Condition, Event, Job, Pod
 from tesk.kubernetes.record import Record
-from tesk.kubernetes.refusal import is_quota
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life import log as logs
 from tesk.life.log import CANCELED_EARLY, noted

@@ -14,15 +14,17 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.keepalive import SILENCE_S
 from tesk.kubernetes.objects import ListMetadata, Metadata, Status, WatchEvent
-from tesk.places.kubernetes.client import ApiError, Client
+from tesk.places.kubernetes.client import Client
+from tesk.retry import pauses
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 500
 WATCH_S: Final = 290
-PAUSES_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
+PAUSES_S: Final = (0.05, 5.0)
 STEADY_S: Final = 5.0
 """A watch that held for so long is not what the next failure is about."""
 EXPIRED: Final = 410
@@ -75,7 +77,8 @@ class Cache(Generic[O]):
 
     def __init__(
         self, client: Client, kind: str, decode: Callable[[Any], O], selector: str,
-        changed: Callable[[str, O | None], None], silence_s: float = SILENCE_S, pauses_s: tuple[float, ...] = PAUSES_S,
+        changed: Callable[[str, O | None], None], silence_s: float = SILENCE_S,
+        pauses_s: tuple[float, float] = PAUSES_S,
     ) -> None:  # fmt: skip
         self.names: set[str] = set()
         self.trouble: str | None = f"{kind} have not been looked at yet"
@@ -87,7 +90,7 @@ class Cache(Generic[O]):
 
     async def follow(self) -> None:
         """Lists and watches for ever, whatever happens; it is the caller's to cancel."""
-        turn = 0
+        waits = pauses(*self._pauses_s)
         while True:
             begun = time.monotonic()
             try:
@@ -99,8 +102,9 @@ class Cache(Generic[O]):
             except Exception as error:
                 log.exception("watching %s failed; listing again", self._kind)
                 self._version, self.trouble = "", f"watching {self._kind} failed: {error}"
-            turn = 0 if time.monotonic() - begun > STEADY_S else turn + 1
-            await asyncio.sleep(self._pauses_s[min(turn, len(self._pauses_s) - 1)])
+            if time.monotonic() - begun > STEADY_S:
+                waits = pauses(*self._pauses_s)
+            await asyncio.sleep(next(waits))
 
     async def _watch(self) -> None:
         query = {

@@ -2,10 +2,8 @@
 
 import pytest
 
-from tesk.kubernetes import refusal
 from tesk.kubernetes.bounds import Bounds, Item, Range
-from tesk.places.kubernetes.client import ApiError as ServerError
-from tesk.taskmaster.api import ApiError as TaskmasterError
+from tesk.kubernetes.errors import ApiError, advice, is_lasting, is_quota
 
 QUOTA = 'pods "p" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2, limited: pods=2'
 RIGHT = 'pods is forbidden: User "system:serviceaccount:n:a" cannot create resource "pods" in API group "" in'
@@ -29,25 +27,52 @@ RIGHT = 'pods is forbidden: User "system:serviceaccount:n:a" cannot create resou
     ],
 )
 def test_quotas_policies_and_missing_rights_are_told_apart(words: str, quota: bool, lasting: bool, right: bool) -> None:
-    found = refusal.is_quota(words), refusal.is_lasting(words), refusal.lacks_right(words)
+    found = is_quota(words), is_lasting(words), ApiError(403, "", words).lacks_right
     assert found == (quota, lasting, right)
 
 
-@pytest.mark.parametrize("error", [TaskmasterError, ServerError])
-def test_a_quota_that_was_being_counted_is_asked_again(error: type[TaskmasterError] | type[ServerError]) -> None:
+@pytest.mark.parametrize(
+    ("code", "message", "kinds"),
+    [
+        (0, "cannot be reached", {"is_away", "is_passing"}),
+        (503, "", {"is_away", "is_passing"}),
+        (429, "too many requests", {"is_away", "is_passing"}),
+        (401, "Unauthorized", {"lacks_right", "is_passing"}),
+        (403, 'jobs.batch is forbidden: User "u" cannot create resource "jobs"', {"lacks_right", "is_passing"}),
+        (403, 'pods "p" is forbidden: exceeded quota: q, requested: pods=1', {"is_quota", "is_passing"}),
+        (403, 'pods "p" is forbidden: status unknown for quota: q', {"is_quota", "is_passing"}),
+        (403, 'pods "p" is forbidden: violates PodSecurity "restricted:latest": seccompProfile', set()),
+        (404, 'namespaces "n" not found', {"is_passing"}),
+        (404, 'jobs.batch "j" not found', set()),
+        (409, 'jobs.batch "j" already exists', set()),
+        (422, "Job is invalid", set()),
+        (500, "Internal error occurred: failed calling webhook", {"is_away", "is_passing"}),
+        (500, "etcdserver: request is too large", {"is_away"}),
+        (500, 'admission webhook "v" denied the request: no latest', {"is_away"}),
+    ],
+)
+def test_what_a_refusal_is(code: int, message: str, kinds: set[str]) -> None:
+    error = ApiError(code, "", message)
+    every = ("is_away", "lacks_right", "is_quota", "is_passing")
+    assert {kind for kind in every if getattr(error, kind)} == kinds
+
+
+def test_a_quota_that_was_being_counted_is_asked_again() -> None:
     words = (
         'Operation cannot be fulfilled on resourcequotas "few": the object has been modified; '
         "please apply your changes to the latest version and try again"
     )
-    assert error(409, "Conflict", words).is_passing
-    assert not error(409, "AlreadyExists", 'pods "p" already exists').is_passing
-    assert not error(409, "Conflict", "Precondition failed: UID in precondition: a, UID in object meta: b").is_passing
+    assert ApiError(409, "Conflict", words).is_passing
+    assert not ApiError(409, "AlreadyExists", 'pods "p" already exists').is_passing
+    assert not ApiError(
+        409, "Conflict", "Precondition failed: UID in precondition: a, UID in object meta: b"
+    ).is_passing
 
 
 def test_advice_names_the_setting() -> None:
-    assert "pod_security = restricted" in refusal.advice('violates PodSecurity "restricted:latest"', Bounds())
-    assert "resourcequotas" in refusal.advice("failed quota: q: must specify limits.cpu for: taskmaster", Bounds())
-    assert refusal.advice(QUOTA, Bounds()) == ""
+    assert "pod_security = restricted" in advice('violates PodSecurity "restricted:latest"', Bounds())
+    assert "resourcequotas" in advice("failed quota: q: must specify limits.cpu for: taskmaster", Bounds())
+    assert advice(QUOTA, Bounds()) == ""
 
 
 @pytest.mark.parametrize(
@@ -63,5 +88,5 @@ def test_a_limit_range_that_refuses_is_named(words: str, named: str) -> None:
     lab = Range("lab", (Item("Container", max={"memory": "1Gi"}), Item("Pod", min={"cpu": "1"})))
     ratio = Item("Pod", max_limit_request_ratio={"memory": "2"})
     other = Range("other", (Item("Container", max={"memory": "3Gi"}), ratio))
-    found = refusal.advice(f'pods "p" is forbidden: {words}', Bounds((lab, other)))
+    found = advice(f'pods "p" is forbidden: {words}', Bounds((lab, other)))
     assert found == named
