@@ -14,10 +14,9 @@ import msgspec
 
 from tesk.kubernetes import names, objects, pod_status
 from tesk.kubernetes.errors import ApiError, is_lasting
-from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
+from tesk.places.kubernetes.assess import Assessment, ObservedTask
 from tesk.places.kubernetes.client import Client
-from tesk.places.kubernetes.standing import Known, hopeless, lacks_taskmaster, newest
 from tesk.retry import pauses
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,14 @@ _events = msgspec.json.Decoder(objects.EventList).decode
 
 
 class MissingTaskmasters:
-    """Looks after the tasks in `known` that lack a taskmaster."""
+    """Looks after the tasks that lack a taskmaster, by what is `assessed` of each."""
 
     def __init__(
-        self, client: Client, cluster: TaskSettings, known: dict[TaskId, Known], evaluate: Callable[[TaskId], None],
-        make_again: Callable[[TaskId], Awaitable[None]], advice: Callable[[str], str],
+        self, client: Client, observed: dict[TaskId, ObservedTask], assessed: dict[TaskId, Assessment],
+        evaluate: Callable[[TaskId], None], make_again: Callable[[TaskId], Awaitable[None]],
+        advice: Callable[[str], str],
     ) -> None:  # fmt: skip
-        self._client, self._cluster, self._known = client, cluster, known
+        self._client, self._observed, self._assessed = client, observed, assessed
         self._evaluate, self._make_again, self._advice = evaluate, make_again, advice
         self._next: dict[TaskId, tuple[float, Iterator[float]]] = {}
         self._said = ""
@@ -60,46 +60,55 @@ class MissingTaskmasters:
 
     async def _look(self) -> None:
         moment = time.monotonic()
-        waiting = {task_id: known for task_id, known in self._known.items() if lacks_taskmaster(known)}
-        self._next = {
-            task_id: self._next.get(task_id) or _asked_at(moment, pauses(*ASK_AFTER_S)) for task_id in waiting
+        missing = {
+            task_id: self._observed[task_id] for task_id, each in self._assessed.items() if each.lacks_taskmaster
         }
-        for task_id, known in self._known.items():
-            if known.record is not None and task_id not in waiting:
-                known.waiting = ""
-        for task_id, known in waiting.items():
-            if not known.refused and (reason := hopeless(known, self._cluster, moment)):
-                known.refused = reason
+        self._next = {
+            task_id: self._next.get(task_id) or _asked_at(moment, pauses(*ASK_AFTER_S)) for task_id in missing
+        }
+        for task_id in self._assessed.keys() - missing.keys():
+            if self._observed[task_id].record is not None:
+                self._observed[task_id].delay = ""
+        for task_id, task in missing.items():
+            limit = self._assessed[task_id].limit
+            if limit is not None and moment >= limit.at:
+                task.refused = limit.reason
                 self._evaluate(task_id)
-        due = [task_id for task_id, (at, _) in self._next.items() if at <= moment and waiting[task_id].trouble is None]
+        due = [task_id for task_id, (at, _) in self._next.items() if at <= moment and missing[task_id].trouble is None]
         for task_id in due[:MOST_ASKED]:
             self._next[task_id] = _asked_at(moment, self._next[task_id][1])
-            await self._ask(task_id, waiting[task_id])
+            await self._ask(task_id, missing[task_id])
 
-    async def _ask(self, task_id: TaskId, known: Known) -> None:
+    async def _ask(self, task_id: TaskId, task: ObservedTask) -> None:
         """Asks for the newest warning about the task's pod, or about its Job while there is none."""
-        pod = known.taskmaster
+        pod = task.taskmaster
         about = pod.metadata.name if pod else names.task_object(task_id)
         if pod and pod_status.runs(pod):
-            known.waiting = f"the taskmaster, pod {about}, has told nothing yet; see its log"
+            task.delay = f"the taskmaster, pod {about}, has told nothing yet; see its log"
             self._evaluate(task_id)
             return
         selector = f"type=Warning,involvedObject.name={about}"
         event = newest(_events(await self._client.find("events", fieldSelector=selector)).items)
-        if event is None or not lacks_taskmaster(known):
+        found = self._assessed.get(task_id)
+        if event is None or found is None or not found.lacks_taskmaster:
             return
-        known.waiting = f"{event.reason}: {event.message}"
-        if event.reason == "FailedCreate" and pod is None and known.record is None and is_lasting(event.message):
-            known.refused = f"the cluster refused its taskmaster: {event.message}{self._advice(event.message)}"
+        task.delay = f"{event.reason}: {event.message}"
+        if event.reason == "FailedCreate" and pod is None and task.record is None and is_lasting(event.message):
+            task.refused = f"the cluster refused its taskmaster: {event.message}{self._advice(event.message)}"
         elif event.reason == "FailedMount":
             await self._make_again(task_id)
         self._evaluate(task_id)
 
     async def _confirm(self, task_id: TaskId) -> None:
         """A Job that no watch has shown may have been deleted before it could."""
-        if await self._client.get("jobs", names.task_object(task_id)) is None and (known := self._known.get(task_id)):
-            known.job_seen = True
+        if await self._client.get("jobs", names.task_object(task_id)) is None and (task := self._observed.get(task_id)):
+            task.had_job = True
             self._evaluate(task_id)
+
+
+def newest(events: list[objects.Event]) -> objects.Event | None:
+    """The last of some events."""
+    return max(events, key=lambda event: event.last_timestamp or event.event_time or "", default=None)
 
 
 def _asked_at(moment: float, waits: Iterator[float]) -> tuple[float, Iterator[float]]:

@@ -2,7 +2,7 @@
 
 The server makes a Job for each task and watches; everything else is the taskmaster's (tesk/taskmaster). What exists
 is known by three watches, one for each kind, whatever the number of tasks; a task's status is computed from that
-(standing.py) whenever something of it changes.
+(assess.py) whenever something of it changes.
 """
 
 import asyncio
@@ -26,20 +26,11 @@ from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
+from tesk.places.kubernetes.assess import Assessment, ObservedTask, assess
 from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.missing_taskmasters import MissingTaskmasters
 from tesk.places.kubernetes.rights import Rights
-from tesk.places.kubernetes.standing import (
-    Known,
-    cancelled,
-    has_begun,
-    has_room,
-    has_taskmaster,
-    lacks_end,
-    running,
-    standing,
-    waits_for,
-)
+from tesk.places.kubernetes.standing import cancelled, running
 from tesk.places.kubernetes.start_limit import StartLimit
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.places.kubernetes.waiting_limit import WaitingLimit
@@ -95,7 +86,8 @@ class KubernetesPlace:
         self._limited: dict[str, set[str]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
-        self._known: dict[TaskId, Known] = {}
+        self._observed: dict[TaskId, ObservedTask] = {}
+        self._assessed: dict[TaskId, Assessment] = {}
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
         self._waiting_limit = WaitingLimit(settings.max_waiting_tasks)
@@ -138,8 +130,10 @@ class KubernetesPlace:
             raise
         self._rights = Rights(client)
         self._spawn(self._rights.check(), "ask for rights")
-        waiting = MissingTaskmasters(client, self._cluster, self._known, self._evaluate, self._make_again, self._advice)
-        self._spawn(waiting.watch_over(self._unheard), "look after waiting tasks")
+        missing = MissingTaskmasters(
+            client, self._observed, self._assessed, self._evaluate, self._make_again, self._advice
+        )
+        self._spawn(missing.watch_over(self._unheard), "look after waiting tasks")
 
     def _watch_bounds(self, client: Client) -> list[Cache[Any]]:
         """Follows what bounds pods in the namespace; without a right to that, nothing is known of it."""
@@ -185,7 +179,8 @@ class KubernetesPlace:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._chores.clear()
         self._caches.clear()
-        self._known.clear()
+        self._observed.clear()
+        self._assessed.clear()
         self._following.clear()
         self._waiting_limit.clear()
         if self._outputs is not None:
@@ -204,52 +199,52 @@ class KubernetesPlace:
     async def submit(self, job: Job) -> None:
         if job.id in self._following:
             return
-        known = self._known.setdefault(job.id, Known())
+        task = self._observed.setdefault(job.id, ObservedTask())
         following = self._following[job.id] = Following(job)
-        if known.record is not None or job.begun:
-            known.job_seen = True
+        if task.record is not None or job.begun:
+            task.had_job = True
         else:
             self._start_limit.starts(job.id, time.monotonic())
-            following.work = asyncio.create_task(self._submit(following, known), name=f"submit {job.id}")
+            following.work = asyncio.create_task(self._submit(following, task), name=f"submit {job.id}")
         self._evaluate(job.id)
 
     async def cancel(self, task_id: TaskId) -> None:
-        with self._end(task_id) as (known, changed):
+        with self._end(task_id) as (task, changed):
             following = self._unfollow(task_id)
             await self._stop_submitting(following)
             client, chosen = self._opened()
-            pod = live_output.pod(task_id, known.record)
+            pod = live_output.pod(task_id, task.record)
             async with live_output.last_words(client, pod, chosen.log_tail_bytes) as words:
                 await self._patiently(
-                    f"task {task_id}: cancelling", lambda: removal.stop(client, chosen, task_id, known, changed)
+                    f"task {task_id}: cancelling", lambda: removal.stop(client, chosen, task_id, task, changed)
                 )
-            output = words.output if pod == live_output.pod(task_id, known.record) else ("", "")
+            output = words.output if pod == live_output.pod(task_id, task.record) else ("", "")
         assert self._report is not None
-        self._report(task_id, cancelled(known.record, output))
+        self._report(task_id, cancelled(task.record, output))
 
     async def forget(self, task_id: TaskId) -> None:
-        with self._end(task_id) as (known, changed):
+        with self._end(task_id) as (task, changed):
             following = self._unfollow(task_id)
             await self._stop_submitting(following)
             client, chosen = self._opened()
             parts = following.parts if following else 0
             await self._patiently(
                 f"task {task_id}: cleaning up",
-                lambda: removal.remove(client, chosen, task_id, known, parts, changed),
+                lambda: removal.remove(client, chosen, task_id, task, parts, changed),
             )
-        self._known.pop(task_id, None)
+        self._observed.pop(task_id, None)
 
     async def known(self) -> set[TaskId]:
-        return {task_id for task_id, known in self._known.items() if not known.is_gone}
+        return {task_id for task_id, task in self._observed.items() if not task.is_gone}
 
     async def live_log(self, task_id: TaskId) -> TaskLog | None:
-        known = self._known.get(task_id)
-        if known is None or known.record is None or task_id not in self._following:
+        task = self._observed.get(task_id)
+        if task is None or task.record is None or task_id not in self._following:
             return None
         self._opened()
         assert self._outputs is not None
-        output = await self._outputs.of(live_output.pod(task_id, known.record))
-        return running(known.record, output).log
+        output = await self._outputs.of(live_output.pod(task_id, task.record))
+        return running(task.record, output).log
 
     async def ready(self) -> str | None:
         if self._client is None or self._rights is None:
@@ -264,7 +259,7 @@ class KubernetesPlace:
             return words
         return "; ".join(cache.trouble for cache in self._caches if cache.trouble) or None
 
-    async def _submit(self, following: Following, known: Known) -> None:
+    async def _submit(self, following: Following, task: ObservedTask) -> None:
         """Makes the task's Job and Secrets, however long that takes. Idempotent."""
         task_id = following.job.id
         waits = {is_quota: pauses(*(QUOTA_PAUSES_S if is_quota else PAUSES_S)) for is_quota in (False, True)}
@@ -275,15 +270,15 @@ class KubernetesPlace:
                     await asyncio.shield(following.making)
             except ApiError as error:
                 if not error.is_passing:
-                    known.refused = f"the cluster refused it: {error}{self._advice(str(error))}"
+                    task.refused = f"the cluster refused it: {error}{self._advice(str(error))}"
                     break
-                if str(error) != known.waiting and not (error.is_logged or error.is_quota):
+                if str(error) != task.delay and not (error.is_logged or error.is_quota):
                     log.error("task %s: %s; trying again", task_id, error)
-                known.waiting = str(error)
+                task.delay = str(error)
                 self._evaluate(task_id)
                 await asyncio.sleep(next(waits[error.is_quota]))
             else:
-                known.waiting = ""
+                task.delay = ""
                 break
         self._evaluate(task_id)
 
@@ -311,6 +306,7 @@ class KubernetesPlace:
 
     def _unfollow(self, task_id: TaskId) -> Following | None:
         self._waiting_limit.leaves(task_id)
+        self._assessed.pop(task_id, None)
         return self._following.pop(task_id, None)
 
     async def _stop_submitting(self, following: Following | None) -> None:
@@ -328,7 +324,7 @@ class KubernetesPlace:
         return [
             task_id
             for task_id, each in self._following.items()
-            if each.made and each.made_at < before and not self._known[task_id].job_seen
+            if each.made and each.made_at < before and not self._observed[task_id].had_job
         ]
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
@@ -346,12 +342,12 @@ class KubernetesPlace:
 
     @contextlib.contextmanager
     def _end(self, task_id: TaskId) -> Any:
-        """(what is known, an event set at each change): kept while the task's objects are taken away."""
-        known = self._known.setdefault(task_id, Known())
+        """(what is seen of the task, an event set at each change): kept while the task's objects are taken away."""
+        task = self._observed.setdefault(task_id, ObservedTask())
         changed = self._ending[task_id] = asyncio.Event()
         self._start_limit.ends(task_id, time.monotonic())
         try:
-            yield known, changed
+            yield task, changed
         finally:
             if self._ending.get(task_id) is changed:
                 del self._ending[task_id]
@@ -359,25 +355,25 @@ class KubernetesPlace:
 
     def _job_changed(self, name: str, job: objects.Job | None) -> None:
         task_id = _task_of(name)
-        known = self._known.setdefault(task_id, Known())
-        known.job, known.job_seen = job, True
+        task = self._observed.setdefault(task_id, ObservedTask())
+        task.job, task.had_job = job, True
         self._evaluate(task_id)
 
     def _record_changed(self, name: str, found: objects.ConfigMap | None) -> None:
         """What a record has said stays known when it is gone: its taskmaster makes it again. An end stays the end: what
         the watch tells may be older than what was read since."""
         task_id = _task_of(name)
-        known = self._known.setdefault(task_id, Known())
-        known.recorded = found is not None
+        task = self._observed.setdefault(task_id, ObservedTask())
+        task.has_configmap = found is not None
         if found is not None:
             try:
                 record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
-                if known.record is None or not known.record.state.is_terminal:
-                    known.record = record
-                known.unreadable = ""
+                if task.record is None or not task.record.state.is_terminal:
+                    task.record = record
+                task.unreadable = ""
             except ValueError as error:
-                known.unreadable = f"ConfigMap {name}: {error}"
-                log.error("%s", known.unreadable)
+                task.unreadable = f"ConfigMap {name}: {error}"
+                log.error("%s", task.unreadable)
         self._evaluate(task_id)
 
     async def _read_again(self, task_id: TaskId) -> None:
@@ -397,56 +393,55 @@ class KubernetesPlace:
             unreadable = f"ConfigMap {name}: {error}"
         finally:
             self._rereading.discard(task_id)
-        if (known := self._known.get(task_id)) is not None:
-            known.is_final, known.unreadable = True, unreadable or known.unreadable
+        if (task := self._observed.get(task_id)) is not None:
+            task.is_record_final, task.unreadable = True, unreadable or task.unreadable
             self._evaluate(task_id)
 
     def _pod_changed(self, name: str, pod: objects.Pod | None) -> None:
         task_id = _task_of(name)
-        known = self._known.setdefault(task_id, Known())
+        task = self._observed.setdefault(task_id, ObservedTask())
         if pod is None:
-            known.pods.pop(name, None)
+            task.pods.pop(name, None)
         else:
-            known.pods[name] = pod
+            task.pods[name] = pod
         if pod is None or pod.metadata.labels.get(names.ROLE) == names.TASKMASTER:
-            known.look(time.monotonic())
+            task.update_trouble(time.monotonic())
         self._evaluate(task_id)
 
     def _evaluate(self, task_id: TaskId) -> None:
-        """Reports where a task stands, if that is new."""
-        known = self._known.get(task_id)
-        if known is None:
+        """Assesses a task and acts on that: the limits are told, its record is read again, news is reported."""
+        task = self._observed.get(task_id)
+        if task is None:
             return
         if changed := self._ending.get(task_id):
             changed.set()
             return
         following = self._following.get(task_id)
         if following is None:
-            if known.is_gone:
-                del self._known[task_id]
+            if task.is_gone:
+                del self._observed[task_id]
             return
-        if has_room(known):
-            self._waiting_limit.leaves(task_id)
-        else:
-            self._waiting_limit.waits(task_id, following.job.demand, is_told=bool(waits_for(known)))
-        self._tell_start_limit(task_id, known)
-        if lacks_end(known) and task_id not in self._rereading:
+        assert self._cluster is not None
+        assert self._report is not None
+        found = self._assessed[task_id] = assess(task, self._cluster)
+        self._tell_limits(task_id, following.job.demand, found)
+        if found.needs_record_read and task_id not in self._rereading:
             self._rereading.add(task_id)
             self._spawn(self._read_again(task_id), f"read the record of {task_id}")
-        status = standing(known)
-        if status is not None and status != following.reported:
-            following.reported = status
-            assert self._report is not None
-            self._report(task_id, status)
+        if found.status is not None and found.status != following.reported:
+            following.reported = found.status
+            self._report(task_id, found.status)
 
-    def _tell_start_limit(self, task_id: TaskId, known: Known) -> None:
-        moment = time.monotonic()
-        if has_taskmaster(known):
-            node = known.taskmaster.spec.node_name if known.taskmaster is not None else ""
-            self._start_limit.has_taskmaster(task_id, node, moment)
-        if has_begun(known):
+    def _tell_limits(self, task_id: TaskId, demand: Demand, found: Assessment) -> None:
+        if found.has_room:
+            self._waiting_limit.leaves(task_id)
+        else:
+            self._waiting_limit.waits(task_id, demand, is_told=bool(found.waits_for))
+        if found.taskmaster_node is not None:
+            self._start_limit.has_taskmaster(task_id, found.taskmaster_node, time.monotonic())
+        if found.has_begun:
             self._start_limit.begins(task_id)
-        elif waits_for(known):
+        elif found.waits_for:
             self._start_limit.leaves(task_id)
 
     def _opened(self) -> tuple[Client, TaskSettings]:

@@ -22,8 +22,8 @@ from tesk.kubernetes.objects import Pod, PodList
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
 from tesk.places.base import PlaceError
+from tesk.places.kubernetes.assess import ObservedTask
 from tesk.places.kubernetes.client import Client
-from tesk.places.kubernetes.standing import Known
 
 log = logging.getLogger(__name__)
 
@@ -36,42 +36,44 @@ FORCED_S: Final = 20.0
 _pods = msgspec.json.Decoder(PodList).decode
 
 
-async def stop(client: Client, cluster: TaskSettings, task_id: TaskId, known: Known, changed: asyncio.Event) -> None:
+async def stop(
+    client: Client, cluster: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
+) -> None:
     """Ends all pods of the task and keeps new ones from being made. Its record stays. Raises ApiError, PlaceError."""
     suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
-    if suspended is None and not known.pods:
+    if suspended is None and not task.pods:
         return
-    await _end_pods(client, cluster, task_id, known, changed, LATE_S, set())
+    await _end_pods(client, cluster, task_id, task, changed, LATE_S, set())
     while found := await _listed(client, cluster, task_id):
-        known.pods.update({pod.metadata.name: pod for pod in found})
-        await _end_pods(client, cluster, task_id, known, changed, LATE_S, set())
+        task.pods.update({pod.metadata.name: pod for pod in found})
+        await _end_pods(client, cluster, task_id, task, changed, LATE_S, set())
 
 
 async def remove(
-    client: Client, cluster: TaskSettings, task_id: TaskId, known: Known, parts: int, changed: asyncio.Event
+    client: Client, cluster: TaskSettings, task_id: TaskId, task: ObservedTask, parts: int, changed: asyncio.Event
 ) -> None:
     """Deletes all of the task, and waits until its pods are gone. Raises ApiError, PlaceError.
 
     `parts`: Secrets with its document; 0: nobody knows.
     """
     asked: set[str] = set()
-    makes_no_more = known.record is not None and known.record.state.is_terminal
-    first = [pod for pod in known.pods.values() if makes_no_more and _is_not_taskmaster(pod)]
+    makes_no_more = task.record is not None and task.record.state.is_terminal
+    first = [pod for pod in task.pods.values() if makes_no_more and _is_not_taskmaster(pod)]
     await asyncio.gather(
-        *(client.delete(kind, name) for kind, name in _owned(task_id, known, parts)),
-        *(_end_pod(client, cluster, pod, known, asked) for pod in first),
+        *(client.delete(kind, name) for kind, name in _owned(task_id, task, parts)),
+        *(_end_pod(client, cluster, pod, task, asked) for pod in first),
     )
     if not parts:
         await _delete_secrets(client, task_id)
     await client.delete("jobs", names.task_object(task_id))
-    await _end_pods(client, cluster, task_id, known, changed, IDLE_S, asked)
+    await _end_pods(client, cluster, task_id, task, changed, IDLE_S, asked)
 
 
-def _owned(task_id: TaskId, known: Known, parts: int) -> Iterator[tuple[str, str]]:
+def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[str, str]]:
     yield "configmaps", names.task_object(task_id)
     for part in range(parts):
         yield "secrets", names.secret(task_id, part)
-    attempts = known.record.attempts if known.record else []
+    attempts = task.record.attempts if task.record else []
     for number, attempt in enumerate(attempts, 1):
         if names.pod(task_id, names.INPUTS, number) in attempt.pods:
             yield "persistentvolumeclaims", names.claim(task_id, number)
@@ -85,7 +87,7 @@ async def _delete_secrets(client: Client, task_id: TaskId) -> None:
 
 
 async def _end_pods(
-    client: Client, cluster: TaskSettings, task_id: TaskId, known: Known, changed: asyncio.Event, late_s: float,
+    client: Client, cluster: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event, late_s: float,
     asked: set[str],
 ) -> None:  # fmt: skip
     """Deletes the task's pods, those that are still being made too, and waits until there are none.
@@ -95,22 +97,22 @@ async def _end_pods(
     for limit_s, forced in ((_grace_s(cluster) + late_s, False), (FORCED_S, True)):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while known.pods:
+                while task.pods:
                     changed.clear()
-                    for pod in sorted(known.pods.values(), key=_is_not_taskmaster):
-                        await _end_pod(client, cluster, pod, known, asked, forced=forced)
-                    if known.pods:
+                    for pod in sorted(task.pods.values(), key=_is_not_taskmaster):
+                        await _end_pod(client, cluster, pod, task, asked, forced=forced)
+                    if task.pods:
                         await changed.wait()
                 return
-        if not known.pods:
+        if not task.pods:
             return
         asked.clear()
-        log.warning("task %s: these pods take too long to end: %s", task_id, ", ".join(known.pods))
-    raise PlaceError(f"task {task_id}: pods {', '.join(known.pods)} do not go away; see their finalizers")
+        log.warning("task %s: these pods take too long to end: %s", task_id, ", ".join(task.pods))
+    raise PlaceError(f"task {task_id}: pods {', '.join(task.pods)} do not go away; see their finalizers")
 
 
 async def _end_pod(
-    client: Client, cluster: TaskSettings, pod: Pod, known: Known, asked: set[str], *, forced: bool = False
+    client: Client, cluster: TaskSettings, pod: Pod, task: ObservedTask, asked: set[str], *, forced: bool = False
 ) -> None:
     """Once each. One whose containers have ended needs nobody's consent to go."""
     if pod.metadata.uid in asked:
@@ -124,7 +126,7 @@ async def _end_pod(
     if forced or pod_status.is_over(pod):
         grace_s = 0
     if not await client.delete("pods", pod.metadata.name, grace_s=grace_s):
-        known.pods.pop(pod.metadata.name, None)
+        task.pods.pop(pod.metadata.name, None)
 
 
 def _grace_s(cluster: TaskSettings) -> int:
