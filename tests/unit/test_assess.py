@@ -7,7 +7,8 @@ import pytest
 from msgspec import UNSET
 
 from tesk.kubernetes import names
-from tesk.kubernetes.objects import Event, Job, Pod, PodSpec
+from tesk.kubernetes import record as records
+from tesk.kubernetes.objects import ConfigMap, Event, Job, Metadata, Pod, PodSpec
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskStatus
@@ -39,8 +40,9 @@ def record(state: State, **changes: Any) -> Record:
 
 
 def seen(*pods: Pod, moment: float = 0.0, **fields: Any) -> ObservedTask:
-    task = ObservedTask(pods={pod.metadata.name: pod for pod in pods}, **fields)
-    task.update_trouble(moment)
+    task = ObservedTask(**fields)
+    for pod in pods:
+        task.set_pod(pod.metadata.name, pod, moment)
     return task
 
 
@@ -111,6 +113,32 @@ def test_where_a_task_stands(task: ObservedTask, state: State, lines: list[str])
     assert told(assessed(task).status) == (state, lines)
 
 
+def configmap(found: Record) -> ConfigMap:
+    return ConfigMap(Metadata("tesk-1"), {names.RECORD_KEY: records.pack(found)})
+
+
+def test_what_a_record_has_said_stays_known() -> None:
+    task = seen()
+    task.set_configmap(configmap(record(State.RUNNING)))
+    task.set_configmap(None)
+    assert (task.record, task.has_configmap) == (record(State.RUNNING), False)
+
+
+def test_an_end_stays_the_end_whatever_an_older_record_says() -> None:
+    task = seen()
+    task.set_configmap(configmap(record(State.COMPLETE)))
+    task.set_configmap(configmap(record(State.RUNNING)))
+    assert task.record == record(State.COMPLETE)
+
+
+def test_a_record_that_cannot_be_read_changes_nothing_but_says_so() -> None:
+    task = seen(record=record(State.RUNNING))
+    task.set_configmap(ConfigMap(Metadata("tesk-1"), {names.RECORD_KEY: b"nonsense"}))
+    assert task.unreadable.startswith("ConfigMap tesk-1: ")
+    task.set_configmap(configmap(record(State.INITIALIZING)))
+    assert (task.unreadable, task.record) == ("", record(State.INITIALIZING))
+
+
 def test_nothing_is_said_while_nothing_is_known() -> None:
     assert assessed(ObservedTask()).status is None
 
@@ -131,11 +159,9 @@ PULL_FAILS = (
 def test_a_pull_that_fails_is_given_up_in_time_and_says_why() -> None:
     task = seen(waits("ErrImagePull", "rpc error: not found"), job=job(), moment=100)
     assert assessed(task).limit == Limit(160, PULL_FAILS)
-    task.pods = {"p": waits("ImagePullBackOff", "back-off")}
-    task.update_trouble(130)
+    task.set_pod("tesk-1-abcde", waits("ImagePullBackOff", "back-off"), 130)
     assert assessed(task).limit == Limit(160, PULL_FAILS)
-    task.pods = {"p": taskmaster(phase="Running")}
-    task.update_trouble(161)
+    task.set_pod("tesk-1-abcde", taskmaster(phase="Running"), 161)
     assert assessed(task).limit is None
 
 

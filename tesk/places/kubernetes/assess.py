@@ -11,7 +11,7 @@ from tesk.clock import now
 from tesk.kubernetes import names, pod_status
 from tesk.kubernetes import record as records
 from tesk.kubernetes.errors import is_quota
-from tesk.kubernetes.objects import Condition, Job, Pod
+from tesk.kubernetes.objects import Condition, ConfigMap, Job, Pod
 from tesk.kubernetes.record import Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.log import noted
@@ -53,8 +53,35 @@ class ObservedTask(Struct):
         found = [pod for pod in self.pods.values() if pod.metadata.labels.get(names.ROLE) == names.TASKMASTER]
         return max(found, key=lambda pod: pod.metadata.creation_timestamp or "", default=None)
 
-    def update_trouble(self, moment: float) -> None:
-        """Takes in what the taskmaster's pod says of itself at that monotonic time."""
+    def set_job(self, job: Job | None) -> None:
+        self.job, self.had_job = job, True
+
+    def set_configmap(self, found: ConfigMap | None) -> None:
+        """What a record has said stays known when it is gone: its taskmaster makes it again. An end stays the end: what
+        the watch tells may be older than what was read since."""
+        self.has_configmap = found is not None
+        if found is None:
+            return
+        try:
+            record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
+        except ValueError as error:
+            self.unreadable = f"ConfigMap {found.metadata.name}: {error}"
+            return
+        self.unreadable = ""
+        if self.record is None or not self.record.state.is_terminal:
+            self.record = record
+
+    def set_pod(self, name: str, pod: Pod | None, moment: float) -> None:
+        """The pod is so, or gone, at that monotonic time."""
+        if pod is None:
+            self.pods.pop(name, None)
+        else:
+            self.pods[name] = pod
+        if pod is None or pod.metadata.labels.get(names.ROLE) == names.TASKMASTER:
+            self._set_trouble(moment)
+
+    def _set_trouble(self, moment: float) -> None:
+        """Takes in what the taskmaster's pod says of itself."""
         pod = self.taskmaster
         self.crash = _crash(pod) or self.crash
         found = pod_status.trouble(pod) if pod is not None else None

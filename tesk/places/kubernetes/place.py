@@ -18,7 +18,6 @@ import msgspec
 
 from tesk import parameters
 from tesk.kubernetes import document, manifests, names, objects
-from tesk.kubernetes import record as records
 from tesk.kubernetes.account import Account
 from tesk.kubernetes.bounds import Bounds, Range, limited
 from tesk.kubernetes.errors import ApiError, advice
@@ -108,7 +107,7 @@ class KubernetesPlace:
         selector = names.selector(settings.instance)
         kinds: list[tuple[str, Any, Any]] = [
             ("jobs", objects.Job, self._job_changed),
-            ("configmaps", objects.ConfigMap, self._record_changed),
+            ("configmaps", objects.ConfigMap, self._configmap_changed),
             ("pods", objects.Pod, self._pod_changed),
         ]
         for kind, struct, changed in kinds:
@@ -354,26 +353,22 @@ class KubernetesPlace:
                 self._start_limit.leaves(task_id)
 
     def _job_changed(self, name: str, job: objects.Job | None) -> None:
-        task_id = _task_of(name)
-        task = self._observed.setdefault(task_id, ObservedTask())
-        task.job, task.had_job = job, True
-        self._evaluate(task_id)
+        self._task_changed(name, lambda task: task.set_job(job))
 
-    def _record_changed(self, name: str, found: objects.ConfigMap | None) -> None:
-        """What a record has said stays known when it is gone: its taskmaster makes it again. An end stays the end: what
-        the watch tells may be older than what was read since."""
+    def _configmap_changed(self, name: str, found: objects.ConfigMap | None) -> None:
+        self._task_changed(name, lambda task: task.set_configmap(found))
+
+    def _pod_changed(self, name: str, pod: objects.Pod | None) -> None:
+        self._task_changed(name, lambda task: task.set_pod(name, pod, time.monotonic()))
+
+    def _task_changed(self, name: str, change: Callable[[ObservedTask], None]) -> None:
+        """`name`: of an object of the task."""
         task_id = _task_of(name)
         task = self._observed.setdefault(task_id, ObservedTask())
-        task.has_configmap = found is not None
-        if found is not None:
-            try:
-                record = records.unpack(found.binary_data.get(names.RECORD_KEY, b""))
-                if task.record is None or not task.record.state.is_terminal:
-                    task.record = record
-                task.unreadable = ""
-            except ValueError as error:
-                task.unreadable = f"ConfigMap {name}: {error}"
-                log.error("%s", task.unreadable)
+        was_unreadable = task.unreadable
+        change(task)
+        if task.unreadable != was_unreadable and task.unreadable:
+            log.error("%s", task.unreadable)
         self._evaluate(task_id)
 
     async def _read_again(self, task_id: TaskId) -> None:
@@ -384,7 +379,7 @@ class KubernetesPlace:
         async def read() -> None:
             listing = await client.find("configmaps", fieldSelector=f"metadata.name={name}")
             items = msgspec.json.decode(listing, type=objects.ConfigMapList).items
-            self._record_changed(name, items[0] if items else None)
+            self._configmap_changed(name, items[0] if items else None)
 
         unreadable = ""
         try:
@@ -396,17 +391,6 @@ class KubernetesPlace:
         if (task := self._observed.get(task_id)) is not None:
             task.is_record_final, task.unreadable = True, unreadable or task.unreadable
             self._evaluate(task_id)
-
-    def _pod_changed(self, name: str, pod: objects.Pod | None) -> None:
-        task_id = _task_of(name)
-        task = self._observed.setdefault(task_id, ObservedTask())
-        if pod is None:
-            task.pods.pop(name, None)
-        else:
-            task.pods[name] = pod
-        if pod is None or pod.metadata.labels.get(names.ROLE) == names.TASKMASTER:
-            task.update_trouble(time.monotonic())
-        self._evaluate(task_id)
 
     def _evaluate(self, task_id: TaskId) -> None:
         """Assesses a task and acts on that: the limits are told, its record is read again, news is reported."""
