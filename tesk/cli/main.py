@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }
 """Command name → the module that has it, as `<name>_command`."""

@@ -178,6 +178,11 @@ class Event(Struct, frozen=True, rename="camel"):
     event_time: str | None = None
 
 
+class JobList(Struct, frozen=True):
+    metadata: ListMetadata
+    items: list[Job] = []
+
+
 class PodList(Struct, frozen=True):
     metadata: ListMetadata
     items: list[Pod] = []

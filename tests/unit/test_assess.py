@@ -1,5 +1,6 @@
 """What the server says of a task by all that it sees of it, where the taskmaster's record cannot say it."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from tesk.kubernetes.objects import ConfigMap, Event, Job, Metadata, Pod, PodSpe
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskStatus
+from tesk.places.kubernetes import debug
 from tesk.places.kubernetes.assess import Assessment, Limit, ObservedTask, assess
 from tesk.places.kubernetes.missing_taskmasters import newest
 from tesk.tes import ExecutorLog, State, TaskLog
@@ -111,6 +113,21 @@ NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "me
 )  # fmt: skip
 def test_where_a_task_stands(task: ObservedTask, state: State, lines: list[str]) -> None:
     assert told(assessed(task).status) == (state, lines)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        seen(),
+        seen(NO_ROOM, job=job(), record=record(State.RUNNING)),
+        seen(waits("ErrImagePull", "not found"), job=job()),
+        seen(job=job(COMPLETE), record=record(State.COMPLETE), has_configmap=True),
+    ],
+)
+def test_a_dumped_task_is_assessed_again_as_it_was(task: ObservedTask) -> None:
+    dumped = json.loads(json.dumps(debug.dump(task, CLUSTER)))
+    assert debug.replay(dumped) == assessed(task)
+    assert msgspec.convert(dumped["assessment"], Assessment) == assessed(task)
 
 
 def configmap(found: Record) -> ConfigMap:
