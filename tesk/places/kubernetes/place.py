@@ -76,7 +76,7 @@ class KubernetesPlace:
         self.backend_parameters = parameters.ALWAYS.union(settings.allowed_backend_parameters)
         self._settings = settings
         self._client: Client | None = None
-        self._cluster: TaskSettings | None = None
+        self._task_settings: TaskSettings | None = None
         self._account: Account | None = None
         self._rights: Rights | None = None
         self._outputs: live_output.Outputs | None = None
@@ -99,11 +99,11 @@ class KubernetesPlace:
         settings = self._settings
         access = await asyncio.to_thread(config.load, settings.kubeconfig, os.environ, settings.kube_context)
         namespace = settings.namespace or access.namespace
-        self._cluster = task_settings(settings, namespace)
+        self._task_settings = task_settings(settings, namespace)
         self._account = access.account if namespace == access.namespace else None
         client = self._client = Client(access, namespace, settings.kubernetes_qps)
         await client.open()
-        self._outputs = live_output.Outputs(client, self._cluster.log_tail_bytes)
+        self._outputs = live_output.Outputs(client, self._task_settings.log_tail_bytes)
         selector = names.selector(settings.instance)
         kinds: list[tuple[str, Any, Any]] = [
             ("jobs", objects.Job, self._job_changed),
@@ -162,10 +162,10 @@ class KubernetesPlace:
 
     def _bound(self) -> None:
         """What is made from now on fits into the namespace as it is now."""
-        assert self._cluster is not None
+        assert self._task_settings is not None
         resources = sorted(set().union(*self._limited.values()))
         bounds = Bounds(tuple(self._ranges.values()), tuple(resources))
-        self._cluster = msgspec.structs.replace(self._cluster, bounds=bounds)
+        self._task_settings = msgspec.structs.replace(self._task_settings, bounds=bounds)
 
     def _advice(self, words: str) -> str:
         return advice(words, self._opened()[1].bounds)
@@ -405,9 +405,9 @@ class KubernetesPlace:
             if task.is_gone:
                 del self._observed[task_id]
             return
-        assert self._cluster is not None
+        assert self._task_settings is not None
         assert self._report is not None
-        found = self._assessed[task_id] = assess(task, self._cluster)
+        found = self._assessed[task_id] = assess(task, self._task_settings)
         self._tell_limits(task_id, following.job.demand, found)
         if found.needs_record_read and task_id not in self._rereading:
             self._rereading.add(task_id)
@@ -429,9 +429,9 @@ class KubernetesPlace:
             self._start_limit.leaves(task_id)
 
     def _opened(self) -> tuple[Client, TaskSettings]:
-        if self._client is None or self._cluster is None:
+        if self._client is None or self._task_settings is None:
             raise PlaceError("the cluster has not been reached yet")
-        return self._client, self._cluster
+        return self._client, self._task_settings
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

@@ -37,20 +37,20 @@ _pods = msgspec.json.Decoder(PodList).decode
 
 
 async def stop(
-    client: Client, cluster: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
+    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
 ) -> None:
     """Ends all pods of the task and keeps new ones from being made. Its record stays. Raises ApiError, PlaceError."""
     suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
     if suspended is None and not task.pods:
         return
-    await _end_pods(client, cluster, task_id, task, changed, LATE_S, set())
-    while found := await _listed(client, cluster, task_id):
+    await _end_pods(client, settings, task_id, task, changed, LATE_S, set())
+    while found := await _listed(client, settings, task_id):
         task.pods.update({pod.metadata.name: pod for pod in found})
-        await _end_pods(client, cluster, task_id, task, changed, LATE_S, set())
+        await _end_pods(client, settings, task_id, task, changed, LATE_S, set())
 
 
 async def remove(
-    client: Client, cluster: TaskSettings, task_id: TaskId, task: ObservedTask, parts: int, changed: asyncio.Event
+    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, parts: int, changed: asyncio.Event
 ) -> None:
     """Deletes all of the task, and waits until its pods are gone. Raises ApiError, PlaceError.
 
@@ -61,12 +61,12 @@ async def remove(
     first = [pod for pod in task.pods.values() if makes_no_more and _is_not_taskmaster(pod)]
     await asyncio.gather(
         *(client.delete(kind, name) for kind, name in _owned(task_id, task, parts)),
-        *(_end_pod(client, cluster, pod, task, asked) for pod in first),
+        *(_end_pod(client, settings, pod, task, asked) for pod in first),
     )
     if not parts:
         await _delete_secrets(client, task_id)
     await client.delete("jobs", names.task_object(task_id))
-    await _end_pods(client, cluster, task_id, task, changed, IDLE_S, asked)
+    await _end_pods(client, settings, task_id, task, changed, IDLE_S, asked)
 
 
 def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[str, str]]:
@@ -87,20 +87,20 @@ async def _delete_secrets(client: Client, task_id: TaskId) -> None:
 
 
 async def _end_pods(
-    client: Client, cluster: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event, late_s: float,
+    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event, late_s: float,
     asked: set[str],
 ) -> None:  # fmt: skip
     """Deletes the task's pods, those that are still being made too, and waits until there are none.
 
     `asked`: the uids of those that have been asked to end.
     """
-    for limit_s, forced in ((_grace_s(cluster) + late_s, False), (FORCED_S, True)):
+    for limit_s, forced in ((_grace_s(settings) + late_s, False), (FORCED_S, True)):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while task.pods:
                     changed.clear()
                     for pod in sorted(task.pods.values(), key=_is_not_taskmaster):
-                        await _end_pod(client, cluster, pod, task, asked, forced=forced)
+                        await _end_pod(client, settings, pod, task, asked, forced=forced)
                     if task.pods:
                         await changed.wait()
                 return
@@ -112,7 +112,7 @@ async def _end_pods(
 
 
 async def _end_pod(
-    client: Client, cluster: TaskSettings, pod: Pod, task: ObservedTask, asked: set[str], *, forced: bool = False
+    client: Client, settings: TaskSettings, pod: Pod, task: ObservedTask, asked: set[str], *, forced: bool = False
 ) -> None:
     """Once each. One whose containers have ended needs nobody's consent to go."""
     if pod.metadata.uid in asked:
@@ -120,7 +120,7 @@ async def _end_pod(
     asked.add(pod.metadata.uid)
     if pod.metadata.deletion_timestamp and not forced:
         return
-    grace_s = _grace_s(cluster)
+    grace_s = _grace_s(settings)
     if pod.metadata.labels.get(names.ROLE) != names.EXECUTOR_ROLE:
         grace_s = min(grace_s, OWN_GRACE_S)
     if forced or pod_status.is_over(pod):
@@ -129,8 +129,8 @@ async def _end_pod(
         task.pods.pop(pod.metadata.name, None)
 
 
-def _grace_s(cluster: TaskSettings) -> int:
-    return max(1, math.ceil(cluster.grace_s))
+def _grace_s(settings: TaskSettings) -> int:
+    return max(1, math.ceil(settings.grace_s))
 
 
 def _is_not_taskmaster(pod: Pod) -> bool:
@@ -138,7 +138,7 @@ def _is_not_taskmaster(pod: Pod) -> bool:
     return pod.metadata.labels.get(names.ROLE) != names.TASKMASTER
 
 
-async def _listed(client: Client, cluster: TaskSettings, task_id: TaskId) -> list[Pod]:
+async def _listed(client: Client, settings: TaskSettings, task_id: TaskId) -> list[Pod]:
     """The task's pods as the API has them now: the watch may be a little late."""
-    selector = names.selector(cluster.instance, task_id)
+    selector = names.selector(settings.instance, task_id)
     return _pods(await client.find("pods", labelSelector=selector)).items
