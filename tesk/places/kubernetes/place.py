@@ -52,19 +52,19 @@ STARTING: Final = Denial("as many tasks are being started or cleaned up as the c
 
 
 class Following(msgspec.Struct, eq=False):
-    """A task that was submitted. `parts`: Secrets with its document, 0 when others made them. `made`: its objects have
-    been made, at `made_at`.
-
-    `reported`: what was reported last. `work`, `making`: what submits it, and the request that is under way.
-    """
+    """A task that was submitted."""
 
     job: Job
     parts: int = 0
-    made: bool = False
-    made_at: float = 0.0
+    """Secrets with its document; 0 when others made them."""
+    made_at: float | None = None
+    """When its objects had been made."""
     reported: TaskStatus | None = None
+    """The last report."""
     work: asyncio.Task[None] | None = None
+    """What makes its objects."""
     making: asyncio.Task[None] | None = None
+    """The try that is under way."""
 
 
 class KubernetesPlace:
@@ -295,12 +295,12 @@ class KubernetesPlace:
         uid = msgspec.json.decode(made, type=objects.Job).metadata.uid
         for secret in manifests.secrets(job.id, parts, chosen, uid, secrets.token_urlsafe(24)):
             await client.create("secrets", secret)
-        following.made, following.made_at = True, time.monotonic()
+        following.made_at = time.monotonic()
 
     async def _make_again(self, task_id: TaskId) -> None:
         """Makes what may be missing of a task whose Job there is."""
         following = self._following.get(task_id)
-        if following is not None and following.made:
+        if following is not None and following.made_at is not None:
             await self._make(following)
 
     def _unfollow(self, task_id: TaskId) -> Following | None:
@@ -323,7 +323,7 @@ class KubernetesPlace:
         return [
             task_id
             for task_id, each in self._following.items()
-            if each.made and each.made_at < before and not self._observed[task_id].had_job
+            if each.made_at is not None and each.made_at < before and not self._observed[task_id].had_job
         ]
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:

@@ -35,12 +35,13 @@ from tesk.places.local.containers import Containers, ContainerState, EngineAway,
 from tesk.places.local.filers import Filers, last_progress, read_report
 from tesk.places.local.folder import BOOT, Folder, is_master_of_files, recalled
 from tesk.places.local.looks import Looks
+from tesk.retry import pauses
 from tesk.settings import Settings
 from tesk.tails import oddity, tail
 from tesk.tes import ExecutorLog, FileTypes, Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
-RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+PAUSES_S: Final = (0.2, 5.0)
 LOOK_EVERY_S: Final = 2.0
 AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, TimeoutError)
 """What a call fails with when the container engine goes away before it or in its midst."""
@@ -175,7 +176,7 @@ class Run:
 
     async def _patiently(self) -> None:
         """The life, taken up again where it stands while the container engine is away."""
-        for turn in range(1_000_000):
+        for pause_s in pauses(*PAUSES_S):
             try:
                 await self._life()
             except AWAY as error:
@@ -192,7 +193,7 @@ class Run:
                     await self._program.close()
                 self._program = self._seen = None
             self._resumed = True
-            await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
+            await asyncio.sleep(pause_s)
 
     async def _life(self) -> None:
         self.folder.make()
