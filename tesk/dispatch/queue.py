@@ -74,8 +74,9 @@ class Queue:
 
         `active`: the owner of each active task. A task that is denied together with its like lets all others pass.
         """
-        busy = Counter(active)
         heads = [next(iter(lane.values())) for lane in self._lanes.values()]
+        owners = {head.owner for head in heads}
+        busy = Counter(active if len(owners) > 1 else ())
         for head in sorted(heads, key=lambda waiting: (busy[waiting.owner], waiting.id)):
             denial = admission(head.demand)
             if denial is None or denial.blocks != "its like":
