@@ -195,16 +195,13 @@ class Client:
         """Tries a few times while the API is away: every call here may be repeated."""
         for tries, pause_s in enumerate(pauses(*PAUSES_S), 1):
             try:
-                return await self._once(verb, kind, method, path, query, body)
+                await self._bucket.take()
+                return await self._request(verb, kind, method, path, query, body)
             except ApiError as error:
                 if tries == TRIES or not (error.is_away or error.is_race or error.code == 401):
                     raise
                 await asyncio.sleep(max(pause_s, error.pause_s))
         raise AssertionError
-
-    async def _once(self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None) -> bytes:
-        await self._bucket.take()
-        return await self._request(verb, kind, method, path, query, body)
 
     async def _request(
         self, verb: str, kind: str, method: str, path: str, query: Any = None, body: Any = None
