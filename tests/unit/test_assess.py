@@ -14,7 +14,7 @@ from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskStatus
 from tesk.places.kubernetes import debug
-from tesk.places.kubernetes.assess import Assessment, Limit, ObservedTask, assess
+from tesk.places.kubernetes.assess import Assessment, Limit, ObservedTask, assess, cancelled, running
 from tesk.places.kubernetes.missing_taskmasters import newest
 from tesk.tes import ExecutorLog, State, TaskLog
 
@@ -316,3 +316,27 @@ def test_where_no_taskmaster_is_at_work_the_task_waits_for_that_whatever_the_las
 )
 def test_a_record_is_read_again_when_its_job_is_over_and_it_does_not_say_how(task: ObservedTask, answer: bool) -> None:
     assert assessed(task).needs_record_read is answer
+
+
+def test_a_cancelled_task_shows_what_its_executor_had_written() -> None:
+    status = cancelled(record(State.RUNNING, waiting="x"), ("so far", "err"))
+    first, second = status.log.logs
+    assert (first.exit_code, second.exit_code, second.stdout, second.stderr) == (0, 143, "so far", "err")
+    assert second.end_time is not UNSET
+    assert told(status) == (State.CANCELED, ["canceled by the user"])
+
+
+def test_a_task_cancelled_before_it_began_says_so() -> None:
+    assert told(cancelled(None)) == (State.CANCELED, ["canceled by the user before it started"])
+
+
+def test_a_task_cancelled_after_its_end_keeps_its_log_and_says_what_its_state_comes_from() -> None:
+    ended = record(State.COMPLETE)
+    status, log = cancelled(ended), running(ended, ("", "")).log
+    assert msgspec.structs.replace(status.log, system_logs=log.system_logs) == log
+    assert told(status) == (State.CANCELED, ["canceled by the user"])
+
+
+def test_a_running_executor_has_no_exit_code_yet() -> None:
+    entry = running(record(State.RUNNING), ("so far", "")).log.logs[1]
+    assert (entry.exit_code, entry.end_time, entry.stdout) == (-1, UNSET, "so far")

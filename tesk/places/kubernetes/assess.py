@@ -14,7 +14,8 @@ from tesk.kubernetes.errors import is_quota
 from tesk.kubernetes.objects import Condition, ConfigMap, Job, Pod
 from tesk.kubernetes.record import Record
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.life.log import noted
+from tesk.life import log as logs
+from tesk.life.log import CANCELED_EARLY, noted
 from tesk.life.status import TaskStatus
 from tesk.tes import State, TaskLog
 
@@ -142,6 +143,23 @@ def assess(task: ObservedTask, settings: TaskSettings) -> Assessment:
         needs_record_read=end is not None and not (task.is_record_final or is_over or task.refused),
         limit=_limit(task, settings) if lacks_taskmaster and not task.refused else None,
     )
+
+
+def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> TaskStatus:
+    """A cancelled task: what had ended, and what the executor that was stopped had written."""
+    if record is None:
+        return TaskStatus(State.CANCELED, TaskLog(system_logs=[CANCELED_EARLY]))
+    status = running(msgspec.structs.replace(record, waiting=""), output)
+    ended = logs.cancelled(status.log, has_ended=record.state.is_terminal)
+    return TaskStatus(State.CANCELED, ended, status.earlier)
+
+
+def running(record: Record, output: tuple[str, str]) -> TaskStatus:
+    """The task with its running executor, and what that has written so far."""
+    status = records.status(record)
+    if record.now.started is UNSET or record.state.is_terminal:
+        return status
+    return msgspec.structs.replace(status, log=logs.running(status.log, record.now.started, *output))
 
 
 def _status(task: ObservedTask, end: Condition | None, waits_for: str, *, has_node: bool) -> TaskStatus | None:

@@ -25,11 +25,10 @@ from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
 from tesk.places.kubernetes import config, live_output, removal
-from tesk.places.kubernetes.assess import Assessment, ObservedTask, assess
+from tesk.places.kubernetes.assess import Assessment, ObservedTask, assess, cancelled, running
 from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.missing_taskmasters import MissingTaskmasters
 from tesk.places.kubernetes.rights import Rights
-from tesk.places.kubernetes.standing import cancelled, running
 from tesk.places.kubernetes.start_limit import StartLimit
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.places.kubernetes.waiting_limit import WaitingLimit
