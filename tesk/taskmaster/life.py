@@ -140,35 +140,36 @@ class Life:
     def _perform(self, actions: Sequence[steps.Action]) -> None:
         """Does what is to be done, in this order. Raises Lost, End, ApiError."""
         for action in actions:
-            if isinstance(action, steps.Learn):
-                self._learn(action.facts)
-            elif isinstance(action, steps.Save):
-                self._writer.save()
-            elif isinstance(action, steps.SetState):
-                self._writer.set_state(action.state)
-                self._record.waiting = ""
-            elif isinstance(action, steps.Remove):
-                for name in action.names:
-                    self._api.delete("pods", name, 0)
-            elif isinstance(action, steps.Retry):
-                self._begin_again(action.why)
-            elif isinstance(action, steps.Finish):
-                self._writer.end(action.state, action.reason)
-            else:
-                self._act(action)
+            match action:
+                case steps.Learn(facts):
+                    self._learn(facts)
+                case steps.Save():
+                    self._writer.save()
+                case steps.SetState(state):
+                    self._writer.set_state(state)
+                    self._record.waiting = ""
+                case steps.Remove(pods):
+                    for name in pods:
+                        self._api.delete("pods", name, 0)
+                case steps.Retry(why):
+                    self._begin_again(why)
+                case steps.Finish(state, reason):
+                    self._writer.end(state, reason)
+                case _:
+                    assert self._pod is not None
+                    self._act(action, self._pod)
 
-    def _act(self, action: steps.Ask | steps.Start | steps.Stop | steps.Replace) -> None:
+    def _act(self, action: steps.Ask | steps.Start | steps.Stop | steps.Replace, pod: StepPod) -> None:
         """Does something with the pod of the step that is due."""
-        pod = self._pod
-        assert pod is not None
-        if isinstance(action, steps.Ask):
-            self._workload.ask(pod.name)
-        elif isinstance(action, steps.Start):
-            self._workload.make(pod.name, self._manifest(pod.step, pod.name))
-        elif isinstance(action, steps.Replace):
-            self._api.delete("pods", pod.name)
-        elif isinstance(pod, ExecutorPod):
-            pod.stop()
+        match action:
+            case steps.Ask():
+                self._workload.ask(pod.name)
+            case steps.Start(step):
+                self._workload.make(pod.name, self._manifest(step, pod.name))
+            case steps.Stop():
+                pod.stop()
+            case steps.Replace():
+                self._api.delete("pods", pod.name)
 
     def _manifest(self, step: TaskStep, name: str) -> Manifest:
         context, facts = self._workload.place(), self._record.now

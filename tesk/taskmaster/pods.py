@@ -57,6 +57,10 @@ class StepPod:
         """What is so now. Raises Lost, ApiError for a refusal that lasts."""
         raise NotImplementedError
 
+    def stop(self) -> None:
+        """Tells the program to end."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """The step is over: drops what its pod has sent."""
         self._observations.drop_messages(self.name)
@@ -132,7 +136,7 @@ class FilerPod(StepPod):
 
 
 class ExecutorPod(StepPod):
-    """The pod of an executor. `stop` tells it to end for its time limit."""
+    """The pod of an executor."""
 
     _pod: Pod | None = None
     _so_far = b""

@@ -210,10 +210,11 @@ class Run:
             step = steps.due(self.job.task, self.facts, self._policy)
             seen = await self._see(step) if isinstance(step, TaskStep) else steps.Starting()
             actions = steps.next_actions(self.job.task, self.facts, seen, self._now(), self._policy)
-            for action in actions:
-                await self._perform(action)
-                if self._seen is not None:
-                    break
+            try:
+                for action in actions:
+                    await self._perform(action)
+            except StartError as error:
+                self._seen = self._not_started(error)
             if not actions and self._program is not None:
                 await self._program.wait(self._left_s(self._program))
 
@@ -252,7 +253,7 @@ class Run:
             try:
                 state = await program.ended
             except StartError as error:
-                return self._not_started(n, error)
+                return self._not_started(error)
             return self._gone(n) if state is None else await self._ended(n, state)
         if not program.started.done() or (self._left_s(program) == 0 and await self._is_over(program)):
             return steps.Starting()
@@ -277,38 +278,33 @@ class Run:
         name = manifest.name(self.job.id, n)
         return steps.Gone(f"executor {n}: its container {name} was removed by somebody else")
 
-    def _not_started(self, n: int, error: StartError) -> steps.Seen:
-        """What a container comes to that cannot be started: an end, where the engine's words blame its program."""
+    def _not_started(self, error: StartError) -> steps.Seen:
+        """What an executor comes to that cannot be started: an end, where the engine's words blame its program."""
+        n = len(self.log.logs)
         if error.code is None:
             return steps.Hopeless(f"executor {n} ({self.job.task.executors[n].image}): {error}")
         return steps.ExecutorEnded(ExecutorLog(error.code, now(), now(), stderr=f"tesk: {error}"))
 
     async def _perform(self, action: steps.Action) -> None:
         """Does what is to be done. Everything that is learnt is kept at once. Raises End."""
-        if isinstance(action, steps.Learn):
-            await self._learn(action.facts)
-        elif isinstance(action, steps.SetState):
-            self._patience.renew()
-            self.tell(action.state)
-        elif isinstance(action, steps.Finish):
-            raise End(action.state, action.reason)
-        elif isinstance(action, steps.Ask) and action.step.role == "executor":
-            try:
-                await self._make(action.step.n)
-            except StartError as error:
-                self._seen = self._not_started(action.step.n, error)
-        elif isinstance(action, steps.Stop) and self._program is not None:
-            await self._stop(self._program)
-        elif isinstance(action, steps.Start):
-            await self._start(action.step)
-
-    async def _start(self, step: TaskStep) -> None:
-        if step.role == "executor":
-            self.running, self._program = step.n, Program(step.n, self._run(step.n))
-        elif step.role == "inputs":
-            self._seen = steps.FilerEnded(await self._initialize())
-        else:
-            self._seen = steps.FilerEnded(await self._push())
+        match action:
+            case steps.Learn(facts):
+                await self._learn(facts)
+            case steps.SetState(state):
+                self._patience.renew()
+                self.tell(state)
+            case steps.Finish(state, reason):
+                raise End(state, reason)
+            case steps.Ask(TaskStep("executor", n)):
+                await self._make(n)
+            case steps.Start(TaskStep("executor", n)):
+                self.running, self._program = n, Program(n, self._run(n))
+            case steps.Start(TaskStep("inputs")):
+                self._seen = steps.FilerEnded(await self._initialize())
+            case steps.Start():
+                self._seen = steps.FilerEnded(await self._push())
+            case steps.Stop() if self._program is not None:
+                await self._stop(self._program)
 
     async def _learn(self, facts: Facts) -> None:
         """Writes down what is new in the facts."""
