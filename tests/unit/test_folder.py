@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tesk.places.local.folder import Folder
+from tesk.life.facts import Facts
+from tesk.places.local.folder import Folder, recalled
 from tesk.tails import TRIM_BYTES, open_below, tail
+from tesk.tes import ExecutorLog, OutputFileLog, TaskLog
 
 
 @pytest.fixture
@@ -130,3 +132,19 @@ def test_an_exit_code_is_one_only_in_the_form_in_which_the_shim_leaves_it(
     (folder.control(0) / "ended").write_text(said)
     assert folder.exit_code(0) == code
     assert folder.exit_code(1) is None
+
+
+def test_the_facts_are_what_a_server_of_any_version_has_left(folder: Folder) -> None:
+    facts = {
+        "began": '"2026-01-01T00:00:00.000Z"', "executor-0": '{"exit_code":3,"stdout":"out","stderr":"err"}',
+        "started-0": '{"at":"x","boot":"b"}', "started-1": '{"at":"x","boot":"b"}', "overdue-1": '{"at":"x"}',
+        "outputs": '[{"url":"file:///o","path":"/o","size_bytes":"1"}]',
+    }  # fmt: skip
+    for name, text in facts.items():
+        (folder.path / "facts" / name).write_text(text)
+    (folder.path / "system.log").write_text("executor 0 (image): exit code 3, ignored\n")
+    entry, outputs = ExecutorLog(3, stdout="out", stderr="err"), [OutputFileLog("file:///o", "/o", "1")]
+    log = TaskLog(
+        [entry], outputs, "2026-01-01T00:00:00.000Z", system_logs=["executor 0 (image): exit code 3, ignored"]
+    )
+    assert recalled(folder, 1000) == Facts(log, pushed=True, timed_out=[1])
