@@ -8,13 +8,15 @@ scheme is the package `tesk.filer.schemes.PACKAGE`, which the filer imports for 
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _BUCKET: Final = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
 
 
-class Declaration(NamedTuple):
+class Declaration(Struct, frozen=True):
     """One kind of storage. In the texts for the docs, an empty one means that the storage cannot do it."""
 
     package: str

@@ -1,12 +1,17 @@
 """The protocol that every storage scheme implements, and the values that pass through it.
 
-The schemes behind it are the packages of `tesk.filer.schemes`; the registry of them is `tesk.schemes`.
+A scheme is a package of `tesk.filer.schemes`, declared in `tesk.schemes`. It is imported when the first URL of its kind
+comes along: a task that stages one file over FTP never pays for TLS or for an object store's library.
 """
 
+import contextlib
 import enum
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+import importlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from tesk import schemes
 from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listings
 from tesk.filer.errors import TransferError
@@ -110,3 +115,42 @@ class Ranged(Protocol):
 
     def fetch_part(self, url: str, sink: Sink) -> None:
         """Writes the bytes from `sink.position` up to `sink.end`. Raises Changed unless they are `sink.version`."""
+
+
+class Schemes:
+    """The schemes opened for one step."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._open: dict[str, Scheme] = {}
+        self._lock = threading.Lock()
+
+    def of(self, url: str) -> Scheme:
+        """The scheme that serves `url`. Raises TransferError for an unknown one."""
+        declared = schemes.serving(url)
+        if declared is None:
+            known = ", ".join(sorted(schemes.READABLE))
+            name = schemes.name_of(url)
+            raise TransferError(f"unsupported URL scheme {name!r}", f"use one of {known}, or an absolute path", tries=0)
+        with self._lock:
+            if declared.package not in self._open:
+                self._open[declared.package] = _module(declared, "scheme").open_scheme(self._context)
+            return self._open[declared.package]
+
+    def close(self) -> None:
+        for scheme in self._open.values():
+            scheme.close()
+
+
+def with_credentials(environ: Mapping[str, str]) -> list[str]:
+    """`s3://` and the like, as far as the environment has a key, a file or an identity for them. Asks nobody."""
+    found = []
+    for declared in schemes.DECLARATIONS:
+        with contextlib.suppress(TransferError):  # what is named cannot be used; each transfer says why
+            if declared.identity and _module(declared, declared.identity).is_configured(environ):
+                found += [f"{name}://" for name in declared.ports]
+    return found
+
+
+def _module(declared: schemes.Declaration, name: str) -> Any:
+    return importlib.import_module(f"tesk.filer.schemes.{declared.package}.{name}")

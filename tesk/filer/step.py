@@ -16,8 +16,7 @@ from tesk.filer.pace import Pace
 from tesk.filer.plan import Done, Event, FilerSettings, Progress, Warned
 from tesk.filer.pool import Job, Pool
 from tesk.filer.reach import Reach
-from tesk.filer.scheme import Context
-from tesk.filer.schemes import Schemes
+from tesk.filer.scheme import Context, Schemes
 from tesk.filer.streams import Meter
 
 PROGRESS_INTERVAL_S: Final = 2.0

@@ -16,7 +16,7 @@ from tesk import __version__, schemes
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.filer.credentials import prefixes
 from tesk.filer.reach import Reach
-from tesk.filer.schemes import with_credentials
+from tesk.filer.scheme import with_credentials
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tesk.filer.plan import FilerSettings
-from tesk.filer.scheme import Context
-from tesk.filer.schemes import Schemes
+from tesk.filer.scheme import Context, Schemes
 from tesk.filer.streams import Meter
 from tesk.server.outputs import as_asked
 from tesk.urls import redact

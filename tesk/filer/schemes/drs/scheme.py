@@ -19,8 +19,7 @@ from tesk.filer.bounds import Listing
 from tesk.filer.checksums import HASHES, Checksum
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import Changed, NotFound, Stopped, TransferError
-from tesk.filer.scheme import Context, Entry, FileInfo, Kind, Ranged, Scheme
-from tesk.filer.schemes import Schemes
+from tesk.filer.scheme import Context, Entry, FileInfo, Kind, Ranged, Scheme, Schemes
 from tesk.filer.streams import Sink, Source
 from tesk.filer.wire.http_login import headers_from
 from tesk.filer.wire.http_transfers import Headers, HttpTransfers
