@@ -41,11 +41,6 @@ class Arrival(NamedTuple):
     attributes: Attributes = UNKNOWN
 
 
-def name_of(given: Input) -> str:
-    """How messages name an input: never by its content."""
-    return given.path if given.content else (given.url or given.path)
-
-
 def fetch_inputs(plan: InputsPlan, step: Step) -> None:
     """Makes the scratch ready and fetches all. Raises TransferError (a whole sentence), OSError, Stopped."""
     prepare(plan.root, plan.directories, plan.files)

@@ -116,7 +116,7 @@ def fitted(spec: Manifest, bounds: Bounds, asked: Quantities) -> Manifest:
             )
             for share in shares:
                 _fit_container(share, one, pod, must_have_limit=must)
-            _fit_pod(shares, one, pod)
+            _fit_pod(shares, pod)
             for container, share in zip(containers, shares, strict=True):
                 _write(container["resources"], resource, share)
     return spec | {"containers": containers}
@@ -189,7 +189,7 @@ def _limit(share: Share, one: Bound, pod: Bound, ratio: Fraction | None) -> Frac
     return min(given) if given else share.request
 
 
-def _fit_pod(shares: list[Share], one: Bound, pod: Bound) -> None:
+def _fit_pod(shares: list[Share], pod: Bound) -> None:
     """Makes the containers fit together: the last one, which does the work, has more or less first."""
     last = shares[-1]
     last.request += max(Fraction(0), pod.least - sum(each.request for each in shares))

@@ -69,7 +69,6 @@ class ContainerState(Struct, frozen=True):
 class ContainerStatus(Struct, frozen=True, rename="camel"):
     name: str
     image: str = ""
-    restart_count: int = 0
     state: ContainerState = ContainerState()
     last_state: ContainerState = ContainerState()
 
@@ -78,7 +77,6 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     phase: str = ""
     reason: str = ""
     message: str = ""
-    pod_ip: str = msgspec.field(default="", name="podIP")
     conditions: list[Condition] = []
     init_container_statuses: list[ContainerStatus] = []
     container_statuses: list[ContainerStatus] = []
@@ -102,7 +100,6 @@ class Pod(Struct, frozen=True):
 class JobStatus(Struct, frozen=True):
     active: int = 0
     failed: int = 0
-    succeeded: int = 0
     conditions: list[Condition] = []
 
 
@@ -114,17 +111,6 @@ class Job(Struct, frozen=True):
 class ConfigMap(Struct, frozen=True, rename="camel"):
     metadata: Metadata
     binary_data: dict[str, bytes] = {}
-
-
-class ClaimStatus(Struct, frozen=True):
-    phase: str = ""
-
-
-class Claim(Struct, frozen=True):
-    """A PersistentVolumeClaim."""
-
-    metadata: Metadata
-    status: ClaimStatus = ClaimStatus()
 
 
 class LimitRangeSpec(Struct, frozen=True):
@@ -155,21 +141,8 @@ class ResourceQuota(Struct, frozen=True):
     spec: ResourceQuotaSpec = ResourceQuotaSpec()
 
 
-class Named(Struct, frozen=True):
-    """Any object, of which only the metadata matters."""
-
-    metadata: Metadata
-
-
-class Involved(Struct, frozen=True):
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-
-
 class Event(Struct, frozen=True, rename="camel"):
     metadata: Metadata
-    involved_object: Involved = Involved()
     type: str = ""
     reason: str = ""
     message: str = ""

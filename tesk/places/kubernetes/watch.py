@@ -83,7 +83,6 @@ class Cache(Generic[O]):
         self.names: set[str] = set()
         self.trouble: str | None = f"{kind} have not been looked at yet"
         self.synced, self.tried = asyncio.Event(), asyncio.Event()
-        self.lists = 0
         self._client, self._kind, self._decode = client, kind, decode
         self._selector, self._changed, self._silence_s, self._pauses_s = selector, changed, silence_s, pauses_s
         self._version = ""
@@ -138,7 +137,6 @@ class Cache(Generic[O]):
         for name, each in found.items():
             self._set(name, each)
         self._version = page.metadata.resource_version
-        self.lists += 1
         self.synced.set()
         self.tried.set()
 

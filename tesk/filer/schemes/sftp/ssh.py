@@ -29,7 +29,6 @@ CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 TICK_S: Final = 0.5
 
 T = TypeVar("T")
-Call = Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]]
 
 
 class SftpTarget(NamedTuple):
