@@ -1,6 +1,6 @@
-"""How a page is read, whatever the database: choose what answers it, read it, merge owners.
+"""How a page is read, whatever the database: choose how to find its tasks, read them, merge the owners.
 
-A group of spans is read at first, since mostly it fills the page; then all that are left.
+At first a few blocks are read, since mostly they fill the page; then all blocks that are left.
 """
 
 import heapq
@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tesk.store import spans
+from tesk.store import blocks
 from tesk.store.base import Brief, Query, Row
+from tesk.store.blocks import intersection, name_range, positions, required_keys, unpack
 from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
-    HELD_BELOW,
+    LAST_BELOW,
     OWNERS,
     RARE,
     WITHIN,
@@ -23,34 +24,34 @@ from tesk.store.queries import (
     NameDriver,
     OwnerDriver,
     Sql,
-    found,
+    bitmaps,
+    bitmaps_in_range,
     is_storable,
-    names,
     page,
     probe,
-    summaries,
+    tasks_at,
 )
 from tesk.store.reader import Reader
 from tesk.store.rows import brief, whole
-from tesk.store.spans import common, name_range, positions, terms_of, unpack
 
-FIRST_SPANS: Final = 16
-ALL_SPANS: Final = 1 << 30
-LEAST_LOOKED_UP: Final = 64
-"""Candidates that are looked up at once, even for a shorter page: some may have another state by now."""
+FIRST_BLOCKS: Final = 16
+"""Blocks that are read at first."""
+ALL_BLOCKS: Final = 1 << 30
+FEWEST_CHECKED: Final = 64
+"""Candidates that are checked at once, even for a shorter page: some may have another state by now."""
 SPARE: Final = 2
-"""Times as many candidates are given to be looked up, where all that is known of some is that they had not ended: it
-is left at the page's end, and a further statement costs more than the list of those that it does not come to."""
-DOUBTED: Final = 32
-"""Candidates that are looked up at first where all that is known of their names is how they start."""
-TERMS_AT_ONCE: Final = 30
-"""Terms in one statement, two of them with alternatives: SQLite joins at most 64 tables."""
+"""This many times the page's candidates are checked at once where some are only known as not ended. The statement stops
+when the page is full, and a second statement would cost more than the candidates that it does not reach."""
+FIRST_DOUBTFUL: Final = 32
+"""Candidates that are checked at first where only the start of their names is known."""
+KEYS_AT_ONCE: Final = 30
+"""Tuples of keys in one statement, two keys in some: SQLite joins at most 64 tables."""
 MISSES: Final = 24
-"""Candidates that turn out to have another name before names are searched for themselves."""
+"""When more candidates than this had another name, a range of whole names is read in place of the names' starts."""
 
 
 def batched(ordinals: Iterator[int], first: int, size: int) -> Iterator[list[int]]:
-    """Groups of `size`, the first one of its own size."""
+    """Groups of `size`; the first group has `first`."""
     wanted = first
     while batch := list(islice(ordinals, wanted)):
         yield batch
@@ -58,7 +59,7 @@ def batched(ordinals: Iterator[int], first: int, size: int) -> Iterator[list[int
 
 
 async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row | Brief]:
-    """The page; empty for a `before` that is no id and for text that no task can have."""
+    """The page. Empty for a `before` that is no id, and for text that no task can have."""
     before = GREATEST if query.before is None else read(query.before)
     texts = (query.name_prefix or "", *(text for tag in query.tags for text in tag))
     if before is None or query.limit <= 0 or not all(map(is_storable, texts)):
@@ -73,58 +74,62 @@ async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row | B
 
 
 async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
-    """Rows of one owner, driven by the only filter or a rare one, else by summaries."""
+    """Rows of one owner. The only filter or a rare one drives them; else bitmaps answer."""
     drivers = filters.drivers() or [OwnerDriver()]
     if len(drivers) > 1 or filters.name_prefix:
-        *counts, number, last, held = (await run(probe(filters, dialect)))[0]
+        *counts, number, last, taken = (await run(probe(filters, dialect)))[0]
         fewest = min(counts)
         if fewest == 0:
             return []
         rarest = drivers[counts.index(fewest)]
         if fewest >= RARE:
-            edge = (-1, 0, 0) if number is None else (number, last, held)
-            return await _page_by_spans(filters, query, edge, dialect, run)
+            newest = (-1, 0, 0) if number is None else (number, last, taken)
+            return await _page_by_blocks(filters, query, newest, dialect, run)
         drivers = [rarest]
     return await run(page(filters, drivers[0], query.view, query.limit, dialect))
 
 
-async def _page_by_spans(
-    filters: Filters, query: Query, edge: tuple[int, int, int], dialect: Dialect, run: Reader
+async def _page_by_blocks(
+    filters: Filters, query: Query, newest: tuple[int, int, int], dialect: Dialect, run: Reader
 ) -> Sequence[Any]:
-    """Rows of the tasks that are not in a span yet, then of those that are."""
-    number, last, held = edge
+    """Rows of the tasks that are in no block yet, then of those in blocks.
+
+    `newest`: the number of the newest block, its last id, and how many of its positions are taken.
+    """
+    number, last, count = newest
     rows: list[Any] = []
     if last + 1 < filters.before:
         driver = next((each for each in filters.drivers() if not isinstance(each, NameDriver)), OwnerDriver())
         rows += await run(page(replace(filters, after=last), driver, query.view, query.limit, WITHIN[dialect]))
     else:
-        begin = number * spans.SIZE
-        below = await run(Sql(HELD_BELOW, (begin, begin + spans.SIZE, filters.before)))
-        held = below[0][0] + 1 - begin if below else 0
+        begin = number * blocks.SIZE
+        below = await run(Sql(LAST_BELOW, (begin, begin + blocks.SIZE, filters.before)))
+        count = below[0][0] + 1 - begin if below else 0
     rest = replace(query, limit=query.limit - len(rows))
-    return rows + await _among_spans(filters, rest, (number, held), dialect, run)
+    return rows + await _rows_in_blocks(filters, rest, (number, count), dialect, run)
 
 
-async def _among_spans(
+async def _rows_in_blocks(
     filters: Filters, query: Query, begin: tuple[int, int], dialect: Dialect, run: Reader
 ) -> list[Any]:
-    """Rows of tasks in spans; `begin` is the number of the newest and how many of its places count."""
-    (number, held), rows = begin, list[Any]()
-    narrower, some, missed = None, FIRST_SPANS, 0
-    doubted = name_range(filters.name_prefix or "")
+    """Rows of tasks in blocks. `begin`: the number of the newest block, and how many of its positions count."""
+    (number, count), rows = begin, list[Any]()
+    names, block_limit, missed = None, FIRST_BLOCKS, 0
+    whole_names = name_range(filters.name_prefix or "")
     while len(rows) < query.limit and number >= 0:
-        ordinals, following = await _candidates(filters, number, held, some, narrower, dialect, run)
-        held, some = spans.SIZE, ALL_SPANS
-        size = max((query.limit - len(rows)) * (1 if filters.state is None else SPARE), LEAST_LOOKED_UP)
-        for group in batched(ordinals, DOUBTED if doubted and narrower is None and not rows else size, size):
-            tasks = await run(found(filters, group, query.view, query.limit - len(rows), dialect))
+        ordinals, following = await _candidates(filters, number, count, block_limit, names, dialect, run)
+        count, block_limit = blocks.SIZE, ALL_BLOCKS
+        size = max((query.limit - len(rows)) * (1 if filters.state is None else SPARE), FEWEST_CHECKED)
+        is_doubtful = whole_names is not None and names is None
+        for group in batched(ordinals, FIRST_DOUBTFUL if is_doubtful and not rows else size, size):
+            tasks = await run(tasks_at(filters, group, query.view, query.limit - len(rows), dialect))
             rows += sorted(tasks, key=lambda row: -row[0])
             missed += len(group) - len(tasks)
             if len(rows) >= query.limit:
                 break
-            if missed > MISSES and doubted and narrower is None:
-                narrower = doubted
-                following, held = divmod(group[-1], spans.SIZE)
+            if missed > MISSES and is_doubtful:
+                names = whole_names
+                following, count = divmod(group[-1], blocks.SIZE)
                 break
         number = following
     return rows
@@ -133,41 +138,47 @@ async def _among_spans(
 async def _candidates(
     filters: Filters,
     number: int,
-    held: int,
+    count: int,
     limit: int,
-    narrower: tuple[str, str] | None,
+    names: tuple[str, str] | None,
     dialect: Dialect,
     run: Reader,
 ) -> tuple[Iterator[int], int]:
-    """Ordinals, greatest first, in `limit` spans up to `number`, of which the first `held` places count; the number of
-    the span from which to go on, or -1."""
-    terms = terms_of(filters.state, filters.name_prefix if narrower is None else None, filters.tags)
-    bitmaps, following = await _summarised(filters.owner, terms, number, limit, dialect, run)
-    if narrower is not None:
-        named = await run(names(filters.owner, narrower, number, spans.SIZE + 1, dialect))
-        if len(named) > spans.SIZE:  # the last span may have more
-            following = max(following, named[-1][0])
-        some: dict[int, int] = {}
-        for span, has in named:
-            some[span] = some.get(span, 0) | unpack(has)
-        wanted = {span: bits & some.get(span, 0) for span, bits in bitmaps.items()} if terms else some
-        bitmaps = {span: bits for span, bits in wanted.items() if span > following}
-    if number in bitmaps:
-        bitmaps[number] &= (1 << held) - 1
-    ordinals = (span * spans.SIZE + position for span, bits in bitmaps.items() for position in positions(bits))
+    """Ordinals, greatest first, and the number of the block from which to continue, or -1.
+
+    They lie in `limit` blocks up to `number`, of which the first `count` positions count. `names`: the range of keys of
+    whole names, to be read in place of the names' starts.
+    """
+    keys = required_keys(filters.state, filters.name_prefix if names is None else None, filters.tags)
+    candidates, following = await _intersections(filters.owner, keys, number, limit, dialect, run)
+    if names is not None:
+        rows = await run(bitmaps_in_range(filters.owner, names, number, blocks.SIZE + 1, dialect))
+        if len(rows) > blocks.SIZE:  # the last block may have more
+            following = max(following, rows[-1][0])
+        named: dict[int, int] = {}
+        for block, packed in rows:
+            named[block] = named.get(block, 0) | unpack(packed)
+        both = {block: bitmap & named.get(block, 0) for block, bitmap in candidates.items()} if keys else named
+        candidates = {block: bitmap for block, bitmap in both.items() if block > following}
+    if number in candidates:
+        candidates[number] &= (1 << count) - 1
+    ordinals = (
+        block * blocks.SIZE + position for block, bitmap in candidates.items() for position in positions(bitmap)
+    )
     return ordinals, following
 
 
-async def _summarised(
-    owner: int, terms: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect, run: Reader
+async def _intersections(
+    owner: int, keys: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect, run: Reader
 ) -> tuple[dict[int, int], int]:
-    """What has one of each tuple of terms, by span, newest first; the number of the span from which to go on, or -1."""
-    bitmaps, following = dict[int, int](), -1
-    for begin in range(0, len(terms), TERMS_AT_ONCE):
-        some = terms[begin : begin + TERMS_AT_ONCE]
-        rows = await run(summaries(owner, some, number, limit, dialect))
+    """By block, newest first, the bitmap of positions with one key of each tuple; and the block from which to continue,
+    or -1."""
+    found, following = dict[int, int](), -1
+    for begin in range(0, len(keys), KEYS_AT_ONCE):
+        some = keys[begin : begin + KEYS_AT_ONCE]
+        rows = await run(bitmaps(owner, some, number, limit, dialect))
         if len(rows) == limit:
             following = max(following, rows[-1][0] - 1)
-        found = {row[0]: common(row[1:], some) for row in rows}
-        bitmaps = {span: bits & bitmaps.get(span, 0) for span, bits in found.items()} if begin else found
-    return {span: bits for span, bits in bitmaps.items() if span > following}, following
+        of_some = {row[0]: intersection(row[1:], some) for row in rows}
+        found = {block: bitmap & found.get(block, 0) for block, bitmap in of_some.items()} if begin else of_some
+    return {block: bitmap for block, bitmap in found.items() if block > following}, following

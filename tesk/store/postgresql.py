@@ -20,7 +20,7 @@ from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Asked, Gatherer, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
-from tesk.store.postgresql_spans import CLOSE, COUNT_PRUNED, LOCK_FRONTIER, summarise_step
+from tesk.store.postgresql_blocks import COUNT_PRUNED, LOCK_FRONTIER, MOVE_FRONTIER, summarise_step
 from tesk.store.queries import POSTGRESQL, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
@@ -182,7 +182,7 @@ class PostgresqlStore:
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(LOCK_FRONTIER)
-                await connection.execute(CLOSE, max(numbers))
+                await connection.execute(MOVE_FRONTIER, max(numbers))
                 await _remove(connection, await connection.fetch(_WITHDRAWN, list(numbers)))
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error

@@ -1,11 +1,11 @@
 """List requests as SQL: which index drives a page, and the statement that reads it.
 
-A page is the newest ids that pass every filter. One filter *drives*: its index gives ids newest first, and each id is
-looked up in the others. A filter that is rare drives, as found by a bounded count (`probe`); filters that are all
-frequent are answered by the summaries of spans (see spans), and driven only among the newest tasks, which have none
-yet. So a page costs the same among a thousand tasks and a million.
+A page is the newest ids that pass every filter. One filter *drives* the page: its index gives ids, newest first, and
+each id is checked against the other filters. A rare filter drives; a bounded count (`probe`) finds it. Where all
+filters are frequent, bitmaps of blocks answer the page (see blocks), and a filter drives only among the newest tasks,
+which are in no block yet. So a page costs the same among a thousand tasks and a million.
 
-Parameters are written as `?`; the two databases differ only in how a plan is held to (`Dialect`).
+Parameters are written as `?`. The two databases differ only in how they are made to follow a plan (`Dialect`).
 """
 
 import hashlib
@@ -23,10 +23,10 @@ NAME_INDEXED: Final = 500
 """Characters of a name that are indexed: at most 2,000 bytes."""
 TAG_INDEXED_BYTES: Final = 500
 LONG_BYTES: Final = 65536
-"""Tasks whose document and logs are longer together are left out where many are read at once, so that what is read is
-bounded by their number."""
+"""Where many tasks are read at once, those whose document and logs together are longer are left out: so the number of
+tasks bounds the bytes that are read."""
 RARE: Final = 256
-"""A filter with fewer tasks than this is rare: to look at all of them is quick."""
+"""A filter with fewer tasks than this is rare: all of them are checked quickly."""
 Parameter = int | str | bytes | list[int] | None
 
 
@@ -36,18 +36,18 @@ class Sql(NamedTuple):
 
 
 class Dialect(Struct, frozen=True):
-    """How a database is held to a plan. `pins` names the index in the FROM clause (SQLite), `compares_rows` compares
-    whole rows of it, and an optimisation fence leaves no other plan (PostgreSQL, which in such a comparison does not
-    stop at a lower bound: there `Filters.after` does not count)."""
+    """How a database is made to follow a plan."""
 
     pins: bool
+    """The FROM clause names the index (SQLite). Without it, an optimisation fence leaves no other plan."""
     compares_rows: bool
+    """Whole rows of an index are compared (PostgreSQL, which then ignores a lower bound: `Filters.after`)."""
 
 
 SQLITE: Final = Dialect(pins=True, compares_rows=False)
 POSTGRESQL: Final = Dialect(pins=False, compares_rows=True)
 WITHIN: Final = {SQLITE: SQLITE, POSTGRESQL: Dialect(pins=False, compares_rows=False)}
-"""For pages that `after` bounds to a few thousand ids, so that any plan will do."""
+"""The dialects for pages that `after` limits to a few thousand ids, where any plan is quick."""
 
 
 class Filters(Struct, frozen=True):
@@ -61,18 +61,18 @@ class Filters(Struct, frozen=True):
     tags: tuple[tuple[str, str], ...] = ()
 
     def drivers(self) -> list["Driver"]:
-        """What could drive the page, best guess first."""
+        """The filters that could drive the page, best guess first: tags with a value are rarest."""
         tags = sorted(set(self.tags), key=lambda tag: not tag[1])
-        found: list[Driver] = [TagDriver(key, value) for key, value in tags]
+        drivers: list[Driver] = [TagDriver(tag, value) for tag, value in tags]
         if self.state is not None:
-            found.append(StateDriver(self.state))
+            drivers.append(StateDriver(self.state))
         if self.name_prefix:
-            found.append(NameDriver(self.name_prefix))
-        return found
+            drivers.append(NameDriver(self.name_prefix))
+        return drivers
 
 
 class TagDriver(Struct, frozen=True):
-    key: str
+    tag: str
     value: str
 
 
@@ -92,7 +92,7 @@ Driver = TagDriver | StateDriver | NameDriver | OwnerDriver
 
 
 def tag_text(text: str) -> str:
-    """A tag's key or value as it is indexed: itself, or a digest that no short text can be."""
+    """A tag or its value as the index holds it: the text itself, or the digest of a long text, which no text equals."""
     if len(text) * 4 <= TAG_INDEXED_BYTES or len(data := text.encode()) <= TAG_INDEXED_BYTES:
         return text
     return "sha256:" + hashlib.sha256(data).hexdigest() * 8
@@ -111,7 +111,7 @@ def is_storable(text: str) -> bool:
 
 
 def after_prefix(prefix: str) -> str | None:
-    """The least text above every text that begins with `prefix`, by code points; None where there is none."""
+    """The least text, by code points, that is greater than every text with this prefix; None where there is none."""
     while prefix:
         code = ord(prefix[-1])
         if code < 0x10FFFF:
@@ -120,21 +120,21 @@ def after_prefix(prefix: str) -> str | None:
     return None
 
 
-EDGE: Final = "SELECT number, last, held FROM span WHERE first < ? ORDER BY first DESC LIMIT 1"
-"""The newest span that has ids below the parameter."""
+NEWEST_BLOCK: Final = "SELECT number, last, held FROM span WHERE first < ? ORDER BY first DESC LIMIT 1"
+"""The newest block with ids below the parameter."""
 
 
 def probe(filters: Filters, dialect: Dialect) -> Sql:
-    """One row: for each driver how many ids it has, counted up to RARE; then the EDGE's columns, null without one."""
+    """One row: how many ids each driver has, counted up to RARE; then the columns of NEWEST_BLOCK, null without one."""
     counts, parameters = list[str](), list[Parameter]()
     for driver in filters.drivers():
-        # names are not in order of ids: those of one prefix are counted whatever the page begins with
+        # The index on names is not in the order of ids, so all ids of the prefix are counted.
         counted = replace(filters, before=GREATEST, after=0) if isinstance(driver, NameDriver) else filters
         source = _source(driver, counted, dialect)
         counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS c)")
         parameters += source.parameters
-    edge = f"(SELECT 1) AS o LEFT JOIN ({EDGE}) AS e ON true"
-    text = f"SELECT {', '.join(counts)}, e.number, e.last, e.held FROM {edge}"
+    newest = f"(SELECT 1) AS o LEFT JOIN ({NEWEST_BLOCK}) AS e ON true"
+    text = f"SELECT {', '.join(counts)}, e.number, e.last, e.held FROM {newest}"
     return Sql(text, (*parameters, filters.before))
 
 
@@ -142,27 +142,27 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
     """The page itself; the columns are those of the view."""
     if isinstance(driver, NameDriver):
         ids = _ids(filters, driver, dialect)
-        # ids first, since a sort would take the documents along
+        # The ids come first: a sort would carry the documents along.
         text = f"WITH d AS MATERIALIZED ({ids.text} LIMIT ?) SELECT {_columns(view)} FROM d{_task('d.id', dialect)}"
         return Sql(f"{text}{_more(view)} ORDER BY d.id DESC", (*ids.parameters, limit))
     source = _source(driver, filters, dialect)
-    checks = _checks(filters, driver, _key(driver))
+    checks = _checks(filters, driver, _id_column(driver))
     join = _task("g.task", dialect) if isinstance(driver, TagDriver) else ""
     from_, where = source.text.rsplit(" WHERE ", 1)
     text = f"SELECT {_columns(view)} {from_}{join}{_more(view)} WHERE {where}{checks.text} {_order(driver, dialect)}"
     return Sql(f"{text} LIMIT ?", (*source.parameters, *checks.parameters, limit))
 
 
-def found(filters: Filters, ordinals: Sequence[int], view: str, limit: int, dialect: Dialect) -> Sql:
-    """The tasks at these places that have the state and the name; the columns are those of the view, in any order."""
+def tasks_at(filters: Filters, ordinals: Sequence[int], view: str, limit: int, dialect: Dialect) -> Sql:
+    """The tasks at these positions that have the state and the name, in any order, with the columns of the view."""
     checks = _checks(replace(filters, tags=()), OwnerDriver(), "t.id")
     given: Parameter
     if dialect.pins:
-        places, given = "json_each(?) AS o CROSS JOIN place AS p ON p.ordinal = o.value", str(list(ordinals))
+        positions, given = "json_each(?) AS o CROSS JOIN place AS p ON p.ordinal = o.value", str(list(ordinals))
     else:
-        place = "SELECT task FROM place WHERE place.ordinal = o.value OFFSET 0"
-        places, given = f"unnest(?::bigint[]) AS o(value) CROSS JOIN LATERAL ({place}) AS p", list(ordinals)
-    text = f"SELECT {_columns(view)} FROM {places}{_task('p.task', dialect)}{_more(view)} WHERE true{checks.text}"
+        position = "SELECT task FROM place WHERE place.ordinal = o.value OFFSET 0"
+        positions, given = f"unnest(?::bigint[]) AS o(value) CROSS JOIN LATERAL ({position}) AS p", list(ordinals)
+    text = f"SELECT {_columns(view)} FROM {positions}{_task('p.task', dialect)}{_more(view)} WHERE true{checks.text}"
     return Sql(f"{text} LIMIT ?", (given, *checks.parameters, limit))
 
 
@@ -176,7 +176,7 @@ def _ids(filters: Filters, driver: NameDriver, dialect: Dialect) -> Sql:
     return Sql(f"{ids} {_order(driver, dialect)}", (*source.parameters, *checks.parameters))
 
 
-def _key(driver: Driver) -> str:
+def _id_column(driver: Driver) -> str:
     return "g.task" if isinstance(driver, TagDriver) else "t.id"
 
 
@@ -200,18 +200,18 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
             pin = " INDEXED BY task_state" if dialect.pins else ""
             where = "t.owner = ? AND t.state = ? AND t.id < ? AND t.id > ?"
             return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, int(state), *ids))
-        case TagDriver(key=key, value=""):
+        case TagDriver(tag=tag, value=""):
             pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
             where = "g.owner = ? AND g.key = ? AND g.task < ? AND g.task > ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), *ids))
-        case TagDriver(key=key, value=value) if dialect.compares_rows:
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(tag), *ids))
+        case TagDriver(tag=tag, value=value) if dialect.compares_rows:
             where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
             shown = tag_text(value)
-            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(key), shown, before, shown))
-        case TagDriver(key=key, value=value):
+            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(tag), shown, before, shown))
+        case TagDriver(tag=tag, value=value):
             pin = " INDEXED BY tag_value" if dialect.pins else ""
             where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ? AND g.task > ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(key), tag_text(value), *ids))
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(tag), tag_text(value), *ids))
 
 
 def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
@@ -223,12 +223,12 @@ def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
 
 
 def _fenced(where: str, order: str) -> str:
-    """FROM and WHERE of tasks that are read in that order by an index, before any other condition is looked at."""
+    """FROM and WHERE of tasks that an index gives in this order, before any other condition is checked."""
     return f"FROM (SELECT * FROM task AS t WHERE {where} {order} OFFSET 0) AS t WHERE true"
 
 
-def _checks(filters: Filters, driver: Driver, key: str) -> Sql:
-    """AND clauses for every filter that does not drive; the task's row is at hand as t."""
+def _checks(filters: Filters, driver: Driver, id_column: str) -> Sql:
+    """AND clauses for every filter that does not drive. The statement has the task's row as `t`."""
     text, parameters = "", list[Parameter]()
     if filters.state is not None and not isinstance(driver, StateDriver):
         text += " AND t.state = ?"
@@ -237,21 +237,21 @@ def _checks(filters: Filters, driver: Driver, key: str) -> Sql:
         name = _name_check(filters.name_prefix)
         text += name.text
         parameters += name.parameters
-    for tag_key, value in set(filters.tags):
-        if isinstance(driver, TagDriver) and (driver.key, driver.value) == (tag_key, value):
+    for tag, value in set(filters.tags):
+        if isinstance(driver, TagDriver) and (driver.tag, driver.value) == (tag, value):
             continue
-        found = f"FROM tag AS h WHERE h.owner = ? AND h.key = ? AND h.task = {key}"
-        parameters += [filters.owner, tag_text(tag_key)]
+        tag_row = f"FROM tag AS h WHERE h.owner = ? AND h.key = ? AND h.task = {id_column}"
+        parameters += [filters.owner, tag_text(tag)]
         if value:
-            text += f" AND (SELECT h.value {found}) = ?"
+            text += f" AND (SELECT h.value {tag_row}) = ?"
             parameters.append(tag_text(value))
         else:
-            text += f" AND (SELECT 1 {found}) = 1"
+            text += f" AND (SELECT 1 {tag_row}) = 1"
     return Sql(text, tuple(parameters))
 
 
 def _name_check(prefix: str) -> Sql:
-    """AND clauses that hold for names that begin with the prefix, answerable from the index."""
+    """AND clauses that are true for names with the prefix; the index alone can answer them."""
     text, parameters = "", list[Parameter]()
     columns = [(f"substr(t.name, 1, {NAME_INDEXED})", prefix[:NAME_INDEXED])]
     if len(prefix) > NAME_INDEXED:
@@ -280,15 +280,18 @@ def _order(driver: Driver, dialect: Dialect) -> str:
             return "ORDER BY t.id DESC"
 
 
-def _task(key: str, dialect: Dialect) -> str:
-    """Joins the task's row, after what gives its id."""
+def _task(id_column: str, dialect: Dialect) -> str:
+    """Joins the task's row; what gives its id stands before."""
     if dialect.pins:
-        return f" CROSS JOIN task AS t ON t.id = {key}"
-    return f" CROSS JOIN LATERAL (SELECT * FROM task WHERE task.id = {key} OFFSET 0) AS t"
+        return f" CROSS JOIN task AS t ON t.id = {id_column}"
+    return f" CROSS JOIN LATERAL (SELECT * FROM task WHERE task.id = {id_column} OFFSET 0) AS t"
 
 
 def _columns(view: str, *, of_long: bool = False) -> str:
-    """`of_long`: document and logs also of a long task. Their lengths are known without reading them."""
+    """The columns of a view. Without `of_long`, document and logs of a long task are null.
+
+    Both databases know the lengths without reading the values.
+    """
     if view == "MINIMAL":
         return "t.id, t.state"
     document, logs, more = "t.basic", "t.logs", ""
@@ -308,45 +311,51 @@ def _more(view: str) -> str:
     return " LEFT JOIN content AS c ON c.task = t.id LEFT JOIN log AS l ON l.task = t.id"
 
 
-HELD_BELOW: Final = (
+LAST_BELOW: Final = (
     "SELECT ordinal FROM place WHERE ordinal >= ? AND ordinal < ? AND task < ? ORDER BY ordinal DESC LIMIT 1"
 )
-"""The last of a range of places whose task is below the last parameter."""
+"""The last ordinal of a range whose task's id is below the last parameter."""
 
 
-def summaries(owner: int, terms: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect) -> Sql:
-    """Of spans up to `number`, newest first: the number, then what each term has, one column each."""
+def bitmaps(owner: int, keys: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect) -> Sql:
+    """Of blocks up to `number`, newest first: the number, then one column with the bitmap of each key.
+
+    A block without a bitmap for any of a tuple's keys is left out.
+    """
     columns, joins, some, parameters = "", "", "", list[Parameter]()
-    for n, alternatives in enumerate(terms):
+    for n, alternatives in enumerate(keys):
         names = [f"a{n}_{m}" for m in range(len(alternatives))]
-        for name, term in zip(names, alternatives, strict=True):
+        for name, key in zip(names, alternatives, strict=True):
             columns += f", {name}.found"
-            joins += _term(name, len(names) > 1, dialect)
-            parameters += [owner, term]
+            joins += _bitmap(name, len(names) > 1, dialect)
+            parameters += [owner, key]
         if len(names) > 1:
             some += f" AND coalesce({', '.join(f'{name}.found' for name in names)}) IS NOT NULL"
     text = f"SELECT s.number{columns} FROM span AS s{joins} WHERE s.number <= ?{some} ORDER BY s.number DESC LIMIT ?"
     return Sql(text, (*parameters, number, limit))
 
 
-def names(owner: int, terms: tuple[str, str], number: int, limit: int, dialect: Dialect) -> Sql:
-    """Of spans up to `number`, newest first: the number, then what a term from the first to below the second has."""
+def bitmaps_in_range(owner: int, keys: tuple[str, str], number: int, limit: int, dialect: Dialect) -> Sql:
+    """Of blocks up to `number`, newest first: the number and the bitmap of each key from the first to below the second.
+
+    A block has a row for each of these keys.
+    """
     if dialect.pins:
         joined = "CROSS JOIN term AS m ON m.span = s.number AND m.owner = ? AND m.term >= ? AND m.term < ?"
     else:
         where = "term.span = s.number AND term.owner = ? AND term.term >= ? AND term.term < ?"
         joined = f"CROSS JOIN LATERAL (SELECT found FROM term WHERE {where} OFFSET 0) AS m"
     text = f"SELECT s.number, m.found FROM span AS s {joined} WHERE s.number <= ? ORDER BY s.number DESC LIMIT ?"
-    return Sql(text, (owner, *terms, number, limit))
+    return Sql(text, (owner, *keys, number, limit))
 
 
-def _term(name: str, may_lack: bool, dialect: Dialect) -> str:
-    """Joins what a term has, after the span."""
+def _bitmap(name: str, may_lack: bool, dialect: Dialect) -> str:
+    """Joins the bitmap of a key as `name`; the block stands before."""
     kind = "LEFT" if may_lack else "CROSS"
     if dialect.pins:
         return f" {kind} JOIN term AS {name} ON {name}.span = s.number AND {name}.owner = ? AND {name}.term = ?"
-    found = "SELECT found FROM term WHERE term.span = s.number AND term.owner = ? AND term.term = ? OFFSET 0"
-    return f" {kind} JOIN LATERAL ({found}) AS {name}{' ON true' if may_lack else ''}"
+    bitmap = "SELECT found FROM term WHERE term.span = s.number AND term.owner = ? AND term.term = ? OFFSET 0"
+    return f" {kind} JOIN LATERAL ({bitmap}) AS {name}{' ON true' if may_lack else ''}"
 
 
 def one(view: str, *, of_long: bool = True) -> str:

@@ -66,33 +66,33 @@ frontier = Table(
     Column("closed", BigInteger, nullable=False, doc="no task is added with this id or a lesser one"),
 )
 
-span = Table(
+block = Table(
     "span",
     metadata,
     Column("number", identifier, primary_key=True, autoincrement=False),
-    Column("first", BigInteger, nullable=False, doc="no id of the span is less"),
-    Column("last", BigInteger, nullable=False, doc="no id of the span is greater"),
+    Column("first", BigInteger, nullable=False, doc="no id of the block is less"),
+    Column("last", BigInteger, nullable=False, doc="no id of the block is greater"),
     Column("held", Integer, nullable=False, doc="positions that are taken"),
     Column("unended", Integer, nullable=False, doc="tasks that had not ended when their states were summarised"),
     Column("alive", Integer, nullable=False, doc="tasks that were there when it was summarised"),
     Column("pruned", Integer, nullable=False, doc="tasks that were pruned since"),
 )
-Index("span_first", span.c.first, unique=True)
+Index("span_first", block.c.first, unique=True)
 
-place = Table(
+position = Table(
     "place",
     metadata,
-    Column("ordinal", identifier, primary_key=True, autoincrement=False, doc="number of the span * SIZE + position"),
+    Column("ordinal", identifier, primary_key=True, autoincrement=False, doc="number of the block * SIZE + position"),
     Column("task", BigInteger, nullable=False),
 )
 
-term = Table(
+bitmap = Table(
     "term",
     metadata,
     Column("span", identifier, primary_key=True, autoincrement=False),
     Column("owner", Integer, primary_key=True, autoincrement=False),
-    Column("term", plain_text, primary_key=True, doc="what tasks can have in common (spans.py)"),
-    Column("found", LargeBinary, nullable=False, doc="positions that have it"),
+    Column("term", plain_text, primary_key=True, doc="what tasks can have in common (blocks.py)"),
+    Column("found", LargeBinary, nullable=False, doc="bitmap of the positions that have it"),
     sqlite_with_rowid=False,
 )
 

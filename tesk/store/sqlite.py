@@ -22,7 +22,7 @@ from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.queries import SQLITE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
-from tesk.store.summariser import COUNT_PRUNED, Change, addition, keep_up, renewal
+from tesk.store.summariser import COUNT_PRUNED, BlockChange, addition, keep_up, renewal
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
 
@@ -295,7 +295,7 @@ def _remove(database: sqlite3.Connection, rows: Sequence[Any]) -> int:
     return len(rows)
 
 
-def _summarise(database: sqlite3.Connection, change: Change) -> None:
+def _summarise(database: sqlite3.Connection, change: BlockChange) -> None:
     for text, rows in change.statements():
         database.executemany(text, rows)
 

@@ -1,8 +1,8 @@
-"""Keeps the spans' summaries: one change at a time, each read first and then written in one transaction.
+"""Keeps the bitmaps of blocks: one change at a time, first read and then written in one transaction.
 
-New tasks come to the newest span until it is full. Its states are summarised anew when half of the tasks that had not
-ended have, all of it when half of its tasks were pruned. A position is given once and for good, so that a page that
-is being read is not misled. A summary that lags makes pages slower, never wrong.
+New tasks get positions in the newest block until it is full. The bitmaps of a block's states are made anew when half of
+its tasks that had not ended have ended; all of its bitmaps when half of its tasks were pruned. A task keeps its
+position for good, so that a page that is being read is not misled. Bitmaps that lag make pages slower, never wrong.
 """
 
 import asyncio
@@ -10,29 +10,30 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from tesk.store import spans
+from tesk.store import blocks
 from tesk.store.base import StoreError
 from tesk.store.queries import Sql
 from tesk.store.reader import Reader
 
 log = logging.getLogger(__name__)
 
-LEAST: Final = 128
-"""New tasks that are worth a summary."""
-AT_ONCE: Final = 1024
-"""New tasks that are taken up in one transaction."""
-LOOK: Final = 32
-"""Spans that are looked at in one round for tasks that have ended."""
+FEWEST_NEW: Final = 128
+"""Fewer new tasks are not worth a change."""
+MOST_NEW: Final = 1024
+"""New tasks that one transaction takes up at most."""
+BLOCKS_AT_ONCE: Final = 32
+"""Blocks that one statement checks for tasks that have ended."""
 PAUSE_S: Final = 0.5
 """Between two changes: creates lose a few per cent to them at most, and 2,000 tasks per second are kept up with."""
 IDLE_S: Final = 2.0
+"""Between two looks while there is no change to make."""
 NEWEST: Final = "SELECT number, first, last, held, unended, alive, pruned FROM span ORDER BY first DESC LIMIT 1"
 NEW: Final = "SELECT id, owner, state, ended, name, tags FROM task WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
-PLACES: Final = "SELECT ordinal, task FROM place WHERE ordinal >= ? AND ordinal < ?"
+POSITIONS: Final = "SELECT ordinal, task FROM place WHERE ordinal >= ? AND ordinal < ?"
 TASKS: Final = "SELECT id, owner, state, ended, name, tags FROM task WHERE id >= ? AND id <= ? ORDER BY id"
 STATES: Final = "SELECT id, owner, state, ended FROM task WHERE id >= ? AND id <= ? ORDER BY id"
-TERMS: Final = "SELECT owner, term, found FROM term WHERE span = ?"
-STATE_TERMS: Final = f"{TERMS} AND (term = '{spans.UNENDED}' OR term LIKE 's%')"
+BITMAPS: Final = "SELECT owner, term, found FROM term WHERE span = ?"
+STATE_BITMAPS: Final = f"{BITMAPS} AND (term = '{blocks.UNENDED}' OR term LIKE 's%')"
 CHANGED: Final = (
     "SELECT number, first, last, held, unended, alive, pruned, (SELECT count(*) FROM task AS t WHERE t.ended IS NULL "
     "AND t.id >= s.first AND t.id <= s.last) FROM span AS s WHERE (unended > 0 OR 2 * pruned >= alive) AND number > ? "
@@ -45,48 +46,58 @@ COUNT_PRUNED: Final = (
 """Parameter: the id of a task that is deleted."""
 
 
-class Span(NamedTuple):
-    """A row of `span`."""
+class Block(NamedTuple):
+    """A row of the table `span`."""
 
     number: int
     first: int
+    """No id in the block is less."""
     last: int
-    held: int
+    """No id in the block is greater."""
+    taken: int
+    """How many positions tasks have got."""
     unended: int
+    """How many tasks had not ended when the bitmaps of their states were made."""
     alive: int
+    """How many tasks there were when all bitmaps were made."""
     pruned: int
+    """How many tasks were pruned since."""
 
 
-class Change(NamedTuple):
-    """Rows of `term` to be replaced or added in a span, and new ones of `place`."""
+class BlockChange(NamedTuple):
+    """What one transaction writes of a block."""
 
-    span: Span
+    block: Block
     obsolete: list[tuple[int, int, str]]
-    terms: list[tuple[int, int, str, bytes]]
-    places: list[tuple[int, int]]
+    """Bitmaps to be deleted, by block, owner and key."""
+    bitmaps: list[tuple[int, int, str, bytes]]
+    """New bitmaps, by block, owner and key."""
+    positions: list[tuple[int, int]]
+    """New positions: ordinal and task."""
 
     def statements(self) -> list[tuple[str, list[tuple[Any, ...]]]]:
-        """Statements, each to be run for every tuple of parameters. A span whose tasks are all gone goes."""
-        number = self.span.number
-        drop_span: tuple[str, list[tuple[Any, ...]]] = ("DELETE FROM span WHERE number = ?", [(number,)])
-        if self.span.alive == 0:
-            places = (number * spans.SIZE, (number + 1) * spans.SIZE)
+        """Statements, each to be run for every tuple of parameters. A block whose tasks are all gone is deleted."""
+        number = self.block.number
+        drop_block: tuple[str, list[tuple[Any, ...]]] = ("DELETE FROM span WHERE number = ?", [(number,)])
+        if self.block.alive == 0:
+            ordinals = (number * blocks.SIZE, (number + 1) * blocks.SIZE)
             return [
-                drop_span,
+                drop_block,
                 ("DELETE FROM term WHERE span = ?", [(number,)]),
-                ("DELETE FROM place WHERE ordinal >= ? AND ordinal < ?", [places]),
+                ("DELETE FROM place WHERE ordinal >= ? AND ordinal < ?", [ordinals]),
             ]
+        columns = "number, first, last, held, unended, alive, pruned"
         return [
-            drop_span,
-            (f"INSERT INTO span ({', '.join(Span._fields)}) VALUES (?, ?, ?, ?, ?, ?, ?)", [self.span]),
+            drop_block,
+            (f"INSERT INTO span ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", [self.block]),
             ("DELETE FROM term WHERE span = ? AND owner = ? AND term = ?", list(self.obsolete)),
-            ("INSERT INTO place (ordinal, task) VALUES (?, ?)", list(self.places)),
-            ("INSERT INTO term (span, owner, term, found) VALUES (?, ?, ?, ?)", list(self.terms)),
+            ("INSERT INTO place (ordinal, task) VALUES (?, ?)", list(self.positions)),
+            ("INSERT INTO term (span, owner, term, found) VALUES (?, ?, ?, ?)", list(self.bitmaps)),
         ]
 
 
 async def keep_up(step: Callable[[], Awaitable[bool]]) -> None:
-    """Makes one change after the other until it is cancelled; `step` tells whether there was one to make."""
+    """Makes one change after the other until it is cancelled; `step` returns whether it made one."""
     pause = PAUSE_S
     while True:
         await asyncio.sleep(pause)
@@ -97,72 +108,78 @@ async def keep_up(step: Callable[[], Awaitable[bool]]) -> None:
             log.warning("tasks are not being summarised, and long lists may become slow: %s", error)
 
 
-async def addition(run: Reader, closed: int) -> Change | None:
+async def addition(run: Reader, closed: int) -> BlockChange | None:
     """Takes up new tasks with ids up to `closed`, if they are enough."""
     rows = await run(Sql(NEWEST))
-    span = Span(*rows[0]) if rows else Span(-1, 0, 0, spans.SIZE, 0, 0, 0)
-    if span.held >= spans.SIZE:
-        span = Span(span.number + 1, span.last + 1, span.last, 0, 0, 0, 0)
-    room = min(spans.SIZE - span.held, AT_ONCE)
-    new = await run(Sql(NEW, (span.last, closed, room)))
-    if len(new) < min(room, LEAST):
+    block = Block(*rows[0]) if rows else Block(-1, 0, 0, blocks.SIZE, 0, 0, 0)
+    if block.taken >= blocks.SIZE:
+        block = Block(block.number + 1, block.last + 1, block.last, 0, 0, 0, 0)
+    room = min(blocks.SIZE - block.taken, MOST_NEW)
+    new = await run(Sql(NEW, (block.last, closed, room)))
+    if len(new) < min(room, FEWEST_NEW):
         return None
-    begin = span.number * spans.SIZE
-    places = [(begin + position, row[0]) for position, row in enumerate(new, span.held)]
+    begin = block.number * blocks.SIZE
+    positions = [(begin + position, row[0]) for position, row in enumerate(new, block.taken)]
     unended = sum(row[3] is None for row in new)
-    grown = span._replace(
-        last=new[-1][0], held=span.held + len(new), unended=span.unended + unended, alive=span.alive + len(new)
+    grown = block._replace(
+        last=new[-1][0], taken=block.taken + len(new), unended=block.unended + unended, alive=block.alive + len(new)
     )
-    old = await run(Sql(TERMS, (span.number,))) if span.held else []
-    return await asyncio.to_thread(_grown, grown, span.held, new, old, places)
+    old = await run(Sql(BITMAPS, (block.number,))) if block.taken else []
+    return await asyncio.to_thread(_grown, grown, block.taken, new, old, positions)
 
 
-def _grown(span: Span, held: int, new: Sequence[Any], old: Sequence[Any], places: list[tuple[int, int]]) -> Change:
-    tasks = [(position, *row[1:]) for position, row in enumerate(new, held)]
-    found = spans.by_states(tasks) | spans.by_content(tasks)
-    touched = (((owner, term), had) for owner, term, had in old if (owner, term) in found)
-    merged = {key: spans.joined(had, found[key]) for key, had in touched}
-    return _change(span, list(merged), {key: spans.pack(found[key]) for key in found} | merged, places)
+def _grown(
+    block: Block, first_position: int, new: Sequence[Any], old: Sequence[Any], positions: list[tuple[int, int]]
+) -> BlockChange:
+    """The change that adds the tasks `new` from `first_position` on; `old` are the block's bitmaps until now."""
+    tasks = [(position, *row[1:]) for position, row in enumerate(new, first_position)]
+    found = blocks.positions_by_state(tasks) | blocks.positions_by_content(tasks)
+    touched = (((owner, key), bitmap) for owner, key, bitmap in old if (owner, key) in found)
+    merged = {key: blocks.extended(bitmap, found[key]) for key, bitmap in touched}
+    return _change(block, list(merged), {key: blocks.pack(found[key]) for key in found} | merged, positions)
 
 
-async def renewal(run: Reader) -> Change | None:
-    """Renews a span for which it is worth it."""
+async def renewal(run: Reader) -> BlockChange | None:
+    """Makes the bitmaps of one block anew, of the first for which it is worth it."""
     after = -1
-    while rows := await run(Sql(CHANGED, (after, LOOK))):
+    while rows := await run(Sql(CHANGED, (after, BLOCKS_AT_ONCE))):
         for *row, unended in rows:
-            span = Span(*row)
-            if 2 * span.pruned >= span.alive:
-                return await _renewed(run, span, unended, whole=True)
-            if span.unended and 2 * unended <= span.unended:
-                return await _renewed(run, span, unended, whole=False)
+            block = Block(*row)
+            if 2 * block.pruned >= block.alive:
+                return await _renewed(run, block, unended, whole=True)
+            if block.unended and 2 * unended <= block.unended:
+                return await _renewed(run, block, unended, whole=False)
         after = rows[-1][0]
     return None
 
 
-async def _renewed(run: Reader, span: Span, unended: int, *, whole: bool) -> Change:
-    begin = span.number * spans.SIZE
-    places = await run(Sql(PLACES, (begin, begin + spans.SIZE)))
-    tasks = await run(Sql(TASKS if whole else STATES, (span.first, span.last)))
-    terms = await run(Sql(TERMS if whole else STATE_TERMS, (span.number,)))
-    alive, pruned = (len(tasks), 0) if whole else (span.alive, span.pruned)
-    renewed = span._replace(unended=unended, alive=alive, pruned=pruned)
-    return await asyncio.to_thread(_again, renewed, tasks, places, terms, whole=whole)
+async def _renewed(run: Reader, block: Block, unended: int, *, whole: bool) -> BlockChange:
+    """The block with new bitmaps: all of them where `whole`, else those of the states."""
+    begin = block.number * blocks.SIZE
+    positions = await run(Sql(POSITIONS, (begin, begin + blocks.SIZE)))
+    tasks = await run(Sql(TASKS if whole else STATES, (block.first, block.last)))
+    old = await run(Sql(BITMAPS if whole else STATE_BITMAPS, (block.number,)))
+    alive, pruned = (len(tasks), 0) if whole else (block.alive, block.pruned)
+    renewed = block._replace(unended=unended, alive=alive, pruned=pruned)
+    return await asyncio.to_thread(_made_anew, renewed, tasks, positions, old, whole=whole)
 
 
-def _again(span: Span, rows: Sequence[Any], places: Sequence[Any], terms: Sequence[Any], *, whole: bool) -> Change:
-    position = {task: ordinal - span.number * spans.SIZE for ordinal, task in places}
+def _made_anew(
+    block: Block, rows: Sequence[Any], positions: Sequence[Any], old: Sequence[Any], *, whole: bool
+) -> BlockChange:
+    position = {task: ordinal - block.number * blocks.SIZE for ordinal, task in positions}
     tasks = [(position[row[0]], *row[1:]) for row in rows]
-    found = spans.by_states(tasks)
+    found = blocks.positions_by_state(tasks)
     if whole:
-        found |= spans.by_content(tasks)
-    return _change(span, [(row[0], row[1]) for row in terms], {key: spans.pack(found[key]) for key in found}, [])
+        found |= blocks.positions_by_content(tasks)
+    return _change(block, [(row[0], row[1]) for row in old], {key: blocks.pack(found[key]) for key in found}, [])
 
 
 def _change(
-    span: Span,
+    block: Block,
     obsolete: Sequence[tuple[int, str]],
-    found: Mapping[tuple[int, str], bytes],
-    places: list[tuple[int, int]],
-) -> Change:
-    terms = [(span.number, *key, found[key]) for key in sorted(found)]
-    return Change(span, [(span.number, *key) for key in obsolete], terms, places)
+    bitmaps: Mapping[tuple[int, str], bytes],
+    positions: list[tuple[int, int]],
+) -> BlockChange:
+    new = [(block.number, *key, bitmaps[key]) for key in sorted(bitmaps)]
+    return BlockChange(block, [(block.number, *key) for key in obsolete], new, positions)

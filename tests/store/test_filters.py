@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tesk.store import pages, postgresql_spans, queries, spans, summariser
+from tesk.store import blocks, pages, postgresql_blocks, queries, summariser
 from tesk.store.base import Brief, NewTask, Query, Store
 from tesk.store.postgresql import PostgresqlStore
 from tesk.tes import State, TaskLog
@@ -76,22 +76,22 @@ class Kept(NamedTuple):
     tags: dict[str, str]
 
 
-@pytest.fixture(params=["by indexes", "by summaries", "by summaries of one term each"])
+@pytest.fixture(params=["by indexes", "by summaries", "by summaries of one key each"])
 def summarised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Both ways of filters, with few tasks: spans are short, and what is rare is not taken as such."""
+    """Both ways of filters, with few tasks: blocks are short, and what is rare is not taken as such."""
     if request.param == "by indexes":
         return False
     monkeypatch.setattr(queries, "RARE", 1)
     monkeypatch.setattr(pages, "RARE", 1)
-    monkeypatch.setattr(pages, "FIRST_SPANS", 2)
-    monkeypatch.setattr(pages, "LEAST_LOOKED_UP", 2)
+    monkeypatch.setattr(pages, "FIRST_BLOCKS", 2)
+    monkeypatch.setattr(pages, "FEWEST_CHECKED", 2)
     monkeypatch.setattr(pages, "MISSES", 1)
-    monkeypatch.setattr(pages, "TERMS_AT_ONCE", 1 if request.param.endswith("each") else 30)
-    monkeypatch.setattr(spans, "STARTS", (1,))
-    monkeypatch.setattr(spans, "SIZE", 5)
-    monkeypatch.setattr(summariser, "LEAST", 2)
-    monkeypatch.setattr(summariser, "LOOK", 2)
-    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    monkeypatch.setattr(pages, "KEYS_AT_ONCE", 1 if request.param.endswith("each") else 30)
+    monkeypatch.setattr(blocks, "PREFIXES", (1,))
+    monkeypatch.setattr(blocks, "SIZE", 5)
+    monkeypatch.setattr(summariser, "FEWEST_NEW", 2)
+    monkeypatch.setattr(summariser, "BLOCKS_AT_ONCE", 2)
+    monkeypatch.setattr(postgresql_blocks, "SETTLED_MS", -1000)
     return True
 
 
@@ -146,7 +146,7 @@ async def test_a_filtered_page_in_each_view_has_the_same_tasks(store: Store, kep
 
 
 async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    monkeypatch.setattr(postgresql_blocks, "SETTLED_MS", -1000)
     tags = {f"k{n}": "v" for n in range(256)}
     others = {**tags, "k255": "w"}
     new = [NewTask(basic=b"{}", tags=others if n % 2 else tags) for n in range(2 * queries.RARE)]
@@ -160,8 +160,8 @@ async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkey
 
 async def test_a_page_by_frequent_filters_is_four_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """How frequent each is and where the summaries end, what is newer, the summaries, the tasks."""
-    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
-    monkeypatch.setattr(summariser, "LEAST", 1)
+    monkeypatch.setattr(postgresql_blocks, "SETTLED_MS", -1000)
+    monkeypatch.setattr(summariser, "FEWEST_NEW", 1)
     for _ in range(2 * queries.RARE):
         await store.create(NewTask(basic=b"{}", name="sample", tags={"run": "1", "step": "2"}))
     await store.summarise()

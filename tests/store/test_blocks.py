@@ -8,43 +8,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tesk.store import postgresql_spans, spans, summariser
+from tesk.store import blocks, postgresql_blocks, summariser
 from tesk.store.base import Brief, NewTask, Query, Store
 from tesk.store.identifiers import now_ms, show
 from tesk.store.postgresql import PostgresqlStore
 from tesk.tes import State, TaskLog
 from tests.servers.postgres import Postgres
 
-POSITIONS = st.sets(st.integers(0, spans.SIZE - 1), min_size=1).map(sorted)
+POSITIONS = st.sets(st.integers(0, blocks.SIZE - 1), min_size=1).map(sorted)
 
 
 @given(POSITIONS)
 def test_what_is_packed_is_unpacked(positions: list[int]) -> None:
-    assert list(spans.positions(spans.unpack(spans.pack(positions)))) == positions[::-1]
+    assert list(blocks.positions(blocks.unpack(blocks.pack(positions)))) == positions[::-1]
 
 
 @given(st.sets(st.integers(0, 400), min_size=1), st.sets(st.integers(401, 800), min_size=1))
-def test_positions_are_joined_to_those_before(had: set[int], more: set[int]) -> None:
-    joined = spans.joined(spans.pack(sorted(had)), sorted(more))
-    assert set(spans.positions(spans.unpack(joined))) == had | more
+def test_positions_are_added_to_those_before(had: set[int], more: set[int]) -> None:
+    extended = blocks.extended(blocks.pack(sorted(had)), sorted(more))
+    assert set(blocks.positions(blocks.unpack(extended))) == had | more
 
 
-def test_a_key_and_a_tag_are_never_one_term() -> None:
+def test_a_tag_alone_and_a_tag_with_a_value_never_have_one_key() -> None:
     tags = [("a", "b=c"), ("a=b", "c"), ("a", ""), ("a=b=c", ""), ("1:a", "b"), ("", "1:a=b")]
-    assert len({spans.tag_term(*tag) for tag in tags}) == len(tags)
+    assert len({blocks.tag_key(*tag) for tag in tags}) == len(tags)
 
 
-def test_the_state_is_looked_up_last_since_every_span_has_most_states() -> None:
-    terms = spans.terms_of(State.COMPLETE, "sample-1", [("run", "1"), ("step", "")])
-    assert terms == [("t3:run=1",), ("kstep",), ("nsample-1",), ("u", "s5")]
+def test_the_state_is_looked_up_last_since_every_block_has_most_states() -> None:
+    keys = blocks.required_keys(State.COMPLETE, "sample-1", [("run", "1"), ("step", "")])
+    assert keys == [("t3:run=1",), ("kstep",), ("nsample-1",), ("u", "s5")]
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "SIZE", 4)
-    monkeypatch.setattr(summariser, "LEAST", 1)
+    monkeypatch.setattr(blocks, "SIZE", 4)
+    monkeypatch.setattr(summariser, "FEWEST_NEW", 1)
     monkeypatch.setattr(summariser, "PAUSE_S", 3600)
-    monkeypatch.setattr(postgresql_spans, "SETTLED_MS", -1000)
+    monkeypatch.setattr(postgresql_blocks, "SETTLED_MS", -1000)
 
 
 async def rows(store: Store, url: str, server: Postgres, sql: str) -> list[tuple[int, ...]]:
@@ -59,7 +59,7 @@ async def rows(store: Store, url: str, server: Postgres, sql: str) -> list[tuple
 
 
 @pytest.mark.usefixtures("small")
-async def test_spans_of_which_nothing_is_left_go_and_others_shrink(
+async def test_blocks_of_which_nothing_is_left_go_and_others_shrink(
     store: Store, database_url: str, postgres_server: Postgres
 ) -> None:
     ids = [await store.create(NewTask(basic=b"{}", name="n", tags={"a": "b"})) for _ in range(10)]
