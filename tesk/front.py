@@ -1,9 +1,9 @@
-"""Takes the connections of a server's clients, and waits with those that come while the server is away.
+"""`tesk front`: takes the connections of a server's clients, and lets them wait while the server restarts.
 
 Some workflow engines end a whole run on one refused connection. On one machine the service manager keeps the socket
-open through a restart (docs/service.md); in a cluster one pod ends before the next begins, and nothing listens in
-between. So this does. It passes bytes on, both ways, and asks a question again over which a server went away. It keeps
-no state: any number of it may run, and come and go.
+open through a restart (docs/service.md). In a cluster one pod ends before the next begins, and nothing listens in
+between; so the front listens. It relays bytes both ways. When the server ends before it answers a request that changes
+nothing, the front sends that request again. The front keeps no state: any number of fronts may run, start and stop.
 """
 
 import argparse
@@ -20,12 +20,13 @@ import uvloop
 CHUNK: Final = 64 * 1024
 PAUSE_S: Final = 0.1
 CONNECT_S: Final = 1.0
-SILENT_S: Final = 90.0
-"""How long a client may say nothing at first; later the server's own limits hold."""
+FIRST_BYTE_S: Final = 90.0
+"""Time for a client's first bytes to arrive. After them the server's own limits apply."""
 IDLE_S: Final = 1.0
+"""A connection on which an answer was the last to pass, this long ago, is idle."""
 TRIES: Final = 3
 SAFE: Final = (b"GET ", b"HEAD ")
-"""Requests that may be made again (RFC 9110 §9.2.2): a second POST could make a second task."""
+"""Requests that may be sent again (RFC 9110 §9.2.2): a second POST could make a second task."""
 ENDING_S: Final = 20.0
 ABSENT: Final = b'{"status_code":503,"msg":"the server has been away for a while; see its pod"}'
 UNAVAILABLE: Final = (
@@ -35,7 +36,7 @@ UNAVAILABLE: Final = (
 
 
 class Front:
-    """`wait_s`: how long a client waits for the server."""
+    """Relays connections to the server at `host` and `port`. A client waits `wait_s` at most for the server."""
 
     def __init__(self, host: str, port: int, wait_s: float) -> None:
         self._host, self._port, self._wait_s = host, port, wait_s
@@ -48,7 +49,7 @@ class Front:
         assert task is not None
         self._open.add(task)
         try:
-            await self._take(Line(client, answers), client, answers)
+            await self._relay(ClientConnection(client, answers), client, answers)
         except (OSError, TimeoutError):
             pass
         finally:
@@ -56,29 +57,31 @@ class Front:
             answers.close()
 
     async def end(self) -> None:
-        """Lets requests come to their ends, and closes connections on which none is under way."""
+        """Waits for the requests under way, and closes each connection when it is idle."""
         self._ending.set()
         if self._open:
             await asyncio.wait(self._open, timeout=ENDING_S)
 
-    async def _take(self, line: "Line", client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(SILENT_S):
-            if not await line.hear():
+    async def _relay(
+        self, connection: "ClientConnection", client: asyncio.StreamReader, answers: asyncio.StreamWriter
+    ) -> None:
+        async with asyncio.timeout(FIRST_BYTE_S):
+            if not await connection.read():
                 return
         for _ in range(TRIES):
-            reached = await self._reach(client)
+            reached = await self._connect(client)
             if reached is None:
                 answers.write(UNAVAILABLE)
                 await answers.drain()
                 return
             server, requests = reached
             with contextlib.closing(requests):
-                await line.hold(server, requests, self._ending)
-            if not line.may_ask_again:
+                await connection.relay(server, requests, self._ending)
+            if not connection.may_repeat:
                 return
 
-    async def _reach(self, client: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A connection to the server, as soon as it takes one. None when that takes too long or the client goes."""
+    async def _connect(self, client: asyncio.StreamReader) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the server, once it accepts one. None when that takes too long or the client has gone."""
         limit = time.monotonic() + self._wait_s
         while True:
             try:
@@ -90,60 +93,60 @@ class Front:
             await asyncio.sleep(PAUSE_S)
 
 
-class Line:
-    """A client's connection, and what it has asked for that nobody has begun to answer."""
+class ClientConnection:
+    """A client's connection, and the bytes of the request that no server has begun to answer."""
 
     def __init__(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         self._client, self._answers = client, answers
-        self._asked = bytearray()
+        self._request = bytearray()
         self._answered = True
         self._moved_at = time.monotonic()
 
     @property
-    def may_ask_again(self) -> bool:
-        """True where a server went away over a request that changes nothing, and the client still waits."""
-        whole = len(self._asked) < CHUNK
-        return not self._answered and whole and self._asked.startswith(SAFE) and not self._client.at_eof()
+    def may_repeat(self) -> bool:
+        """True if the server ended before it answered a request that changes nothing, and the client still waits."""
+        whole = len(self._request) < CHUNK
+        return not self._answered and whole and self._request.startswith(SAFE) and not self._client.at_eof()
 
-    async def hear(self) -> bytes:
-        """What the client says next; nothing when it has closed."""
+    async def read(self) -> bytes:
+        """The client's next bytes; none when it has closed."""
         data = await self._client.read(CHUNK)
         if data and self._answered:
-            self._asked.clear()
+            self._request.clear()
             self._answered = False
-        self._asked += data[: CHUNK - len(self._asked)]
+        self._request += data[: CHUNK - len(self._request)]
         self._moved_at = time.monotonic()
         return data
 
-    async def hold(self, server: asyncio.StreamReader, requests: asyncio.StreamWriter, ending: asyncio.Event) -> None:
-        """Passes on, both ways, until one side closes or, once `ending` is set, nothing is under way."""
-        requests.write(bytes(self._asked))
-        asking = asyncio.create_task(self._ask(requests))
-        answering = asyncio.create_task(self._answer(server))
-        resting = asyncio.create_task(self._rest(ending))
+    async def relay(self, server: asyncio.StreamReader, requests: asyncio.StreamWriter, ending: asyncio.Event) -> None:
+        """Relays both ways until one side closes or, after `ending` is set, until the connection is idle."""
+        requests.write(bytes(self._request))
+        asking = asyncio.create_task(self._send_requests(requests))
+        answering = asyncio.create_task(self._send_answers(server))
+        idle = asyncio.create_task(self._until_idle(ending))
         try:
-            await asyncio.wait((asking, answering, resting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((asking, answering, idle), return_when=asyncio.FIRST_COMPLETED)
             if asking.done() and not asking.exception():
-                await asyncio.wait((answering, resting), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((answering, idle), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (asking, answering, resting):
+            for task in (asking, answering, idle):
                 task.cancel()
-            await asyncio.gather(asking, answering, resting, return_exceptions=True)
+            await asyncio.gather(asking, answering, idle, return_exceptions=True)
 
-    async def _ask(self, requests: asyncio.StreamWriter) -> None:
-        while data := await self.hear():
+    async def _send_requests(self, requests: asyncio.StreamWriter) -> None:
+        while data := await self.read():
             requests.write(data)
             await requests.drain()
         requests.write_eof()
 
-    async def _answer(self, server: asyncio.StreamReader) -> None:
+    async def _send_answers(self, server: asyncio.StreamReader) -> None:
         while data := await server.read(CHUNK):
             self._answered, self._moved_at = True, time.monotonic()
             self._answers.write(data)
             await self._answers.drain()
 
-    async def _rest(self, ending: asyncio.Event) -> None:
-        """Returns when the last that went over the connection was an answer, and that is a moment ago."""
+    async def _until_idle(self, ending: asyncio.Event) -> None:
+        """Returns once `ending` is set and the connection is idle."""
         await ending.wait()
         while not self._answered or time.monotonic() - self._moved_at < IDLE_S:  # noqa: ASYNC110
             await asyncio.sleep(PAUSE_S)

@@ -1,7 +1,7 @@
-"""A time limit for waits that are many and nearly always short.
+"""A time limit for many waits that are nearly always short.
 
-asyncio.timeout arms and cancels a timer for every wait, which is a twentieth of what answering a GET costs. Here the
-waits that go on are looked at twice a second by one timer, which stops when none is left: coarser, but almost free.
+asyncio.timeout starts and cancels a timer for every wait, which takes a twentieth of the time of a GET. Here one timer
+checks all waits twice a second, and stops when none is left: less exact, but almost free.
 """
 
 import asyncio
@@ -9,30 +9,30 @@ from collections.abc import Awaitable
 from typing import Final, TypeVar
 
 T = TypeVar("T")
-LOOK_S: Final = 0.5
+CHECK_S: Final = 0.5
 
 
-class Limit:
-    """Raises TimeoutError in a wait of `seconds` (and up to half a second more). One event loop only."""
+class TimeLimit:
+    """Raises TimeoutError in a wait that takes `seconds` (up to half a second more). For one event loop only."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._since: dict[asyncio.Task[object], float] = {}
         self._expired: set[asyncio.Task[object]] = set()
-        self._looking = False
+        self._checking = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def on(self, wait: Awaitable[T]) -> T:
-        """The result of the wait. A task is in one wait of a limit at a time."""
+        """The result of the wait. A task may have one wait per limit at a time."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
         self._since[task] = loop.time()
-        if not self._looking:
-            self._looking = True
-            loop.call_later(min(LOOK_S, self.seconds), self._look, loop)
+        if not self._checking:
+            self._checking = True
+            loop.call_later(min(CHECK_S, self.seconds), self._check, loop)
         try:
             return await wait
         except asyncio.CancelledError:
@@ -43,14 +43,14 @@ class Limit:
             del self._since[task]
             self._expired.discard(task)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         before = loop.time() - self.seconds
-        for task, since in self._since.items():  # in order of their begin
+        for task, since in self._since.items():  # oldest first
             if since > before:
                 break
             if task not in self._expired:
                 self._expired.add(task)
                 task.cancel()
-        self._looking = bool(self._since)
-        if self._looking:
-            loop.call_later(min(LOOK_S, self.seconds), self._look, loop)
+        self._checking = bool(self._since)
+        if self._checking:
+            loop.call_later(min(CHECK_S, self.seconds), self._check, loop)

@@ -1,7 +1,7 @@
 """A TES client on the standard library's urllib: a command starts in a third of the time that it takes with httpx.
 
-Every call has a time limit. A server that has answered once and is then away for a moment, as in a restart, is read
-from again; a create is never repeated, since the task might have been stored.
+Every call has a time limit. If the server has answered once and then cannot be reached, as in a restart, reads are
+repeated. A create is never repeated, since the server might have stored the task.
 """
 
 import json
@@ -34,8 +34,8 @@ class AwayError(ServerError):
     """The connection failed: no answer came."""
 
 
-class Client:
-    """What commands ask of one server. `server` is its URL, with or without the API's base path."""
+class TesClient:
+    """The calls of the commands to one server. `server` is its URL, with or without the API's base path."""
 
     def __init__(self, server: str) -> None:
         parts = _server(server)
@@ -63,7 +63,7 @@ class Client:
         self._send("POST", f"/tasks/{_segment(task_id)}:cancel", b"{}")
 
     def tasks(self, filters: Query, view: str, limit: int) -> Iterator[Document]:
-        """Newest first, page after page; `limit` 0 is without end."""
+        """The newest tasks first, page after page; with `limit` 0 all of them."""
         token = ""
         left = limit or None
         while True:
@@ -136,7 +136,7 @@ def _segment(task_id: str) -> str:
 
 
 def _reason(refusal: HTTPError) -> str:
-    """What the server gave as its reason, whichever of the usual shapes the body has."""
+    """The server's reason, from a body in any of the usual shapes."""
     try:
         body = json.loads(refusal.read())
     except (ValueError, OSError, HTTPException):

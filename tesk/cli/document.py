@@ -1,7 +1,7 @@
-"""From the flags of `tesk run` to a TES document (pure, but for the local files whose text becomes `content`).
+"""Makes a TES document from the flags of `tesk run` (pure, except that it reads local files for `content`).
 
-Inputs are written `URL=PATH`, outputs `PATH=URL`, in the direction of the data. Both halves may hold an equals sign:
-an input is split at its last `=/`, an output at its first `=` that a URL or an absolute path follows.
+Inputs are written `URL=PATH`, outputs `PATH=URL`, in the direction of the data. Both halves may hold an equals sign: an
+input is split at its last `=/`, an output at its first `=` before a URL or an absolute path.
 """
 
 import re
@@ -21,7 +21,7 @@ Document = dict[str, Any]
 
 
 def input_from(text: str) -> Document:
-    """A tesInput from `URL=/path`, or from `@FILE=/path`, whose local text travels in the task itself."""
+    """A tesInput from `URL=/path`, or from `@FILE=/path`: the local file's text becomes `content`."""
     source, found, path = text.rpartition("=/")
     if not found or not source:
         raise click.BadParameter(f"{text!r} is not URL=/path/in/container or @LOCAL_FILE=/path/in/container")
@@ -78,7 +78,7 @@ def task_from(
     tags: dict[str, str],
     name: str | None,
 ) -> Document:
-    """The whole document; what is empty or None is left out."""
+    """The whole document, without empty fields."""
     return _given(
         {
             "name": name,

@@ -1,6 +1,6 @@
-"""The `tesk` command: a group whose members are imported when they are called, so that each starts fast.
+"""The `tesk` command: a group that imports a command only when it is called, so that each starts fast.
 
-Errors of use end with 2 (click's own), everything else that a user can cause ends with one line on stderr and 1.
+Wrong use ends with exit code 2 (click's own). Every other error of a user ends with one line on stderr and exit code 1.
 """
 
 import importlib
@@ -24,11 +24,11 @@ COMMANDS: Final = {
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }
-"""Command name → the module that has it, as `<name>_command`."""
+"""The module of each command; there it is called `<name>_command`."""
 
 
 class Commands(click.Group):
-    """click's group, with its members looked up in COMMANDS."""
+    """click's group, with its commands from COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def _line(error: click.ClickException) -> str:
-    """An error in one line: which command, what is wrong, and for an error of use where to read on."""
+    """An error in one line: the command, what is wrong, and for wrong use where the help is."""
     message = escaped(" ".join(error.format_message().split()))
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return f"tesk: {message}"

@@ -1,11 +1,11 @@
-"""Options that several client commands share, and how they come to a client."""
+"""Options that several client commands share, and the client that they make."""
 
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
-    from tesk.cli.client import Client
+    from tesk.cli.client import TesClient
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 
@@ -22,11 +22,11 @@ json_option: Final = click.option(
 )
 
 
-def connect(server: str) -> "Client":
-    """A client of that server; imported here, so that `--help` does not wait for it."""
-    from tesk.cli.client import Client
+def connect(server: str) -> "TesClient":
+    """A client of the server. Imported here, so that `--help` does not wait for the import."""
+    from tesk.cli.client import TesClient
 
-    return Client(server)
+    return TesClient(server)
 
 
 def ids_argument(function: Any) -> Any:

@@ -1,7 +1,7 @@
 """`tesk run`: one command in one container, from flags to exit code, as `docker run` is used.
 
-The command's own output goes to stdout and stderr, everything about the task to stderr, so that a pipe gets what the
-program wrote. The exit code is the program's; 125 says that it never came to one (as `docker run` does).
+The command's own output goes to stdout and stderr, and every message about the task to stderr: so a pipe gets what the
+program wrote. The exit code is the program's; 125 means that there is none, as with `docker run`.
 """
 
 import json
@@ -104,7 +104,7 @@ def _task(**flags: Any) -> dict[str, Any]:
 
 
 def _follow(client: Any, task_id: str, *, as_json: bool, quiet: bool) -> int:
-    """Shows the states as they come, then what the task wrote; the exit code."""
+    """Shows each state, then what the task wrote. Returns the exit code."""
 
     def changed(_: str, state: State) -> None:
         if not quiet:
@@ -132,7 +132,7 @@ def _print_result(task: dict[str, Any]) -> None:
 
 
 def exit_code(task: dict[str, Any]) -> int:
-    """0 for COMPLETE; the failed executor's code for EXECUTOR_ERROR; 125 for an end without one."""
+    """0 for COMPLETE; the failed executor's code for EXECUTOR_ERROR; 125 where there is no exit code."""
     state = state_of(task.get("state"))
     if state is State.COMPLETE:
         return 0
@@ -143,5 +143,5 @@ def exit_code(task: dict[str, Any]) -> int:
 
 
 def _whole(number: float | None) -> float | int | None:
-    """The number as an integer where it is one: the specification has whole cores."""
+    """A whole number as an integer, as the specification wants cores."""
     return int(number) if number is not None and number.is_integer() else number

@@ -1,6 +1,6 @@
-"""`tesk serve`: its flags are made from the table of settings, so a setting is never without one.
+"""`tesk serve`: its flags are made from the table of settings, so that every setting has a flag.
 
-The values stay text until `load`, which alone decides between flag, environment, file and default.
+The values stay text until `load`, which alone chooses between flag, environment, file and default.
 """
 
 import os

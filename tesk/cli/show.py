@@ -1,7 +1,7 @@
 """What the client commands print: tables and words on a terminal, JSON in a pipe.
 
-JSON is the task's document, whole; tables and words are for readers, without control characters and credentials.
-rich is imported only where a table is drawn. Task ids and states go first, so that they survive a narrow terminal.
+JSON is the task's whole document. Tables and words are for people: they hold no control characters and no credentials.
+rich is imported only where a table is drawn. Task ids and states stand first, so that a narrow terminal shows them.
 """
 
 import shlex
@@ -38,7 +38,7 @@ def as_json(document: object) -> None:
 
 
 def as_json_array(documents: Iterable[Document]) -> None:
-    """One JSON array, written as its items come, so that a long list needs no memory."""
+    """One JSON array, written item by item, so that a long list takes no memory."""
     between = "[\n  "
     for document in documents:
         click.echo(between + json_text(document), nl=False)
@@ -64,7 +64,7 @@ def as_table(tasks: Iterable[Document]) -> None:
 
 
 def as_words(task: Document) -> None:
-    """A task for a reader: what it was to do, where it stands, what came of it."""
+    """A task in words: what it does, its state, its results."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -78,12 +78,12 @@ def as_words(task: Document) -> None:
 
 
 def state_line(task_id: str, state: State) -> str:
-    """A state for stderr: coloured where that is a terminal."""
+    """A state for stderr, in colour on a terminal."""
     return f"{escaped(task_id)}  {click.style(state.name, fg=COLOURS.get(state))}"
 
 
 def system_logs(task: Document) -> list[str]:
-    """Each as one line that a terminal may have."""
+    """Each system log as one line without control characters."""
     return [escaped(line) for attempt in task.get("logs") or [] for line in attempt.get("system_logs") or []]
 
 

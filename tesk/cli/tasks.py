@@ -13,7 +13,7 @@ from tesk.cli.watch import GROWTH, LAST_PAUSE_S, state_of, wait
 from tesk.tes import State
 
 if TYPE_CHECKING:
-    from tesk.cli.client import Client
+    from tesk.cli.client import TesClient
 
 VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
 TIMED_OUT: Final = 124
@@ -169,7 +169,7 @@ def cancel_command(server: str, ids: tuple[str, ...]) -> None:
         client.cancel(task_id)
 
 
-def _state(client: "Client", task_id: str) -> State:
+def _state(client: "TesClient", task_id: str) -> State:
     return state_of(client.get(task_id, "MINIMAL").get("state"))
 
 
@@ -189,9 +189,9 @@ def _print_new(task: dict[str, Any], shown: dict[tuple[int, str], str], only: in
 
 
 def appended(before: str, now: str) -> str:
-    """What a stream's tail `now` has beyond its earlier tail `before`, from which the front may be cut since.
+    """The text of a stream's tail `now` that is new since its tail `before`; `now` may lack the start of `before`.
 
-    All of `now` where the two have nothing in common: then more was written in between than a tail holds.
+    All of `now` where the two have nothing in common: then the program wrote more in between than a tail holds.
     """
     if now.startswith(before):
         return now[len(before) :]

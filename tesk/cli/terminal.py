@@ -1,8 +1,8 @@
-"""Text of others on its way to a terminal: names, system logs, ids and errors that a user or a server has written.
+"""Makes text of others safe for a terminal: names, system logs, ids and errors that a user or a server has written.
 
-An escape sequence in it could rewrite what stands on the screen, and a line break or a change of the writing direction
-could forge a line of ours. So control characters are shown and not sent. What a task's program wrote is sent as it is:
-it is the user's own, as with `docker logs`.
+An escape sequence in such a text could change what is on the screen, and a line break or a change of the writing
+direction could fake a line of tesk. So control characters are shown as escapes. What a task's program wrote is sent
+unchanged: it is the user's own, as with `docker logs`.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 _HIDDEN: Final = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-"""DEL, C1, what changes the writing direction (UAX 9) or breaks lines, and halves of characters."""
+"""DEL, C1, characters that change the writing direction (UAX 9) or break lines, and lone surrogates."""
 _CONTROL: Final = re.compile(f"[\x00-\x1f{_HIDDEN}]")
 _IN_JSON: Final = re.compile(f"[{_HIDDEN}]")
 
@@ -29,5 +29,5 @@ def json_text(document: object, *, indent: int | None = None) -> str:
 
 
 def echo_output(text: object, *, err: bool) -> None:
-    """Writes what a program wrote as it is, also to a pipe; halves of characters, which none takes, are replaced."""
+    """Writes a program's output unchanged, also to a pipe. Lone surrogates, which have no UTF-8, are replaced."""
     click.echo(str(text or "").encode("utf-8", "replace").decode(), nl=False, err=err, color=True)

@@ -1,4 +1,4 @@
-"""`tesk version`: in a module of its own, since it needs nothing else."""
+"""`tesk version`, in a module of its own, which imports nothing that it does not need."""
 
 import platform
 

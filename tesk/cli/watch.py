@@ -1,7 +1,7 @@
-"""Waiting for tasks: polite polling, since TES has no other way to be told.
+"""Waits for tasks by polling, since TES has no other way.
 
-The pause grows from a tenth of a second to a whole one, so that a short task is seen at once and a long one costs
-the server one small request a second.
+The pause grows from a twentieth of a second to a second: the end of a short task is seen at once, and a long task costs
+the server one small request each second.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ Change = Callable[[str, State], None]
 
 
 class Interrupts:
-    """Whether there was a SIGINT. Python drops the KeyboardInterrupt that is raised in a finalizer or callback."""
+    """Remembers a SIGINT: Python drops a KeyboardInterrupt that is raised in a finalizer or a callback."""
 
     def __init__(self) -> None:
         self.came = False
@@ -37,7 +37,7 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Meanwhile each SIGINT is noted; only the main thread can."""
+    """Remembers each SIGINT inside the context. Only the main thread can."""
     found = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield found
@@ -50,7 +50,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def state_of(name: object) -> State:
-    """A TES state by its name; one that this version does not know counts as UNKNOWN, which is not an end."""
+    """A TES state by its name. A name that this version does not know is UNKNOWN, which is not terminal."""
     return State.__members__.get(str(name), State.UNKNOWN)
 
 
@@ -63,9 +63,9 @@ def wait(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, State]:
-    """Looks at each task until all have ended; their last states, in the order of `ids`.
+    """Polls each task until all have ended. Returns their last states, in the order of `ids`.
 
-    `changed` is called at the first look and at each new state. Raises TimeoutError after `timeout_s` seconds,
+    Calls `changed` for the first state of a task and for each new one. Raises TimeoutError after `timeout_s` seconds,
     and KeyboardInterrupt for a SIGINT.
     """
     with interrupts() as found:

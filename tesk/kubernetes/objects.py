@@ -43,7 +43,7 @@ class Condition(Struct, frozen=True):
     message: str = ""
 
 
-class Waiting(Struct, frozen=True):
+class WaitingContainer(Struct, frozen=True):
     reason: str = ""
     message: str = ""
 
@@ -60,8 +60,10 @@ class Terminated(Struct, frozen=True, rename="camel"):
     finished_at: str | None = None
 
 
-class ContainerState(Struct, frozen=True):
-    waiting: Waiting | None = None
+class ContainerStates(Struct, frozen=True):
+    """The states of a container (ContainerState); one of them is set."""
+
+    waiting: WaitingContainer | None = None
     running: Running | None = None
     terminated: Terminated | None = None
 
@@ -69,8 +71,8 @@ class ContainerState(Struct, frozen=True):
 class ContainerStatus(Struct, frozen=True, rename="camel"):
     name: str
     image: str = ""
-    state: ContainerState = ContainerState()
-    last_state: ContainerState = ContainerState()
+    state: ContainerStates = ContainerStates()
+    last_state: ContainerStates = ContainerStates()
 
 
 class PodStatus(Struct, frozen=True, rename="camel"):

@@ -1,8 +1,8 @@
 """The ASGI application: one thin layer around the handlers.
 
-It finds the handler, and does for every request what would else be a stack of middleware: Host and Origin, request
-id, errors as JSON, compression, log. Routes are one dictionary and one rule for task ids, since the hot paths (create,
-get, list) are most of what a TES server does: this costs a third less per request than a framework's router.
+The application finds the handler. For every request it does what a stack of middleware would do: check Host and Origin,
+give a request id, make errors JSON, compress, log. Routes are one dictionary and one rule for task ids, since most
+requests are create, get and list: that costs a third less per request than a framework's router.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Final
 
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.server.body import Disconnected
-from tesk.server.budget import MOST_BYTES, Budget, Share
+from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
 from tesk.server.exchange import ANSWER, WHEN_SENT, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
@@ -33,7 +33,7 @@ GZIP_BYTES: Final = 8 * 1024
 THREAD_BYTES: Final = 64 * 1024
 """Answers of at least this size are compressed outside the event loop."""
 DISCONNECTED: Final = 499
-"""Status in the log of a request whose client went away (nginx's number)."""
+"""Status in the log of a request whose client went away, as in nginx."""
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _JSON: Final = (b"content-type", b"application/json")
@@ -49,7 +49,7 @@ def create_app(
     parameters: Collection[str] = (),
     log: Log | None = None,
 ) -> "App":
-    """The application. `parameters` are the backend parameters that the engine supports."""
+    """The application. `parameters` are the backend parameters that the place supports."""
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
     service = Service(settings, store, dispatcher, parameters)
     return App(tasks, service, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log)
@@ -62,7 +62,7 @@ class App:
         self._hosts = hosts
         self._cors = cors
         self._log = log
-        self._budget = Budget(MOST_BYTES)
+        self._budget = MemoryBudget(MOST_BYTES)
         self._numbers = count(1)
         self._process = os.urandom(6).hex()
         self._routes = _routes(tasks, service)
@@ -74,7 +74,7 @@ class App:
         if scope["type"] != "http":
             raise RuntimeError(f"this application serves HTTP, not {scope['type']}")
         started = time.perf_counter()
-        call = Call(scope, receive, Share(self._budget))
+        call = Call(scope, receive, MemoryShare(self._budget))
         call.request_id = self._request_id(call.headers.get(b"x-request-id"))
         when_sent = scope.get("extensions", {}).get(WHEN_SENT)
         try:
@@ -124,12 +124,12 @@ class App:
             return Refusal(503, str(error)).reply()
         except Disconnected:
             raise
-        except Exception as error:  # noqa: BLE001  here a defect becomes an answer and a log entry
+        except Exception as error:  # noqa: BLE001 - a defect becomes an answer and a log entry
             self._failed(call, error)
             return Refusal(500, f"internal error; see request id {call.request_id} in the server's log").reply()
 
     def _handler(self, call: Call) -> Handler:
-        """The handler of a path and method; the id in the path goes to `call.task_id`. Raises Refusal (404, 405)."""
+        """The handler of a path and method. Sets `call.task_id` from the path. Raises Refusal (404, 405)."""
         methods = self._routes.get(call.path)
         if methods is None:
             folder, _, name = call.path.rpartition("/")
@@ -176,7 +176,7 @@ class App:
 
 
 def _routes(tasks: Tasks, service: Service) -> dict[str, Methods]:
-    """Fixed paths and what answers there, by method."""
+    """Fixed paths and their handlers by method."""
     routes: dict[str, Methods] = {
         "/": _read(service.root),
         "/healthz": _read(service.healthz),

@@ -1,23 +1,23 @@
 """Request bodies: read whole, within a size and a time, and only as JSON.
 
-The media type is what keeps web pages from running containers: a browser sends application/json to another origin
-only after a preflight, which CORS answers (origins.py). A form or a script without permission gets 415 or nothing.
-A request without a body needs no type: what a page asks for so is told by its origin alone.
+The media type keeps web pages from running containers: a browser sends application/json to another origin only after
+a preflight request, which CORS answers (origins.py). A form, or a script without permission, gets 415 or no answer. A
+request without a body needs no media type: its origin alone decides (Cors.check_write).
 """
 
 from typing import Final
 
-from tesk.limit import Limit
+from tesk.limit import TimeLimit
 from tesk.server.budget import no_room
 from tesk.server.exchange import Call, Refusal
 
 BODY_LIMIT_S: Final = 60.0
 """Time in which a request body must have arrived."""
 DRAIN_BYTES: Final = 64 * 1024 * 1024
-"""How much of a refused body is read and thrown away, so that the client gets to read the answer."""
+"""Bytes of a refused body that are read and dropped, so that the client comes to read the answer."""
 
 DOCUMENTS: Final = 2
-"""Times its size that a body takes: itself, and then the documents that are stored of it."""
+"""A body takes this many times its size: the body, and the documents that are stored of it."""
 
 _CLOSE: Final = ((b"connection", b"close"),)
 _JSON: Final = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
@@ -32,7 +32,7 @@ class Bodies:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._limit = Limit(BODY_LIMIT_S)
+        self._limit = TimeLimit(BODY_LIMIT_S)
 
     async def read_json(self, call: Call, *, may_be_empty: bool = False) -> bytes:
         """The body of a write. Raises Refusal (408, 413, 415, 503) and Disconnected."""
@@ -58,7 +58,7 @@ class Bodies:
 
 
 async def _read(call: Call, most: int, refusal: Refusal | None) -> bytes:
-    """The body. The rest of one that is refused is read and thrown away, so that the client gets to read why."""
+    """The body. Of a refused body the rest is read and dropped, so that the client comes to read the reason."""
     message = await call.receive()
     whole: bytes = message.get("body", b"")
     if refusal is None and len(whole) <= most and not message.get("more_body") and message["type"] == "http.request":
@@ -95,7 +95,7 @@ def _too_large(limit: int) -> Refusal:
 
 
 def _has_no_body(call: Call) -> bool:
-    """By its head (RFC 9112 §6.3)."""
+    """True where the headers say so (RFC 9112 §6.3)."""
     return b"transfer-encoding" not in call.headers and call.headers.get(b"content-length", b"0").strip(b"0") == b""
 
 

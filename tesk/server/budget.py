@@ -1,9 +1,9 @@
-"""One budget of memory for the bodies and answers that are under way.
+"""One memory budget for all request bodies and answers that the server holds.
 
 A client that sends or reads slowly makes the server hold a body or an answer for up to a minute, and a few dozen large
-ones would be all the memory that a server has. So large ones take room here before they are read. They wait a moment
-for it, and are refused with 503 where none is given back meanwhile. Small ones, as polls and most tasks are, take none
-and are never refused: a connection holds as much anyway.
+ones would fill the server's memory. So a large body or answer takes its share of the budget before it is read. If the
+budget has no room, the request waits a few seconds for some, then gets 503. Small bodies and answers, such as polls and
+most tasks, take no share and are never refused: the buffers of a connection are as large.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from tesk.server.exchange import Header, Refusal
 
 MOST_BYTES: Final = 256 * 1024 * 1024
 SMALL_BYTES: Final = 128 * 1024
-"""What a request may hold without taking room: as much as uvicorn and the transport buffer for a connection."""
+"""A request may hold this much without a share: uvicorn and the transport buffer as much for each connection."""
 WAIT_S: Final = 4.0
 RETRY_AFTER: Final[Header] = (b"retry-after", b"5")
 
 
-class Budget:
-    """`free`: bytes that may still be taken."""
+class MemoryBudget:
+    """Bytes for all requests. `free`: how many can still be taken."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -28,14 +28,14 @@ class Budget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def try_take(self, size: int) -> bool:
-        """False where there is no room. What is larger than all of the budget may be the only one."""
+        """False where there is no room. A size above the whole budget is possible while nothing else is taken."""
         if size > self.free and self.free < self._most:
             return False
         self.free -= size
         return True
 
     async def take(self, size: int) -> None:
-        """Waits in turn. Raises Refusal (503)."""
+        """Waits for room, first come first served. Raises Refusal (503)."""
         if not self._waiting and self.try_take(size):
             return
         turn = asyncio.get_running_loop().create_future()
@@ -64,24 +64,24 @@ class Budget:
             self._waiting.popleft()
 
 
-class Share:
-    """What one request holds of the budget; sizes are those of its body or answer as a whole."""
+class MemoryShare:
+    """What one request has taken of the budget. Each size is that of its whole body or answer."""
 
     __slots__ = ("_budget", "taken")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.taken = 0
 
     async def take(self, size: int) -> None:
-        """Makes room for so much, and waits for it. Raises Refusal (503)."""
+        """Raises the share to `size`, and waits for room. Raises Refusal (503)."""
         more = _counted(size) - self.taken
         if more > 0:
             await self._budget.take(more)
             self.taken += more
 
     def try_take(self, size: int) -> bool:
-        """Makes room for so much, unless there is none."""
+        """Raises the share to `size`; False where there is no room."""
         more = _counted(size) - self.taken
         if more > 0:
             if not self._budget.try_take(more):
@@ -90,7 +90,7 @@ class Share:
         return True
 
     def settle(self, size: int) -> None:
-        """So much is held now, whatever was taken for it."""
+        """Sets the share to `size`, without a wait, whatever was taken before."""
         more = _counted(size) - self.taken
         if more:
             self.taken += more
@@ -100,7 +100,7 @@ class Share:
         self.settle(0)
 
     def page_bytes(self, most: int, least: int) -> int:
-        """How large a page may become: the less room there is, the smaller, so that there is some for everybody."""
+        """How large a page may become: smaller, the less room is left, so that there is room for others."""
         return min(most, max(least, (self._budget.free + self.taken) // 4))
 
 

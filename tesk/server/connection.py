@@ -1,11 +1,13 @@
-"""uvicorn's HTTP connection, made safe against clients that are slow, endless or talk nonsense.
+"""uvicorn's HTTP connection, made safe against clients that are slow, send without end or send no HTTP.
 
-uvicorn with httptools waits for a request's head without limit of time or size. Here both are limited, and what is
-not HTTP is answered in JSON as every other error is. A whole answer can be handed over in one call instead of two
-ASGI messages whose headers are inspected one by one: a seventh of the time that a GET takes.
+uvicorn with httptools waits for a request's head without a limit of time or size. Here both are limited, and bytes that
+are not HTTP get a JSON error like every other. A handler's answer is sent in one call, not in two ASGI messages whose
+headers uvicorn checks one by one: that saves a seventh of the time of a GET.
 
-`Upgrade` is ignored (RFC 9110 §7.8): clients that would rather speak HTTP/2 send it with whatever they ask first, and
-httptools takes what follows such a head for another protocol. So the head is parsed again without it.
+`Upgrade` is ignored (RFC 9110 §7.8). Clients that prefer HTTP/2 send `Upgrade` with their first request, and httptools
+takes the bytes after such a head for another protocol. So the head is parsed again without that header.
+
+tests/unit/test_inner_parts.py says what this module uses of uvicorn's inner parts.
 """
 
 import asyncio
@@ -22,16 +24,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from tesk.server.exchange import ANSWER, WHEN_SENT, Refusal
 
 HEAD_LIMIT_S: Final = 20.0
-"""Time in which a request's line and headers must have arrived, counted from the connection or their first byte."""
+"""Time for a request's line and headers to arrive, from the begin of the connection or from their first byte."""
 UNREAD_LIMIT_S: Final = 30.0
-"""Time in which a client must have taken some of an answer that waits for it, and up to twice that."""
+"""A client that takes nothing of its answer for this long, or up to twice as long, is cut off."""
 JOINED_BYTES: Final = 64 * 1024
-"""Answers up to this size are copied, to be sent with their head."""
+"""Answers up to this size are copied behind their head, so that one write sends both."""
 HEAD_BYTES: Final = 64 * 1024
 """Largest request line and headers together."""
 
 MOST_PIPELINED: Final = 512
-"""Requests that may wait on a connection for the answers before them. One segment can hold thousands."""
+"""Requests of one connection that may wait for the answers before theirs. One TCP segment can hold thousands."""
 
 _REASONS: Final = {
     400: "Bad Request",
@@ -40,8 +42,8 @@ _REASONS: Final = {
 }
 
 
-class Connection(HttpToolsProtocol):
-    """One client's connection. One timer watches it, instead of one for each request."""
+class HttpConnection(HttpToolsProtocol):
+    """One client's connection. One timer watches all of its requests."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,7 +74,7 @@ class Connection(HttpToolsProtocol):
             each()
 
     def _call_when_sent(self, done: Callable[[], None]) -> None:
-        """What the transport keeps without pausing us is little."""
+        """Calls `done` at once unless the transport has paused us: what it buffers until then is little."""
         if self.flow.write_paused and self.parser is not None:
             self._when_sent.append(done)
         else:
@@ -129,7 +131,7 @@ class Connection(HttpToolsProtocol):
         self._timer = self.loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
-        """Ends a connection whose client is too slow, or has had nothing to ask for long."""
+        """Closes a connection whose client is too slow, or has sent no request for long."""
         unread, before = _unread_bytes(self.transport), self._unread
         self._unread = unread
         if unread and unread == before:
@@ -151,7 +153,7 @@ class Connection(HttpToolsProtocol):
         self._watch(min(limit if busy or left <= 0 else left, UNREAD_LIMIT_S))
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():  # the head comes again
+        if self.parser.should_upgrade():  # the head is parsed again
             if self.parser.get_method() == b"CONNECT":
                 raise httptools.HttpParserError("no tunnels")
             return
@@ -162,7 +164,7 @@ class Connection(HttpToolsProtocol):
         self.scope["extensions"] = extensions
 
     def _answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
-        """Sends a whole answer; `head` is the header lines. False where it has to go the long way."""
+        """Sends a whole answer; `head` is the header lines. False where the answer must go through ASGI messages."""
         if cycle.scope["method"] == "HEAD" or self.flow.write_paused:
             return False
         cycle.response_started = cycle.response_complete = True
@@ -181,7 +183,9 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.write(b"".join((*lines, head, b"\r\n", body)))
         cycle.message_event.set()
-        cycle.scope["extensions"].clear()  # which refers to the cycle: nothing is left to the garbage collector
+        cycle.scope[
+            "extensions"
+        ].clear()  # They refer to the cycle, and a reference cycle is work for the garbage collector.
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
@@ -192,7 +196,7 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _refuse(self, status: int, msg: str) -> None:
-        """Answers, unless an earlier request on this connection is being answered, and closes."""
+        """Closes the connection; sends the error first, unless an earlier request is being answered."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
@@ -206,9 +210,10 @@ class Connection(HttpToolsProtocol):
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:
-    """How much of the answers is still to go, where not even the kernel has taken all of them.
+    """How many bytes of answers the client has not taken; 0 where the kernel has taken all bytes from us.
 
-    What waits in the kernel counts then, since it takes more only once much of that is gone. Source: tcp(7), SIOCOUTQ.
+    The bytes in the kernel count too: it takes more from us only after the client has taken many of them. Source:
+    tcp(7), SIOCOUTQ.
     """
     waiting = transport.get_write_buffer_size()
     if not waiting:

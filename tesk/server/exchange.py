@@ -1,7 +1,7 @@
 """One HTTP exchange as the handlers see it: a Call comes in, a Reply goes out, a Refusal is an error for the client.
 
-Nothing here knows a route. Errors are JSON, `{"status_code": 400, "msg": "...", "field": "executors[0].image"}`, so
-that a person reads the reason and a program finds the place.
+This module knows no route. Errors are JSON, `{"status_code": 400, "msg": "...", "field": "executors[0].image"}`: a
+person reads the reason, a program finds the field.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from tesk.server.budget import Share
+    from tesk.server.budget import MemoryShare
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,9 +19,9 @@ Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 ANSWER: Final = "tesk.answer"
-"""ASGI extension of our connection: `answer(status, header lines, body)` sends at once, or is False."""
+"""ASGI extension of HttpConnection: `answer(status, header lines, body)` sends the whole answer; False if it cannot."""
 WHEN_SENT: Final = "tesk.when_sent"
-"""ASGI extension of our connection: `when_sent(done)` calls `done()` once the client has the answer, or is gone."""
+"""ASGI extension of HttpConnection: `when_sent(done)` calls `done()` once the client has the answer, or is gone."""
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -52,11 +52,11 @@ class Refusal(Exception):
 
 
 class Call:
-    """A request: what the handlers read of it. Of a repeated header the last counts."""
+    """A request, as far as handlers read it. Of a repeated header, `headers` has the last value."""
 
     __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "share", "task_id")
 
-    def __init__(self, scope: Scope, receive: Receive, share: "Share") -> None:
+    def __init__(self, scope: Scope, receive: Receive, share: "MemoryShare") -> None:
         self.scope = scope
         self.receive = receive
         self.share = share

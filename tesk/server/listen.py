@@ -1,7 +1,7 @@
-"""The listening socket: handed over by systemd (or whoever speaks its protocol), else bound here.
+"""The listening socket: inherited from systemd, or another service manager with its protocol, else bound here.
 
-A handed-over socket stays open while the server is restarted, so that clients wait instead of being refused: some
-end a whole run on one refused connection. Source: sd_listen_fds(3).
+An inherited socket stays open while the server restarts. So clients wait and are not refused: some workflow engines end
+a whole run on one refused connection. Source: sd_listen_fds(3).
 """
 
 import os

@@ -1,8 +1,9 @@
 """Structured log: one JSON object per line on stderr, or a plain line where stderr is a terminal.
 
-Requests are logged with id, method, path, status and time taken, writes at level info and reads at debug, since
-clients poll by the thousand. What a client sent (bodies, queries, headers) is never logged, nor are the messages of
-unforeseen exceptions, which may quote it. A thread writes the lines, so that a slow reader of the log slows nobody.
+Requests are logged with id, method, path, status and duration: writes at level info, reads at level debug, since
+clients poll by the thousand. The log never holds what a client sent (bodies, queries, headers), nor the messages of
+unexpected exceptions, which may quote it. A thread writes the lines, so that a slow reader of the log delays no
+request.
 """
 
 import atexit
@@ -27,7 +28,7 @@ ERROR: Final = logging.ERROR
 MOST_WAITING: Final = 20_000
 CLOSE_LIMIT_S: Final = 2.0
 GATHER_S: Final = 0.1
-"""How long lines are gathered: a thread that wakes for each of them costs more than the lines."""
+"""Lines are collected for this long: to wake the thread for each line costs more than the line."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUOTABLE: Final = (OSError, StoreError, PlaceError)
@@ -35,7 +36,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Log(logging.Handler):
-    """Takes entries, from the server itself and from Python's logging, and writes them in the background."""
+    """Takes entries from the server and from Python's logging, and writes them in the background."""
 
     def __init__(self, stream: BinaryIO, level: str, *, plain: bool) -> None:
         super().__init__(level.upper())
@@ -52,7 +53,7 @@ class Log(logging.Handler):
         self._put(level, {"msg": "request", **entry})
 
     def failure(self, error: str, **entry: Any) -> None:
-        """Logs a request that met a defect or a database that cannot be used."""
+        """Logs a request that failed by a defect of tesk or by the database."""
         self._put(ERROR, {"msg": "request failed", "error": error, **entry})
 
     def wants(self, level: int) -> bool:
@@ -100,11 +101,11 @@ class Log(logging.Handler):
             self._stream.write(data)
             self._stream.flush()
         except (OSError, ValueError):
-            self._dropped += 1  # nowhere is left to say so; told when the stream takes lines again
+            self._dropped += 1  # logged once the stream takes lines again
 
 
 def start(level: str) -> Log:
-    """The log of this process, on stderr, with Python's logging led into it."""
+    """The log of this process, on stderr. Python's logging writes into it too."""
     log = Log(sys.stderr.buffer, level, plain=sys.stderr.isatty())
     root = logging.getLogger()
     root.handlers[:] = [log]
@@ -115,12 +116,12 @@ def start(level: str) -> Log:
 
 
 def described(error: BaseException) -> str:
-    """An exception for the log: its type and where it was raised; its message only where that cannot quote a task."""
+    """An exception for the log: its type and where it was raised; its message only if that cannot quote a task."""
     message = f": {error}" if isinstance(error, _QUOTABLE) else ""
-    return f"{type(error).__name__}{message} at {_places(error.__traceback__)}"
+    return f"{type(error).__name__}{message} at {_frames(error.__traceback__)}"
 
 
-def _places(trace: TracebackType | None) -> str:
+def _frames(trace: TracebackType | None) -> str:
     frames = extract_tb(trace)[-8:]
     return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
 

@@ -1,6 +1,6 @@
-"""What one task may ask for: at most what the operator's settings say, and numbers where numbers are meant.
+"""Checks what a task asks for: no more than the operator's settings allow, and backend parameters with valid values.
 
-Anything else is refused before anything is stored.
+A task that asks for something else is refused before it is stored.
 """
 
 import re
@@ -18,7 +18,7 @@ LABEL: Final = (re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)
 
 
 class Maxima(Struct, frozen=True):
-    """Cores, GiB and numbers of files; 0 is without limit."""
+    """The most that a task may ask for; 0 is no limit."""
 
     cpu_cores: float = 0.0
     ram_gb: float = 0.0
@@ -31,7 +31,7 @@ def maxima(settings: Settings) -> Maxima:
 
 
 def check(task: Task, most: Maxima) -> None:
-    """Raises InvalidTask for a task that asks for too much, or for nothing that could be had."""
+    """Raises InvalidTask for a task that asks for too much, or for a backend parameter with an invalid value."""
     for name, value in ((task.resources and task.resources.backend_parameters) or {}).items():
         pattern, meant = LABEL if name.lower().startswith(NODE_SELECTOR) else MEANT.get(name.lower(), (None, ""))
         if pattern and not pattern.fullmatch(value or ""):

@@ -1,10 +1,9 @@
-"""Who may call: Host names (against DNS rebinding) and origins of web pages (CORS).
+"""Who may call: checks Host names (against DNS rebinding) and the origins of web pages (CORS). Pure.
 
-A server without sign-in trusts whoever reaches it, but not a web page in that person's browser. Such a page comes
-under a Host name of its own, or names its Origin; both are refused unless configured. On loopback the name is held
-against every request. Elsewhere it is held against those of browsers alone: other clients send whatever name they
-reached the server by, and a name of theirs proves nothing.
-Decisions only; no I/O. Sources: RFC 9110 §7.2 and §15.5.20, the Fetch standard, CORS protocol.
+A server without sign-in trusts everybody who reaches it, but not a web page in that person's browser. Such a page sends
+a Host name of its own, or its Origin; both are refused unless they are configured. On loopback the Host name of every
+request is checked. Elsewhere only that of browsers: other clients send the name by which they reached the server, and
+their name proves nothing. Sources: RFC 9110 §7.2 and §15.5.20, the Fetch standard, CORS protocol.
 """
 
 import ipaddress
@@ -23,8 +22,8 @@ _BROWSERS_OWN: Final = (
     b"accept-language",
     b"referer",
 )
-"""Headers by which a browser is known. A page under plain HTTP that reads from its own origin has neither Origin nor
-Sec-Fetch; but every browser says which languages its user reads, and no page can leave that out."""
+"""Headers that only browsers send. A page under plain HTTP that reads from its own origin sends neither Origin nor
+Sec-Fetch. But every browser sends the languages of its user, and no page can prevent that."""
 _METHODS: Final = b"GET, HEAD, POST"
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
 _EXPOSED: Final = (b"access-control-expose-headers", b"x-request-id")
@@ -54,17 +53,17 @@ def is_from_browser(headers: Mapping[bytes, bytes]) -> bool:
 
 
 class Hosts:
-    """The Host names that are answered: those of this machine, `bound_to`, and the allowed ones.
+    """The Host names that are answered: those of this machine, `bound_to`, and the allowed names.
 
-    `*.example.org` is whatever lies below, `*` any. Where all may connect and nothing is configured, any is answered,
-    since nobody has said what this server is called. Away from loopback an address is as good as an allowed name:
-    nobody can make one lead elsewhere.
+    `*.example.org` allows every name below example.org, `*` every name. A server that listens beyond loopback, without
+    configured names, answers to every name: nobody has said what its name is. Beyond loopback an address is as good as
+    an allowed name, since nobody can make an address point elsewhere.
     """
 
     def __init__(self, bound_to: str, allowed: Iterable[str]) -> None:
         names = {name.strip("[]").rstrip(".").lower() for name in allowed}
-        self._for_all = is_loopback(bound_to)
-        self._any = "*" in names or (not names and not self._for_all)
+        self._on_loopback = is_loopback(bound_to)
+        self._any = "*" in names or (not names and not self._on_loopback)
         self._above = tuple(name[1:] for name in names if name.startswith("*."))
         self._names = names | {bound_to.strip("[]").lower()}
         self._seen: set[bytes | None] = set()
@@ -83,7 +82,7 @@ class Hosts:
         if self._is_ours(name):
             if len(self._seen) < 1000:
                 self._seen.add(host)
-        elif self._for_all or is_from_browser(headers):
+        elif self._on_loopback or is_from_browser(headers):
             raise Refusal(
                 421, f"this server does not answer to the name {name[:100]!r}; see the setting allowed_hosts", "Host"
             )
@@ -91,11 +90,11 @@ class Hosts:
     def _is_ours(self, name: str) -> bool:
         if name in self._names or is_loopback(name) or (self._above and name.endswith(self._above)):
             return True
-        return not self._for_all and is_address(name)
+        return not self._on_loopback and is_address(name)
 
 
 class Cors:
-    """Which web pages may call. `*` is any; none is the default."""
+    """Which web pages may call. `*` allows every page; the default is none."""
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = {origin.rstrip("/").lower().encode() for origin in origins}
@@ -105,7 +104,7 @@ class Cors:
         return self._any or origin.lower() in self._origins
 
     def headers(self, origin: bytes | None) -> tuple[Header, ...]:
-        """What an answer carries so that the page may read it."""
+        """Headers of an answer that let the page read it."""
         if self._any:
             return ((b"access-control-allow-origin", b"*"), _EXPOSED) if origin else ()
         if not self._origins:

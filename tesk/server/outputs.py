@@ -1,7 +1,8 @@
-"""The URLs of what a task pushed, as they were asked for (pure).
+"""Gives the output files in a task's logs the URLs that the task's document asked for (pure).
 
-Filers report, and engines and the store keep, URLs without user, password and query: a ConfigMap or a log holds no
-secret. The task's document has them, and whoever reads the log reads that too. So they are put back on the way out.
+Filers report URLs without user, password and query, and places and the store keep them so: no ConfigMap and no log
+holds a secret. The task's document has the whole URLs, and whoever may read the log may read the document. So an answer
+shows the whole URLs again.
 """
 
 import re
@@ -16,7 +17,7 @@ from tesk.urls import redact
 
 _AUTHORITY_END: Final = re.compile(r"[/?#]")
 _QUERY: Final = re.compile(r"[?#]")
-_HELD: Final = b'"outputs":[{'
+_HAS_OUTPUTS: Final = b'"outputs":[{'
 
 
 class _Output(Struct):
@@ -29,8 +30,8 @@ class _Document(Struct):
     outputs: list[_Output] = []
 
 
-class _Asked(NamedTuple):
-    """An output's URL in parts: `shown` is the whole without `user` (with its @) and `query` (with its ?)."""
+class _RequestedUrl(NamedTuple):
+    """An output's URL in parts. `shown` is the URL without `user` (with its @) and without `query` (with its ?)."""
 
     url: str
     shown: str
@@ -38,7 +39,7 @@ class _Asked(NamedTuple):
     query: str
 
     def below(self, shown: str) -> str:
-        """The URL that is shown as `shown`, which is this one's or lies below it."""
+        """The whole URL of `shown`, which is this URL as shown or a URL below."""
         if shown == self.shown:
             return self.url
         scheme, _, rest = shown.partition("://")
@@ -51,57 +52,57 @@ _pushed: Final = msgspec.json.Decoder(list[OutputFileLog]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def as_asked(logs: bytes, document: bytes) -> bytes:
-    """The task's logs with the URLs of their outputs as its document has them."""
-    if _HELD not in logs or not (b"@" in document or b"?" in document):
+def with_requested_urls(logs: bytes, document: bytes) -> bytes:
+    """The logs, with the outputs' URLs as the document has them."""
+    if _HAS_OUTPUTS not in logs or not (b"@" in document or b"?" in document):
         return logs
     outputs = _document(document).outputs
     if all(redact(output.url) == output.url for output in outputs):
         return logs
-    asked = _by_place(outputs)
+    requested = _by_url_and_path(outputs)
     entries = _logs(logs)
     for entry in entries:
         pushed = _pushed(entry["outputs"])
         for file in pushed:
-            if found := _find(asked, file.url, file.path):
+            if found := _find(requested, file.url, file.path):
                 file.url = found.below(file.url)
         entry["outputs"] = msgspec.Raw(_encode(pushed))
     return _encode(entries)
 
 
-def _by_place(outputs: list[_Output]) -> dict[tuple[str, str], _Asked]:
-    """Each output by its URL as shown, with its path and with none: two may differ in nothing but their secrets."""
-    found: dict[tuple[str, str], _Asked] = {}
+def _by_url_and_path(outputs: list[_Output]) -> dict[tuple[str, str], _RequestedUrl]:
+    """Each output by its shown URL, with its path and with none: two outputs may differ in their secrets alone."""
+    found: dict[tuple[str, str], _RequestedUrl] = {}
     for output in outputs:
-        asked, prefix = _parts(output.url), output.path_prefix
+        url, prefix = _parts(output.url), output.path_prefix
         if not prefix and (implied := implied_prefix(output.path, output.url)):
-            prefix, asked = implied[0], _parts(implied[1])
-        place = asked.shown.rstrip("/")
+            prefix, url = implied[0], _parts(implied[1])
+        shown = url.shown.rstrip("/")
         for path in (prefix, output.path):
             if path:
-                found.setdefault((place, normal(path)), asked)
-        found.setdefault((place, ""), asked)
+                found.setdefault((shown, normal(path)), url)
+        found.setdefault((shown, ""), url)
     return found
 
 
-def _parts(url: str) -> _Asked:
+def _parts(url: str) -> _RequestedUrl:
     shown = redact(url).removesuffix("?…")
     rest = url.partition("://")[2]
     user, at, _ = _AUTHORITY_END.split(rest, 1)[0].rpartition("@")
     query = _QUERY.search(url) if shown.lower().startswith(("http://", "https://")) else None
-    return _Asked(url, shown, user + at, url[query.start() :] if query else "")
+    return _RequestedUrl(url, shown, user + at, url[query.start() :] if query else "")
 
 
-def _find(asked: dict[tuple[str, str], _Asked], url: str, path: str) -> _Asked | None:
-    """The output that a file belongs to: itself, the folder above that keeps its name, or one further up.
+def _find(requested: dict[tuple[str, str], _RequestedUrl], url: str, path: str) -> _RequestedUrl | None:
+    """The output that a file belongs to: the file itself, or the nearest folder above that is an output.
 
-    What lies below a folder has the same names in its URL as in its path.
+    A file below a folder has the same names in its URL as in its path.
     """
-    place, above = url.rstrip("/"), normal(path)
-    nearest = asked.get((place, above)) or asked.get((place.rpartition("/")[0], above))
-    fallback: _Asked | None = None
-    while nearest is None and "://" in place:
-        nearest = asked.get((place, above or "/"))
-        fallback = fallback or asked.get((place, ""))
-        place, above = place.rpartition("/")[0], above.rpartition("/")[0]
+    folder, above = url.rstrip("/"), normal(path)
+    nearest = requested.get((folder, above)) or requested.get((folder.rpartition("/")[0], above))
+    fallback: _RequestedUrl | None = None
+    while nearest is None and "://" in folder:
+        nearest = requested.get((folder, above or "/"))
+        fallback = fallback or requested.get((folder, ""))
+        folder, above = folder.rpartition("/")[0], above.rpartition("/")[0]
     return nearest or fallback

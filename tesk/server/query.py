@@ -1,7 +1,7 @@
 """Query strings of get and list, and the page tokens in them.
 
-Unknown parameters are ignored and empty ones count as not given, since forms send both. A token is opaque: a format
-number and the id after which the page begins, so it holds while tasks are added. Source: TES 1.1, ListTasks.
+Unknown parameters are ignored, and empty ones count as not given: forms send both. A page token holds a format number
+and the id after which the page begins, so it stays valid while tasks are added. Source: TES 1.1, ListTasks.
 """
 
 import base64
@@ -17,7 +17,7 @@ from tesk.tes import State
 
 VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
 PAGE_SIZE: Final = 256
-MOST: Final = 2047
+MAX_PAGE_SIZE: Final = 2047
 MOST_TAGS: Final = 256
 MOST_FIELDS: Final = 2000
 
@@ -61,7 +61,7 @@ def fields(query: bytes) -> list[tuple[str, str]]:
 
 
 def token(last: TaskId) -> str:
-    """The token of the page that follows a page ending with this task."""
+    """The token of the page that begins after this task."""
     return base64.urlsafe_b64encode(f"{_FORMAT}{last}".encode()).rstrip(b"=").decode()
 
 
@@ -86,8 +86,8 @@ def _page_size(given: dict[str, str]) -> int:
     if not text:
         return PAGE_SIZE
     size = int(text) if _NUMBER.fullmatch(text) else 0
-    if not 1 <= size <= MOST:
-        raise Refusal(400, f"{text[:100]!r} is not a whole number from 1 to {MOST}", "page_size")
+    if not 1 <= size <= MAX_PAGE_SIZE:
+        raise Refusal(400, f"{text[:100]!r} is not a whole number from 1 to {MAX_PAGE_SIZE}", "page_size")
     return size
 
 

@@ -1,8 +1,8 @@
 """`tesk serve`: opens everything in the right order, answers, and closes it again in the reverse order.
 
-The socket comes first and the engine last and in the background: a client that connects early waits a moment
-instead of being refused, and a slow engine delays nobody's answer. One process serves: SQLite has one writer, and
-group commit makes one process fast enough.
+The socket is opened first: a client that connects early waits a moment and is not refused. The place where tasks run is
+opened last, in the background: a slow engine delays no answer. One process serves: SQLite has one writer, and group
+commit makes one process fast enough.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tesk.dispatch.dispatcher import Dispatcher
 from tesk.places import open_place
 from tesk.places.base import PlaceError
 from tesk.server.app import App, create_app
-from tesk.server.connection import Connection
+from tesk.server.connection import HttpConnection
 from tesk.server.listen import CannotListen, listen, url
 from tesk.server.log import Log, start
 from tesk.settings import Settings
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from tesk.store.lease import Lease
 
 KEEP_ALIVE_S: Final = 75
-"""Time that an idle connection is kept: longer than any client waits between two polls."""
+"""An idle connection is kept for this long: longer than any client waits between two polls."""
 SHUTDOWN_LIMIT_S: Final = 8
 GARBAGE: Final = 20_000
-"""Objects between two searches for cycles: requests make none, and at Python's 700 it is a tenth of a create."""
+"""New objects between two runs of the garbage collector. Requests leave it no work, and with Python's default of 700 it
+takes a tenth of the time of a create."""
 
 
 def serve(settings: Settings, warnings: Sequence[str] = ()) -> None:
@@ -64,23 +65,23 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
-        engine = open_place(settings)
-        dispatcher = Dispatcher(store, engine, settings)
+        place = open_place(settings)
+        dispatcher = Dispatcher(store, place, settings)
         opened.push_async_callback(dispatcher.stop)
-        app = create_app(settings, store, dispatcher, parameters=engine.backend_parameters, log=log)
+        app = create_app(settings, store, dispatcher, parameters=place.backend_parameters, log=log)
         server = Server(app, url(listener))
         await dispatcher.start()
-        await _serve_while_kept(server, listener, lease)
+        await _serve_while_leased(server, listener, lease)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with our connection, our signals and one line when it answers."""
+    """uvicorn's server with our connection class, our signal handlers and one line on stdout when it is ready."""
 
     def __init__(self, app: App, address: str) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=HttpConnection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -101,7 +102,7 @@ class Server(uvicorn.Server):
         print(f"server: {self._address}", flush=True)
 
     def end_at_once(self, _: object = None) -> None:
-        """Ends without waiting for requests under way."""
+        """Ends without a wait for the requests under way."""
         self.should_exit = self.force_exit = True
 
     @contextlib.contextmanager
@@ -117,7 +118,7 @@ class Server(uvicorn.Server):
 
 
 async def _take_lease(settings: Settings, opened: contextlib.AsyncExitStack) -> "Lease | None":
-    """Keeps a second server from a PostgreSQL database; SQLite's store does so itself."""
+    """Keeps a second server from using a PostgreSQL database. SQLite's store does so by itself."""
     if not settings.database_url.startswith("postgres"):
         return None
     from tesk.store.lease import take
@@ -127,7 +128,7 @@ async def _take_lease(settings: Settings, opened: contextlib.AsyncExitStack) -> 
     return lease
 
 
-async def _serve_while_kept(server: Server, listener: socket.socket, lease: "Lease | None") -> None:
+async def _serve_while_leased(server: Server, listener: socket.socket, lease: "Lease | None") -> None:
     """Serves until a signal. Raises StoreError as soon as another server has the database."""
     keeping = None if lease is None else asyncio.create_task(lease.keep())
     if keeping is not None:

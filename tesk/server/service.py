@@ -25,11 +25,11 @@ READY_LIMIT_S: Final = 5.0
 
 
 def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """The storage locations that are listed: what is configured and can work, then the setting `storage`.
+    """The storage locations of service-info: those that are configured and can work, then the setting `storage`.
 
-    File roots as file: URLs; prefixes that have credentials; whole schemes that the environment of filers has some for,
-    as far as it is this process' own. Never file: as a whole: Toil mounts whatever folder of its own machine has an
-    entry for a prefix.
+    They are file roots as file: URLs; prefixes with credentials; whole schemes with credentials in the environment,
+    where filers have the environment of this process. Never the whole of file: Toil mounts every folder of its own
+    machine that a listed prefix covers.
     """
     roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
     reach = Reach(settings.transfer_allow, settings.transfer_deny)
@@ -39,7 +39,7 @@ def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
 
 def _can_work(prefix: str, reach: Reach) -> bool:
-    """False for a prefix that no transfer uses: of a scheme that there is not, or of a host that is closed by name."""
+    """False for a prefix that no transfer uses: its scheme takes no credentials, or its host is closed by name."""
     declared = schemes.BY_NAME.get(schemes.name_of(prefix))
     if declared is None or not declared.credentials:
         return False
@@ -86,7 +86,7 @@ class Service:
         return Reply(200, b'{"api":"/ga4gh/tes/v1","openapi":"/openapi.json"}')
 
     async def healthz(self, call: Call) -> Reply:
-        """The process is alive and its event loop turns."""
+        """The process is alive and its event loop runs."""
         return Reply(200, b'{"status":"ok"}')
 
     async def readyz(self, call: Call) -> Reply:

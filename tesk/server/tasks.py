@@ -1,7 +1,7 @@
 """The TES operations: create, get, list, cancel. Each takes a Call and gives a Reply.
 
-A create answers after the task is durable and never fails after that; everything else about a task is the
-dispatcher's. Every wait for the database has a limit below the 10 s after which clients give up.
+A create answers after the task is durably stored, and never fails after that. The dispatcher does everything else about
+a task. Every wait for the database has a limit below the 10 s after which clients give up.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import msgspec
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
-from tesk.limit import Limit
+from tesk.limit import TimeLimit
 from tesk.server import query, views
 from tesk.server.body import Bodies
-from tesk.server.budget import SMALL_BYTES, Share
+from tesk.server.budget import SMALL_BYTES, MemoryShare
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
 from tesk.store.base import Brief, NewTask, Query, Row, Store, TaskId
@@ -23,12 +23,12 @@ from tesk.store.base import Brief, NewTask, Query, Row, Store, TaskId
 T = TypeVar("T")
 STORE_LIMIT_S: Final = 8.0
 PAGE_BYTES: Final = 16 * 1024 * 1024
-"""A page ends early when its documents are this large together; its token says where it goes on."""
+"""A page ends early when its documents together are this large; its token says where the next page begins."""
 LEAST_PAGE_BYTES: Final = 1024 * 1024
-"""The same where hardly any room is left for answers."""
+"""The same limit where the memory budget is nearly used up."""
 FIRST_ROWS: Final = 32
 MOST_ROWS: Final = 256
-"""Rows that are read at once, each of which may be of LONG_BYTES."""
+"""Rows that are read at once; each may have LONG_BYTES."""
 
 
 class Tasks:
@@ -43,7 +43,7 @@ class Tasks:
         self._parameters = parameters
         self._bodies = Bodies(max_body_bytes)
         self._most = most
-        self._limit = Limit(STORE_LIMIT_S)
+        self._limit = TimeLimit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:
         body = await self._bodies.read_json(call)
@@ -53,7 +53,7 @@ class Tasks:
         return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
 
     def _new_task(self, body: bytes) -> NewTask:
-        """Long for a task of thousands of files. Raises Refusal (400)."""
+        """The task to be stored. This takes long for thousands of files. Raises Refusal (400)."""
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
@@ -72,7 +72,7 @@ class Tasks:
         view = query.view(call.query)
         row = await self._within(self._store.get(call.task_id, view))
         if isinstance(row, Row) and not call.share.try_take(size := _size(row)):
-            row = None  # what waits for room holds nothing
+            row = None  # a request that waits for room holds no memory
             await call.share.take(size)
             row = await self._within(self._store.get(call.task_id, view))
         if row is None:
@@ -90,11 +90,11 @@ class Tasks:
         parts, last = await self._within(self._page(wanted, call.share))
         return Reply(200, views.tasks(parts, query.token(last) if last else ""))
 
-    async def _page(self, wanted: Query, share: Share) -> tuple[list[bytes], TaskId | None]:
+    async def _page(self, wanted: Query, share: MemoryShare) -> tuple[list[bytes], TaskId | None]:
         """The tasks of a page as JSON, and the id that it ends with if more tasks follow.
 
-        Documents may be megabytes each: short ones are fetched in steps that grow as their size is known, long ones
-        one by one.
+        Documents may have megabytes each. Short documents are read in steps, sized by the average length so far; long
+        documents are read one by one.
         """
         parts: list[bytes] = []
         size = 0
@@ -139,7 +139,7 @@ class Tasks:
 
 
 def _affordable(fetched: int, size: int) -> int:
-    """How many rows may be fetched next, judging by the average of those that were."""
+    """How many rows may be read next, by the average size of the rows before."""
     return FIRST_ROWS if not fetched else max(1, (PAGE_BYTES - size) * fetched // max(size, 1) + 1)
 
 

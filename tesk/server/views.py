@@ -1,8 +1,8 @@
-"""Replies put together from stored bytes: a head with what changes, then the document as it was stored.
+"""Answers put together from stored bytes: first the fields that change, then the document as it was stored.
 
-Nothing is decoded or encoded again on the way out, which is what keeps a page of 256 tasks at a few milliseconds; but
-for the logs of a task whose outputs' URLs hold a user or a query.
-Keys that are unset, null or default were left out when the document was stored: clients fail on them.
+Nothing is decoded or encoded again, so a page of 256 tasks takes a few milliseconds. The exception are the logs of a
+task whose outputs' URLs hold a user or a query. Stored documents have no unset, null or default fields: clients fail on
+them.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from tesk.server.outputs import as_asked
+from tesk.server.outputs import with_requested_urls
 from tesk.store.base import Brief, Row
 from tesk.tes import State, TaskLog, encode
 
@@ -29,7 +29,7 @@ def task(row: Row | Brief) -> bytes:
     created = f"{_second(created_ms // 1000)}.{created_ms % 1000:03d}Z"
     head = f'{{"id":"{identifier}","state":"{NAMES[state]}","creation_time":"{created}",'.encode()
     if logs:
-        return b'%b"logs":%b,%b' % (head, as_asked(logs, document), document[1:])
+        return b'%b"logs":%b,%b' % (head, with_requested_urls(logs, document), document[1:])
     return head + document[1:]
 
 

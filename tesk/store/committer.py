@@ -1,8 +1,8 @@
-"""One thread that writes: whatever waits when it is free shares a commit.
+"""One thread that writes: all writes that wait when it is free share one commit.
 
-SQLite has one writer and a commit costs an fsync, so requests that come while one commit is under way are written by
-the next. The thread blocks on its queue between batches, so no request can fall between "the queue is empty" and
-"the writer is gone". When a batch fails, each of its writes is done again alone: one bad write harms no other.
+SQLite has one writer, and a commit costs an fsync. So the writes that come during one commit are done by the next. The
+thread blocks on its queue between batches, so no write can get lost between "the queue is empty" and "the thread has
+ended". When a batch fails, each of its writes is repeated alone: one bad write harms no other.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from tesk.limit import Limit
+from tesk.limit import TimeLimit
 from tesk.store.base import NotConfirmed, StoreError
 
 BATCH: Final = 512
@@ -19,7 +19,7 @@ CONFIRM_S: Final = 60.0
 
 
 class Write(NamedTuple):
-    """`kind` and `arguments` are understood by the function that commits; `answer` gets what it returns."""
+    """`kind` and `arguments` are for the function that commits; `answer` gets its result."""
 
     kind: str
     arguments: Any
@@ -27,18 +27,18 @@ class Write(NamedTuple):
 
 
 Commit = Callable[[Sequence[Write]], list[Any]]
-"""Writes all in one transaction and returns a result for each, or raises and has written nothing."""
+"""Does all writes in one transaction and returns a result for each; or raises, and has written nothing."""
 
 
 class Committer:
-    """Runs `commit` in a thread of its own; `put` returns what `commit` gave for that write, after the commit."""
+    """Runs `commit` in a thread of its own. `put` returns the result of its write, after the commit."""
 
     def __init__(self, commit: Commit, name: str) -> None:
         self._commit = commit
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._limit = Limit(CONFIRM_S)
+        self._limit = TimeLimit(CONFIRM_S)
         self._closed = False
         self._thread.start()
 
@@ -55,7 +55,7 @@ class Committer:
             ) from None
 
     async def close(self) -> None:
-        """Writes what waits, then ends the thread."""
+        """Does the writes that wait, then ends the thread."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -64,10 +64,10 @@ class Committer:
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
             answers = self._answers(batch)
-            self._loop.call_soon_threadsafe(_tell, batch, answers)
+            self._loop.call_soon_threadsafe(_deliver, batch, answers)
 
     def _next_batch(self) -> list[Write] | None:
-        """All that waits, up to BATCH; None at the end."""
+        """The writes that wait, at most BATCH; None at the end."""
         first = self._queue.get()
         if first is None:
             return None
@@ -86,13 +86,13 @@ class Committer:
     def _answers(self, batch: list[Write]) -> list[Any]:
         try:
             return self._commit(batch)
-        except Exception as error:  # noqa: BLE001 - it is answered to whoever waits
+        except Exception as error:  # noqa: BLE001 - the caller of `put` gets it
             if len(batch) == 1:
                 return [error]
         return [self._answers([write])[0] for write in batch]
 
 
-def _tell(batch: list[Write], answers: list[Any]) -> None:
+def _deliver(batch: list[Write], answers: list[Any]) -> None:
     for write, answer in zip(batch, answers, strict=True):
         if write.answer.done():
             continue

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tesk.server import app, budget
-from tesk.server.budget import SMALL_BYTES, Budget, Share
+from tesk.server.budget import SMALL_BYTES, MemoryBudget, MemoryShare
 from tesk.server.exchange import Refusal
 from tests.api.conftest import Running, running
 from tests.servers.cluster import until
@@ -133,23 +133,23 @@ def test_a_page_is_shorter_where_little_room_is_left_and_goes_on(
 
 
 async def test_who_waits_for_room_gets_it_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Budget(10 * MIB)
-    first, second, third = Share(room), Share(room), Share(room)
+    room = MemoryBudget(10 * MIB)
+    first, second, third = MemoryShare(room), MemoryShare(room), MemoryShare(room)
     await first.take(8 * MIB)
     waiting = asyncio.create_task(second.take(6 * MIB))
     await asyncio.sleep(0)
     behind = asyncio.create_task(third.take(MIB))
     await asyncio.sleep(0)
     assert not behind.done(), "nobody passes who came later"
-    await Share(room).take(SMALL_BYTES)
+    await MemoryShare(room).take(SMALL_BYTES)
     first.give_back()
     await asyncio.gather(waiting, behind)
     assert room.free == 3 * MIB
     monkeypatch.setattr(budget, "WAIT_S", 0.01)
     with pytest.raises(Refusal) as refused:
-        await Share(room).take(4 * MIB)
+        await MemoryShare(room).take(4 * MIB)
     assert refused.value.status == 503
-    gone = asyncio.create_task(Share(room).take(4 * MIB))
+    gone = asyncio.create_task(MemoryShare(room).take(4 * MIB))
     await asyncio.sleep(0)
     gone.cancel()
     second.give_back()
@@ -159,7 +159,7 @@ async def test_who_waits_for_room_gets_it_in_turn(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_larger_than_all_of_the_budget_may_be_the_only_one() -> None:
-    room = Budget(MIB)
+    room = MemoryBudget(MIB)
     assert room.try_take(2 * MIB)
     assert not room.try_take(1)
     room.give_back(2 * MIB)

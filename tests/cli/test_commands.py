@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tesk.cli import client as client_module
-from tesk.cli.client import Client
+from tesk.cli.client import TesClient
 from tests.cli.conftest import TESK, Done, Server, Tesk
 from tests.servers.containers import IMAGE
 
@@ -135,7 +135,7 @@ class TestTasks:
         mark = uuid.uuid4().hex
         document = tesk("run", "--dry-run", "--tag", f"mark={mark}", *SHELL, "true").stdout.encode()
         monkeypatch.setattr(client_module, "PAGE", 2)
-        client = Client(server.url)
+        client = TesClient(server.url)
         ids = [client.create(document) for _ in range(5)]
         query = [("tag_key", "mark"), ("tag_value", mark)]
         assert [task["id"] for task in client.tasks(query, "MINIMAL", 0)] == ids[::-1]
@@ -244,7 +244,7 @@ class TestServe:
         fails(tesk("serve", "--port", port, "--data", str(tmp_path)), 1, f"127.0.0.1:{port}")
 
     def test_flags_reach_the_server(self, server: Server) -> None:
-        client = Client(server.url)
+        client = TesClient(server.url)
         assert client.service_info()["name"] == "tested"
 
 

@@ -28,10 +28,10 @@ READ: Final[list[tuple[Callable[..., Any], str, str]]] = [
     (
         HttpToolsProtocol.connection_made,
         "52a70c678525",
-        "Connection.connection_made calls it, then starts the one timer",
+        "HttpConnection.connection_made calls it, then starts the one timer",
     ),
-    (HttpToolsProtocol.connection_lost, "8a5a84898dab", "Connection.connection_lost calls it last"),
-    (HttpToolsProtocol.data_received, "8583b7d501b5", "Connection.data_received and _parse stand in its place"),
+    (HttpToolsProtocol.connection_lost, "8a5a84898dab", "HttpConnection.connection_lost calls it last"),
+    (HttpToolsProtocol.data_received, "8583b7d501b5", "HttpConnection.data_received and _parse stand in its place"),
     (
         HttpToolsProtocol.on_message_begin,
         "4f7bac281585",
@@ -40,18 +40,22 @@ READ: Final[list[tuple[Callable[..., Any], str, str]]] = [
     (
         HttpToolsProtocol.on_headers_complete,
         "f5d7f89383b9",
-        "Connection.on_headers_complete adds extensions to its scope",
+        "HttpConnection.on_headers_complete adds extensions to its scope",
     ),
     (
         HttpToolsProtocol.on_message_complete,
         "4ce97e51d988",
-        "Connection.on_message_complete leaves it out before an upgrade",
+        "HttpConnection.on_message_complete leaves it out before an upgrade",
     ),
-    (HttpToolsProtocol.on_response_complete, "3b835da51ff0", "Connection.on_response_complete stands in its place"),
-    (HttpToolsProtocol.shutdown, "7fa717a61d60", "it ends idle connections, which Connection._look_at_idle watches"),
+    (HttpToolsProtocol.on_response_complete, "3b835da51ff0", "HttpConnection.on_response_complete stands in its place"),
+    (
+        HttpToolsProtocol.shutdown,
+        "7fa717a61d60",
+        "it ends idle connections, which HttpConnection._look_at_idle watches",
+    ),
     (RequestResponseCycle.run_asgi, "0295583c4f12", "it takes an answer for sent once response_complete is set"),
-    (RequestResponseCycle.send, "e4355b337add", "Connection._answer does the same for a whole answer in one call"),
-    (RequestResponseCycle.receive, "5c6d69bd5c2e", "body.py reads bodies by it, before Connection._answer"),
+    (RequestResponseCycle.send, "e4355b337add", "HttpConnection._answer does the same for a whole answer in one call"),
+    (RequestResponseCycle.receive, "5c6d69bd5c2e", "body.py reads bodies by it, before HttpConnection._answer"),
     (uvicorn.Server.capture_signals, "5c21d816e7ca", "Server.capture_signals (server/run.py) stands in its place"),
     (aiodocker.Docker._canonicalize_url, "18d60c717d6b", "_Docker._canonicalize_url stands in its place"),
     (aiodocker.Docker._query, "90749af03645", "Containers.run and make_directory call it"),
@@ -125,7 +129,7 @@ async def test_uvicorn_has_every_attribute_that_our_connection_uses(connection: 
 
 
 def test_no_private_attribute_of_our_connection_is_one_of_uvicorns(connection: HttpToolsProtocol) -> None:
-    ours = {each for each in vars(tesk.server.connection.Connection) if each.startswith("_") and each[1] != "_"}
+    ours = {each for each in vars(tesk.server.connection.HttpConnection) if each.startswith("_") and each[1] != "_"}
     both = (ours | {each for each in attributes("self") if each.startswith("_")}) & set(dir(connection))
     assert not both, "uvicorn's connection has come to use a name of ours: rename it in tesk/server/connection.py"
 

@@ -9,7 +9,7 @@ import pytest
 from tesk.filer.plan import FilerSettings
 from tesk.filer.scheme import Context, Schemes
 from tesk.filer.streams import Meter
-from tesk.server.outputs import as_asked
+from tesk.server.outputs import with_requested_urls
 from tesk.urls import redact
 
 FTP = "ftp://me:pw@host:2121/up"
@@ -24,7 +24,7 @@ def restored(outputs: list[dict[str, Any]], *pushed: tuple[str, str]) -> list[st
     log = {"logs": [], "outputs": files, "system_logs": ["a?b"]}
     document = json.dumps({"outputs": outputs, "executors": []}, separators=(",", ":")).encode()
     text = json.dumps([{"logs": [], "outputs": []}, log], separators=(",", ":")).encode()
-    found = json.loads(as_asked(text, document))
+    found = json.loads(with_requested_urls(text, document))
     assert [found[0], {**found[1], "outputs": files}] == [{"logs": [], "outputs": []}, log]
     return [file["url"] for file in found[1]["outputs"]]
 
@@ -32,7 +32,7 @@ def restored(outputs: list[dict[str, Any]], *pushed: tuple[str, str]) -> list[st
 @pytest.mark.parametrize(
     "url", [FTP, SIGNED, BOTH, AZURE, "s3://b/up?x", "/srv/up", "sftp://me@host/~/up", "HTTP://h/a?b"]
 )
-def test_a_file_has_the_url_that_was_asked_for(url: str) -> None:
+def test_a_file_has_the_url_that_wwith_requested_urls_for(url: str) -> None:
     shown = redact(url).removesuffix("?…")
     assert restored([{"url": url, "path": "/out/a"}], (shown, "/out/a")) == [url]
 
