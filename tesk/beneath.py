@@ -1,8 +1,8 @@
 """Opens files below a folder that a user's program may have filled with traps.
 
-Nothing on the way is followed: a path is opened component by component. And nothing is opened for use before its kind
-is known: to open a device, a pipe or a socket may already do something, or wait for ever. A path is first looked at
-(O_PATH, open(2)), and what turns out to be a regular file is then opened by its descriptor.
+No symlink is followed: a path is opened component by component. And nothing is opened for use before its kind is known:
+to open a device, a pipe or a socket may have an effect, or wait for ever. A path is first opened with O_PATH (open(2)),
+which has no effect; if it is a regular file, it is then opened through that descriptor.
 
 Only the standard library: this runs beside every executor.
 """
@@ -18,17 +18,16 @@ DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotAFile(OSError):
-    """What is there is something else than the caller can use; `strerror` says what it is."""
+    """The path names something that the caller cannot use; `strerror` says what."""
 
     def __init__(self, mode: int, path: str) -> None:
         super().__init__(errno.EINVAL, f"it is {kind(mode)}", path)
 
 
 def open_beneath(root: str, relative: str, flags: int, make_mode: int | None = None) -> int:
-    """Opens a canonical path below `root`, following no symlink; with `make_mode` missing directories are made.
+    """Opens a canonical path below `root` and follows no symlink. With `make_mode`, makes missing directories.
 
-    `make_mode` 0 leaves the mode to the umask. Directories can be opened so, and anything with LOOK; files are opened
-    with `open_file`.
+    `make_mode` 0 leaves the mode to the umask. Opens directories, and with LOOK everything; `open_file` opens files.
     """
     parts = [part for part in relative.split("/") if part and part != "."]
     if ".." in parts:
@@ -56,7 +55,7 @@ def open_file(root: str, relative: str, flags: int = os.O_RDONLY) -> int:
         mode = os.fstat(seen).st_mode
         if not stat.S_ISREG(mode):
             raise NotAFile(mode, relative)
-        # O_NONBLOCK: a program may hold a lease on its file, for whose end an open would wait (fcntl(2), F_SETLEASE).
+        # O_NONBLOCK: a program may hold a lease on its file, and open would wait for its end (fcntl(2), F_SETLEASE).
         return os.open(f"/proc/self/fd/{seen}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(seen)
@@ -74,7 +73,7 @@ def look_beneath(root: str, relative: str) -> None:
 
 
 def kind(mode: int) -> str:
-    """What a file that is not regular is."""
+    """The kind of a file that is not regular, in words."""
     known = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a fifo",

@@ -11,7 +11,7 @@ def now() -> str:
 
 
 def stamp(text: str) -> str:
-    """A time as the container engine writes it (up to nanoseconds, any offset); now, where it names none."""
+    """A time as container engines write it (up to nanoseconds, any offset); for a text that is no time, now."""
     head, dot, rest = text.partition(".")
     digits = len(rest) - len(rest.lstrip("0123456789"))
     try:
@@ -22,7 +22,7 @@ def stamp(text: str) -> str:
 
 
 def seconds_since(text: str) -> float:
-    """How long ago a time is that `now` has given; negative for one to come."""
+    """Seconds since a time that `now` has returned; negative for a time in the future."""
     return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()
 
 

@@ -1,20 +1,20 @@
 """Where each path of a task lies on the scratch volume and how it gets into a container (pure, no I/O).
 
-The scratch root mirrors the containers' paths, so the only question is what is mounted from it. Directories that
-hold the task's files are mounted, the topmost of nested ones once. What an image has stays visible: a directory in
-which one has something is mounted only where the task itself names it, as a volume or a DIRECTORY. Else the files in it
-are copied into the container before and out after each executor, as if they were the image's own: they can be replaced
-and renamed. Where the container's user may not write, an input is mounted alone; the program could not replace it there
-anyway.
+The scratch volume has the same paths as the containers, so the only question is which of them are mounted. Directories
+that hold the task's files are mounted; of nested directories only the topmost. What an image has stays visible: where
+an image has something in a directory, the directory is mounted only if the task itself names it, as a volume or a
+DIRECTORY. Otherwise the files in it are copied into the container before each executor and out after it, as if they
+were the image's own: a program can replace and rename them. Where the container's user cannot write, an input file is
+mounted alone: the program could not replace it there anyway.
 
-Of some directories it is certain what images have there, by their names. About the others (`doubtful`) the images are
-asked once for each task, and `layout` is given the answers: whoever lays out later comes to the same.
+The names of some directories tell what images have there. For the others (`doubtful`) the shim looks into the images
+once for each task, and `layout` gets the answers. So every later layout of the task is the same.
 
-What is mounted may be changed by the user's program, and the next container is given the same folder by its path. So
-nothing that is mounted lies below something else that is: a program can rename whatever it finds inside a mount, but
-never the folder that the mount comes from. Copies have a folder of their own for the same reason.
+A user's program may change what is mounted, and the next container gets the same folder by its path. So no mount lies
+below another mount: a program can rename everything inside a mount, but never the folder that the mount comes from.
+Copies have a folder of their own for the same reason.
 
-A task may have tens of thousands of paths, so nothing here compares each with each.
+A task may have tens of thousands of paths, so no function here compares every path with every other.
 """
 
 import itertools
@@ -38,31 +38,29 @@ TREES: Final = re.compile(
 KERNEL: Final = ("/dev/", "/proc/", "/sys/")
 ALONE: Final = re.compile(r"/|/(root|srv)|/(home|var)(/[^/]+)?")
 OWN: Final = re.compile(r"^/(tmp|var/tmp)(/|$)|^/(mnt|media)/|(?![0-9]{8})[0-9a-f]{8}", re.IGNORECASE)
-"""Names that no image has: those of temporary files and of mounts, and with a UUID or a hash, which engines make."""
+"""Directories that no image has: for temporary files, for mounts, and with a UUID or a hash, as engines make them."""
 COPIES: Final = "/.tesk/files"
-"""Where copied paths lie: container path P at this + P, in containers and on the scratch volume alike."""
+"""The folder of copies, in containers and on the scratch volume: container path P lies at this path + P."""
 MANY: Final = 100
-"""More mounts than this with a parent in common become one mount of the parent."""
+"""More mounts than this in one directory become one mount of the directory."""
 MOST_TAKEN: Final = 1000
-"""More words than these have no room among a program's arguments."""
+"""More paths than this have no room among a program's arguments."""
 MOST_ASKED: Final = 100_000
-"""Characters of the directories, and those above them, that images are asked about: more are taken for theirs."""
+"""Characters of all paths that the shim looks at. Directories beyond them count as having something of the image."""
 
 
 class Found(Struct):
-    """What shows only when a task begins.
-
-    `occupied`: the directories asked about in which some image has something, each with whether the users of all
-    containers can write there. `alone`: inputs that are too large to be copied.
-    """
+    """What is known only when a task begins."""
 
     occupied: dict[str, bool] = {}
+    """The doubtful directories in which some image has something; True where the users of all containers can write."""
     alone: list[str] = []
+    """Inputs that are too large to be copied."""
 
 
 NOTHING: Final = Found()
 Answers = Mapping[str, int]
-"""What one image has at some paths, as the shim tells it: the sum of THERE, NOT_EMPTY and WRITABLE that apply."""
+"""What the shim found in one image, by path: the sum of those of THERE, NOT_EMPTY and WRITABLE that are true."""
 THERE: Final = 1
 NOT_EMPTY: Final = 2
 """Anything but an empty directory."""
@@ -71,23 +69,23 @@ WRITABLE: Final = 4
 
 
 class Trees:
-    """Paths none of which lies below another; each stands for all that is below it."""
+    """A set of paths, none below another. Each stands for itself and all that lies below it."""
 
     def __init__(self, tops: Iterable[str]) -> None:
         self._tops = _in_order(tops)
         self._keys = list(map(by_component, self._tops))
 
     def __contains__(self, path: str) -> bool:
-        """True for one of the paths and for what lies below one."""
+        """True for each of the paths and for every path below one."""
         n = bisect_right(self._keys, by_component(path))
         return n > 0 and _is_below(path, self._tops[n - 1])
 
     def is_above(self, path: str) -> bool:
-        """True when one of the paths lies below this one."""
+        """True when one of the set's paths lies below `path`."""
         return self._first_below(by_component(path.rstrip("/") + "/")) is not None
 
     def children(self, path: str) -> set[str]:
-        """The names in a directory that lead to these paths."""
+        """The names in the directory `path` that lead to paths of the set."""
         above = by_component(path.rstrip("/") + "/")
         names = set()
         n = self._first_below(above)
@@ -102,22 +100,22 @@ class Trees:
 
 
 class Layout(Struct, frozen=True, dict=True):
-    """How a task's paths reach its containers; all are absolute container paths, normalised and in order.
-
-    `mounts`: directories mounted from the scratch volume. `files`: single files (or staged directories) mounted.
-    `directories`: to be made on the scratch volume, writable by all. `touched`: files to be made, empty.
-    `copied_in`: merged into the container before an executor. `copied_out`: outputs, perhaps with wildcards, copied
-    out after each executor and in before the next. `inputs`: those, the topmost of nested ones, that become the last
-    executor's own.
-    """
+    """How a task's paths get into its containers; all are absolute container paths, normalised and in order."""
 
     mounts: tuple[str, ...] = ()
+    """Directories that are mounted from the scratch volume."""
     files: tuple[str, ...] = ()
+    """Single files, or staged directories, that are mounted."""
     directories: tuple[str, ...] = ()
+    """Directories to be made on the scratch volume, writable by all."""
     touched: tuple[str, ...] = ()
+    """Empty files to be made."""
     copied_in: tuple[str, ...] = ()
+    """Paths that are merged into the container before an executor."""
     copied_out: tuple[str, ...] = ()
+    """Outputs, some with wildcards, that are copied out after each executor and in before the next."""
     inputs: tuple[str, ...] = ()
+    """Inputs, of nested ones only the topmost, that the shim hands over to the user of the last executor."""
 
     @property
     def is_empty(self) -> bool:
@@ -126,7 +124,7 @@ class Layout(Struct, frozen=True, dict=True):
 
     @property
     def bound(self) -> tuple[str, ...]:
-        """All that is mounted from the scratch volume: each lies at the same path there and in the containers."""
+        """All that is mounted from the scratch volume, each at the same path there and in the containers."""
         return (*((COPIES,) if self.has_copies else ()), *self.mounts, *self.files)
 
     @property
@@ -135,17 +133,17 @@ class Layout(Struct, frozen=True, dict=True):
 
     @property
     def taken(self) -> list[str]:
-        """What the shim of the last executor takes, in its words."""
+        """The shim's arguments for the inputs that it hands over to the last executor's user."""
         return [f"t{path}" for path in self.inputs]
 
     @property
     def uncopied(self) -> list[str] | None:
-        """Where some paths are copied, those that are not, with what is below them; None where none is copied."""
+        """The paths that are not copied, each with all below it; None where no path is copied."""
         return [*self.mounts, *self.files] if self.has_copies else None
 
     def copies(self, *, last: bool) -> list[str]:
-        """What the shim of an executor copies, in its words. Unless it is the `last` one, inputs are copied out too:
-        the next executor finds them as this one has left them."""
+        """The shim's arguments for what it copies. Except for the `last` executor, inputs are copied out too: the next
+        executor finds them as this one has left them."""
         shared = () if last or len(self.copied_in) > MANY else self.copied_in
         kept = {path for path in shared if not is_protected(path) and not WILDCARDS.search(path)}
         brought = _merged(tuple(path for path in self.copied_in if path not in kept), lambda _: True)
@@ -154,7 +152,7 @@ class Layout(Struct, frozen=True, dict=True):
         return [f"i{path}" for path in brought] + [f"o{path}" for path in _in_order({*self.copied_out, *kept})]
 
     def covers(self, path: str) -> bool:
-        """True when the path lies in what is mounted."""
+        """True when the path is mounted, or lies below a mount."""
         return normal(path) in self._mounted
 
     @cached_property
@@ -163,30 +161,30 @@ class Layout(Struct, frozen=True, dict=True):
 
 
 def by_component(path: str) -> str:
-    """The key that puts what lies below a path right behind it: "/a", "/a/b", "/a-b"."""
+    """A sort key that puts the paths below a path right after it: "/a", "/a/b", "/a-b"."""
     return path.replace("/", "\0")
 
 
 def is_protected(directory: str) -> bool:
-    """True for a directory in which every image has something, by its name; what lies above one is protected too."""
+    """True for a directory in which, by its name, every image has something, and for every directory above one."""
     return bool(ALONE.fullmatch(directory) or TREES.fullmatch(directory))
 
 
 def is_certain(directory: str) -> bool:
-    """True for a directory of which nobody needs to ask what images have there."""
+    """True for a directory whose name tells what images have there."""
     return bool(TREES.fullmatch(directory) or OWN.search(directory))
 
 
 def doubtful(task: Task) -> tuple[str, ...]:
-    """The directories of which `layout` has to know whether the images of the task have something there, in order."""
+    """The directories for which `layout` needs to know whether an image of the task has something there, in order."""
     return _Folders(task).asked
 
 
 class _Folders:
     """The directories that hold a task's files.
 
-    `named`: those that the task wants to have whole. `asked`: those about which the images are asked. `crowded`: those
-    with so many files that no container has room for a mount of each.
+    `named`: directories that the task wants whole. `asked`: directories at which the shim looks in the images.
+    `crowded`: directories with so many files that a container has no room for a mount of each.
     """
 
     def __init__(self, task: Task) -> None:
@@ -209,27 +207,27 @@ class _Folders:
         self.asked = tuple(each for each, sum_ in zip(asked, words, strict=True) if sum_ <= MOST_ASKED)
 
     def stand_in(self, directory: str) -> str:
-        """The directory that is asked about for this one: itself, or the nearest that it has in common with many."""
+        """The directory whose answer counts for this one: itself, or the nearest above that is common to many."""
         return next((above for above in _above(directory) if above in self._crowds), directory)
 
 
 def ways(directory: str) -> list[str]:
-    """The directory and those above it, from the root on."""
+    """The directory and all above it, from the root down."""
     return [*_above(directory)][::-1]
 
 
 def to_look_at(asked: Iterable[str]) -> list[str]:
-    """The paths at which the shim has to look to know of these directories, in order."""
+    """The paths at which the shim has to look, to know what is in these directories, in order."""
     return [*_in_order({path for directory in asked for path in ways(directory)})]
 
 
 def read_answer(paths: Sequence[str], digits: str) -> dict[str, int]:
-    """What the shim has written about these paths: a digit for each. Nothing where it could not be run."""
+    """The shim's answer: one digit for each path. Empty where the shim could not run."""
     return {path: int(digit) for path, digit in zip(paths, digits.strip(), strict=False) if digit in "01234567"}
 
 
 def occupied(asked: Iterable[str], images: Sequence[Answers]) -> dict[str, bool]:
-    """What `layout` has to know, by the answers of each image."""
+    """Found.occupied, from the answers of each image."""
     found = {}
     for directory in asked:
         if is_protected(directory) or any(answers.get(directory, 0) & NOT_EMPTY for answers in images):
@@ -272,15 +270,15 @@ def layout(task: Task, found: Found = NOTHING) -> Layout:
 
 
 class _Known:
-    """What is known of directories by their names and by the images' answers."""
+    """What names and the images' answers tell about directories."""
 
     def __init__(self, folders: _Folders, found: Mapping[str, bool]) -> None:
         self._stand_in, self._found, self._crowded = folders.stand_in, found, folders.crowded
         self._empty = set(folders.asked) - found.keys()
 
     def is_free(self, directory: str) -> bool:
-        """True when the directory may be mounted whole: no image has anything there, or there is no other way, since
-        its many files can neither be copied there nor each have a mount."""
+        """True when the directory may be mounted whole: no image has anything there, or its many files can neither be
+        copied there nor have a mount each."""
         if is_protected(directory) or is_certain(directory):
             return not is_protected(directory)
         asked = self._stand_in(directory)
@@ -293,14 +291,14 @@ class _Known:
 
 
 def _above(directory: str) -> Iterator[str]:
-    """The directory and those above it, the nearest first."""
+    """The directory and all above it, nearest first."""
     yield directory
     while directory != "/":
         yield (directory := _parent(directory))
 
 
 def _crowds(directories: Iterable[str]) -> set[str]:
-    """The directories in which more than MANY of the given ones lie; for those above, such a crowd counts as one."""
+    """The directories with more than MANY of the given ones below; further up, such a crowd counts as one directory."""
     counts = Counter(directories)
     for above in {above for directory in counts for above in _above(directory)}:
         counts.setdefault(above, 0)
@@ -330,7 +328,7 @@ def _is_directory(given: Input) -> bool:
 
 
 def _output_paths(task: Task) -> Iterator[str]:
-    """Output paths; one with wildcards in a directory ends at that directory's first entry."""
+    """Output paths. A path with a wildcard in a directory's name ends with that directory."""
     for output in task.outputs or ():
         for path in globs(normal(output.path)):
             match = WILDCARDS.search(path)
@@ -346,7 +344,7 @@ def _stdio(task: Task, *, written: bool = False) -> Iterator[str]:
 
 
 def _topmost(paths: Iterable[str]) -> tuple[str, ...]:
-    """The paths without those that lie below another, in order."""
+    """The paths that lie below no other, in order."""
     kept: list[str] = []
     for path in _in_order(paths):
         if not kept or not _is_below(path, kept[-1]):
@@ -357,13 +355,13 @@ def _topmost(paths: Iterable[str]) -> tuple[str, ...]:
 def _merged(
     mounts: tuple[str, ...], may_be_mounted: Callable[[str], bool] = lambda parent: not is_protected(parent)
 ) -> tuple[str, ...]:
-    """The mounts, where many have a parent in common the parent instead, if that may be; the lowest such one.
+    """The mounts; but one mount of the lowest common parent in place of more than MANY mounts, if it may be mounted.
 
-    Engines give each of thousands of files a folder of its own, and no container has room for as many mounts. Few are
-    left alone, so that what the image has beside them stays visible.
+    Workflow engines give each of thousands of files a folder of its own, and no container can have so many mounts. A
+    few mounts are left as they are, so that what the image has beside them stays visible.
 
-    `open_` holds the common parents of the mounts up to here, each below the one before, with the number of entries
-    of `kept` that come before its own: a single pass closes each once.
+    `open_` holds the common parents of the mounts so far, each below the one before it, with the number of entries of
+    `kept` before its own entries. One pass closes each of them once.
     """
     kept: list[str] = []
     open_: list[tuple[str, int]] = []

@@ -1,9 +1,9 @@
-"""What the path of an output may mean beside what it says: a pattern as POSIX has it, or as Java and Nextflow do.
+"""What the path of an output means: a pattern of POSIX, or one of Java as Nextflow uses it (pure).
 
-TES knows the wildcards of POSIX 2.13. Nextflow sends its users' globs as they are, in which `{a,b}` stands for either
-text and `**` for what may lie in directories of any depth. So a path is first what POSIX says, and then each of the
-patterns that it becomes without these two; all of those are POSIX's, but that a component `**` alone in them stands for
-directories of any depth, none among them.
+TES knows the wildcards of POSIX 2.13. Nextflow sends its users' globs unchanged: in them `{a,b}` means either text, and
+`**` means any text across directories of any depth. So a path has several meanings: first the POSIX pattern itself,
+then each pattern without `{…}` and without `**`. These are POSIX patterns too, with one exception: a whole component
+`**` means directories of any depth, or none.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 WILDCARDS: Final = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]", re.DOTALL)
-"""A wildcard that no backslash escapes; it is the last character."""
+"""A wildcard that no backslash escapes. It is the last character of the match."""
 DEEP: Final = "**"
 MAX_PATTERNS: Final = 100
 MAX_IN_TASK: Final = 1000
@@ -25,21 +25,21 @@ _SPECIAL: Final = re.compile(r"[*?\[{\\]")
 
 
 class TooManyPatterns(ValueError):
-    """A path stands for more patterns than is sensible."""
+    """A path stands for more than MAX_PATTERNS patterns."""
 
 
 def is_plain(path: str) -> bool:
-    """True for a path that can mean nothing but itself."""
+    """True for a path without any special character: it means itself alone."""
     return _SPECIAL.search(path) is None
 
 
 def is_several(path: str) -> bool:
-    """False for a path that stands for one pattern only."""
+    """True for a path that may stand for several patterns."""
     return DEEP in path or ("{" in path and "," in path)
 
 
 def patterns(path: str) -> list[str]:
-    """The patterns that a path stands for, POSIX's own meaning first. Raises TooManyPatterns."""
+    """The patterns that a path stands for, the POSIX meaning first. Raises TooManyPatterns."""
     if not is_several(path):
         return [path]
     found = ["".join("*" if token.startswith("*") else token for token in _tokens(path))]
@@ -52,25 +52,25 @@ def patterns(path: str) -> list[str]:
 
 
 def globs(path: str) -> list[str]:
-    """The same for who knows POSIX's patterns only: one of any depth becomes what is directly in its directory."""
+    """The same as POSIX patterns alone: a pattern with directories of any depth ends with the directory above them."""
     found = (pattern.partition(f"/{DEEP}/")[0] for pattern in patterns(path))
     return list(dict.fromkeys(found))
 
 
 def literal(path: str) -> str:
-    """The path without the backslashes that escape."""
+    """The path without its escaping backslashes."""
     return re.sub(r"\\(.)", r"\1", path, flags=re.DOTALL)
 
 
 def plain_directory(path: str) -> str:
-    """The directory that a path lies in whichever of its meanings holds."""
+    """The directory that contains what the path names, in each of its meanings."""
     return "/".join(itertools.takewhile(is_plain, path.split("/"))) or "/"
 
 
 def implied_prefix(path: str, url: str) -> tuple[str, str] | None:
-    """Prefix and directory URL of an output whose URL ends with its pattern; None for any other.
+    """The path prefix and the directory's URL of an output whose URL ends with its pattern; None for other outputs.
 
-    So Nextflow sends patterns without `*` and `?`.
+    Nextflow sends patterns without `*` and `?` in this way.
     """
     prefix = plain_directory(path)
     tail = path.removeprefix(prefix).lstrip("/")
@@ -83,7 +83,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _without_groups(path: str) -> list[str]:
-    """The texts that `{a,b}` stands for; what is empty or has no comma or no end is no group."""
+    """The texts with each `{a,b}` replaced by its alternatives. Braces without a comma or without an end stay."""
     done: list[str] = []
     pending = [path]
     if path.count("{") > _GROUPS:
@@ -100,7 +100,7 @@ def _without_groups(path: str) -> list[str]:
 
 
 def _first_group(text: str) -> list[str]:
-    """The text with its first group replaced by each of its alternatives; nothing where it has no group."""
+    """The text with its first group replaced, once by each alternative; empty where it has no group."""
     if "{" not in text:
         return []
     tokens = _tokens(text)
@@ -113,7 +113,7 @@ def _first_group(text: str) -> list[str]:
 
 
 def _cuts(tokens: list[str], begin: int) -> list[int]:
-    """Where the brace that opens at `begin`, its own commas, and its end are; nothing where it has no end."""
+    """The indexes of the brace at `begin`, of its own commas, and of its end; empty where it has no end."""
     depth, cuts = 0, [begin]
     for n in range(begin, len(tokens)):
         depth += (tokens[n] == "{") - (tokens[n] == "}")
@@ -125,7 +125,7 @@ def _cuts(tokens: list[str], begin: int) -> list[int]:
 
 
 def _without_double_stars(text: str) -> list[str]:
-    """The patterns that a text with `**` in it stands for: `a**b` is `a*b`, or an `a*` with a `*b` somewhere in it."""
+    """The patterns of a text with `**`: `a**b` means `a*b`, or a directory `a*` with a `*b` at any depth below it."""
     if DEEP not in text:
         return [text]
     pieces = [""]

@@ -1,4 +1,4 @@
-"""The ends of files that a user's program writes, read and kept small without trusting anything on the way to them.
+"""Reads the ends of files that a user's program writes, and keeps the files small. Follows no link on the way.
 
 Only the standard library: this runs beside every executor.
 """
@@ -18,7 +18,7 @@ _fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 
 
 def trim(root: Path, path: str) -> None:
-    """Gives back the disk space of all but the end of a file that is written at its end; it keeps its size."""
+    """Frees the disk space of a file except its end. The file keeps its size, so its writer can append."""
     descriptor = open_below(root, path, os.O_RDWR)
     if descriptor is None:
         return
@@ -50,7 +50,7 @@ def cut(text: str, size_bytes: int) -> str:
 
 
 def open_below(root: Path, path: str, flags: int) -> int | None:
-    """A descriptor of the regular file at `root` + `path`, with no symbolic link on the way; else None."""
+    """A descriptor of the regular file at `root` + `path`; None where there is none or a symlink is on the way."""
     try:
         return open_file(str(root), path, flags)
     except OSError:
@@ -58,7 +58,7 @@ def open_below(root: Path, path: str, flags: int) -> int | None:
 
 
 def oddity(root: Path, path: str) -> str | None:
-    """Why what is at `root` + `path` is not read, as in "it is a fifo"; None for a file and where nothing is."""
+    """Why `root` + `path` is not read, such as "it is a fifo"; None for a regular file and where nothing is."""
     try:
         os.close(open_file(str(root), path))
     except NotAFile as error:

@@ -1,6 +1,6 @@
-"""Where tasks are kept: durable, searched by indexes, in SQLite or PostgreSQL.
+"""Stores tasks durably, searched by indexes, in SQLite or PostgreSQL.
 
-`open_store` is the whole face of it; `base` says what a store does. Only this package knows SQL.
+The rest of tesk calls `open_store`; `base` says what a store does. Only this package knows SQL.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ __all__ = ["Store", "StoreError", "open_store"]
 
 
 def open_store(url: str, *, log_tail_bytes: int) -> Store:
-    """The store for `sqlite:///path` or `postgresql://…`, yet to be opened with `open()`.
+    """The store for `sqlite:///path` or `postgresql://…`; the caller opens it with `open()`.
 
-    `log_tail_bytes` are kept of each executor's stdout and stderr. Raises StoreError for another URL.
+    Keeps the last `log_tail_bytes` of each executor's stdout and stderr. Raises StoreError for another URL.
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":

@@ -1,7 +1,7 @@
-"""What the rest of tesk asks of the store. SQL and drivers stay behind it.
+"""What the rest of tesk asks of the store. SQL and database drivers stay inside the package.
 
-The store keeps whole JSON documents, ready to be sent, beside the few columns that are searched. Identifiers are
-ordered by time, so that the newest page is one descending walk over the primary key.
+The store keeps whole JSON documents, ready to be sent, beside the few columns that are searched. Ids are ordered by
+time, so the newest page is one descending scan of the primary key.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,12 @@ TaskId = str
 
 
 class NewTask(Struct, frozen=True):
-    """A task to be stored. `basic` is the BASIC document, `full` the FULL one where it differs (content)."""
+    """A task to be stored."""
 
     basic: bytes
+    """The BASIC document."""
     full: bytes | None = None
+    """The FULL document where it differs: where inputs have content."""
     name: str | None = None
     tags: dict[str, str] | None = None
     owner: int = 0
@@ -26,7 +28,7 @@ class NewTask(Struct, frozen=True):
 
 
 class Row(NamedTuple):
-    """A stored task: `document` and `logs` are JSON (object, array of tesTaskLog) for the view asked for."""
+    """A stored task in the BASIC or FULL view. `document` and `logs` are JSON: an object, an array of tesTaskLog."""
 
     id: TaskId
     state: State
@@ -43,7 +45,7 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended; `submitted` when an engine was told of it."""
+    """A task that has not ended. `submitted`: a place may know it."""
 
     id: TaskId
     owner: int
@@ -52,7 +54,7 @@ class Unfinished(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A task that no engine was told of: `basic` is its BASIC document, None where that is long (see `get`)."""
+    """A task that no place knows yet. `basic` is its BASIC document, None for a long one (see `get`)."""
 
     id: TaskId
     owner: int
@@ -60,7 +62,7 @@ class Queued(NamedTuple):
 
 
 class Query(Struct, frozen=True):
-    """A list request. `before` is the id after which the page begins (older tasks follow)."""
+    """A list request. The page begins after the task `before`, with older tasks."""
 
     limit: int
     view: str = "MINIMAL"
@@ -72,7 +74,7 @@ class Query(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Every write returns after it is durable. Unknown ids give None or False, never an error."""
+    """Every write returns after it is durable. An unknown id gives None or False, never an error."""
 
     async def open(self) -> None: ...
 
@@ -82,42 +84,42 @@ class Store(Protocol):
         """Raises StoreError when the database does not answer within a few seconds."""
 
     async def create(self, new: NewTask) -> TaskId:
-        """Stores the task as QUEUED. Where that fails or its caller gives up, the task is not run, whatever comes."""
+        """Stores the task as QUEUED. If that fails, or if the caller gives up, the task never runs."""
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
         """Brief for MINIMAL, else Row. FULL has contents, stdout, stderr and system logs."""
 
     async def page(self, query: Query) -> list[Row | Brief]:
-        """Newest first, at most `limit`; Briefs for MINIMAL, and for tasks that are long (see `get`), in any view."""
+        """At most `limit` tasks, newest first. Briefs for MINIMAL, and in any view for long tasks (see `get`)."""
 
     async def submitted(self, task_id: TaskId) -> bool:
-        """Notes that an engine is about to be told of a QUEUED task; False if it is not QUEUED any more."""
+        """Records that a place is about to get a QUEUED task. False if the task is not QUEUED any more."""
 
     async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
-        """Records the state and the log, if the state may follow the present one (tes.NEXT) or is the present one.
+        """Records the state and the log, if the state is the present one or may follow it (tes.NEXT).
 
-        One conditional update: False when it changed nothing, as after a terminal state. The warnings of `create`
-        stay in front of the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of
-        attempts before it.
+        One conditional update. False when nothing changed, as after a terminal state. The warnings of `create` stay
+        before the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of the attempts
+        before this one.
         """
 
     async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        """Replaces the task's documents, of which there are as many as before (see NewTask)."""
+        """Replaces the task's documents. `full` is None exactly if it was None in NewTask."""
 
     async def cancel(self, task_id: TaskId) -> State | None:
-        """CANCELED when no engine knows it yet, CANCELING when one does; the state that it has then, or None."""
+        """Makes the task CANCELED if no place knows it, else CANCELING. Returns its state, None for an unknown id."""
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
 
     async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
-        """Tasks of which no engine was told yet, oldest first; none whose create is not answered yet."""
+        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet."""
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
-        """Deletes tasks that ended before that time; how many were deleted."""
+        """Deletes tasks that ended before that time. Returns how many."""
 
     async def summarise(self) -> None:
-        """Brings up to date what makes filters quick that each match many tasks; by and by it is done unasked."""
+        """Brings the bitmaps of blocks up to date (see blocks). The store does so in the background too."""
 
 
 class StoreError(RuntimeError):
@@ -125,4 +127,4 @@ class StoreError(RuntimeError):
 
 
 class NotConfirmed(StoreError):
-    """The database may have made the write, or may make it yet."""
+    """The database may have made the write, or may still make it."""

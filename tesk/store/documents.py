@@ -1,7 +1,7 @@
-"""What is kept of a task's log: a BASIC and a FULL document, made once when the log is written.
+"""The two stored forms of a task's logs, BASIC and FULL, made once when the logs are written.
 
-A page is then sent as it is stored. The FULL log has stdout and stderr, cut to their tails, and system logs; the
-BASIC one has none of these (TES 1.1, ListTasks, `view`).
+So a page is sent as it is stored. FULL logs have stdout and stderr, cut to their tails, and system logs; BASIC logs
+have none of these (TES 1.1, ListTasks, `view`).
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ _read_texts = msgspec.json.Decoder(list[str]).decode
 
 
 def basic_logs(logs: Sequence[TaskLog]) -> bytes:
-    """The JSON array that the BASIC view shows, of one log for each attempt."""
+    """The JSON array of the BASIC view, one log for each attempt."""
     return encode([replace(log, logs=list(map(_without_output, log.logs)), system_logs=UNSET) for log in logs])
 
 
 def full_logs(logs: Sequence[TaskLog], tail_bytes: int) -> bytes:
-    """The JSON array that the FULL view shows; stdout and stderr end within `tail_bytes` of UTF-8 each."""
+    """The JSON array of the FULL view, with the last `tail_bytes` of UTF-8 of each stdout and stderr."""
     return encode([replace(log, logs=[_cut(each, tail_bytes) for each in log.logs]) for log in logs])
 
 
@@ -31,7 +31,7 @@ def _without_output(entry: ExecutorLog) -> ExecutorLog:
 
 
 def with_warnings(logs: bytes | None, warnings: bytes | None) -> bytes | None:
-    """FULL logs with the warnings (a JSON array of texts) in front of the first log's own system logs."""
+    """FULL logs with the warnings (a JSON array of texts) before the first log's own system logs."""
     if warnings is None:
         return logs
     read = _read_logs(logs) if logs is not None else []

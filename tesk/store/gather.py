@@ -1,7 +1,7 @@
-"""Questions that wait while a statement is under way go together into the next: one round trip answers many.
+"""Batches questions: those that wait while a statement is under way share the next, so one round trip answers many.
 
-A few tasks take what waits and hand it over; they live as long as the store, so no question can fall between
-"nothing waits" and "the worker is gone". A lone question is asked at once.
+A few asyncio tasks, the workers, take the questions that wait. They live as long as the store, so no question can get
+lost between "nothing waits" and "the worker has ended". A question that comes alone is asked at once.
 """
 
 import asyncio
@@ -11,29 +11,29 @@ from typing import Any, Final, NamedTuple
 BATCH: Final = 512
 
 
-class Asked(NamedTuple):
-    """A question that waits; whoever works on it sets the answer."""
+class Question(NamedTuple):
+    """A question that waits, and its future answer."""
 
-    question: Any
+    content: Any
     answer: "asyncio.Future[Any]"
 
 
 class Gatherer:
-    """Runs `work` on what waits, in `workers` tasks. `work` sets each answer, or sets an error as the answer."""
+    """Runs `work` on the questions that wait, in `workers` tasks. `work` sets each answer, perhaps an exception."""
 
-    def __init__(self, work: Callable[[Sequence[Asked]], Awaitable[None]], workers: int) -> None:
+    def __init__(self, work: Callable[[Sequence[Question]], Awaitable[None]], workers: int) -> None:
         self._work = work
-        self._waiting: asyncio.Queue[Asked] = asyncio.Queue()
+        self._waiting: asyncio.Queue[Question] = asyncio.Queue()
         self._workers = [asyncio.create_task(self._run()) for _ in range(workers)]
 
-    async def ask(self, question: Any) -> Any:
-        """The answer that the work gives. The caller limits the wait."""
+    async def ask(self, content: Any) -> Any:
+        """The answer to a question. The caller limits the wait."""
         answer = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait(Asked(question, answer))
+        self._waiting.put_nowait(Question(content, answer))
         return await answer
 
     async def close(self, limit_s: float) -> None:
-        """Lets what was asked be answered, within a time limit (TimeoutError), and ends the workers."""
+        """Waits for the answers, with a time limit (TimeoutError), and ends the workers."""
         try:
             async with asyncio.timeout(limit_s):
                 await self._waiting.join()
@@ -50,22 +50,22 @@ class Gatherer:
             try:
                 await self._work(batch)
             finally:
-                for asked in batch:
+                for question in batch:
                     self._waiting.task_done()
-                    asked.answer.cancel()
+                    question.answer.cancel()
 
 
-def fail(batch: Sequence[Asked], error: Exception) -> None:
-    """The same error to all that still wait."""
-    for asked in batch:
-        give(asked, error)
+def fail(batch: Sequence[Question], error: Exception) -> None:
+    """Answers all questions that still wait with the same error."""
+    for question in batch:
+        give(question, error)
 
 
-def give(asked: Asked, answer: Any) -> None:
-    """Answers, unless nobody waits any more; an exception is raised where the question was asked."""
-    if asked.answer.done():
+def give(question: Question, answer: Any) -> None:
+    """Answers a question, unless nobody waits any more. An exception is raised where the question was asked."""
+    if question.answer.done():
         return
     if isinstance(answer, Exception):
-        asked.answer.set_exception(answer)
+        question.answer.set_exception(answer)
     else:
-        asked.answer.set_result(answer)
+        question.answer.set_result(answer)

@@ -1,7 +1,7 @@
 """Task ids: 63 bits ordered by time, shown as 13 characters of base 32.
 
-43 bits of milliseconds since 1970, then 10 bits that differ between processes and 10 that count. Newer tasks have
-greater ids, so that the primary key is also the order of lists, and the text sorts as the number does.
+43 bits are milliseconds since 1970, then 10 bits differ between processes, and 10 bits count. Newer tasks have greater
+ids, so the primary key is the order of lists, and the texts sort as the numbers do.
 """
 
 import secrets
@@ -43,9 +43,9 @@ def now_ms() -> int:
 
 
 class Identifiers:
-    """Gives ids that rise within the process, also when the clock steps back.
+    """Gives ids that rise within the process, even when the clock is set back.
 
-    Two processes may give the same id, though hardly ever: whoever stores it asks again.
+    Two processes may give the same id, though hardly ever: then the store asks for another.
     """
 
     def __init__(self, clock_ms: Callable[[], int] = now_ms) -> None:

@@ -1,9 +1,9 @@
 """One server per PostgreSQL database: two would both run every task that waits in it.
 
-SQLite's lock file says the same of its file. Here it is an advisory lock of the database, held by a connection of its
-own for as long as the server lives, so that it is free again the moment a killed server's connection closes. The
-connection may also close while the server lives (PostgreSQL restarts, a failover, an administrator): then the lock is
-taken again, unless another server was faster. Source: PostgreSQL manual, 13.3.5 Advisory Locks.
+SQLite's lock file does the same for its file. Here the server holds an advisory lock of the database, on a connection
+of its own. When a server is killed, its connection closes and the lock is free at once. The connection may also close
+while the server lives (PostgreSQL restarts, a failover, an administrator ends it): then the server takes the lock
+again, unless another server was faster. Source: PostgreSQL manual, 13.3.5 Advisory Locks.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from tesk.store.postgresql import CONNECT_S, DatabaseFailure, cannot_use, locati
 
 NUMBER: Final = 0x7465736B01
 """The lock's number: "tesk" and 1; migrations hold another."""
-LOOK_S: Final = 10.0
-"""Time between two looks whether the connection still answers."""
+CHECK_S: Final = 10.0
+"""Time between two checks that the connection still answers."""
 RETRY_S: Final = 2.0
 KEEPALIVES: Final = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
-"""PostgreSQL notices within a minute that the machine of a server is gone, and frees its lock."""
+"""With these PostgreSQL notices within a minute that a server's machine is gone, and frees its lock."""
 THIS: Final = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 END_FORMER: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2"
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Lease:
-    """The right to serve a database, from `take` to `close`, as long as `keep` runs."""
+    """The right to serve a database, from `take` to `close`; `keep` has to run in between."""
 
     def __init__(self, url: str, connection: "asyncpg.Connection", session: Session) -> None:
         self._url = url
@@ -64,7 +64,7 @@ class Lease:
     async def _until_gone(self) -> None:
         while not self.is_gone:
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(CHECK_S):
                     await self._gone.wait()
             except TimeoutError:
                 try:
@@ -77,7 +77,7 @@ class Lease:
             await asyncio.sleep(RETRY_S)
 
     async def _is_taken_again(self) -> bool:
-        """False where that may be tried again: PostgreSQL cannot be reached, or the former session is still ending."""
+        """False where a retry may help: PostgreSQL cannot be reached, or the former session has not ended yet."""
         try:
             connection = await _connect(self._url)
             try:

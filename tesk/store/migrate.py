@@ -1,8 +1,8 @@
 """Brings a database to the newest schema, and refuses one that is newer than this program.
 
-A fresh database gets the newest tables at once, from SQL that is shipped ready-made: that takes milliseconds, where
-importing Alembic takes longer than all the rest of the start. An older one is migrated by Alembic in a process of its
-own, which takes its memory with it when it ends.
+An empty database gets the newest tables at once, from SQL files in this package: that takes milliseconds, while the
+import of Alembic takes longer than all the rest of the start. An older database is migrated by Alembic in a process of
+its own, whose memory is free again when it ends.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def sqlite(path: Path) -> None:
 
 
 async def postgresql(url: str, location: str) -> None:
-    """Makes or migrates the tables of the database; of several servers that start at once, one does it."""
+    """Makes or migrates the tables of the database. Of several servers that start at once, one does so."""
     import asyncpg
 
     connection = await asyncpg.connect(url, timeout=CONNECT_S)
@@ -66,7 +66,7 @@ async def postgresql(url: str, location: str) -> None:
 
 
 def upgrade(url: str, found: str, location: str) -> None:
-    """Runs Alembic in a process of its own. The URL goes by the environment: arguments are seen by everybody."""
+    """Runs Alembic in a process of its own. The URL is passed in the environment: everybody can read arguments."""
     check_known(found, location)
     command = [sys.executable, "-m", "tesk.store.migrations"]
     environment = {**os.environ, "TESK_MIGRATE_URL": url}

@@ -1,9 +1,9 @@
-"""The store in PostgreSQL, for a server whose database is kept elsewhere.
+"""The store in PostgreSQL, for a server whose database is elsewhere.
 
-Creates that wait while a statement is under way go into one `unnest` INSERT, so that they share its commit, and reads
-by id into one SELECT; all else is one conditional statement each. Two processes may give one id: the second then
-takes another. The pool's sessions allow only the plans that the queries are written for, since statistics that lag
-behind must not turn a page into a scan of the table.
+Creates that wait while a statement is under way share one `unnest` INSERT and its commit; reads by id share one SELECT.
+Every other write is one conditional statement. Two processes may give the same id: the second then takes another. The
+pool's sessions allow only the plans that the queries are written for: outdated statistics must not turn a page into a
+scan of the table.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import asyncpg
 from tesk.store import migrate, transitions
 from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
-from tesk.store.gather import Asked, Gatherer, fail, give
+from tesk.store.gather import Gatherer, Question, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.postgresql_blocks import COUNT_PRUNED, LOCK_FRONTIER, MOVE_FRONTIER, summarise_step
@@ -36,10 +36,10 @@ t AS (INSERT INTO task ({TASK_COLUMNS})
 c AS (INSERT INTO content (task, document) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
 INSERT INTO tag (owner, key, task, value) SELECT * FROM unnest($12::int[], $13::text[], $14::bigint[], $15::text[])
 """
-"""An id that is not above the frontier becomes null, which is refused: a server whose clock is behind takes another.
+"""An id that is not above the frontier becomes null, which PostgreSQL refuses: so a late server takes another id.
 
-The lock waits for a frontier that is being moved and then sees where it is; it keeps the frontier from being moved
-before the commit. So once it has been moved, all tasks below it are seen by whoever looks.
+The lock waits while the frontier is moved, and then reads its new value. Until the commit it prevents another move. So
+after a move every session sees all tasks below the frontier.
 """
 KEEP_LOG: Final = (
     "INSERT INTO log (task, logs) SELECT id, ? FROM changed "
@@ -49,7 +49,7 @@ DELETE_TAGS: Final = (
     "DELETE FROM tag AS g USING unnest($1::int[], $2::text[], $3::bigint[]) AS d(owner, key, task) "
     "WHERE g.owner = d.owner AND g.key = d.key AND g.task = d.task"
 )
-SESSION: Final = {  # enable_sort off leaves incremental sorts, which end with the page
+SESSION: Final = {  # enable_sort off still allows incremental sorts, which stop at the end of the page
     "application_name": "tesk",
     "jit": "off",
     "enable_seqscan": "off",
@@ -60,12 +60,12 @@ SESSION: Final = {  # enable_sort off leaves incremental sorts, which end with t
     "plan_cache_mode": "force_generic_plan",
 }
 NO_MEMOIZE: Final = "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'enable_memoize'"
-"""The ids of a page come once each, so to remember what was looked up for one is work for nothing: a third of a page by
-tag. A statement of its own, since PostgreSQL 13 does not know the setting."""
+"""A page has each id once, so a cache of looked up rows is useless, and takes a third of the time of a page by tag. The
+setting has a statement of its own, since PostgreSQL 13 does not know it."""
 CONNECTIONS: Final = 16
 WRITERS: Final = 6
-"""Inserts at once. What waits for the disk shares its next flush, whoever wrote it; what waits for a writer does not.
-So on a slow disk few writers let a task wait for more flushes: two reach 0.7 of the rate of six."""
+"""Inserts at once. Commits that wait for the disk share its next flush; creates that wait for a writer do not. So on a
+slow disk few writers make a task wait for more flushes: two writers reach 0.7 of the rate of six."""
 LONG_READERS: Final = 2
 """Long tasks that are read at once."""
 READERS: Final = 2
@@ -81,7 +81,7 @@ DatabaseFailure = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Timeo
 
 
 class Create:
-    """A task to be stored. Its rows are made anew where its id is taken."""
+    """A task to be stored. Where its id is taken, its rows are made anew with another."""
 
     def __init__(self, new: NewTask, number: int) -> None:
         self.new = new
@@ -93,7 +93,7 @@ class Create:
 
 
 class PostgresqlStore:
-    """tesk.store.base.Store on a database that exists; its tables are made when they are missing."""
+    """tesk.store.base.Store on an existing database. Missing tables are made."""
 
     def __init__(self, url: str, *, log_tail_bytes: int) -> None:
         self._url = url
@@ -128,7 +128,7 @@ class PostgresqlStore:
         self._summarising = asyncio.create_task(keep_up(self._summarise_step))
 
     async def close(self) -> None:
-        """Stores what was asked for, then lets the connections go."""
+        """Finishes the creates and reads that wait, then closes the connections."""
         gatherers = [each for each in (self._creates, *self._gets.values()) if each is not None]
         self._creates, self._gets = None, {}
         if self._summarising is not None:
@@ -175,9 +175,9 @@ class PostgresqlStore:
         return show(create.number)
 
     async def _withdraw(self, numbers: Sequence[int]) -> None:
-        """Deletes tasks whose inserts may be under way, perhaps in sessions that nobody listens to any more.
+        """Deletes tasks whose inserts may be under way, perhaps in sessions whose client is gone.
 
-        The frontier's lock waits for inserts that have begun; those that begin later are refused by the frontier.
+        The frontier's lock waits for inserts that have begun; the moved frontier refuses those that begin later.
         """
         try:
             async with self._pool.acquire() as connection, connection.transaction():
@@ -229,7 +229,7 @@ class PostgresqlStore:
         if number is None:
             return None
         rows = await self._run(Sql(f"{transitions.CANCEL} RETURNING state", (now_ms(), number)))
-        # a statement of its own: it must see what made the update miss
+        # A statement of its own, so that it sees the change that made the update match no row.
         rows = rows or await self._run(Sql(transitions.STATE, (number,)))
         return State(rows[0][0]) if rows else None
 
@@ -280,25 +280,25 @@ class PostgresqlStore:
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
-    async def _look_up(self, sql: str, gets: Sequence[Asked]) -> None:
+    async def _look_up(self, sql: str, gets: Sequence[Question]) -> None:
         """Answers each number with its row or None."""
-        wanted = [get.question for get in gets if not get.answer.done()]
+        wanted = [get.content for get in gets if not get.answer.done()]
         try:
             found = {row[0]: row for row in await self._pool.fetch(sql, wanted)}
-        except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the reader goes on
+        except Exception as error:  # noqa: BLE001 - the callers get it, and the worker goes on
             fail(gets, cannot_use(self._location, error))
             return
         for get in gets:
-            give(get, found.get(get.question))
+            give(get, found.get(get.content))
 
-    async def _store(self, creates: Sequence[Asked]) -> None:
+    async def _store(self, creates: Sequence[Question]) -> None:
         is_begun = False
         try:
             async with self._pool.acquire() as connection:
                 creates = [create for create in creates if not create.answer.done()]
                 if creates:
                     is_begun = True
-                    await insert(connection, [create.question.rows for create in creates])
+                    await insert(connection, [create.content.rows for create in creates])
         except asyncpg.PostgresError as error:
             if _is_refusal(error):
                 for create in creates:
@@ -306,15 +306,15 @@ class PostgresqlStore:
                         give(create, await self._store_alone(create))
                 return
             fail(creates, self._failed(error, is_begun))
-        except Exception as error:  # noqa: BLE001 - it is answered to whoever waits, and the writer goes on
+        except Exception as error:  # noqa: BLE001 - the callers get it, and the worker goes on
             fail(creates, self._failed(error, is_begun))
         else:
             for create in creates:
                 give(create, None)
 
-    async def _store_alone(self, asked: Asked) -> StoreError | None:
-        """One task that others must not suffer from, with a new id where its own is taken."""
-        create: Create = asked.question
+    async def _store_alone(self, question: Question) -> StoreError | None:
+        """Stores one task alone, so that its error harms no other, with a new id where its own is taken."""
+        create: Create = question.content
         undecided = self._withdrawals.undecided
         for _ in range(SAME_ID_TRIES):
             try:
@@ -323,7 +323,7 @@ class PostgresqlStore:
                 self._identifiers.follow(await self._pool.fetchval("SELECT closed FROM frontier"))
             except DatabaseFailure as error:
                 return self._failed(error, is_begun=True)
-            if asked.answer.done():
+            if question.answer.done():
                 return None
             undecided.discard(create.number)
             create.renumber(self._identifiers.give())
@@ -331,7 +331,7 @@ class PostgresqlStore:
         return StoreError(f"{self._location} had each of {SAME_ID_TRIES} new ids already")
 
     def _failed(self, error: Exception, is_begun: bool) -> StoreError:
-        """The error of an insert: NotConfirmed where it had begun and the database has not said that it failed."""
+        """The error of an insert: NotConfirmed if the insert had begun and PostgreSQL did not say that it failed."""
         failure = cannot_use(self._location, error)
         return NotConfirmed(str(failure)) if is_begun and not _is_rolled_back(error) else failure
 
@@ -366,26 +366,26 @@ def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
 
 
 def _is_refusal(error: asyncpg.PostgresError) -> bool:
-    """Whether the server is well and refused these very rows (SQLSTATE 22: data, 23: constraints, 54: limits)."""
+    """Whether PostgreSQL refused these rows and works otherwise (SQLSTATE 22: data, 23: constraints, 54: limits)."""
     return (error.sqlstate or "")[:2] in ("22", "23", "54")
 
 
 def _is_rolled_back(error: Exception) -> bool:
-    """Whether the database said that the statement failed, and not that its session or itself ended meanwhile (SQLSTATE
-    08, 57 but for a cancelled statement, XX)."""
+    """Whether PostgreSQL said that the statement failed, and not that the session or the database ended in between
+    (SQLSTATE 08, XX, and 57 except for a cancelled statement)."""
     state = (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
     return state == "57014" or (state != "" and state[:2] not in ("08", "57", "XX"))
 
 
 async def _prepared(connection: Any) -> None:
-    """A commit that is answered is on disk, whatever the database's default; and no join has a memory."""
+    """Sets up a new session: commits wait for the disk, whatever the database's default, and no join caches rows."""
     await connection.execute(NO_MEMOIZE)
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         await connection.execute("SET synchronous_commit = on")
 
 
 async def _as_it_is(_: Any) -> None:
-    """Nothing here changes a session: asyncpg's reset after each use would cost a round trip, and undo _prepared."""
+    """Leaves a session as it is: asyncpg's reset after each use would cost a round trip, and undo _prepared."""
 
 
 async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:
@@ -405,7 +405,7 @@ async def _remove(connection: Any, rows: Sequence[Any]) -> int:
 
 
 def location(url: str) -> Location:
-    """The database as messages name it, without a password."""
+    """The name of the database in messages, without a password."""
     try:
         parts = urlsplit(url)
         options = parse_qs(parts.query)

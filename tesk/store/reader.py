@@ -1,4 +1,4 @@
-"""The little that both databases have in common for reading: run a statement, get its rows."""
+"""What reading needs of a database: run a statement, return its rows."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""Between the store's documents and a database's rows, for both databases alike."""
+"""Converts between the store's documents and rows of the tables, for both databases."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ STATES = tuple(State)
 
 
 class NewRows(NamedTuple):
-    """What one new task adds: columns of `task` in the order of TASK_COLUMNS, rows of `tag`, a row of `content`."""
+    """The rows of a new task: columns of `task` in the order of TASK_COLUMNS, rows of `tag`, a row of `content`."""
 
     task: tuple[Any, ...]
     tags: list[tuple[int, str, int, str]]
@@ -24,9 +24,10 @@ TASK_COLUMNS = "id, owner, state, submitted, created, name, tags, warnings, basi
 
 
 def new_rows(number: int, new: NewTask, created_ms: int) -> NewRows:
-    """`number` says in which order tasks came, not when: it may be ahead of the clock.
+    """The rows of a new task. Its id `number` gives an order, not a time: it may be ahead of the clock.
 
-    Raises ValueError for text that no database can hold; tes.parse refuses such tasks before."""
+    Raises ValueError for text that no database can hold; tes.parse refuses such tasks before.
+    """
     tags = new.tags or {}
     if not all(map(is_storable, (new.name or "", *tags, *tags.values()))):
         raise ValueError("a task's name and tags cannot hold NUL characters or lone surrogates")
@@ -44,7 +45,7 @@ def brief(row: Sequence[Any]) -> Brief:
 
 
 def whole(row: Sequence[Any]) -> Row | Brief:
-    """A row of the BASIC or the FULL view, of which only the latter has warnings. Without its document it is brief."""
+    """A row of the BASIC view, or of the FULL view with its warnings. Brief where the document was left out as long."""
     if row[3] is None:
         return brief(row)
     logs = with_warnings(row[4], row[5]) if len(row) > 5 else row[4]

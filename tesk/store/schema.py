@@ -1,11 +1,11 @@
 """The newest schema, as SQLAlchemy Core tables: the one description that migrations are held against.
 
-Serving never imports this module (SQLAlchemy costs more time and memory than all the rest of the store); it reads
-the same tables as SQL from `newest/`, which `python -m tesk.store.schema` writes and a test compares.
+A server never imports this module: SQLAlchemy costs more time and memory than all the rest of the store. It reads the
+same tables as SQL from `newest/`, which `python -m tesk.store.schema` writes and a test compares.
 
-A task's row ends in its BASIC document, which a page sends as it is. What only the FULL view shows lies apart, so
-that pages do not drag it along. Every index begins with the owner and ends with the id, in the order of lists; what
-it holds is bounded, since PostgreSQL cannot index a row of more than 2,704 bytes.
+A task's row ends with its BASIC document, which a page sends unchanged. Data of the FULL view alone lies in tables of
+its own, so that pages do not read it. Every index begins with the owner and ends with the id, in the order of lists.
+Indexed values have a limited size, since PostgreSQL cannot index a row of more than 2,704 bytes.
 """
 
 from pathlib import Path
@@ -42,11 +42,11 @@ task = Table(
     Column("id", identifier, primary_key=True, autoincrement=False),
     Column("owner", Integer, nullable=False),
     Column("state", SmallInteger, nullable=False, doc="tes.State"),
-    Column("submitted", SmallInteger, nullable=False, doc="1 once an engine was told of it"),
+    Column("submitted", SmallInteger, nullable=False, doc="1 once a place may know the task"),
     Column("created", BigInteger, nullable=False, doc="ms since 1970"),
     Column("ended", BigInteger, doc="ms since 1970; null until the state is terminal"),
     Column("name", plain_text),
-    Column("tags", LargeBinary, doc="JSON object; what rows of tag it has"),
+    Column("tags", LargeBinary, doc="JSON object; the table tag has a row for each"),
     Column("warnings", LargeBinary, doc="JSON array of texts"),
     Column("basic", LargeBinary, nullable=False, doc="BASIC document"),
     Column("logs", LargeBinary, doc="BASIC logs"),
@@ -63,7 +63,7 @@ frontier = Table(
     "frontier",
     metadata,
     Column("one", identifier, primary_key=True, autoincrement=False, doc="1: there is one row"),
-    Column("closed", BigInteger, nullable=False, doc="no task is added with this id or a lesser one"),
+    Column("closed", BigInteger, nullable=False, doc="no task is added with this id or a smaller one"),
 )
 
 block = Table(

@@ -1,8 +1,8 @@
-"""The store in one SQLite file: for one server process, durable, and with nothing to set up.
+"""The store in one SQLite file: durable, for one server process, with nothing to set up.
 
-WAL with `synchronous=FULL`: a commit is on disk before it is answered. One thread writes and commits for all that
-wait (see committer); the event loop reads by itself, since a point read takes microseconds, and leaves pages that
-may be long to a thread. Two processes on one file would only wait for each other's commits: the second is refused.
+WAL with `synchronous=FULL`: a commit is on disk before it is answered. One thread does all writes, and those that wait
+share a commit (see committer). The event loop itself reads single tasks, which takes microseconds; a thread reads pages
+that may be long. Two processes on one file would only wait for each other's commits, so the second is refused.
 """
 
 import asyncio
@@ -39,14 +39,14 @@ PRAGMAS: Final = (
     "wal_autocheckpoint = 4000",
 )
 INLINE: Final = 512
-"""Rows of a page that the event loop reads by itself."""
+"""The event loop itself reads pages of at most this many rows."""
 PING_S: Final = 3.0
 
 _ONE: Final = {view: one(view) for view in ("MINIMAL", "BASIC", "FULL")}
 
 
 class SqliteStore:
-    """tesk.store.base.Store on a file. `path` is made with its folder when it is missing."""
+    """tesk.store.base.Store on a file. A missing file and its folder are made."""
 
     def __init__(self, path: Path, *, log_tail_bytes: int) -> None:
         self._path = path
@@ -85,7 +85,7 @@ class SqliteStore:
         self._identifiers.follow(newest)
 
     def _remove_withdrawn(self, database: sqlite3.Connection) -> None:
-        """What a former process withdrew and did not get to remove."""
+        """Removes the tasks that a former process withdrew and did not remove."""
         if numbers := noted(self._notes):
             database.execute("BEGIN IMMEDIATE")
             _withdraw(database, numbers)
@@ -134,7 +134,7 @@ class SqliteStore:
         return show(number)
 
     async def _withdraw(self, numbers: Sequence[int]) -> None:
-        """Writes come in order: after this one, the creates of these tasks are over."""
+        """Writes are done in order, so the creates of these tasks are done before this write."""
         await self._write("withdraw", (numbers,))
 
     async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
@@ -248,7 +248,7 @@ def insert(database: sqlite3.Connection, creates: Sequence[NewRows]) -> None:
 
 
 def _created(database: sqlite3.Connection, *_: Any) -> None:
-    """Written with the whole batch, by `insert`."""
+    """Nothing: `insert` writes the creates of a batch together."""
 
 
 def _advance(
@@ -325,7 +325,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _locked(path: Path) -> TextIO:
-    """The lock file, held until it is closed or the process ends."""
+    """The locked lock file. The lock ends when the file is closed or the process ends."""
     lock = open(f"{path}.lock", "a+", encoding="ascii")  # noqa: SIM115 - it is closed by the store
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

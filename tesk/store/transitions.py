@@ -1,6 +1,6 @@
-"""The state machine as SQL: each change is one conditional UPDATE, so that no race can leave a terminal state.
+"""The state machine as SQL: each change is one conditional UPDATE, so that no race can change a terminal state.
 
-The conditions are made from tes.NEXT, and nothing else in the store knows what may follow what.
+The conditions are made from tes.NEXT; nothing else in the store knows which state may follow which.
 """
 
 from typing import Final
@@ -14,7 +14,7 @@ _read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def allowed_from(state: State) -> frozenset[State]:
-    """The states in which a task may be told that it is in `state`: those it may follow, and itself unless ended."""
+    """The states of a task that may get `state`: those that it may follow, and itself unless it is terminal."""
     before = {earlier for earlier, later in NEXT.items() if state in later}
     return frozenset(before if state in TERMINAL else before | {state})
 
@@ -28,18 +28,18 @@ ADVANCE: Final = {
     f"WHERE id = ? AND state IN ({_numbers(allowed_from(state))})"
     for state in State
 }
-"""By the new state; parameters: BASIC logs, time of the end (ms) or null, id."""
+"""By the new state. Parameters: BASIC logs, time of the end (ms) or null, id."""
 
 DESCRIBE: Final = "UPDATE task SET basic = ? WHERE id = ?"
 DESCRIBE_CONTENT: Final = "UPDATE content SET document = ? WHERE task = ?"
 
 SUBMITTED: Final = f"UPDATE task SET submitted = 1 WHERE id = ? AND state = {int(State.QUEUED)}"
 
-_UNKNOWN_TO_ENGINES = f"state = {int(State.QUEUED)} AND submitted = 0"
+_UNSUBMITTED = f"state = {int(State.QUEUED)} AND submitted = 0"
 
 CANCEL: Final = (
-    f"UPDATE task SET ended = CASE WHEN {_UNKNOWN_TO_ENGINES} THEN CAST(? AS BIGINT) END, "
-    f"state = CASE WHEN {_UNKNOWN_TO_ENGINES} THEN {int(State.CANCELED)} ELSE {int(State.CANCELING)} END "
+    f"UPDATE task SET ended = CASE WHEN {_UNSUBMITTED} THEN CAST(? AS BIGINT) END, "
+    f"state = CASE WHEN {_UNSUBMITTED} THEN {int(State.CANCELED)} ELSE {int(State.CANCELING)} END "
     f"WHERE id = ? AND state IN ({_numbers(allowed_from(State.CANCELING) - {State.CANCELING})})"
 )
 """Parameters: time (ms), id."""
@@ -50,11 +50,11 @@ UNFINISHED: Final = "SELECT id, owner, state, submitted FROM task WHERE ended IS
 
 QUEUED: Final = (
     f"SELECT id, owner, CASE WHEN length(basic) <= {LONG_BYTES} THEN basic END "
-    f"FROM task WHERE ended IS NULL AND {_UNKNOWN_TO_ENGINES} AND id > ? ORDER BY id LIMIT ?"
+    f"FROM task WHERE ended IS NULL AND {_UNSUBMITTED} AND id > ? ORDER BY id LIMIT ?"
 )
-"""Parameters: id after which to begin, limit. Long documents are left out, so that a page of them takes no memory."""
+"""Parameters: id after which to begin, limit. Long documents are left out, so that pages take little memory."""
 
-WITHDRAWN: Final = f"SELECT id, owner, tags FROM task WHERE id = ? AND {_UNKNOWN_TO_ENGINES}"
+WITHDRAWN: Final = f"SELECT id, owner, tags FROM task WHERE id = ? AND {_UNSUBMITTED}"
 PRUNABLE: Final = "SELECT id, owner, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
 
 

@@ -1,9 +1,9 @@
 """Creates that were answered with an error while the database might still carry them out.
 
-Their clients were told to try again, so such a task must never run, or its work is done twice. A task is undecided
-from before it is written until its create is answered; queues leave undecided tasks out. One whose answer was an error
-stays undecided until it is removed for certain, which is tried for as long as it takes. A note in a file is written
-before that answer, so that a server that is killed in between removes the task at its next start.
+Their clients were told to try again. So such a task must never run, or its work would be done twice. A task is
+undecided from before it is written until its create is answered, and queues leave undecided tasks out. A task whose
+answer was an error stays undecided until it is certainly removed; the removal is retried for ever. Before that answer a
+note is written to a file, so that a server that is killed in between removes the task at its next start.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from tesk.store.base import StoreError
 log = logging.getLogger(__name__)
 
 NOTE_S: Final = 1.0
-"""Time that a client waits for the note: the disk may be what is stuck."""
+"""A client waits no longer for the note: perhaps it is the disk that does not answer."""
 PAUSE_S: Final = 1.0
 
 
 class Withdrawals:
-    """`remove` deletes tasks for certain, also where their inserts are still under way; `notes` is the file."""
+    """`remove` certainly deletes tasks, even those whose inserts are still under way; `notes` is the file."""
 
     def __init__(self, remove: Callable[[Sequence[int]], Awaitable[object]], notes: Path | None = None) -> None:
         self.undecided: set[int] = set()
@@ -33,7 +33,7 @@ class Withdrawals:
         self._removing: asyncio.Task[None] | None = None
 
     async def withdraw(self, number: int) -> None:
-        """The task will not run. Its removal goes on in the background."""
+        """Makes sure that the task never runs. It is removed in the background."""
         self._withdrawn.add(number)
         if self._removing is None or self._removing.done():
             self._removing = asyncio.create_task(self._run(), name="remove withdrawn tasks")
@@ -46,7 +46,7 @@ class Withdrawals:
             log.warning("%s cannot be written: %s; a task may run although its create failed", self._notes, error)
 
     async def close(self) -> None:
-        """What is not removed yet stays noted."""
+        """Ends the removal. The file keeps the tasks that are not removed yet."""
         if self._removing is not None:
             self._removing.cancel()
             await asyncio.gather(self._removing, return_exceptions=True)
@@ -62,12 +62,12 @@ class Withdrawals:
             else:
                 self._withdrawn.difference_update(numbers)
                 self.undecided.difference_update(numbers)
-        if self._notes is not None:  # at once, so that no new note is lost
+        if self._notes is not None:  # with no await since the loop's end, so that no new note is lost
             self._notes.unlink(missing_ok=True)
 
 
 def noted(notes: Path) -> list[int]:
-    """The tasks that were withdrawn and perhaps not removed; a line that was cut short names none."""
+    """The tasks that were withdrawn and perhaps not removed. A line that was cut short names no task."""
     try:
         lines = notes.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def noted(notes: Path) -> list[int]:
 
 
 def _note(notes: Path, number: int) -> None:
-    """One write, which a kill of this process does not undo: it need not wait for the disk."""
+    """Adds a note by one write, without a wait for the disk: it survives a kill of this process."""
     file = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(file, b"%d\n" % number)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from tesk.store.base import NewTask, Store
-from tesk.store.gather import Asked, Gatherer, fail, give
+from tesk.store.gather import Gatherer, Question, fail, give
 
 
 class Doubling:
@@ -16,13 +16,13 @@ class Doubling:
         self.free = asyncio.Event()
         self.batches: list[list[int]] = []
 
-    async def work(self, batch: Sequence[Asked]) -> None:
-        self.batches.append([asked.question for asked in batch])
+    async def work(self, batch: Sequence[Question]) -> None:
+        self.batches.append([question.content for question in batch])
         await self.free.wait()
         if min(self.batches[-1]) < 0:
             fail(batch, ValueError("negative"))
-        for asked in batch:
-            give(asked, asked.question * 2)
+        for question in batch:
+            give(question, question.content * 2)
 
 
 async def test_what_waits_is_asked_together() -> None:

@@ -28,7 +28,7 @@ async def test_a_second_server_is_refused_until_the_first_is_gone(postgres_serve
 async def test_a_session_that_hangs_is_not_taken_for_another_server(
     postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LOOK_S", 0.1)
+    monkeypatch.setattr(lease, "CHECK_S", 0.1)
     monkeypatch.setattr(lease, "RETRY_S", 0.1)
     url = postgres_server.new_database()
     held = await take(url)
