@@ -21,11 +21,6 @@ def stamp(text: str) -> str:
     return now() if moment.year < 1971 else _show(moment.astimezone(UTC))
 
 
-def seconds_since(text: str) -> float:
-    """Seconds since a time that `now` has returned; negative for a time in the future."""
-    return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()
-
-
 def steady() -> Callable[[], datetime]:
     """A clock that is right now, and from now on never jumps, as this machine's may."""
     begun, at = time.monotonic(), datetime.now(UTC)
