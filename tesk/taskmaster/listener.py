@@ -110,7 +110,7 @@ class Connection:
             self.peer.close()
 
 
-class Listener:
+class MessageListener:
     """Serves a port until it is closed. `port` 0 takes a free one, which `port` then is."""
 
     def __init__(self, observations: Observations, port: int, word: str) -> None:

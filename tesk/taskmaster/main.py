@@ -16,7 +16,7 @@ from tesk.kubernetes import document, manifests, names
 from tesk.kubernetes.objects import Pod, PodList, WatchEvent
 from tesk.taskmaster.api import Api, ApiError, follow
 from tesk.taskmaster.life import Life
-from tesk.taskmaster.listener import Listener
+from tesk.taskmaster.listener import MessageListener
 from tesk.taskmaster.observations import Observations
 from tesk.taskmaster.record_writer import Superseded
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     task, cluster, token = document.read(folder)
     api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), cluster.namespace)
     observations = Observations()
-    listener = Listener(observations, names.MESSAGE_PORT, token)
+    listener = MessageListener(observations, names.MESSAGE_PORT, token)
     selector = names.selector(cluster.instance, task_id)
     watching = threading.Thread(target=_watch, args=(api, observations, selector), name="watch", daemon=True)
     watching.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tesk.places.local.containers import Patience
+from tesk.places.local.containers import EnginePatience
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, LocalPlace, load_images
 from tests.engines.running import Document, Tesk, running, sh, started
@@ -126,7 +126,7 @@ async def test_a_task_ends_when_the_engine_stays_away(engine: Engine, settings: 
 
 
 def test_patience_begins_with_the_first_failure_and_anew_when_the_task_has_gone_on() -> None:
-    patience = Patience(300.0)
+    patience = EnginePatience(300.0)
     assert [patience.is_over(moment) for moment in (10_000.0, 10_300.0, 10_301.0)] == [False, False, True]
     patience.renew()
     assert [patience.is_over(moment) for moment in (20_000.0, 20_301.0)] == [False, True]

@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tesk.kubernetes.messages import Started
-from tesk.taskmaster.listener import BODY_BYTES, CONNECTIONS, HEAD_BYTES, Listener
+from tesk.taskmaster.listener import BODY_BYTES, CONNECTIONS, HEAD_BYTES, MessageListener
 from tesk.taskmaster.observations import Observations
 
 STARTED = b'{"told": "started", "at": "2026-01-01T00:00:00Z"}'
@@ -28,7 +28,7 @@ def observations() -> Observations:
 
 @pytest.fixture
 def port(observations: Observations) -> Iterator[int]:
-    listener = Listener(observations, 0, "secret")
+    listener = MessageListener(observations, 0, "secret")
     yield listener.port
     listener.close()
 
@@ -129,8 +129,8 @@ def test_one_who_knows_the_word_keeps_its_place(observations: Observations, port
 SERVE = """
 import sys
 from tesk.taskmaster.observations import Observations
-from tesk.taskmaster.listener import Listener
-print(Listener(Observations(), 0, "secret").port, flush=True)
+from tesk.taskmaster.listener import MessageListener
+print(MessageListener(Observations(), 0, "secret").port, flush=True)
 sys.stdin.read()
 """
 

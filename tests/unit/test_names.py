@@ -8,21 +8,9 @@ from typing import Final
 import tesk
 
 TWICE: Final = {
-    "Access": "filer/schemes: azure, google; places/kubernetes/config",
     "ApiError": "places/kubernetes/client, taskmaster/api",
-    "End": "places/local/run, taskmaster/outcomes",
-    "Entry": "filer/credentials, filer/schemes",
-    "Found": "filer/schemes, layout",
-    "Identity": "filer/schemes: azure, google",
     "Job": "kubernetes/objects, places/base",
-    "Listed": "filer/bounds, filer/schemes/ftp_listing",
-    "Listener": "places/kubernetes/live_output, taskmaster/listener",
-    "Patience": "places/local/containers, taskmaster/patience",
-    "Target": "filer/schemes: ftp_wire, http_wire, ssh",
     "Waiting": "dispatch/queue, places/kubernetes/waiting",
-    "_Lines": "filer/schemes: ftp, http_wire",
-    "_Plain": "filer/schemes: ftp_wire, http_wire",
-    "_Secure": "filer/schemes: ftp_wire, http_wire",
 }
 """Names that still stand twice, and the modules. Whoever renames one deletes its entry."""
 

@@ -11,7 +11,7 @@ import pytest
 from tesk.kubernetes.messages import Ended, PodMessage, Started
 from tesk.pod import reporter
 from tesk.pod.reporter import Reporter
-from tesk.taskmaster.listener import Listener
+from tesk.taskmaster.listener import MessageListener
 from tesk.taskmaster.observations import Observations
 
 TOKEN = "secret"
@@ -22,7 +22,7 @@ Heard = Callable[[], list[PodMessage]]
 def taskmaster() -> Iterator[tuple[Observations, str]]:
     """What listens to reporters, and its address."""
     observations = Observations()
-    listener = Listener(observations, 0, TOKEN)
+    listener = MessageListener(observations, 0, TOKEN)
     yield observations, f"127.0.0.1:{listener.port}"
     listener.close()
 

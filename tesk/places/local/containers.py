@@ -59,7 +59,7 @@ class EngineAway(PlaceError):
         super().__init__(f"the container engine does not answer: {error}")
 
 
-class Patience:
+class EnginePatience:
     """How long the engine may be away: counted from the first call that failed, and anew once the task has gone on."""
 
     def __init__(self, seconds: float) -> None:

@@ -31,7 +31,7 @@ from tesk.life.status import TaskStatus
 from tesk.life.transfer import Transfer
 from tesk.places.base import Job, PlaceError
 from tesk.places.local import manifest
-from tesk.places.local.containers import Containers, ContainerState, EngineAway, ImageError, Patience, StartError
+from tesk.places.local.containers import Containers, ContainerState, EngineAway, EnginePatience, ImageError, StartError
 from tesk.places.local.filers import Filers, last_progress, read_report
 from tesk.places.local.folder import BOOT, Folder, is_master_of_files, recalled
 from tesk.places.local.looks import Looks
@@ -96,7 +96,7 @@ class Run:
         self.types = FileTypes()
         self.running: int | None = None
         self._report = report
-        self._patience = Patience(machine.settings.engine_patience_s)
+        self._patience = EnginePatience(machine.settings.engine_patience_s)
         self._program: Program | None = None
         self._seen: steps.Seen | None = None
         self._now = steady()
