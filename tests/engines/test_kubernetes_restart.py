@@ -15,7 +15,7 @@ from tests.engines import strikes
 from tests.engines.alone import lines
 from tests.engines.gates import STEPS, Gates, assert_ran_once, gated, in_every_step, reached, short, steps
 from tests.engines.places import KUBERNETES, KubernetesPlace
-from tests.engines.running import Tesk, running, sh
+from tests.engines.running import Tesk, running
 from tests.engines.serving import END_S, Server
 from tests.servers.cluster import until
 
@@ -147,13 +147,14 @@ async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
 
 
 async def test_a_task_ends_whose_taskmaster_has_ended_and_whose_record_was_changed_since(
-    tesk: Tesk, place: KubernetesPlace
+    tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:
     """While no server sees it: what the record says then is all that there is."""
-    gone, undone = [await tesk.create(executors=[sh("sleep 3")]) for _ in range(2)]
+    gone, undone = [await tesk.create(**short(doors, name)) for name in ("gone", "undone")]
     for task_id in (gone, undone):
         await tesk.until(task_id, running)
     await tesk.dispatcher.stop()
+    doors.open_all()
 
     def strike() -> None:
         for task_id in (gone, undone):

@@ -12,6 +12,7 @@ from tesk.places.base import PlaceError
 from tesk.places.local.containers import Containers
 from tesk.places.local.place import instance
 from tesk.settings import Settings
+from tests.engines.held import held, let_go
 from tests.engines.places import LOCAL, LocalPlace
 from tests.engines.running import running, sh, started
 from tests.servers.between import Between, between
@@ -58,10 +59,10 @@ async def test_a_container_without_a_name_is_known_by_its_id(settings: Settings,
 async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(settings: Settings, middle: Between) -> None:
     """A task is taken up in its first executor, and the engine is slow to say that there is no second one yet."""
     async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
-        task_id = await tesk.create(executors=[sh("sleep 2"), sh("echo second")])
-        await tesk.until(task_id, running)
+        task_id = await held(tesk, sh("echo second"))
         middle.held = f"/tesk-{task_id}-1/json"
         await tesk.restart()
+        let_go(tesk, task_id)
         async with asyncio.timeout(180):
             await middle.waits.wait()
         log = await tesk.dispatcher.live_log(task_id)

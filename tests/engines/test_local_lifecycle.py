@@ -13,6 +13,7 @@ import pytest
 from tesk.life.transfer import Transfer
 from tesk.places.local import filers
 from tesk.settings import Settings
+from tests.engines.held import WAIT, held, let_go
 from tests.engines.places import LOCAL, Place, containers_and_folders
 from tests.engines.running import Tesk, cancelled, content, sh, started
 from tests.servers.containers import APP_IMAGE, IMAGE, NOBODY_IMAGE
@@ -31,11 +32,11 @@ async def test_a_task_that_can_never_fit_fails_at_once_and_says_why(tesk: Tesk) 
 
 async def test_tasks_wait_their_turn_and_a_large_one_is_not_passed_by(settings: Settings, engine_socket: Path) -> None:
     async with started(msgspec.structs.replace(settings, cpu_cores=2.0)) as tesk:
-        first = await tesk.create(executors=[sh("sleep 1")], resources={"cpu_cores": 1})
+        first = await held(tesk, resources={"cpu_cores": 1})
         large = await tesk.create(executors=[sh("true")], resources={"cpu_cores": 2})
         small = await tesk.create(executors=[sh("true")], resources={"cpu_cores": 1})
-        await tesk.until(first, lambda task: task["state"] == "RUNNING")
         assert [(await tesk.task(task_id))["state"] for task_id in (large, small)] == ["QUEUED", "QUEUED"]
+        let_go(tesk, first)
         ends = [(await tesk.ended(task_id))["logs"][0] for task_id in (first, large, small)]
         assert ends[0]["end_time"] <= ends[1]["start_time"] <= ends[1]["end_time"] <= ends[2]["start_time"]
         assert await containers_and_folders(engine_socket, tesk.data) == []
@@ -128,12 +129,8 @@ async def test_a_container_removed_by_hand_is_no_success(tesk: Tesk) -> None:
 
 async def test_a_task_that_had_begun_is_not_begun_again_where_nothing_of_it_is_left(tesk: Tesk, tmp_path: Path) -> None:
     """As when the server is started with another data folder, or on another machine."""
-    task_id = await tesk.create(executors=[sh("echo ran >> /work/ran; sleep 60")], volumes=["/work"])
+    task_id = await held(tesk)
     folder = tesk.data / "tasks" / task_id
-    async with asyncio.timeout(180):
-        while not (folder / "scratch/work/ran").exists():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
     await tesk.dispatcher.stop()
     folder.rename(tmp_path / "elsewhere")
     await tesk.restart()
@@ -183,16 +180,18 @@ async def test_inputs_of_an_earlier_boot_are_fetched_again(tesk: Tesk, place: Pl
 
 
 async def test_after_a_restart_files_lie_where_they_were_put_before(tesk: Tesk) -> None:
-    script = "sed -i s/one/two/ /app/in; echo begun; sleep 1"
+    script = f"sed -i s/one/two/ /app/in; echo begun; {WAIT}"
     task_id = await tesk.create(
         executors=[
             {"image": APP_IMAGE, "command": ["sh", "-c", script]},
             {"image": APP_IMAGE, "command": ["sh", "-c", "/app/program; cat /app/in"]},
         ],
         inputs=[content("/app/in", "one\n")],
+        volumes=["/work"],
     )
     await tesk.has_written(task_id, "begun\n")
     await tesk.restart()
+    let_go(tesk, task_id)
     task = await tesk.ended(task_id)
     assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["begun\n", "/app/program ran\ntwo\n"]
 

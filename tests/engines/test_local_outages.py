@@ -12,11 +12,12 @@ import pytest
 
 from tesk.places.local.containers import EnginePatience
 from tesk.settings import Settings
+from tests.engines.held import held, let_go
 from tests.engines.places import LOCAL, LocalPlace, load_images
-from tests.engines.running import Document, Tesk, running, sh, started
+from tests.engines.running import Document, sh, started
 from tests.servers import containers
 
-HELD = "echo ran >> /work/ran; for _ in $(seq 1200); do [ ! -e /work/go ] || break; sleep 0.1; done; echo out"
+RAN = sh("cat /work/ran")
 
 
 class Engine:
@@ -62,24 +63,6 @@ def settings(engine: Engine, tmp_path: Path) -> Settings:
     return engine.place.settings(tmp_path / "data")
 
 
-async def held(tesk: Tesk) -> str:
-    """A task that runs until it is let go; its second executor tells how often the first has run."""
-    task_id = await tesk.create(executors=[sh(HELD), sh("cat /work/ran")], volumes=["/work"])
-    await until(tesk, task_id, "ran")
-    await tesk.until(task_id, running)
-    return task_id
-
-
-async def until(tesk: Tesk, task_id: str, name: str) -> None:
-    async with asyncio.timeout(180):
-        while not (tesk.data / f"tasks/{task_id}/scratch/work/{name}").exists():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
-def let_go(tesk: Tesk, task_id: str) -> None:
-    (tesk.data / f"tasks/{task_id}/scratch/work/go").touch()
-
-
 async def missed(caplog: pytest.LogCaptureFixture, *task_ids: str) -> None:
     """Returns when each of the tasks has missed the engine."""
     words = [f"task {task_id}: the container engine does not answer" for task_id in task_ids]
@@ -97,7 +80,7 @@ async def test_tasks_wait_for_an_engine_that_is_away(
     engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with started(settings) as tesk:
-        early, late = await held(tesk), await held(tesk)
+        early, late = await held(tesk, RAN), await held(tesk, RAN)
         await engine.end()
         let_go(tesk, early)
         fresh = await tesk.create(executors=[sh("true")])
@@ -113,7 +96,7 @@ async def test_tasks_wait_for_an_engine_that_is_away(
 
 async def test_a_task_ends_when_the_engine_stays_away(engine: Engine, settings: Settings) -> None:
     async with started(msgspec.structs.replace(settings, engine_patience_s=0.1)) as tesk:
-        task_id = await held(tesk)
+        task_id = await held(tesk, RAN)
         await engine.end()
         task = await tesk.ended(task_id)
         if task["state"] == "EXECUTOR_ERROR":  # the engine ended the program before it went away itself

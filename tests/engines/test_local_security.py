@@ -15,6 +15,7 @@ from tesk.places.local import manifest
 from tesk.places.local.containers import Containers
 from tesk.places.local.place import install_shim
 from tesk.settings import Settings
+from tests.engines.held import held
 from tests.engines.places import LOCAL
 from tests.engines.running import Tesk, content, sh
 from tests.servers import containers
@@ -78,16 +79,14 @@ async def test_a_link_put_inside_a_staged_folder_leads_no_later_mount_astray(
 
 async def test_a_source_that_is_no_longer_what_was_made_is_not_mounted(tesk: Tesk, outside: Path) -> None:
     """As if somebody else had been there: the server looks before each container."""
-    task_id = await tesk.create(volumes=["/data"], executors=[sh("touch /data/began; sleep 1"), sh("cat /data/key")])
-    data = tesk.data / "tasks" / task_id / "scratch/data"
-    async with asyncio.timeout(180):
-        while not (data / "began").exists():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    data.rename(data.with_name("old"))
-    data.symlink_to(outside)
+    task_id = await held(tesk, sh("cat /work/key"))
+    work = tesk.data / "tasks" / task_id / "scratch/work"
+    old = work.rename(work.with_name("old"))
+    work.symlink_to(outside)
+    (old / "go").touch()
     task = await tesk.ended(task_id)
     assert (task["state"], len(logs(task))) == ("SYSTEM_ERROR", 1)
-    assert "executor 1: /scratch/data" in said(task)
+    assert "executor 1: /scratch/work" in said(task)
     assert "cannot be mounted" in said(task)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from scripts.demo_local import engine_socket
 from tesk.places.local.socket import LONGEST_PATH, answers, clear, prepare
+from tests.engines.held import held, let_go
 from tests.engines.places import LocalPlace, load_images
-from tests.engines.running import running, sh, started
+from tests.engines.running import sh, started
 
 
 @pytest.fixture
@@ -64,13 +65,9 @@ async def test_tasks_run_and_survive_their_podman_below_a_long_path(long: Path) 
         path = (data / "run/podman.sock").resolve()
         assert answers(engine_socket(long))
         await load_images(path)
-        task_id = await tesk.create(
-            executors=[sh("echo ran >> /work/ran; while [ ! -e /work/go ]; do sleep 0.1; done"), sh("cat /work/ran")],
-            volumes=["/work"],
-        )
-        await tesk.until(task_id, running)
+        task_id = await held(tesk, sh("cat /work/ran"))
         tesk.engine._podman.kill()  # type: ignore[attr-defined]
-        (data / f"tasks/{task_id}/scratch/work/go").touch()
+        let_go(tesk, task_id)
         task = await tesk.ended(task_id)
         assert task["state"] == "COMPLETE", task["logs"]
         assert task["logs"][0]["logs"][1]["stdout"] == "ran\n"
