@@ -61,8 +61,9 @@ class LocalPlace:
         return await containers_and_folders(self.socket, Path(settings.data))
 
     async def running(self, settings: Settings, task_id: str) -> list[str]:
+        labels = f'{{"label": ["tesk.task={task_id}"]}}'
         async with aiodocker.Docker(url=f"unix://{self.socket}") as docker:
-            found = await docker.containers.list(filters=f'{{"label": ["tesk.task={task_id}"]}}')
+            found = await docker._query_json("containers/json", params={"filters": labels}, versioned_api=False)
             return [container["Names"][0] for container in found]
 
 

@@ -81,3 +81,13 @@ async def test_how_an_executor_ended_is_read_and_the_engine_not_asked(settings: 
     assert (task["state"], task["logs"][0]["logs"][0]["exit_code"]) == ("EXECUTOR_ERROR", 3)
     assert not [path for method, path in asked if method == "GET"], asked
     assert lies["logs"][0]["logs"][0]["exit_code"] == 137
+
+
+async def test_podman_is_not_asked_for_what_it_runs_programs_for(settings: Settings, middle: Between) -> None:
+    """To `/version` and `/info` Podman runs a dozen programs; a readiness probe asks every few seconds."""
+    async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
+        assert (await tesk.run(executors=[sh("true")]))["state"] == "COMPLETE"
+        assert await tesk.dispatcher.ready() is None
+    asked = {line.split()[1].partition("?")[0] for line in middle.lines}
+    assert any(path.endswith("/_ping") for path in asked), asked
+    assert not [path for path in asked if path.endswith(("/version", "/info"))]

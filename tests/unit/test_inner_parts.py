@@ -58,6 +58,7 @@ READ: Final[list[tuple[Callable[..., Any], str, str]]] = [
     (RequestResponseCycle.receive, "5c6d69bd5c2e", "body.py reads bodies by it, before HttpConnection._answer"),
     (uvicorn.Server.capture_signals, "5c21d816e7ca", "Server.capture_signals (server/run.py) stands in its place"),
     (aiodocker.Docker._canonicalize_url, "18d60c717d6b", "_Docker._canonicalize_url stands in its place"),
+    (aiodocker.Docker._check_version, "1b828ed6e826", "_Docker._check_version stands in its place"),
     (aiodocker.Docker._query, "90749af03645", "Containers.run and make_directory call it"),
     (aiodocker.Docker._do_query, "c79bfd9876d8", "_Docker._do_query tells its error 900 from an answer of the engine"),
     (aiodocker.Docker.close, "ca613adfdcb9", "Containers.close closes the connector after it"),

@@ -100,6 +100,19 @@ class _Docker(aiodocker.Docker):
             raise ValueError(f"{str(path)[:200]!r} is no path of the container engine's API")
         return URL(self.docker_host).with_path(f"/{self.api_version}/{path}" if versioned_api else f"/{path}")
 
+    async def about(self) -> tuple[str, str]:
+        """The engine's name and version, by its answer to a ping. To `/version` Podman runs a dozen programs."""
+        async with self._query("_ping", versioned_api=False) as answer:
+            head = answer.headers
+        self.api_version = f"v{head['Api-Version']}"
+        if podman := head.get("Libpod-Api-Version"):
+            return "Podman", podman
+        return "Docker", head.get("Server", "").partition("/")[2].partition(" ")[0] or "0"
+
+    async def _check_version(self) -> None:
+        if self.api_version == "auto":
+            await self.about()
+
     async def _do_query(self, *args: Any, **options: Any) -> aiohttp.ClientResponse:
         try:
             return await super()._do_query(*args, **options)
@@ -130,12 +143,11 @@ class Containers:
         """The engine's name and version. Raises PlaceError when it does not answer."""
         try:
             async with asyncio.timeout(10):
-                about = await self._docker.version()
+                self.engine, self.version = await self._docker.about()
         except (DockerError, aiohttp.ClientError, OSError) as error:
             raise EngineAway(error) from error
-        names = [part.get("Name", "") for part in about.get("Components") or []]
-        self.engine = "Podman" if any("Podman" in name for name in names) else "Docker"
-        self.version = str(about.get("Version", "0"))
+        except KeyError:
+            raise PlaceError("what answers at the engine's socket speaks no version of Docker's API") from None
         return f"{self.engine} {self.version}"
 
     async def _is_here(self, image: str) -> bool:
