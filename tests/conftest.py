@@ -38,21 +38,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Clust
         yield running
 
 
-@pytest.fixture(scope="session")
-def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
-    """A node of this process alone, whose parts tests may stop and break."""
-    with clusters.cluster(tmp_path_factory.mktemp("cluster"), f"test-{clusters.RUN}-{WORKER or 'own'}") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def oldest_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
-    """The oldest Kubernetes that tesk supports."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with clusters.cluster(folder, f"test-{clusters.RUN}-oldest", version="oldest") as running:
-        yield running
-
-
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc]
     """Hands out groups of tests in the order in which they were collected."""
 

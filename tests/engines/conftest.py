@@ -5,6 +5,7 @@ pytestmark = pytest.mark.places(*LOCAL)
 With pytest.mark.oldest it runs on the oldest Kubernetes too.
 """
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,16 +29,10 @@ from tests.engines.places import (
 )
 from tests.engines.running import Tesk, started
 from tests.engines.serving import Server, serving
+from tests.servers import cluster as clusters
 from tests.servers import holding as servers
 from tests.servers.holding import Holding
 from tests.servers.silent import Silent, silent
-
-CLUSTERS = {
-    **dict.fromkeys(KUBERNETES + RESTRICTED, "cluster"),
-    **dict.fromkeys(DISRUPTED, "own_cluster"),
-    **dict.fromkeys(OLDEST, "oldest_cluster"),
-}
-"""The fixture of the cluster of each place that is in one."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -50,12 +45,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("place", chosen, indirect=True, scope="session")
 
 
+@contextlib.contextmanager
+def cluster_of(request: pytest.FixtureRequest, folder: Path) -> Iterator[clusters.Cluster]:
+    """The cluster of a place. One that is its own ends with the place: a node that has nothing to do keeps a tenth of a
+    core busy."""
+    if request.param in DISRUPTED:
+        with clusters.cluster(folder, f"test-{clusters.RUN}-{os.environ.get('PYTEST_XDIST_WORKER', 'own')}") as own:
+            yield own
+    elif request.param in OLDEST:
+        with clusters.cluster(folder, f"test-{clusters.RUN}-oldest", version="oldest") as oldest:
+            yield oldest
+    else:
+        yield request.getfixturevalue("cluster")
+
+
 @pytest.fixture(scope="session")
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp(request.param)
-    if fixture := CLUSTERS.get(request.param):
+    if request.param not in LOCAL:
         security = "restricted" if request.param in RESTRICTED else "baseline"
-        with kubernetes_place(request.getfixturevalue(fixture), folder, security) as there:
+        with cluster_of(request, folder) as its, kubernetes_place(its, folder, security) as there:
             yield there
     else:
         with local_place(request.param, folder) as here:
