@@ -329,6 +329,10 @@ def _is_plain_path(path: str) -> bool:
     return len(path) <= _PLAIN_BYTES and _PLAIN_PATH.fullmatch(path) is not None
 
 
+def _is_plain_file(path: str) -> bool:
+    return _is_plain_path(path) and not path.endswith("/")
+
+
 def _path_problems(field: str, path: str) -> Iterator[Problem]:
     if not path.startswith("/"):
         yield field, f"{urls.redact(path)!r} is not an absolute path"
@@ -363,7 +367,8 @@ def _file_problems(field: str, path: str) -> Iterator[Problem]:
 
 def normal(path: str) -> str:
     """The path without doubled or trailing slashes and dots."""
-    if path.startswith("/") and not path.endswith("/") and "//" not in path and "/." not in path:
+    is_normal = path.startswith("/") and "//" not in path and "/./" not in path and "/../" not in path
+    if is_normal and not path.endswith(("/", "/.", "/..")):
         return path
     return "/" + posixpath.normpath(path).strip("/")
 
@@ -374,25 +379,55 @@ def _is_below(path: str, folders: Collection[str]) -> bool:
 
 def _collisions(task: Task) -> Iterator[Problem]:
     """What would have to be a file and a directory at once: `content` and the streams of executors are files."""
-    streams = [
-        (f"executors[{n}].{name}", getattr(executor, name))
-        for n, executor in enumerate(task.executors)
-        for name in ("stdin", "stdout", "stderr")
-    ]
-    given = [(f"inputs[{n}].path", given.path) for n, given in enumerate(task.inputs or ()) if given.content]
-    files = {normal(path): field for field, path in (*given, *streams) if path and not path.startswith(_DEVICES)}
-    if not files:
+    contents = [given.path for given in task.inputs or () if given.content]
+    streams = [path for each in task.executors for path in (each.stdin, each.stdout, each.stderr) if path]
+    files = {normal(path) for path in (*contents, *streams) if not path.startswith(_DEVICES)}
+    if not _may_collide(task, streams, files):
         return
+    named = _named_files(task)
     for field, path in _directories(task):
         if path in files:
-            yield field, f"{path!r} is a directory here, and a file in {files[path]}"
-    for field, path in (*streams, *_paths(task)):
-        whole = normal(path or "/")
-        end = whole.rfind("/")
-        while end > 0:
-            if (above := whole[:end]) in files:
-                yield field, f"{path!r} lies below {above!r}, which is a file in {files[above]}"
-            end = whole.rfind("/", 0, end)
+            yield field, f"{path!r} is a directory here, and a file in {named[path]}"
+    for field, path in (*_streams(task), *_paths(task)):
+        for above in _above(normal(path)):
+            if above in files:
+                yield field, f"{path!r} lies below {above!r}, which is a file in {named[above]}"
+
+
+def _may_collide(task: Task, streams: list[str], files: set[str]) -> bool:
+    """False when no file is, or lies above, what has to be a directory: for most tasks that settles it."""
+    found = {path.rpartition("/")[0] for path in streams}
+    found.update(task.volumes or (), [executor.workdir for executor in task.executors if executor.workdir])
+    for given in task.inputs or ():
+        found.add(given.path if given.type is FileType.DIRECTORY else given.path.rpartition("/")[0])
+    for output in task.outputs or ():
+        found.add(output.path.rpartition("/")[0])
+    found.discard("")
+    for path in {*map(normal, found)}:
+        while path:
+            if path in files:
+                return True
+            path = path.rpartition("/")[0]
+    return False
+
+
+def _streams(task: Task) -> Iterator[tuple[str, str]]:
+    for n, executor in enumerate(task.executors):
+        for name in ("stdin", "stdout", "stderr"):
+            if path := getattr(executor, name):
+                yield f"executors[{n}].{name}", path
+
+
+def _named_files(task: Task) -> dict[str, str]:
+    """The field of each path that is a file."""
+    given = ((f"inputs[{n}].path", each.path) for n, each in enumerate(task.inputs or ()) if each.content)
+    return {normal(path): field for field, path in (*given, *_streams(task))}
+
+
+def _above(path: str) -> Iterator[str]:
+    """All directories above a path but the root, nearest first."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _directories(task: Task) -> Iterator[tuple[str, str]]:
@@ -423,7 +458,8 @@ def _input_problems(field: str, given: Input) -> Iterator[Problem]:
     if given.content:
         if given.type is FileType.DIRECTORY:
             yield f"{field}.type", "content makes a FILE, not a DIRECTORY"
-        yield from _file_problems(f"{field}.path", given.path)
+        if not _is_plain_file(given.path):
+            yield from _file_problems(f"{field}.path", given.path)
     elif given.url:
         if not _PLAIN_URL.fullmatch(given.url):
             yield from urls.problems(f"{field}.url", given.url, schemes.READABLE)
@@ -474,7 +510,8 @@ def _executor_problems(field: str, executor: Executor) -> Iterator[Problem]:
     if executor.workdir is not None and not _is_plain_path(executor.workdir):
         yield from _path_problems(f"{field}.workdir", executor.workdir)
     for name in ("stdin", "stdout", "stderr"):
-        if (path := getattr(executor, name)) is not None:
+        path = getattr(executor, name)
+        if path is not None and not _is_plain_file(path):
             yield from _file_problems(f"{field}.{name}", path)
     if reason := images.problem(executor.image):
         yield f"{field}.image", reason
