@@ -92,6 +92,11 @@ class Admission:
                 return _waiting(task_id, first.id, denial)
         return None if self._denied is None else _waiting(task_id, *self._denied)
 
+    @property
+    def denies_all(self) -> bool:
+        """True when no task of any kind may start, by the last look at the queue."""
+        return self._denied is not None and self._denied[1].blocks == "all"
+
     def rescan(self) -> None:
         """The next read begins with the oldest queued task."""
         self._cursor = None

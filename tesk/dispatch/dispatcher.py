@@ -61,8 +61,9 @@ class Dispatcher:
             self._opened = False
 
     def wake(self) -> None:
-        """A task was created: look at the queue."""
-        self.work.wake.set()
+        """A task was created: look at the queue, unless nothing at all may start now. Then the next end is a reason."""
+        if not (self.work.queue and self._admission.denies_all):
+            self.work.wake.set()
 
     async def cancel(self, task_id: TaskId) -> State | None:
         """The task's state once its end is asked for; None for an unknown task."""
