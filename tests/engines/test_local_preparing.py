@@ -74,8 +74,8 @@ async def test_one_that_somebody_tidies_away_is_made_anew(
     """As `docker container prune` does with all that do not run. It takes hours at times until inputs are there."""
     monkeypatch.setattr("tesk.places.local.run.BELIEVED_S", 0.0)
     task_id = await tesk.create(executors=[sh("cat /in/late")], inputs=late(door))
-    async with aiodocker.Docker(url=f"unix://{place.socket}") as docker:
-        await docker.containers.container(await prepared(place, task_id)).delete(force=True)
+    await prepared(place, task_id)
+    await tesk.engine._machine.containers.remove(f"tesk-{task_id}-0")  # type: ignore[attr-defined]
     door.open("late")
     task = await tesk.ended(task_id)
     assert task["logs"][0]["logs"][0]["stdout"] == "late\n", task
