@@ -33,6 +33,7 @@ LOOK_AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05)
 PROGRESS_S: Final = 10.0
 LAST_LINES: Final = 80
 PRESENT_S: Final = 30.0
+UNSTARTED: Final = ("created", "configured", "initialized")
 NO_CONNECTION: Final = 900
 """The status that aiodocker gives to an error of its own."""
 
@@ -46,6 +47,10 @@ class ContainerState(Struct, frozen=True):
     finished: str
     out_of_memory: bool = False
     error: str = ""
+
+    @property
+    def has_started(self) -> bool:
+        return self.status not in UNSTARTED
 
     @property
     def is_over(self) -> bool:
@@ -345,8 +350,9 @@ class Containers:
         if state is None or state.exit_code:
             raise StartError(f"container {name} ended with exit code {state.exit_code if state else 'unknown'}")
 
-    async def names(self, task_id: str | None = None) -> dict[str, str]:
-        """Names of this instance's containers and the task of each; of one task when it is named.
+    async def names(self, task_id: str | None = None, *, started: bool = False) -> dict[str, str]:
+        """Names of this instance's containers and the task of each; of one task when it is named. `started`: only of
+        those that have been started.
 
         A container that is being removed may have no name any more; its id stands for it. Raises PlaceError.
         """
@@ -355,6 +361,7 @@ class Containers:
             found = await self._docker.containers.list(all="true", filters=json.dumps({"label": wanted}))
         except DockerError as error:
             raise PlaceError(f"the container engine does not list its containers: {error.message}") from error
+        found = [each for each in found if not started or each["State"] not in UNSTARTED]
         names = [(each["Names"] or [each["Id"]])[0].lstrip("/") for each in found]
         return {name: each["Labels"]["tesk.task"] for name, each in zip(names, found, strict=True)}
 

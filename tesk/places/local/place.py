@@ -129,7 +129,7 @@ class LocalPlace:
             life.cancel()
             await asyncio.wait([life])
         grace_s = self._settings.grace_s
-        names = await machine.containers.names(task_id)
+        names = await machine.containers.names(task_id, started=True)
         await asyncio.gather(*(machine.containers.stop(name, grace_s) for name in names))
         known = await asyncio.to_thread(_last_log, folder, run)
         assert self._report is not None

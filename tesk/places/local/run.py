@@ -47,6 +47,8 @@ AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadE
 """What a call fails with when the container engine goes away before it or in its midst."""
 CANNOT_STOP: Final = (*AWAY, PlaceError, DockerError)
 STOP_AGAIN_S: Final = 1.0
+BELIEVED_S: Final = 30.0
+"""So long a container that has not been started is believed to be there."""
 
 
 class Machine(Struct, frozen=True):
@@ -62,14 +64,23 @@ class Machine(Struct, frozen=True):
 
 
 class Program:
-    """The container of an executor that runs, or is being started, in the eyes of this process."""
+    """The container of an executor that is to run, or runs, in the eyes of this process.
 
-    def __init__(self, n: int, ended: Coroutine[Any, Any, ContainerState | None]) -> None:
+    `run` attaches to the container, starts it once `may_start` is set, and returns how it ended.
+    """
+
+    def __init__(self, n: int, run: "Callable[[Program], Coroutine[Any, Any, ContainerState | None]]") -> None:
         self.n = n
+        self.may_start = asyncio.Event()
         self.started = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.create_task(ended, name=f"executor {n}")
+        self.ended = asyncio.create_task(run(self), name=f"executor {n}")
         self.is_stopping = False
         self.is_over = False
+        self._made_at = asyncio.get_running_loop().time()
+
+    @property
+    def age_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._made_at
 
     async def wait(self, timeout_s: float | None) -> None:
         """Until it has started or ended, or for so long."""
@@ -98,6 +109,7 @@ class Run:
         self._report = report
         self._patience = EnginePatience(machine.settings.engine_patience_s)
         self._program: Program | None = None
+        self._prepared: Program | None = None
         self._seen: steps.Seen | None = None
         self._now = steady()
         self._layout = Layout()
@@ -107,7 +119,6 @@ class Run:
             memory_limit_mib=((job.task.resources or Resources()).ram_gb or 0) * 1024,
             log_bytes=task_bytes(machine.settings.log_tail_bytes),
         )
-        self._is_made = False
         self._resumed = folder.path.exists()
         self._has_looked = self._resumed
         self._reached = len(job.task.executors) if self._resumed else -1
@@ -189,23 +200,18 @@ class Run:
             except PlaceError as error:
                 raise End(State.SYSTEM_ERROR, str(error)) from error
             finally:
-                if self._program is not None:
-                    await self._program.close()
-                self._program = self._seen = None
+                for program in (self._program, self._prepared):
+                    if program is not None:
+                        await program.close()
+                self._program = self._prepared = self._seen = None
             self._resumed = True
             await asyncio.sleep(pause_s)
 
     async def _life(self) -> None:
         self.folder.make()
-        began = self.folder.fact("began", str)
-        if began is None:
-            await self._establish("image", self.job.task.executors[0].image, durable=True)
-            await self._establish("began", began := now(), durable=True)
-            await asyncio.to_thread(self.folder.keep)
         self._refuse_after_a_boot()
         self.types = self.folder.fact("types", FileTypes) or FileTypes()
-        self.facts = replace(self.facts, staged=False, log=replace(self.log, start_time=began))
-        self.tell(State.INITIALIZING)
+        self.facts = replace(self.facts, staged=False)
         while True:
             step = steps.due(self.job.task, self.facts, self._policy)
             seen = await self._see(step) if isinstance(step, TaskStep) else steps.Starting()
@@ -233,16 +239,17 @@ class Run:
         if step.role != "executor":
             return steps.Absent(is_asked=True)
         n, name = step.n, manifest.name(self.job.id, step.n)
+        if self._prepared is not None:
+            return steps.Absent()
         if self._program is None:
             state = await self.machine.containers.state(name) if self._resumed else None
-            self._reached, self._is_made = max(self._reached, n), state is not None
             if state is None and self.folder.has(f"started-{n}"):
                 return self._gone(n)
-            if state is None or state.status in ("created", "configured", "initialized"):
+            if state is None or not state.has_started:
                 return steps.Absent()
             if state.is_over:
                 return await self._ended(n, state)
-            self.running, self._program = n, Program(n, self.machine.containers.end(name))
+            self.running, self._program = n, Program(n, lambda _: self.machine.containers.end(name))
             self._program.started.set_result(None)
         return await self._see_program(self._program)
 
@@ -296,9 +303,12 @@ class Run:
             case steps.Finish(state, reason):
                 raise End(state, reason)
             case steps.Ask(TaskStep("executor", n)):
-                await self._make(n)
-            case steps.Start(TaskStep("executor", n)):
-                self.running, self._program = n, Program(n, self._run(n))
+                if not await self._is_prepared():
+                    await self._prepare(n)
+                await self._establish(f"started-{n}", {"at": now(), "boot": BOOT}, durable=True)
+            case steps.Start(TaskStep("executor", n)) if self._prepared is not None:
+                self.running, self._program, self._prepared = n, self._prepared, None
+                self._program.may_start.set()
             case steps.Start(TaskStep("inputs")):
                 self._seen = steps.FilerEnded(await self._initialize())
             case steps.Start():
@@ -311,7 +321,7 @@ class Run:
         before, self.facts = self.facts, facts
         known, lines = len(before.log.system_logs or ()), facts.log.system_logs or []
         if len(facts.log.logs) > len(before.log.logs):
-            await self._establish(f"executor-{len(before.log.logs)}", facts.log.logs[-1], durable=True)
+            await self._establish(f"executor-{len(before.log.logs)}", facts.log.logs[-1])
         for n in set(facts.timed_out) - set(before.timed_out):
             try:
                 await self._establish(f"overdue-{n}", {"at": now()})
@@ -333,16 +343,25 @@ class Run:
             raise End(State.SYSTEM_ERROR, f"{why}; it is not run again")
 
     async def _initialize(self) -> Transfer:
-        """Inputs and images, at the same time; the first failure ends both. Where inputs lie may depend on the images:
-        they come first then."""
+        """Inputs, images and the first container, at the same time; the first failure ends all. Where inputs lie may
+        depend on the images: they come first then."""
         asked = await asyncio.to_thread(doubtful, self.job.task)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._begin())
                 images = [group.create_task(self._pull(image)) for image in self._images()]
                 fetching = group.create_task(self._lay_out_and_fetch(asked, images))
         except BaseExceptionGroup as problems:
             raise _first(problems) from None
         return fetching.result()
+
+    async def _begin(self) -> None:
+        """Makes the folder durable, by which a later server knows that the task has begun, and then tells it."""
+        if self.folder.fact("began", str) is None:
+            await asyncio.to_thread(self.folder.keep)
+            await self._establish("image", self.job.task.executors[0].image, durable=True)
+            await self._establish("began", self.log.start_time)
+        self.tell(State.INITIALIZING)
 
     def _images(self) -> list[str]:
         return [*dict.fromkeys(executor.image for executor in self.job.task.executors)]
@@ -354,7 +373,23 @@ class Run:
             await asyncio.gather(*images)
             found = Found(await self._look(asked))
             await self._establish("found", found, durable=True)
-        return await self._fetch(found or Found())
+        found = found or Found()
+        self._layout = await asyncio.to_thread(layout, self.job.task, found)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._prepare_first(images[0]))
+            fetching = group.create_task(self._fetch(found))
+        return fetching.result()
+
+    async def _prepare_first(self, image: asyncio.Task[None]) -> None:
+        """Prepares the first executor while its inputs are on their way. All that is mounted must be directories, since
+        those are there beforehand and stay the same."""
+        plan = self._layout
+        if self.folder.has("started-0") or plan.files or plan.has_copies:
+            return
+        if not plan.is_empty:
+            await asyncio.to_thread(scratch.prepare, str(self.folder.scratch), plan.mounts, ())
+        await image
+        await self._prepare(0)
 
     async def _look(self, asked: Sequence[str]) -> dict[str, bool]:
         """What the images have in these directories, for `layout`."""
@@ -386,7 +421,6 @@ class Run:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
     async def _fetch(self, found: Found) -> Transfer:
-        self._layout = await asyncio.to_thread(layout, self.job.task, found)
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return Transfer(is_done=True)
@@ -438,13 +472,33 @@ class Run:
             self.log.metadata = {"progress": told.words()}
         return self.log.metadata != known
 
+    async def _prepare(self, n: int) -> None:
+        """Makes the container of executor `n` and begins to attach to it: all but its start. Raises StartError."""
+        await self._make(n)
+        self._prepared = Program(n, self._run)
+
+    async def _is_prepared(self) -> bool:
+        """True when a container waits for its start. Long after it was made the engine is asked, since whoever tidies
+        up may have removed it."""
+        if self._prepared is None:
+            return False
+        name = manifest.name(self.job.id, self._prepared.n)
+        if self._prepared.age_s < BELIEVED_S or await self.machine.containers.state(name) is not None:
+            return True
+        await self._prepared.close()
+        self._prepared = None
+        return False
+
     async def _make(self, n: int) -> None:
-        """Makes the container of executor `n`, unless it is there and has never run, and writes down that it is about
-        to be started. Raises StartError."""
+        """Makes the container of executor `n`. The one that an earlier life was about to start is as it should be; any
+        other has never run and may be that of an earlier version or setting. Raises StartError."""
         containers, name, executor = self.machine.containers, manifest.name(self.job.id, n), self.job.task.executors[n]
+        self._reached = max(self._reached, n)
         control = self.folder.control(n)
         await self._verify(n)
-        if not self._is_made:
+        if not self.folder.has(f"started-{n}"):
+            if self._resumed:
+                await _to_its_end(containers.remove(name))
             body = manifest.container(
                 executor, self._layout, self.job.task.resources or Resources(),
                 last=n == len(self.job.task.executors) - 1,
@@ -455,19 +509,19 @@ class Run:
             await _to_its_end(containers.create(name, body))
         if executor.workdir and not self._layout.covers(executor.workdir):
             await containers.make_directory(name, executor.workdir)
-        await self._establish(f"started-{n}", {"at": now(), "boot": BOOT}, durable=True)
 
-    async def _run(self, n: int) -> ContainerState | None:
-        """Starts the container and waits for its end. Being cancelled, it first finishes starting."""
-        containers, name = self.machine.containers, manifest.name(self.job.id, n)
+    async def _run(self, program: Program) -> ContainerState | None:
+        """Attaches to the container, starts it when it may, and waits for its end. Being cancelled, it first finishes
+        starting."""
+        containers, name = self.machine.containers, manifest.name(self.job.id, program.n)
 
         async def start() -> None:
+            await program.may_start.wait()
             await _to_its_end(containers.start(name))
-            if self._program is not None:
-                self._program.started.set_result(None)
+            program.started.set_result(None)
 
         has_entry_point = parameters.ENTRYPOINT in self._given
-        return await containers.run(name, start, lambda: None if has_entry_point else self.folder.exit_code(n))
+        return await containers.run(name, start, lambda: None if has_entry_point else self.folder.exit_code(program.n))
 
     def _devices(self) -> list[dict[str, Any]]:
         containers, count = self.machine.containers, int(self._given.get(parameters.GPU, 0))

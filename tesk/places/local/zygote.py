@@ -27,6 +27,7 @@ import msgspec
 from tesk.filer import main as filer
 from tesk.filer import memory
 from tesk.filer.plan import Event, Failed, Plan
+from tesk.filer.schemes.file import scheme as file_scheme  # noqa: F401 - loaded here once, not by each filer
 from tesk.places.local.socket import die_with_parent
 
 
