@@ -16,14 +16,20 @@ TASKMASTER: Final = "taskmaster"
 INPUTS: Final = "inputs"
 EXECUTOR_ROLE: Final = "executor"
 OUTPUTS: Final = "outputs"
+TASK_POD: Final = "task"
+"""The role of a pod in which a whole task runs."""
 
 EXECUTOR_CONTAINER: Final = "executor"
 REPORTER_CONTAINER: Final = "reporter"
 FILER_CONTAINER: Final = "filer"
 TASKMASTER_CONTAINER: Final = "taskmaster"
+RUNNER_CONTAINER: Final = "runner"
 LOOK_CONTAINER: Final = "look"
 """Prefix of the containers in which the shim looks at the images of the executors."""
-_CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER})
+_CONTAINERS: Final = frozenset(
+    {EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER, RUNNER_CONTAINER}
+)
+_NUMBERED: Final = re.compile(rf"({EXECUTOR_CONTAINER}|{LOOK_CONTAINER})-[0-9]+")
 
 DOCUMENT_KEY: Final = "document"
 """Key of the task's document, or of a part of it, in its Secrets."""
@@ -76,6 +82,16 @@ def pod(task_id: TaskId, role: str, attempt: int = 1, *, executor: int | None = 
     return "-".join(words)
 
 
+def task_pod(task_id: TaskId, attempt: int = 1) -> str:
+    """The name of the pod in which a whole attempt at the task runs; attempts count from 1."""
+    return task_object(task_id) + (f"-{attempt}" if attempt > 1 else "")
+
+
+def executor_container(number: int) -> str:
+    """The name of an executor's container in the pod of its whole task. Its control folder is called so too."""
+    return f"{EXECUTOR_CONTAINER}-{number}"
+
+
 def labels(instance: str, task_id: TaskId, role: str = "", executor: int | None = None) -> dict[str, str]:
     """The labels of an object of the task."""
     found = {MANAGED_BY: "tesk", INSTANCE: instance, TASK: task_id}
@@ -98,4 +114,4 @@ def selector(instance: str, task_id: TaskId | None = None, role: str = "") -> st
 
 def is_ours(container: str) -> bool:
     """True for what tesk puts into pods. Whatever else is in one, a webhook has put there, such as a proxy."""
-    return container in _CONTAINERS or container.startswith(f"{LOOK_CONTAINER}-")
+    return container in _CONTAINERS or bool(_NUMBERED.fullmatch(container))
