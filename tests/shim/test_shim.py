@@ -503,4 +503,98 @@ def test_the_shim_copies_itself_and_tells_how_it_is_used(tmp_path: Path) -> None
     assert (copy.read_bytes(), copy.stat().st_mode & 0o777) == (SHIM.read_bytes(), 0o755)
     for words in ([], ["run"], ["run", "", "", "", "", "1", "x"], ["other", "x"]):
         made = subprocess.run([copy, *words], capture_output=True, text=True, check=False)
-        assert (made.returncode, made.stderr.startswith("tesk: usage: run WORKDIR")) == (2, True)
+        assert (made.returncode, made.stderr.startswith("tesk: usage: run|wait WORKDIR")) == (2, True)
+
+
+class Waiting:
+    """A shim that waits for its turn, in a container. `say` writes to the pipe of its turn."""
+
+    def __init__(self, container: Container, script: str, user: int = 0) -> None:
+        self.container = container
+        self.control = container.root / ".tesk/control"
+        self.process = container.start("wait", "", "", "", "", "0", "sh", "-c", script, user=user)
+        until((self.control / "turn").exists)
+        self._pipe = os.open(self.control / "turn", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def say(self, orders: bytes) -> None:
+        assert os.write(self._pipe, orders) == len(orders)
+
+    def close(self) -> None:
+        os.close(self._pipe)
+
+    def begin(self) -> None:
+        """Gives it its turn; returns when its program runs."""
+        self.say(b"G")
+        until(lambda: "begun" in (self.control / "stdout").read_text())
+
+    def ended(self) -> Ended:
+        return self.container.ended(self.process)
+
+
+def test_a_program_waits_for_its_turn(container: Container) -> None:
+    waiting = Waiting(container, "ls -a /.tesk/control; ls /proc/self/fd | busybox wc -l; exit 3")
+    assert {path.name for path in waiting.control.iterdir()} == {"turn"}
+    waiting.say(b"G")
+    ended = waiting.ended()
+    assert (ended.code, ended.out.split(), ended.err) == (3, [".", "..", "started", "stderr", "stdout", "4"], "")
+    assert ended.marks == {"started": "", "ended": "3\n"}
+
+
+@pytest.mark.parametrize("how", ["TERM", "T", "K", "closed"])
+def test_before_its_turn_a_shim_can_be_ended(container: Container, how: str) -> None:
+    waiting = Waiting(container, "echo ran")
+    if how == "TERM":
+        (shim,) = children(waiting.process.pid)
+        os.kill(shim, signal.SIGTERM)
+    elif how == "closed":
+        waiting.close()
+    else:
+        waiting.say(how.encode())
+    ended = waiting.ended()
+    assert (ended.code, ended.out, ended.marks) == (143, "", {})
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_a_program_is_told_to_end_and_then_killed(container: Container) -> None:
+    waiting = Waiting(container, "trap 'echo asked' TERM; sleep 1000 & echo begun; wait $!; sleep 1000; echo no")
+    waiting.begin()
+    waiting.say(b"T")
+    until(lambda: "asked" in (waiting.control / "stdout").read_text())
+    waiting.say(b"K")
+    ended = waiting.ended()
+    assert (ended.code, ended.out) == (137, "begun\nasked\n")
+    assert ended.marks == {"started": "", "terminated": "", "ended": "137\n"}
+
+
+def test_the_end_of_the_runner_kills_all_programs(container: Container) -> None:
+    waiting = Waiting(container, "trap '' TERM; sleep 1000 & sleep 1000 & echo begun; wait; wait")
+    waiting.begin()
+    waiting.close()
+    ended = waiting.ended()
+    assert (ended.code, ended.marks["ended"]) == (137, "137\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_program_cannot_take_the_orders_of_its_shim(container: Container) -> None:
+    """Neither by the pipe's name, which is gone, nor by the shim's descriptors."""
+    waiting = Waiting(container, "trap '' TERM; ls /.tesk/control /proc/1/fd; echo begun; while :; do :; done", NOBODY)
+    waiting.begin()
+    waiting.say(b"K")
+    ended = waiting.ended()
+    assert (ended.code, ended.out) == (137, "/.tesk/control:\nstarted\nstderr\nstdout\n\n/proc/1/fd:\nbegun\n")
+    assert "/proc/1/fd" in ended.err
+
+
+def test_what_lies_where_the_pipe_is_to_be_makes_room(container: Container) -> None:
+    control = container.root / ".tesk/control"
+    (control / ".turn").mkdir()
+    (control / "turn").symlink_to("/etc/image-file")
+    process = container.start("wait", "", "", "", "", "0", "true")
+    until(lambda: (control / "turn").is_fifo())
+    pipe = os.open(control / "turn", os.O_WRONLY | os.O_NONBLOCK)
+    os.write(pipe, b"?\0G")
+    assert container.ended(process).code == 0
+    os.close(pipe)
