@@ -34,6 +34,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "api": ("postgres", "nginx"),
     "store": ("postgres",),
     "shim": ("shim", "busybox"),
+    "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
@@ -99,4 +100,4 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "shim", "chart", "cli", "filer", "whole")
+    return found.name in ("unit", "api", "store", "shim", "pod", "chart", "cli", "filer", "whole")
