@@ -111,7 +111,7 @@ class Pod:
             env={**os.environ, "TESK_POD": NAME, "TESK_REPORT": self.report},
         )  # fmt: skip
 
-    def start_executor(self, n: int, entry: tuple[str, ...] = ()) -> None:
+    def start_executor(self, n: int, user: int = 0) -> None:
         """Starts an executor's container, as the kubelet does: what is mounted is there then."""
         executor = self.task.executors[n]
         (self.folder / f"root-{n}").mkdir()
@@ -124,7 +124,7 @@ class Pod:
         copies = self.plan.copies(last=n == len(self.task.executors) - 1)
         stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
         words = ["wait", *stdio, str(len(copies)), *copies, *executor.command]
-        self.shims[n] = container.start(*words, entry=entry, mounts=mounts)
+        self.shims[n] = container.start(*words, user=user, mounts=mounts)
 
     def shim(self, n: int) -> int:
         """The process of an executor's shim."""

@@ -1,5 +1,8 @@
 """The runner of a task's pod with real shims beside it: what happens to the task, and what is told of it."""
 
+import os
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import pytest
 
 from tesk.tes import State
 from tests.pod.pods import NAME, WORD, Pod, Server
+from tests.shim.containers import NOBODY, until
 
 MakePod = Callable[..., Pod]
 
@@ -52,3 +56,253 @@ def test_a_hello_runs_and_its_end_is_told(pods: MakePod, server: Server) -> None
     assert (entry.exit_code, entry.stdout, entry.stderr) == (0, "hello\n", "oops\n")
     assert outcome.log == [{"executor": 0}, {"stdout": "hello\n"}, {"stderr": "oops\n"}]
     assert set(server.requests) == {(f"/{NAME}", f"Bearer {WORD}")}
+
+
+def test_executors_run_in_order_until_one_fails(pods: MakePod) -> None:
+    first = {"command": ["sh", "-c", "echo a >> /mnt/v/x; exit 3"], "ignore_error": True}
+    pod = pods(first, "cat /mnt/v/x; exit 4", "echo never", volumes=["/mnt/v"])
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.exit_codes) == (State.EXECUTOR_ERROR, [3, 4])
+    assert outcome.record.now.log.logs[1].stdout == "a\n"
+    assert outcome.record.now.log.system_logs == [
+        "executor 0 (busybox): exit code 3, ignored", "executor 1 (busybox): exit code 4",
+    ]  # fmt: skip
+    assert outcome.log == [{"executor": 0}, {"executor": 1}, {"stdout": "a\n"}]
+    assert [pod.end_of(n) for n in range(3)] == [3, 4, 143]
+
+
+def test_the_order_in_which_containers_come_does_not_matter(pods: MakePod) -> None:
+    pod = pods("echo 1 >> /mnt/v/x", "echo 2 >> /mnt/v/x", "cat /mnt/v/x", volumes=["/mnt/v"])
+    for n in (2, 1):
+        pod.start_executor(n)
+        until((pod.control(n) / "turn").is_fifo)
+    pod.start_runner()
+    until(lambda: {"executor": 0} in pod.log())
+    pod.start_executor(0)
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.exit_codes, outcome.record.now.log.logs[2].stdout) == ([0, 0, 0], "1\n2\n")
+
+
+def test_outputs_are_pushed_after_a_failed_executor_too(pods: MakePod, tmp_path: Path) -> None:
+    store = tmp_path / "0/store"
+    pod = pods(
+        "cat /data/in /etc/image-file > /data/out; echo log > /mnt/o/log; exit 5",
+        inputs=[{"path": "/data/in", "content": "given\n"}],
+        outputs=[
+            {"path": "/data/out", "url": f"file://{store}/out"},
+            {"path": "/mnt/o/log", "url": f"file://{store}/log"},
+            {"path": "/mnt/o/missing", "url": f"file://{store}/missing"},
+        ],
+    )
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    log = outcome.record.now.log
+    assert (outcome.record.state, outcome.exit_codes) == (State.EXECUTOR_ERROR, [5])
+    assert (store / "log").read_text() == "log\n"
+    assert (store / "out").read_text().startswith("given\n")
+    assert {each.path for each in log.outputs} == {"/data/out", "/mnt/o/log"}
+    assert "missing" in "".join(log.system_logs or [])
+    assert outcome.record.types.outputs == "FF?"
+
+
+def test_inputs_that_cannot_be_had_end_the_task(pods: MakePod, tmp_path: Path) -> None:
+    pod = pods("echo never", inputs=[{"path": "/mnt/i/in", "url": f"file://{tmp_path}/0/store/none"}])
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.exit_codes) == (State.SYSTEM_ERROR, [])
+    assert "store/none" in "".join(outcome.record.now.log.system_logs or [])
+    assert pod.end_of(0) == 143
+
+
+def test_a_program_past_its_time_limit_is_told_to_end_and_then_killed(pods: MakePod, server: Server) -> None:
+    script = "trap 'echo asked' TERM; while :; do sleep 0.1; done"
+    pod = pods(script, "echo never", settings={"executor_timeout_s": 0.5, "grace_s": 0.5})
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.exit_codes) == (State.EXECUTOR_ERROR, [137])
+    assert outcome.record.now.log.logs[0].stdout == "asked\n"
+    assert (outcome.record.now.log.system_logs or [])[0] == "executor 0 (busybox): ended after its time limit of 0.5 s"
+    assert State.RUNNING in [record.state for record in server.records]
+
+
+def test_the_end_of_a_runner_ends_all_programs_at_once(pods: MakePod) -> None:
+    pod = pods("trap '' TERM; echo begun; sleep 1000", "echo never")
+    pod.start()
+    pod.until_written("begun")
+    until((pod.control(1) / "turn").is_fifo)
+    pod.runner.kill()
+    assert pod.end_of(0) == 137
+    until(lambda: not (pod.control(1) / "turn").is_fifo() or pod.shims[1].poll() is not None)
+    assert pod.end_of(1) == 143
+
+
+def test_an_executor_whose_shim_is_killed_too_was_killed(pods: MakePod) -> None:
+    """As by the kernel, which kills all of a container that is out of memory."""
+    pod = pods("echo begun; sleep 1000")
+    pod.start()
+    pod.until_written("begun")
+    os.kill(pod.shim(0), signal.SIGKILL)
+    outcome = pod.ended()
+    assert outcome.record is not None
+    (entry,) = outcome.record.now.log.logs
+    assert (outcome.record.state, entry.exit_code, entry.stdout) == (State.EXECUTOR_ERROR, 137, "begun\n")
+    assert (outcome.record.now.log.system_logs or [])[0] == (
+        "executor 0 (busybox): it was killed with its whole container"
+    )
+
+
+def test_a_pod_that_ends_before_its_task_is_no_end_of_the_task(pods: MakePod, server: Server) -> None:
+    """What the program writes at last is in the log."""
+    pod = pods("trap 'echo last; exit 7' TERM; echo begun; while :; do sleep 0.1; done", "echo never")
+    pod.start()
+    pod.until_written("begun")
+    until(lambda: bool(server.records))
+    until((pod.control(1) / "turn").is_fifo)
+    pod.terminate()
+    outcome = pod.ended()
+    assert (outcome.code, outcome.last_words, pod.end_of(0), pod.end_of(1)) == (143, None, 7, 143)
+    assert outcome.record is not None
+    assert outcome.record == server.records[-1]
+    assert (outcome.record.state, outcome.exit_codes) == (State.RUNNING, [])
+    assert "".join(line.get("stdout", "") for line in outcome.log) == "begun\nlast\n"
+
+
+def test_a_transfer_is_stopped_with_its_pod(pods: MakePod) -> None:
+    """It waits for a storage that does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        pod = pods("echo never", inputs=[{"path": "/mnt/i/in", "url": url}])
+        pod.start()
+        silent.accept()
+        pod.runner.terminate()
+        assert pod.ended().code == 143
+        assert pod.end_of(0) == 143
+
+
+def test_a_server_is_told_as_soon_as_it_takes_it(pods: MakePod) -> None:
+    server = Server(503, 404, 0, 401)
+    try:
+        pod = pods("echo hello", report=server.address)
+        pod.start()
+        outcome = pod.ended()
+        assert (outcome.code, server.records) == (0, [outcome.record])
+    finally:
+        server.close()
+
+
+def test_without_a_server_the_end_is_in_the_log(pods: MakePod) -> None:
+    pod = pods("echo hello", report="")
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.code, outcome.record.state, outcome.last_words) == (0, State.COMPLETE, outcome.record)
+
+
+def test_last_words_have_less_output_where_there_is_no_room_for_more(pods: MakePod) -> None:
+    pod = pods("busybox awk 'BEGIN { for (n = 0; n < 9000; n++) print rand() }'")
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert outcome.last_words is not None
+    whole, short = (str(each.now.log.logs[0].stdout) for each in (outcome.record, outcome.last_words))
+    assert outcome.last_words.state is State.COMPLETE
+    assert (len(whole) > 50_000, len(short) >= 512, whole.endswith(short)) == (True, True, True)
+    assert pod.last_words.stat().st_size <= 4000
+
+
+def test_output_comes_into_the_log_while_the_program_runs(pods: MakePod) -> None:
+    pod = pods(
+        "echo first", "echo second; while ! [ -e /mnt/v/go ]; do sleep 0.1; done; echo third", volumes=["/mnt/v"]
+    )
+    pod.start()
+    until(lambda: {"stdout": "second\n"} in pod.log())
+    (pod.scratch / "mnt/v/go").touch()
+    lines = [{"executor": 0}, {"stdout": "first\n"}, {"executor": 1}, {"stdout": "second\n"}, {"stdout": "third\n"}]
+    assert pod.ended().log == lines
+
+
+def test_streams_that_the_task_names_are_followed_where_they_are(pods: MakePod, tmp_path: Path) -> None:
+    command = ["sh", "-c", "cat; echo oops >&2"]
+    pod = pods(
+        {"command": command, "stdin": "/data/in", "stdout": "/mnt/o/out"},
+        inputs=[{"path": "/data/in", "content": "given\n"}],
+        outputs=[{"path": "/mnt/o/out", "url": f"file://{tmp_path}/0/store/out"}],
+    )
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    (entry,) = outcome.record.now.log.logs
+    assert (entry.exit_code, entry.stdout, entry.stderr) == (0, "given\n", "oops\n")
+    assert (pod.store / "out").read_text() == "given\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_working_directory_that_cannot_be_made_is_named(pods: MakePod) -> None:
+    pod = pods({"command": ["true"], "workdir": "/none/here"})
+    pod.start_runner()
+    pod.start_executor(0, user=NOBODY)
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert outcome.record.state is State.SYSTEM_ERROR
+    assert "the image lacks its working directory /none/here" in (outcome.record.now.log.system_logs or [])[0]
+
+
+LIES = """
+cd /.tesk/control
+rm -f started ended oom terminated
+ln -s /etc/image-file ended
+mkfifo started turn oom; mkdir terminated
+echo out
+sleep 0.3
+rm ended; echo 0 > ended
+while :; do sleep 0.1; done
+"""
+
+
+def test_a_program_that_lies_in_its_control_folder_deceives_nobody(pods: MakePod) -> None:
+    """It says that it has ended, and runs on: the next executor has to wait for its real end."""
+    pod = pods(LIES, "echo never", settings={"executor_timeout_s": 1.5, "grace_s": 0.2})
+    pod.start()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.exit_codes) == (State.EXECUTOR_ERROR, [143])
+    assert outcome.log == [{"executor": 0}, {"stdout": "out\n"}]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.mkdir(),
+        lambda path: path.write_text("G"),
+        lambda path: path.symlink_to("/dev/zero"),
+        os.mkfifo,
+    ],
+    ids=["folder", "file", "link", "pipe"],
+)
+def test_what_an_image_leaves_in_place_of_the_pipe_is_not_taken_for_it(
+    pods: MakePod, make: Callable[[Path], object]
+) -> None:
+    """An entry point of the image may run before the shim."""
+    pod = pods("echo ran")
+    pod.control(0).mkdir()
+    pod.control(0).chmod(0o777)
+    make(pod.control(0) / "turn")
+    pod.start_runner()
+    until(lambda: {"executor": 0} in pod.log())
+    pod.start_executor(0)
+    assert pod.ended().exit_codes == [0]
+
+
+def test_a_flood_of_files_in_the_control_folder_keeps_the_runner_from_nothing(pods: MakePod) -> None:
+    flood = "cd /.tesk/control; (while :; do : > a; mv a b; rm b; done) & echo out; sleep 2; exit 6"
+    pod = pods(flood)
+    pod.start()
+    until(lambda: {"stdout": "out\n"} in pod.log())
+    outcome = pod.ended()
+    assert outcome.exit_codes == [6]
