@@ -143,7 +143,8 @@ def _make_directory(scratch: Scratch, path: str, attributes: Attributes = UNKNOW
     try:
         fd = scratch.make_directory(path)
         try:
-            attributes.set_time(fd)
+            with contextlib.suppress(PermissionError):  # of a folder that the kubelet has made, to mount it
+                attributes.set_time(fd)
         finally:
             os.close(fd)
     except OSError as error:

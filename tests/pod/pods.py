@@ -20,7 +20,7 @@ from tesk.kubernetes.pod_layout import pod_layout
 from tesk.kubernetes.record import Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.tes import Task, parse
-from tests.shim.containers import PATIENCE_S, Container, first_of, until
+from tests.shim.containers import NOBODY, PATIENCE_S, Container, first_of, program, until
 
 WORD = "secret"
 NAME = "tesk-1"
@@ -103,16 +103,18 @@ class Pod:
             self.start_executor(n)
 
     def start_runner(self) -> None:
+        """It has no power over other users' files."""
         options = {"--task": "task", "--control": "control", "--scratch": "scratch", "--last-words": "last-words"}
         words = [word for option, name in options.items() for word in (option, str(self.folder / name))]
+        powerless = [program("setpriv"), "--bounding-set=-all"] if os.geteuid() == 0 else []
         self.runner = subprocess.Popen(
-            [sys.executable, "-m", "tesk", "runner", *words], stdin=subprocess.DEVNULL,
+            [*powerless, sys.executable, "-m", "tesk", "runner", *words], stdin=subprocess.DEVNULL,
             stdout=(self.folder / "log").open("wb"), stderr=(self.folder / "stderr").open("wb"),
             env={**os.environ, "TESK_POD": NAME, "TESK_REPORT": self.report},
         )  # fmt: skip
 
     def start_executor(self, n: int, user: int = 0) -> None:
-        """Starts an executor's container, as the kubelet does: what is mounted is there then."""
+        """Starts an executor's container, as the kubelet does: what is mounted is there then, and another user's."""
         executor = self.task.executors[n]
         (self.folder / f"root-{n}").mkdir()
         container = Container(self.folder / f"root-{n}")
@@ -121,6 +123,8 @@ class Pod:
         for folder, _ in mounts:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
+            if os.geteuid() == 0:
+                os.chown(folder, NOBODY, NOBODY)
         copies = self.plan.copies(last=n == len(self.task.executors) - 1)
         stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
         words = ["wait", *stdio, str(len(copies)), *copies, *executor.command]

@@ -109,6 +109,23 @@ def test_outputs_are_pushed_after_a_failed_executor_too(pods: MakePod, tmp_path:
     assert outcome.record.types.outputs == "FF?"
 
 
+def test_a_folder_that_is_mounted_whole_is_filled_though_it_is_the_kubelets(pods: MakePod, tmp_path: Path) -> None:
+    store = tmp_path / "0/store"
+    pod = pods(
+        "cat /mnt/d/sub/x; mv /mnt/d/sub/x /mnt/d/y",
+        inputs=[{"path": "/mnt/d", "url": f"file://{store}/given", "type": "DIRECTORY"}],
+        outputs=[{"path": "/mnt/d", "url": f"file://{store}/made", "type": "DIRECTORY"}],
+    )
+    (store / "given/sub").mkdir(parents=True)
+    (store / "given/sub/x").write_text("given\n")
+    for n in range(len(pod.task.executors)):
+        pod.start_executor(n)
+    pod.start_runner()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.record.state, (store / "made/y").read_text()) == (State.COMPLETE, "given\n")
+
+
 def test_inputs_that_cannot_be_had_end_the_task(pods: MakePod, tmp_path: Path) -> None:
     pod = pods("echo never", inputs=[{"path": "/mnt/i/in", "url": f"file://{tmp_path}/0/store/none"}])
     pod.start()
@@ -306,3 +323,11 @@ def test_a_flood_of_files_in_the_control_folder_keeps_the_runner_from_nothing(po
     until(lambda: {"stdout": "out\n"} in pod.log())
     outcome = pod.ended()
     assert outcome.exit_codes == [6]
+
+
+def test_a_program_that_is_told_to_end_while_its_pod_lives_has_ended(pods: MakePod) -> None:
+    pod = pods("trap 'exit 9' TERM; echo begun; while :; do sleep 0.1; done")
+    pod.start()
+    pod.until_written("begun")
+    os.kill(pod.shim(0), signal.SIGTERM)
+    assert pod.ended().exit_codes == [9]
