@@ -38,6 +38,8 @@ class ExecutorStep:
     @property
     def look_s(self) -> float | None:
         """How long nothing may change before it is time to look again; None: for ever."""
+        if not self._turn.started and self._turn.end is None:
+            return LOOK_S  # where no changes of folders are told, as by some runtimes
         first = min(self._follow_at, self._kill_at, self._give_up_at)
         return None if first == NEVER else max(0.0, first - time.monotonic())
 

@@ -85,6 +85,7 @@ class Runner:
         """Takes the task to its end; the exit code, which says nothing of that. A pod that ends before is a loss that
         the server sees, and no end of the task."""
         try:
+            self._look_at_all()
             while not self._record.state.is_terminal:
                 if self._readiness.is_ending:
                     self._end_with_pod()
@@ -165,6 +166,10 @@ class Runner:
         timeout_s = min((each for each in waits if each is not None), default=None)
         self._readiness.wait([self._watch.descriptor, self._step.readable], self._step.broken, timeout_s)
         self._watch.clear()
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """Also at executors whose turn is yet to come: from now on they see the end of this process."""
         for turn in self._turns:
             turn.look()
 
@@ -173,6 +178,7 @@ class Runner:
         self._record.publish()
         if self._step is None:
             return
+        self._step.see()
         self._step.end()
         while not self._step.has_ended:
             self._readiness.wait([self._step.readable], self._step.broken, LAST_LOOK_S)
@@ -197,5 +203,5 @@ def main(argv: Sequence[str]) -> int:
     where = Folders(**folders)
     readiness = Readiness()
     task, cluster, word = document.read(where.task)
-    sender = RecordSender(os.environ["TESK_REPORT"], os.environ["TESK_POD"], word)
+    sender = RecordSender(os.environ.get("TESK_REPORT", ""), os.environ["TESK_POD"], word)
     return Runner(task, cluster, where, readiness, sender).run()
