@@ -14,6 +14,8 @@ from tesk.tes import Executor, ExecutorLog
 
 TERM_WITHIN_S: Final = 5.0
 """A program that somebody else has told to end does so with its pod, unless its runner is not told within this time."""
+KILLED_WITHIN_S: Final = 1.0
+"""The same of a container that somebody else has killed."""
 NEVER: Final = float("inf")
 
 
@@ -57,7 +59,7 @@ class ExecutorStep:
     def end(self) -> None:
         """The pod is about to end, and the program is told so by others."""
         self._is_ending = True
-        self.has_ended = not self._turn.started
+        self.has_ended = self.has_ended or not self._turn.started
 
     def see(self) -> Seen:
         """What is seen of it now."""
@@ -86,8 +88,8 @@ class ExecutorStep:
             self._output.follow(whole=True)
             self.has_ended = True
             self._follow_at = self._kill_at = NEVER
-            self._give_up_at = time.monotonic() + TERM_WITHIN_S
-        if end.terminated and not self.is_stopping and time.monotonic() < self._give_up_at:
+            self._give_up_at = time.monotonic() + self._may_be_pods_s(end)
+        if time.monotonic() < self._give_up_at:
             return Starting()
         n, executor = self.step.n, self._executor
         if end.lacks_workdir:
@@ -99,3 +101,9 @@ class ExecutorStep:
         entry = ExecutorLog(end.exit_code, started, self._ended, **self._output.tails())
         killed = f"executor {n} ({executor.image}): it was killed with its whole container"
         return ExecutorEnded(entry, end.out_of_memory, notes=(killed,) if end.is_untold else ())
+
+    def _may_be_pods_s(self, end: ProgramEnd) -> float:
+        """For so long the end may turn out to be that of the whole pod, which is no end of the task."""
+        if self.is_stopping:
+            return 0.0
+        return TERM_WITHIN_S if end.terminated else KILLED_WITHIN_S if end.is_untold else 0.0

@@ -41,4 +41,5 @@ def post(address: str, path: str, token: str, body: bytes, timeout_s: float = TI
         )
         connection.sendall(head.encode() + body)
         answer = connection.recv(64)
-    return answer.split(b" ")[1].decode(errors="replace") if answer.startswith(b"HTTP/") else "no answer"
+    words = answer.split(b" ")
+    return words[1].decode(errors="replace") if answer.startswith(b"HTTP/") and len(words) > 1 else "no answer"

@@ -60,7 +60,7 @@ class RecordSender:
         assert packed is not None
         try:
             answer = post(self._server, self._path, self._word, packed, TIMEOUT_S)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             answer = str(error)
         with self._change:
             self._is_told = answer == TAKEN and packed is self._newest

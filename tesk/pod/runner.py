@@ -8,7 +8,6 @@ What is lost with the pod, the server begins anew.
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -109,7 +108,7 @@ class Runner:
         except OSError as error:
             self._record.end(State.SYSTEM_ERROR, f"its pod failed the task: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the task has to be told
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)
             self._record.end(State.SYSTEM_ERROR, f"internal error of the task's runner: {error!r}")
         else:
             if not actions:

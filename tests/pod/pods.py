@@ -90,6 +90,7 @@ class Pod:
         write_secrets(folder / "task", self.task, cluster)
         self.store, self.scratch, self.last_words = folder / "store", folder / "scratch", folder / "last-words"
         self.plan = pod_layout(self.task)
+        self.roots: dict[int, Container] = {}
         self.shims: dict[int, subprocess.Popen[bytes]] = {}
         self.runner: subprocess.Popen[bytes]
 
@@ -115,9 +116,7 @@ class Pod:
 
     def start_executor(self, n: int, user: int = 0) -> None:
         """Starts an executor's container, as the kubelet does: what is mounted is there then, and another user's."""
-        executor = self.task.executors[n]
-        (self.folder / f"root-{n}").mkdir()
-        container = Container(self.folder / f"root-{n}")
+        executor, container = self.task.executors[n], self.make_root(n)
         mounts = [(self.control(n), "/.tesk/control")]
         mounts += [(self.scratch / path.lstrip("/"), path) for path in self.plan.bound]
         for folder, _ in mounts:
@@ -129,6 +128,13 @@ class Pod:
         stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
         words = ["wait", *stdio, str(len(copies)), *copies, *executor.command]
         self.shims[n] = container.start(*words, user=user, mounts=mounts)
+
+    def make_root(self, n: int) -> Container:
+        """The root folder of an executor's container. It is made once."""
+        if n not in self.roots:
+            (self.folder / f"root-{n}").mkdir()
+            self.roots[n] = Container(self.folder / f"root-{n}")
+        return self.roots[n]
 
     def shim(self, n: int) -> int:
         """The process of an executor's shim."""

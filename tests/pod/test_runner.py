@@ -11,7 +11,7 @@ import pytest
 
 from tesk.tes import State
 from tests.pod.pods import NAME, WORD, Pod, Server
-from tests.shim.containers import NOBODY, until
+from tests.shim.containers import NOBODY, PATIENCE_S, until
 
 MakePod = Callable[..., Pod]
 
@@ -174,6 +174,30 @@ def test_an_executor_whose_shim_is_killed_too_was_killed(pods: MakePod) -> None:
     )
 
 
+def test_a_container_that_is_killed_with_its_pod_is_no_end_of_the_task(pods: MakePod) -> None:
+    pod = pods("echo begun; sleep 1000")
+    pod.start()
+    pod.until_written("begun")
+    os.kill(pod.shim(0), signal.SIGKILL)
+    pod.shims[0].wait(PATIENCE_S)
+    pod.runner.terminate()
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.code, outcome.record.state, outcome.exit_codes) == (143, State.RUNNING, [])
+
+
+def test_a_program_that_is_out_of_memory_is_told_so(pods: MakePod) -> None:
+    pod = pods("exit 137", resources={"ram_gb": 0.5})
+    pod.start_runner()
+    pod.make_root(0)
+    (pod.folder / "root-0/sys/fs/cgroup/memory.events").write_text("oom 1\noom_kill 1\n")
+    pod.start_executor(0)
+    outcome = pod.ended()
+    assert outcome.record is not None
+    lines = outcome.record.now.log.system_logs or []
+    assert lines[0] == "executor 0 (busybox): out of memory, limit 512 MiB"
+
+
 def test_a_pod_that_ends_before_its_task_is_no_end_of_the_task(pods: MakePod, server: Server) -> None:
     """What the program writes at last is in the log."""
     pod = pods("trap 'echo last; exit 7' TERM; echo begun; while :; do sleep 0.1; done", "echo never")
@@ -221,16 +245,21 @@ def test_without_a_server_the_end_is_in_the_log(pods: MakePod) -> None:
     assert (outcome.code, outcome.record.state, outcome.last_words) == (0, State.COMPLETE, outcome.record)
 
 
-def test_last_words_have_less_output_where_there_is_no_room_for_more(pods: MakePod) -> None:
-    pod = pods("busybox awk 'BEGIN { for (n = 0; n < 9000; n++) print rand() }'")
+@pytest.mark.parametrize(("count", "most_bytes"), [(1, 4000), (7, 12 * 1024 // 8)])
+def test_last_words_have_less_output_where_there_is_no_room_for_more(
+    pods: MakePod, count: int, most_bytes: int
+) -> None:
+    """All containers of a pod share what the kubelet keeps of their last words."""
+    scripts = ["busybox awk 'BEGIN { for (n = 0; n < 9000; n++) print rand() }'"] * count
+    pod = pods(*scripts)
     pod.start()
     outcome = pod.ended()
     assert outcome.record is not None
     assert outcome.last_words is not None
-    whole, short = (str(each.now.log.logs[0].stdout) for each in (outcome.record, outcome.last_words))
-    assert outcome.last_words.state is State.COMPLETE
-    assert (len(whole) > 50_000, len(short) >= 512, whole.endswith(short)) == (True, True, True)
-    assert pod.last_words.stat().st_size <= 4000
+    whole, short = ([str(log.stdout) for log in each.now.log.logs] for each in (outcome.record, outcome.last_words))
+    assert (outcome.last_words.state, len(short)) == (State.COMPLETE, count)
+    assert all(len(a) > 50_000 and a.endswith(b) for a, b in zip(whole, short, strict=True))
+    assert pod.last_words.stat().st_size <= most_bytes
 
 
 def test_output_comes_into_the_log_while_the_program_runs(pods: MakePod) -> None:
