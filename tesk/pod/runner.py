@@ -18,11 +18,11 @@ from msgspec import Struct
 from tesk.clock import steady
 from tesk.kubernetes import document, manifests, names
 from tesk.kubernetes.pod_layout import pod_layout
+from tesk.kubernetes.policy import policy
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life import steps
 from tesk.life.facts import TaskStep
-from tesk.life.log_bound import task_bytes
-from tesk.life.outcome import TERMINATED, left_s, time_limit_s
+from tesk.life.outcome import TERMINATED, left_s
 from tesk.pod.child_filer import FilerStep
 from tesk.pod.control import Watch
 from tesk.pod.executing import ExecutorStep
@@ -31,7 +31,7 @@ from tesk.pod.pod_record import PodRecord
 from tesk.pod.readiness import Readiness
 from tesk.pod.record_sender import RecordSender
 from tesk.pod.turns import Turn
-from tesk.tes import Resources, State, Task
+from tesk.tes import State, Task
 
 if TYPE_CHECKING:
     from tesk.filer.plan import Plan
@@ -72,13 +72,7 @@ class Runner:
         ]
         self._step: ExecutorStep | FilerStep | None = None
         self._now = steady()
-        asked = (task.resources or Resources()).ram_gb
-        self._policy = steps.Policy(
-            has_inputs=not self._plan.is_empty,
-            time_limit_s=time_limit_s(task, cluster.allowed_backend_parameters, cluster.executor_timeout_s),
-            memory_limit_mib=manifests.mebibytes(asked) if asked and cluster.memory_limit == "request" else 0,
-            log_bytes=task_bytes(cluster.log_tail_bytes),
-        )
+        self._policy = policy(task, cluster, has_volume=not self._plan.is_empty)
 
     def run(self) -> int:
         """Takes the task to its end; the exit code, which says nothing of that. A pod that ends before is a loss that
@@ -105,15 +99,14 @@ class Runner:
             actions = steps.next_actions(self._task, self._record.facts, seen, self._now(), self._policy)
             for action in actions:
                 self._perform(action)
+            if not actions:
+                self._record.publish()
+                self._wait()
         except OSError as error:
             self._record.end(State.SYSTEM_ERROR, f"its pod failed the task: {error}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the task has to be told
             sys.excepthook(type(error), error, error.__traceback__)
             self._record.end(State.SYSTEM_ERROR, f"internal error of the task's runner: {error!r}")
-        else:
-            if not actions:
-                self._record.publish()
-                self._wait()
 
     def _see(self, due: TaskStep) -> steps.Seen:
         """What is seen of the step whose turn it is."""
@@ -160,7 +153,7 @@ class Runner:
         """Until something has changed that the present step depends on."""
         assert self._step is not None
         waits = [self._step.look_s]
-        if isinstance(self._step, ExecutorStep) and not self._step.is_stopping:
+        if isinstance(self._step, ExecutorStep) and not self._step.is_stopping and not self._step.has_ended:
             waits.append(left_s(self._record.facts, self._policy.time_limit_s, self._now()))
         timeout_s = min((each for each in waits if each is not None), default=None)
         self._readiness.wait([self._watch.descriptor, self._step.readable], self._step.broken, timeout_s)

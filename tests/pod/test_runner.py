@@ -1,6 +1,7 @@
 """The runner of a task's pod with real shims beside it: what happens to the task, and what is told of it."""
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -56,6 +57,18 @@ def test_a_hello_runs_and_its_end_is_told(pods: MakePod, server: Server) -> None
     assert (entry.exit_code, entry.stdout, entry.stderr) == (0, "hello\n", "oops\n")
     assert outcome.log == [{"executor": 0}, {"stdout": "hello\n"}, {"stderr": "oops\n"}]
     assert set(server.requests) == {(f"/{NAME}", f"Bearer {WORD}")}
+
+
+def test_a_runner_takes_little_memory_while_a_program_runs(pods: MakePod) -> None:
+    pod = pods(
+        "cat /mnt/i/in; while ! [ -e /mnt/i/go ]; do sleep 0.1; done", inputs=[{"path": "/mnt/i/in", "content": "x"}]
+    )
+    pod.start()
+    pod.until_written("x")
+    (most,) = re.findall(r"VmHWM:\s+([0-9]+) kB", Path(f"/proc/{pod.runner.pid}/status").read_text())
+    (pod.scratch / "mnt/i/go").touch()
+    assert pod.ended().exit_codes == [0]
+    assert int(most) <= 20 * 1024
 
 
 def test_executors_run_in_order_until_one_fails(pods: MakePod) -> None:
