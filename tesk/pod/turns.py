@@ -5,6 +5,7 @@ the pipe as soon as it is there and holds it to the executor's end. So each sees
 kills the programs, and where nobody reads from the pipe any more, the executor's container has ended.
 """
 
+import errno
 import os
 import stat
 import sys
@@ -70,7 +71,7 @@ class Turn:
             self.pipe = None
 
     def _open(self) -> None:
-        """Opens the shim's pipe. What else lies there, an image's own entry point has left."""
+        """Opens the shim's pipe. What else lies there, such as a pipe from which nobody reads, is not the shim's."""
         try:
             seen = open_beneath(str(self.folder), PIPE, LOOK)
         except OSError:
@@ -79,7 +80,8 @@ class Turn:
             if stat.S_ISFIFO(os.fstat(seen).st_mode):
                 self.pipe = os.open(f"/proc/self/fd/{seen}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            print(f"{self.folder / PIPE}: {error}", file=sys.stderr)
+            if error.errno != errno.ENXIO:
+                print(f"{self.folder / PIPE}: {error}", file=sys.stderr)
         finally:
             os.close(seen)
         if self.is_given:
