@@ -34,7 +34,7 @@ class PodRecord:
         self._sender, self._last_words = sender, last_words
         self._room = min(LAST_WORDS_BYTES, LAST_WORDS_OF_POD_BYTES // containers)
         self._record = Record(State.INITIALIZING, [Attempt(TaskLog(start_time=now()))])
-        self._is_new = self._is_further = False
+        self._is_new, self._is_further = True, False
 
     @property
     def facts(self) -> Attempt:
