@@ -12,6 +12,13 @@ TASK: Final = "tesk/task"
 ROLE: Final = "tesk/role"
 EXECUTOR: Final = "tesk/executor"
 
+MODE_LINE: Final = "tesk/mode"
+"""Annotation of a task's Job or pod: the line of its log that says which of the two runs it, and why."""
+WORD_SHA256: Final = "tesk/word-sha256"
+"""Annotation of a task's pod: by it the server knows the word of the task's reports, which it does not keep."""
+EARLIER: Final = "tesk/earlier"
+"""Annotation of a task's pod: what is known of the attempts before its own (task_pod.pack_earlier)."""
+
 TASKMASTER: Final = "taskmaster"
 INPUTS: Final = "inputs"
 EXECUTOR_ROLE: Final = "executor"
@@ -90,6 +97,18 @@ def task_pod(task_id: TaskId, attempt: int = 1) -> str:
 def executor_container(number: int) -> str:
     """The name of an executor's container in the pod of its whole task. Its control folder is called so too."""
     return f"{EXECUTOR_CONTAINER}-{number}"
+
+
+def attempt_of_task_pod(name: str) -> int:
+    """The attempt that runs in a pod of this name (task_pod)."""
+    number = name.rpartition("-")[2]
+    return int(number) if name.count("-") > 1 and number.isdecimal() else 1
+
+
+def number_of_executor(container: str) -> int | None:
+    """Which executor runs in a container of this name (executor_container); None for no such name."""
+    kind, _, number = container.rpartition("-")
+    return int(number) if kind == EXECUTOR_CONTAINER and number.isdecimal() else None
 
 
 def labels(instance: str, task_id: TaskId, role: str = "", executor: int | None = None) -> dict[str, str]:

@@ -22,8 +22,8 @@ from tesk.kubernetes.objects import Pod, PodList
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
 from tesk.places.base import PlaceError
-from tesk.places.kubernetes.assess import ObservedTask
 from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.observed import ObservedTask
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,7 @@ _pods = msgspec.json.Decoder(PodList).decode
 async def stop(
     client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
 ) -> None:
-    """Ends all pods of the task and keeps new ones from being made. Its record stays. Raises ApiError, PlaceError."""
-    suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
-    if suspended is None and not task.pods:
-        return
+    """Ends all pods of the task, of which no more are made from now on. Raises ApiError, PlaceError."""
     await _end_pods(client, settings, task_id, task, changed, LATE_S, set())
     while found := await _listed(client, settings, task_id):
         task.pods.update({pod.metadata.name: pod for pod in found})
@@ -67,6 +64,16 @@ async def remove(
         await _delete_secrets(client, task_id)
     await client.delete("jobs", names.task_object(task_id))
     await _end_pods(client, settings, task_id, task, changed, IDLE_S, asked)
+
+
+async def remove_pods(
+    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, parts: int, changed: asyncio.Event
+) -> None:
+    """The same of a task that runs in one pod: its pods are all that there is beside its Secrets."""
+    await asyncio.gather(*(client.delete("secrets", names.secret(task_id, part)) for part in range(parts)))
+    if not parts:
+        await _delete_secrets(client, task_id)
+    await _end_pods(client, settings, task_id, task, changed, IDLE_S, set())
 
 
 def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[str, str]]:
@@ -121,7 +128,7 @@ async def _end_pod(
     if pod.metadata.deletion_timestamp and not forced:
         return
     grace_s = _grace_s(settings)
-    if pod.metadata.labels.get(names.ROLE) != names.EXECUTOR_ROLE:
+    if pod.metadata.labels.get(names.ROLE) not in (names.EXECUTOR_ROLE, names.TASK_POD):
         grace_s = min(grace_s, OWN_GRACE_S)
     if forced or pod_status.is_over(pod):
         grace_s = 0
