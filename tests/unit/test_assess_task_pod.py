@@ -62,7 +62,9 @@ def record(state: State, *codes: int, lines: tuple[str, ...] = (), **changes: An
     return Record(state, [Attempt(log)], **changes)
 
 
-def seen(*pods: Pod, gone: bool = False, known: Record | None = None, **fields: Any) -> ObservedTask:
+def seen(
+    *pods: Pod, gone: bool = False, final: bool = False, known: Record | None = None, **fields: Any
+) -> ObservedTask:
     task = ObservedTask(mode="pod", mode_line=LINE)
     for each in pods:
         task.set_pod(each.metadata.name, each, 100.0)
@@ -70,7 +72,7 @@ def seen(*pods: Pod, gone: bool = False, known: Record | None = None, **fields: 
             task.set_pod(each.metadata.name, None, 100.0)
     if known is not None:
         task.set_record(known)
-    for name, value in fields.items():
+    for name, value in ({"is_record_final": final} | fields).items():
         setattr(task, name, value)
     return task
 
@@ -99,7 +101,7 @@ NODE_LOST = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionBy
         (seen(), None),
         (seen(delay="exceeded quota"), (State.QUEUED, ["waiting: exceeded quota"])),
         (seen(refused="no such account"), (State.SYSTEM_ERROR, ["error: no such account"])),
-        (seen(was_made=True), (State.SYSTEM_ERROR, ["error: its pod was deleted by somebody else"])),
+        (seen(was_made=True, final=True), (State.SYSTEM_ERROR, ["error: its pod was deleted by somebody else"])),
         (seen(pod()), (State.QUEUED, [])),
         (seen(pod(conditions=[NO_ROOM])), (State.QUEUED, ["waiting: 0/1 nodes are available"])),
         (seen(pod(waiting("ContainerCreating"), waiting("ContainerCreating"))), (State.INITIALIZING, [])),
@@ -123,21 +125,21 @@ NODE_LOST = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionBy
         (seen(RUNS, gone=True, known=record(State.COMPLETE, 0)), (State.COMPLETE, [])),
         (seen(pod(DONE, DONE)), None),
         (
-            seen(pod(ended(1, message="no module"), RUNNING), is_record_final=True),
+            seen(pod(ended(1, message="no module"), RUNNING), final=True),
             (State.SYSTEM_ERROR, ["error: pod tesk-1: runner ended with code 1 (Error): no module"]),
         ),
         (
-            seen(pod(ended(137, "OOMKilled"), RUNNING), known=record(State.RUNNING), is_record_final=True),
+            seen(pod(ended(137, "OOMKilled"), RUNNING), known=record(State.RUNNING), final=True),
             (State.SYSTEM_ERROR, ["error: pod tesk-1: runner ran out of memory"]),
         ),
         (
-            seen(pod(ended(137), ended(137), **EVICTED), known=record(State.RUNNING), is_record_final=True),
+            seen(pod(ended(137), ended(137), **EVICTED), known=record(State.RUNNING), final=True),
             (State.SYSTEM_ERROR, ["error: pod tesk-1: evicted: low on disk"]),
         ),
         (seen(pod(RUNNING, RUNNING, deleted=True), known=record(State.RUNNING)), (State.RUNNING, [])),
-        (seen(RUNS, gone=True, known=record(State.RUNNING)), (State.SYSTEM_ERROR, [f"error: {GONE}"])),
+        (seen(RUNS, gone=True, known=record(State.RUNNING), final=True), (State.SYSTEM_ERROR, [f"error: {GONE}"])),
         (
-            seen(pod(RUNNING, RUNNING, deleted=True, conditions=[DISRUPTED]), gone=True),
+            seen(pod(RUNNING, RUNNING, deleted=True, conditions=[DISRUPTED]), gone=True, final=True),
             (State.SYSTEM_ERROR, ["error: pod tesk-1: evicted, as when its node is drained: drained"]),
         ),
         (
@@ -164,10 +166,12 @@ def test_the_state_of_a_task_follows_from_its_pod_and_its_record(
         (seen(RUNS, known=record(State.RUNNING), is_told=True), False, False),
         (seen(pod(DONE, DONE)), True, False),
         (seen(pod(ended(1), RUNNING), is_told=True, known=record(State.RUNNING)), True, False),
-        (seen(pod(ended(1), RUNNING), is_record_final=True), False, False),
+        (seen(pod(ended(1), RUNNING), final=True), False, False),
         (seen(pod(DONE, DONE), known=record(State.COMPLETE, 0)), False, False),
         (seen(pod(phase="Failed")), True, False),
-        (seen(RUNS, gone=True), False, False),
+        (seen(RUNS, gone=True), True, False),
+        (seen(RUNS, gone=True, final=True), False, False),
+        (seen(was_made=True), True, False),
     ],
 )
 def test_a_log_is_read_of_a_pod_that_tells_nothing_and_once_more_at_its_end(
@@ -212,15 +216,19 @@ def test_a_pod_is_given_up_that_will_not_go_on(task: ObservedTask, at: float | N
 @pytest.mark.parametrize(
     ("task", "retries", "reason"),
     [
-        (seen(RUNS, gone=True, known=record(State.RUNNING)), 0, ""),
-        (seen(RUNS, gone=True, known=record(State.RUNNING)), 1, GONE),
-        (seen(pod(RUNNING, RUNNING, attempt=2), gone=True), 1, ""),
-        (seen(pod(RUNNING, RUNNING, attempt=2), gone=True), 2, GONE.replace("tesk-1", "tesk-1-2")),
-        (seen(pod(ended(137), ended(137), **EVICTED), is_record_final=True), 1, "pod tesk-1: evicted: low on disk"),
+        (seen(RUNS, gone=True, known=record(State.RUNNING), final=True), 0, ""),
+        (seen(RUNS, gone=True, known=record(State.RUNNING), final=True), 1, GONE),
+        (seen(pod(RUNNING, RUNNING, attempt=2), gone=True, final=True), 1, ""),
+        (
+            seen(pod(RUNNING, RUNNING, attempt=2), gone=True, final=True),
+            2,
+            GONE.replace("tesk-1", "tesk-1-2"),
+        ),
+        (seen(pod(ended(137), ended(137), **EVICTED), final=True), 1, "pod tesk-1: evicted: low on disk"),
         (seen(pod(ended(137), ended(137), **EVICTED)), 1, ""),
         (seen(RUNS, gone=True, known=record(State.COMPLETE, 0)), 1, ""),
         (seen(RUNS, gone=True, refused="its image is not to be had"), 1, ""),
-        (seen(was_made=True), 1, ""),
+        (seen(was_made=True, final=True), 1, ""),
         (seen(RUNS, lost="its node does not end it"), 1, "its node does not end it"),
     ],
 )

@@ -20,7 +20,7 @@ from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life import log as logs
 from tesk.life.outcome import KILLED
 from tesk.life.status import TaskStatus
-from tesk.places.kubernetes.observed import Assessment, Limit, ObservedTask, failed, trouble_limit
+from tesk.places.kubernetes.observed import Assessment, Limit, ObservedTask, failed, may_retry, trouble_limit
 from tesk.tes import State, TaskLog
 
 KILL_S: Final = 30.0
@@ -36,15 +36,16 @@ def assess_task_pod(task: ObservedTask, settings: TaskSettings) -> Assessment:
     is_settled = is_over or bool(task.refused)
     is_running = pod is not None and pod_status.runs(pod)
     has_ended = pod is not None and _runner_has_ended(pod)
-    needs_read = has_ended and not is_settled and not task.is_record_final
+    is_gone = pod is None and task.was_made
+    needs_read = (has_ended or is_gone) and not is_settled and not task.is_record_final
     lost = "" if is_settled or needs_read else _loss(task, pod, has_ended=has_ended)
-    may_retry = bool(lost) and task.last_pod is not None and task.attempt <= settings.retries
+    is_retried = bool(lost) and may_retry(task, settings)
     goes_on = pod is not None and not is_settled and not lost and not has_ended
     waits_for = _waits_for(task, pod)
     runner = pod_status.container(pod, names.RUNNER_CONTAINER) if pod is not None else None
     has_runner = runner is not None and runner.state.waiting is None
     return Assessment(
-        status=None if may_retry else _status(task, pod, waits_for, lost),
+        status=None if is_retried else _status(task, pod, waits_for, lost),
         waits_for=waits_for,
         has_room=pod is not None and bool(pod.spec.node_name),
         has_begun=is_over or is_running or has_ended,
@@ -52,7 +53,7 @@ def assess_task_pod(task: ObservedTask, settings: TaskSettings) -> Assessment:
         waits_for_pod=goes_on and not is_running,
         needs_record_read=needs_read,
         limit=_limit(task, pod, settings) if goes_on and pod is not None else None,
-        retry=lost if may_retry else "",
+        retry=lost if is_retried else "",
         is_silent=goes_on and has_runner and not task.is_told,
     )
 

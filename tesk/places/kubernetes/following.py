@@ -57,8 +57,8 @@ class Way(Protocol):
     async def is_there(self, task_id: TaskId) -> bool:
         """Whether what runs the task exists, by the API's own account."""
 
-    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
-        """Reads the record of a task once more: what runs the task is over."""
+    async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
+        """Reads the record of a task once more: what runs the task is over, or gone."""
 
     async def stop(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings, changed: asyncio.Event) -> None:
         """Ends all pods of the task, and keeps new ones from being made."""

@@ -186,6 +186,11 @@ def shown(task: ObservedTask, status: TaskStatus) -> TaskStatus:
     return msgspec.structs.replace(status, earlier=(*task.earlier, *status.earlier)) if task.earlier else status
 
 
+def may_retry(task: ObservedTask, settings: TaskSettings) -> bool:
+    """True when another pod may follow that of the present attempt, should that be lost."""
+    return task.last_pod is not None and task.attempt <= settings.retries
+
+
 def attempt_log(task: ObservedTask, why: str) -> TaskLog:
     """The log of an attempt that is lost and followed by another."""
     log = TaskLog() if task.record is None else records.status(msgspec.structs.replace(task.record, waiting="")).log

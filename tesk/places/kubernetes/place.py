@@ -386,7 +386,7 @@ class KubernetesPlace:
         unreadable = ""
         try:
             if (observed := self._observed.get(task_id)) is not None:
-                read = partial(self._way(observed).read_end, task_id, observed)
+                read = partial(self._way(observed).read_end, task_id, observed, self._opened()[1])
                 await self._patiently(f"task {task_id}: reading its record", read)
         except ApiError as error:
             unreadable = f"ConfigMap {names.task_object(task_id)}: {error}"
@@ -444,8 +444,8 @@ class KubernetesPlace:
         task_id = following.job.id
         try:
             await self._patiently(f"task {task_id}: trying again", lambda: self._begin_again(following, task, why))
-        except ApiError as error:
-            task.refused = f"{why}; the cluster refused another attempt: {error}{self._advice(str(error))}"
+        except PlaceError as error:
+            task.refused = f"{why}; there cannot be another attempt: {error}{self._advice(str(error))}"
         self._evaluate(task_id)
 
     def _evaluate(self, task_id: TaskId) -> None:

@@ -61,7 +61,7 @@ async def remove(
         *(_end_pod(client, settings, pod, task, asked) for pod in first),
     )
     if not parts:
-        await _delete_secrets(client, task_id)
+        await delete_secrets(client, task_id)
     await client.delete("jobs", names.task_object(task_id))
     await _end_pods(client, settings, task_id, task, changed, IDLE_S, asked)
 
@@ -72,7 +72,7 @@ async def remove_pods(
     """The same of a task that runs in one pod: its pods are all that there is beside its Secrets."""
     await asyncio.gather(*(client.delete("secrets", names.secret(task_id, part)) for part in range(parts)))
     if not parts:
-        await _delete_secrets(client, task_id)
+        await delete_secrets(client, task_id)
     await _end_pods(client, settings, task_id, task, changed, IDLE_S, set())
 
 
@@ -86,7 +86,7 @@ def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[st
             yield "persistentvolumeclaims", names.claim(task_id, number)
 
 
-async def _delete_secrets(client: Client, task_id: TaskId) -> None:
+async def delete_secrets(client: Client, task_id: TaskId) -> None:
     """Deletes one part of the document after the other, up to the first that is not there."""
     for part in itertools.count():
         if not await client.delete("secrets", names.secret(task_id, part)):

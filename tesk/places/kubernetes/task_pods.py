@@ -18,7 +18,7 @@ from tesk.places.kubernetes import live_output, removal, runner_log
 from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.following import Following, Ground
 from tesk.places.kubernetes.live_output import OutputLog
-from tesk.places.kubernetes.observed import ObservedTask, attempt_log
+from tesk.places.kubernetes.observed import ObservedTask, attempt_log, may_retry
 
 _pods = msgspec.json.Decoder(objects.PodList).decode
 
@@ -40,7 +40,12 @@ class TaskPods:
             return
         digest = hashlib.sha256(following.word.encode()).hexdigest()
         attempt = self._attempt(ground, 1, len(parts), digest, following.mode_line)
-        await self._make_pod(following, attempt, ground)
+        try:
+            await self._make_pod(following, attempt, ground)
+        except ApiError as error:
+            if not error.is_passing:
+                await removal.delete_secrets(self._client, job.id)
+            raise
         following.made_at = time.monotonic()
 
     async def make_next(self, following: Following, task: ObservedTask, why: str, ground: Ground) -> None:
@@ -83,11 +88,17 @@ class TaskPods:
     async def _listed(self, name: str) -> list[Pod]:
         return _pods(await self._client.find("pods", fieldSelector=f"metadata.name={name}")).items
 
-    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
+    async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
+        """Where the pod is gone and no other follows, the Secrets go before the end is on record: without a pod nothing
+        tells the next server of them."""
         await runner_log.read_end(self._client, task)
+        if task.leading_pod is None and not may_retry(task, settings):
+            await removal.delete_secrets(self._client, task_id)
 
     async def stop(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings, changed: asyncio.Event) -> None:
+        """The Secrets go before the end is on record, as in read_end."""
         await removal.stop(self._client, settings, task_id, task, changed)
+        await removal.delete_secrets(self._client, task_id)
 
     async def remove(
         self, task_id: TaskId, task: ObservedTask, parts: int, settings: TaskSettings, changed: asyncio.Event

@@ -41,7 +41,7 @@ class Taskmasters:
     async def is_there(self, task_id: TaskId) -> bool:
         return await self._client.get("jobs", names.task_object(task_id)) is not None
 
-    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
+    async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
         name = names.task_object(task_id)
         listing = await self._client.find("configmaps", fieldSelector=f"metadata.name={name}")
         items = msgspec.json.decode(listing, type=objects.ConfigMapList).items
