@@ -69,8 +69,9 @@ def part(nodeid: str) -> Part:
         return Part(folder, path)
     if folder == "cluster":
         return Part(folder, nodeid)
-    found = re.search(r"\[(?:.*-)?(podman|docker|kubernetes|restricted|disrupted|oldest)(?:-.*)?\]$", test)
+    found = re.search(r"\[(?:.*-)?(podman|docker|kubernetes|pod|restricted|disrupted|oldest)(?:-.*)?\]$", test)
     name = found[1] if found else "local"
+    name = "kubernetes" if name == "pod" else name
     if name == "kubernetes" and not any(f"/{module}." in path for module in TOGETHER):
         return Part(name, nodeid)
     return Part(name, f"{path} {name}" if name in ("kubernetes", "disrupted", "restricted") else name)

@@ -19,10 +19,12 @@ from tests.engines.places import (
     KUBERNETES,
     LOCAL,
     OLDEST,
+    POD,
     RESTRICTED,
     KubernetesPlace,
     LocalPlace,
     Place,
+    PodPlace,
     kubernetes_place,
     local_place,
 )
@@ -33,7 +35,7 @@ from tests.servers.holding import Holding
 from tests.servers.silent import Silent, silent
 
 CLUSTERS = {
-    **dict.fromkeys(KUBERNETES + RESTRICTED, "cluster"),
+    **dict.fromkeys(KUBERNETES + POD + RESTRICTED, "cluster"),
     **dict.fromkeys(DISRUPTED, "own_cluster"),
     **dict.fromkeys(OLDEST, "oldest_cluster"),
 }
@@ -44,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" not in metafunc.fixturenames:
         return
     named = metafunc.definition.get_closest_marker("places")
-    chosen = named.args if named else (*LOCAL, *KUBERNETES)
+    chosen = named.args if named else (*LOCAL, *KUBERNETES, *POD)
     if metafunc.definition.get_closest_marker("oldest") and not os.environ.get("TESK_TEST_KUBECONFIG"):
         chosen += OLDEST
     metafunc.parametrize("place", chosen, indirect=True, scope="session")
@@ -55,7 +57,8 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     if fixture := CLUSTERS.get(request.param):
         security = "restricted" if request.param in RESTRICTED else "baseline"
-        with kubernetes_place(request.getfixturevalue(fixture), folder, security) as there:
+        kind = PodPlace if request.param in POD else KubernetesPlace
+        with kubernetes_place(request.getfixturevalue(fixture), folder, security, kind) as there:
             yield there
     else:
         with local_place(request.param, folder) as here:
