@@ -23,6 +23,7 @@ Manifest = dict[str, Any]
 TASK_FOLDER: Final = "/tesk/task"
 TOKEN_FOLDER: Final = "/tesk/token"  # noqa: S105
 SCRATCH: Final = "/scratch"
+SCRATCH_VOLUME: Final = "scratch"
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108
@@ -148,7 +149,7 @@ class PodContext(msgspec.Struct, frozen=True):
 def filer_pod(place: PodContext, name: str, role: str, *, failed: bool = False) -> Manifest:
     """The pod that fetches the inputs or pushes the outputs (of a task that failed, with `failed`)."""
     arguments = ["filer", role, "--pod", *(["--failed"] if failed else [])]
-    mounts = [("task", TASK_FOLDER, True), ("scratch", SCRATCH, False), ("tmp", "/tmp", False)]  # noqa: S108
+    mounts = [("task", TASK_FOLDER, True), (SCRATCH_VOLUME, SCRATCH, False), ("tmp", "/tmp", False)]  # noqa: S108
     volumes = [task_volume(place.task_id, place.parts), _claim_volume(place), {"name": "tmp", "emptyDir": {}}]
     container = own_container(names.FILER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(64, 256))
     container["env"] += _whereabouts(place, name)
@@ -257,7 +258,7 @@ def _reporter(place: PodContext, name: str, executor: Executor, plan: Layout) ->
             arguments += [option, verbatim(path)]
     if not plan.is_empty and (executor.stdout or executor.stderr):
         arguments += ["--scratch", SCRATCH]
-        mounts.append(("scratch", SCRATCH, True))
+        mounts.append((SCRATCH_VOLUME, SCRATCH, True))
     container = own_container(names.REPORTER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(16, 64))
     container["env"] += _whereabouts(place, name)
     container["lifecycle"] = bringing_the_shim()
@@ -282,7 +283,7 @@ def executor_container(
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
     words = [f"{SHIM}/shim", command, *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
-    mounts += [{"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
+    mounts += [{"name": SCRATCH_VOLUME, "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
     if own_workdir and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
     if shared_memory_bytes(place, plan):
@@ -475,7 +476,7 @@ def task_volume(task_id: TaskId, parts: int) -> Manifest:
 
 def _claim_volume(place: PodContext) -> Manifest:
     claim = names.claim(place.task_id, place.attempt)
-    return {"name": "scratch", "persistentVolumeClaim": {"claimName": claim}}
+    return {"name": SCRATCH_VOLUME, "persistentVolumeClaim": {"claimName": claim}}
 
 
 def _whereabouts(place: PodContext, name: str) -> list[Manifest]:

@@ -118,8 +118,8 @@ def _runner(place: PodContext, plan: Layout, attempt: PodAttempt) -> tuple[Manif
     volumes: list[Manifest] = [manifests.task_volume(place.task_id, place.parts)]
     volumes += [{"name": name, "emptyDir": {}} for name in ("shim", "control", "tmp")]
     if not plan.is_empty:
-        mounts.append(("scratch", manifests.SCRATCH, False))
-        volumes.append({"name": "scratch", **_scratch(place)})
+        mounts.append((manifests.SCRATCH_VOLUME, manifests.SCRATCH, False))
+        volumes.append({"name": manifests.SCRATCH_VOLUME, **_scratch(place)})
     runner = manifests.own_container(
         names.RUNNER_CONTAINER, place.cluster, ["runner"], mounts, memory_mib=RUNNER_MEMORY_MIB
     )

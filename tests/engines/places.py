@@ -21,6 +21,7 @@ LOCAL = ("podman", "docker")
 KUBERNETES = ("kubernetes",)
 POD = ("pod",)
 """The same Kubernetes, where each task is one pod if it can be."""
+BOTH = KUBERNETES + POD
 RESTRICTED = ("restricted",)
 """A namespace that enforces the Pod Security Standard "restricted"."""
 DISRUPTED = ("disrupted",)

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tesk.kubernetes import names
 from tesk.kubernetes.objects import Metadata, Pod
+from tesk.kubernetes.pod_status import Trouble
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_pod import pack_earlier
 from tesk.kubernetes.task_settings import TaskSettings
@@ -106,8 +107,8 @@ NODE_LOST = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionBy
         (seen(pod(conditions=[NO_ROOM])), (State.QUEUED, ["waiting: 0/1 nodes are available"])),
         (seen(pod(waiting("ContainerCreating"), waiting("ContainerCreating"))), (State.INITIALIZING, [])),
         (
-            seen(pod(waiting("ContainerCreating")), delay="FailedMount: no Secret"),
-            (State.INITIALIZING, ["waiting: FailedMount: no Secret"]),
+            seen(pod(waiting("ContainerCreating")), event_trouble=Trouble("wait", 'Pulling image "busybox"')),
+            (State.INITIALIZING, ['waiting: Pulling image "busybox"']),
         ),
         (
             seen(pod(RUNNING, waiting("ErrImagePull", "no such image"))),
@@ -181,6 +182,7 @@ def test_a_log_is_read_of_a_pod_that_tells_nothing_and_once_more_at_its_end(
     assert (found.needs_record_read, found.is_silent) == (reads, is_silent)
 
 
+NO_SECRET = Trouble("start", "FailedMount: no Secret")
 STARTLESS = ended(128, "StartError", "exec: no such file")
 INTERRUPTED = ended(128, "StartError", "failed to create containerd task: context canceled")
 
@@ -198,6 +200,11 @@ INTERRUPTED = ended(128, "StartError", "failed to create containerd task: contex
             100.0 + 5 + KILL_S, "pod tesk-1 was deleted by somebody else", True,
         ),
         (seen(pod(ended(143), RUNNING, deleted=True)), None, "", False),
+        (
+            seen(pod(waiting("ContainerCreating")), event_trouble=NO_SECRET, event_trouble_since=50.0),
+            650.0, "FailedMount: no Secret (given up after 600 s, start_timeout_s)", False,
+        ),
+        (seen(RUNS, event_trouble=NO_SECRET, event_trouble_since=50.0), None, "", False),
         (seen(pod(RUNNING, STARTLESS)), 0.0, "executor 0 (busybox): it cannot be started: exec: no such file", False),
         (seen(pod(RUNNING, INTERRUPTED)), 0.0, "executor 0 (busybox): it cannot be started: failed to create", True),
         (

@@ -45,7 +45,11 @@ def _assess_with_taskmaster(task: ObservedTask, settings: TaskSettings) -> Asses
         leading_node=node if record is not None or is_running else None,
         waits_for_pod=waits_for_pod,
         needs_record_read=end is not None and not (task.is_record_final or is_over or task.refused),
-        limit=trouble_limit(task, settings, waits_for) if waits_for_pod and not task.refused else None,
+        limit=(
+            trouble_limit(task.trouble, task.trouble_since, settings, waits_for)
+            if waits_for_pod and not task.refused
+            else None
+        ),
     )
 
 

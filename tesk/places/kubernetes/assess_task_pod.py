@@ -80,10 +80,22 @@ def _status(task: ObservedTask, pod: Pod | None, waits_for: str, lost: str) -> T
 
 def _waits_for(task: ObservedTask, pod: Pod | None) -> str:
     """What the pod waits for by its status, by its events, or why it could not be made."""
-    if task.trouble is None:
-        return "" if pod is not None and pod_status.runs(pod) else task.delay
-    n = names.number_of_executor(task.trouble.container)
-    return task.trouble.words if n is None else f"executor {n}: {task.trouble.words}"
+    if pod is None:
+        return task.delay
+    trouble, _ = _trouble(task, pod)
+    if trouble is None:
+        return ""
+    n = names.number_of_executor(trouble.container)
+    return trouble.words if n is None else f"executor {n}: {trouble.words}"
+
+
+def _trouble(task: ObservedTask, pod: Pod) -> tuple[pod_status.Trouble | None, float]:
+    """What keeps the pod from starting, and since when. Of a volume its events say more than its status."""
+    if pod_status.runs(pod):
+        return None, 0.0
+    if task.event_trouble is not None and (task.trouble is None or task.trouble.kind == "volume"):
+        return task.event_trouble, task.event_trouble_since
+    return task.trouble, task.trouble_since
 
 
 def _loss(task: ObservedTask, pod: Pod | None, *, has_ended: bool) -> str:
@@ -112,7 +124,7 @@ def _limit(task: ObservedTask, pod: Pod, settings: TaskSettings) -> Limit | None
             return Limit(task.since.get(names.executor_container(n), 0.0) + UNTOLD_S, words)
     if pod_status.runs(pod):
         return None
-    return trouble_limit(task, settings, _waits_for(task, pod))
+    return trouble_limit(*_trouble(task, pod), settings, _waits_for(task, pod))
 
 
 def _ended(pod: Pod) -> Iterator[tuple[int, Terminated]]:

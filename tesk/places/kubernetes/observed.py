@@ -47,6 +47,9 @@ class ObservedTask(Struct):
     trouble: pod_status.Trouble | None = None
     """What keeps the leading pod from starting."""
     trouble_since: float = 0.0
+    event_trouble: pod_status.Trouble | None = None
+    """What keeps the pod of the whole task from starting, by its events or its claim's."""
+    event_trouble_since: float = 0.0
     attempt: int = 1
     """Which pod of the whole task counts: the newest."""
     last_pod: Pod | None = None
@@ -111,6 +114,7 @@ class ObservedTask(Struct):
             return
         if attempt > self.attempt:
             self.record, self.is_record_final, self.is_told, self.lost, self.since = None, False, False, "", {}
+            self.event_trouble = None
         if self.last_pod is None or attempt > self.attempt:
             notes = pod.metadata.annotations
             self.mode, self.was_made, self.mode_line = "pod", True, notes.get(names.MODE_LINE, "")
@@ -124,6 +128,12 @@ class ObservedTask(Struct):
         for status in pod.status.container_statuses:
             if status.state.terminated is not None:
                 self.since.setdefault(status.name, moment)
+
+    def set_event_trouble(self, found: pod_status.Trouble | None, moment: float) -> None:
+        before = self.event_trouble
+        if found is None or before is None or found.kind != before.kind:
+            self.event_trouble_since = moment
+        self.event_trouble = found
 
     def set_record(self, record: Record) -> None:
         """What the runner of the newest pod has said. An end stays the end."""
@@ -233,14 +243,13 @@ def _crash(pod: Pod | None) -> str:
     return f"it ended with code {end.exit_code}, {end.reason or 'no reason given'}{pod_status.last_words(end)}"
 
 
-def trouble_limit(task: ObservedTask, settings: TaskSettings, words: str) -> Limit | None:
+def trouble_limit(trouble: pod_status.Trouble | None, since: float, settings: TaskSettings, words: str) -> Limit | None:
     """When a leading pod that cannot start is given up; None for never. `words`: what users are told of its trouble."""
-    trouble = task.trouble
     if trouble is None:
         return None
     if trouble.hopeless:
-        return Limit(task.trouble_since, words)
+        return Limit(since, words)
     limit_s: float = getattr(settings, pod_status.LIMITS.get(trouble.kind, ""), 0.0)
     if not limit_s:
         return None
-    return Limit(task.trouble_since + limit_s, words + pod_status.given_up(trouble.kind, limit_s))
+    return Limit(since + limit_s, words + pod_status.given_up(trouble.kind, limit_s))

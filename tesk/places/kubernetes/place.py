@@ -99,12 +99,12 @@ class KubernetesPlace:
         namespace = settings.namespace or access.namespace
         self._task_settings = task_settings(settings, namespace)
         self._account = access.account if namespace == access.namespace else None
-        client = self._client = Client(access, namespace, settings.kubernetes_qps)
-        await client.open()
-        self._outputs = live_output.Outputs(client, self._task_settings.log_tail_bytes)
         makes_pods = settings.mode != "taskmaster"
         if makes_pods:
             await self._reports.open(settings.report_port)
+        client = self._client = Client(access, namespace, settings.kubernetes_qps)
+        await client.open()
+        self._outputs = live_output.Outputs(client, self._task_settings.log_tail_bytes)
         selector = names.selector(settings.instance)
         kinds: list[tuple[str, Any, Any]] = [
             ("jobs", objects.Job, self._job_changed),
@@ -122,14 +122,14 @@ class KubernetesPlace:
                     await cache.tried.wait()
             if not all(cache.synced.is_set() for cache in self._caches):
                 raise TimeoutError
+            if makes_pods:
+                self._has_pod_resources = await client.version() >= POD_RESOURCES
         except BaseException as error:
             trouble = self._trouble() or "no answer"
             await self.close()
             if isinstance(error, TimeoutError):
                 raise PlaceError(f"the cluster cannot be looked at: {trouble}") from None
             raise
-        if makes_pods:
-            self._has_pod_resources = await client.version() >= POD_RESOURCES
         self._rights = Rights(client, makes_pods=makes_pods)
         self._spawn(self._rights.check(), "ask for rights")
         waiting = WaitingTasks(

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tesk.kubernetes import names, objects, pod_status
+from tesk.kubernetes import manifests, names, objects, pod_status
 from tesk.kubernetes.errors import ApiError, is_lasting
 from tesk.life.status import TaskId
 from tesk.places.kubernetes.client import Client
@@ -72,7 +72,7 @@ class WaitingTasks:
             limit = found.limit
             if limit is not None and moment >= limit.at:
                 self._give_up(task_id, limit)
-        due = [task_id for task_id, (at, _) in self._next.items() if at <= moment and missing[task_id].trouble is None]
+        due = [task_id for task_id, (at, _) in self._next.items() if at <= moment and _says_little(missing[task_id])]
         for task_id in due[:MOST_ASKED]:
             self._next[task_id] = _asked_at(moment, self._next[task_id][1])
             await self._ask(task_id, missing[task_id])
@@ -93,6 +93,9 @@ class WaitingTasks:
             task.delay = f"the taskmaster, pod {about}, has told nothing yet; see its log"
             self._evaluate(task_id)
             return
+        if pod and task.mode == "pod":
+            await self._ask_about_task_pod(task_id, task, pod)
+            return
         selector = f"type=Warning,involvedObject.name={about}"
         event = newest(_events(await self._client.find("events", fieldSelector=selector)).items)
         found = self._assessed.get(task_id)
@@ -105,6 +108,13 @@ class WaitingTasks:
             await self._make_again(task_id)
         self._evaluate(task_id)
 
+    async def _ask_about_task_pod(self, task_id: TaskId, task: ObservedTask, pod: objects.Pod) -> None:
+        """All that its events say, or those of its claim while it has no node."""
+        about = pod.metadata.name + ("" if pod.spec.node_name else f"-{manifests.SCRATCH_VOLUME}")
+        events = _events(await self._client.find("events", fieldSelector=f"involvedObject.name={about}")).items
+        task.set_event_trouble(pod_status.trouble_by_events(pod, sorted(events, key=_at)), time.monotonic())
+        self._evaluate(task_id)
+
     async def _confirm(self, task_id: TaskId) -> None:
         """What no watch has shown may have been deleted before it could be."""
         if not await self._is_there(task_id) and (task := self._observed.get(task_id)):
@@ -114,7 +124,16 @@ class WaitingTasks:
 
 def newest(events: list[objects.Event]) -> objects.Event | None:
     """The last of some events."""
-    return max(events, key=lambda event: event.last_timestamp or event.event_time or "", default=None)
+    return max(events, key=_at, default=None)
+
+
+def _at(event: objects.Event) -> str:
+    return event.last_timestamp or event.event_time or ""
+
+
+def _says_little(task: ObservedTask) -> bool:
+    """True where the status of the leading pod does not say what it waits for, or events say more of that."""
+    return task.trouble is None or (task.mode == "pod" and task.trouble.kind == "volume")
 
 
 def _asked_at(moment: float, waits: Iterator[float]) -> tuple[float, Iterator[float]]:
