@@ -9,7 +9,6 @@ import msgspec
 
 from tesk.kubernetes import document, manifests, names, objects
 from tesk.kubernetes.errors import ApiError
-from tesk.kubernetes.objects import Pod
 from tesk.kubernetes.pod_layout import pod_layout
 from tesk.kubernetes.task_pod import PodAttempt, task_pod
 from tesk.kubernetes.task_settings import TaskSettings
@@ -80,13 +79,18 @@ class TaskPods:
     async def _make_pod(self, following: Following, attempt: PodAttempt, ground: Ground) -> None:
         job = following.job
         plan = await asyncio.to_thread(pod_layout, job.task)
-        await self._client.create("pods", task_pod(job.id, job.task, ground.settings, plan, attempt))
+        name = names.task_pod(job.id, attempt.number)
+        made = await self._client.create("pods", task_pod(job.id, job.task, ground.settings, plan, attempt))
+        if made is None and not await self._has_pod(job.id, name):
+            raise ApiError(409, "", f"pod {name} is there already and is not this task's; delete it")
 
     async def is_there(self, task_id: TaskId) -> bool:
-        return bool(await self._listed(names.task_object(task_id)))
+        return await self._has_pod(task_id, names.task_pod(task_id))
 
-    async def _listed(self, name: str) -> list[Pod]:
-        return _pods(await self._client.find("pods", fieldSelector=f"metadata.name={name}")).items
+    async def _has_pod(self, task_id: TaskId, name: str) -> bool:
+        selector = f"{names.TASK}={task_id},{names.ROLE}={names.TASK_POD}"
+        found = await self._client.find("pods", fieldSelector=f"metadata.name={name}", labelSelector=selector)
+        return bool(_pods(found).items)
 
     async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
         """Where the pod is gone and no other follows, the Secrets go before the end is on record: without a pod nothing
