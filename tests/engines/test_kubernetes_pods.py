@@ -64,7 +64,7 @@ async def test_a_task_is_a_pod_and_a_secret_and_says_so(tesk: Tesk, place: Kuber
 async def test_what_had_better_not_be_one_pod_has_a_taskmaster_and_says_why(tesk: Tesk, place: KubernetesPlace) -> None:
     first, second = await asyncio.gather(
         tesk.run(executors=[sh("cat /data/a")], inputs=[content("/data/a")]),
-        tesk.run(executors=[sh("cat /mnt/a")], inputs=[content("/mnt/a")]),
+        tesk.run(executors=[sh("cat /mnt/in/a")], inputs=[content("/mnt/in/a")]),
     )
     assert [task["state"] for task in (first, second)] == ["COMPLETE"] * 2
     said = [(await logs_of(tesk, task["id"]))[0]["system_logs"][0] for task in (first, second)]
