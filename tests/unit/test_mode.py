@@ -48,8 +48,8 @@ def test_auto_is_one_pod_unless_something_speaks_against_it(
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"inputs": [Input(path="/etc/a", content="x")]}, "/etc/a lies in a directory that images have, or may have"),
-        ({"executors": [Executor("image", ["program"], stdout="/data/o")]}, "/data/o lies in a directory that images"),
+        ({"inputs": [Input(path="/etc/a", content="x")]}, "/etc/a lies where images have files, or may have"),
+        ({"executors": [Executor("image", ["program"], stdout="/data/o")]}, "/data/o lies where images have files"),
         ({"executors": [Executor("image", ["program"], stdout="/tmp/o/o")]}, ""),
         ({"outputs": [Output(path="/etc/a", url="file:///a")]}, ""),
         ({"resources": ENTRYPOINT}, "the images' own programs begin before the executors"),

@@ -29,7 +29,7 @@ def impossible(task: Task, settings: TaskSettings) -> str:
     if parameters.ENTRYPOINT in parameters.given(task, settings.allowed_backend_parameters):
         return "the images' own programs begin before the executors (entrypoint), which a pod would start all at once"
     if files := pod_layout(task).files:
-        return f"{files[0]} lies in a directory that images have, or may have, and must be there before its container is made"
+        return f"{files[0]} lies where images have files, or may have, and must be there before its container is made"
     return ""
 
 
