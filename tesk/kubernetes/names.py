@@ -14,6 +14,7 @@ EXECUTOR: Final = "tesk/executor"
 
 MODE_LINE: Final = "tesk/mode"
 """Annotation of a task's Job or pod: the line of its log that says which of the two runs it, and why."""
+IN_ONE_POD: Final = "runs as one pod"
 WORD_SHA256: Final = "tesk/word-sha256"
 """Annotation of a task's pod: by it the server knows the word of the task's reports, which it does not keep."""
 EARLIER: Final = "tesk/earlier"

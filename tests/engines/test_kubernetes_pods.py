@@ -20,6 +20,7 @@ from tests.engines.gates import Gates, reached
 from tests.engines.places import POD, KubernetesPlace
 from tests.engines.running import Document, Tesk, cancelled, content, running, sh, started
 from tests.engines.test_kubernetes_disruptions import delete, evict, remove
+from tests.servers.cluster import until
 
 pytestmark = pytest.mark.places(*POD)
 
@@ -142,6 +143,23 @@ async def test_a_lost_pod_is_a_system_error_without_retries(
     task = await tesk.ended(task_id)
     assert (task["state"], words in lines(task)) == ("SYSTEM_ERROR", True), task["logs"]
     assert [entry["stdout"] for entry in task["logs"][0]["logs"]] == ["first\n"]
+
+
+@pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
+async def test_a_pod_that_goes_while_no_server_runs_is_a_lost_pod_too(
+    settings: Settings, place: KubernetesPlace, doors: Gates
+) -> None:
+    async with started(settings) as tesk:
+        task_id = await held(tesk, doors, "on")
+    await asyncio.to_thread(remove, place.cluster, place.namespace, f"tesk-{task_id}")
+    await asyncio.to_thread(until, lambda: not strikes.pods(place, task_id), what="the end of its pod")
+    doors.open_all()
+    async with started(settings) as tesk:
+        task = await tesk.ended(task_id)
+        assert task["state"] == "COMPLETE", task["logs"]
+        assert task["logs"][0]["system_logs"] == ["error: its pod was deleted by somebody else; trying again"]
+        assert [len(log["logs"]) for log in task["logs"]] == [1, 2]
+        assert await place.leftovers(settings) == []
 
 
 async def test_a_runner_that_is_killed_is_a_lost_pod(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:

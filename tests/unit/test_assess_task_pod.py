@@ -14,7 +14,7 @@ from tesk.kubernetes.task_pod import pack_earlier
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.places.kubernetes.assess import assess
 from tesk.places.kubernetes.assess_task_pod import KILL_S, UNTOLD_S
-from tesk.places.kubernetes.observed import Assessment, ObservedTask, attempt_log, cancelled, shown
+from tesk.places.kubernetes.observed import Assessment, ObservedTask, attempt_log, cancelled, recall, shown
 from tesk.tes import ExecutorLog, State, TaskLog
 
 CLUSTER = TaskSettings(namespace="n", instance="i", image="tesk:1", image_timeout_s=60, grace_s=5)
@@ -279,6 +279,27 @@ def test_why_an_executor_was_killed_the_kubelet_says(
     assert found == (None if expected is None else (State.EXECUTOR_ERROR, expected))
     before = record(State.EXECUTOR_ERROR, 137, lines=("executor 0 (busybox): out of memory",))
     assert told(assess(seen(pod(RUNNING, RUNNING), known=before), CLUSTER)) is not None
+
+
+def test_of_a_task_whose_pod_is_gone_the_store_knows_what_it_was() -> None:
+    first = TaskLog(system_logs=["warning: of the store", LINE, "error: lost; trying again"])
+    second = TaskLog(logs=[ExecutorLog(0, AT, AT, "out", "")], system_logs=[LINE, "said"])
+    task = ObservedTask(was_made=True, is_record_final=True)
+    recall(task, msgspec.json.encode([first, second]))
+    status = assess(task, CLUSTER).status
+    assert status is not None
+    assert [each.system_logs for each in status.earlier] == [[LINE, "error: lost; trying again"]]
+    assert status.log.system_logs == [LINE, "said", "error: its pod was deleted by somebody else"]
+    assert status.log.logs == second.logs
+    assert assess(task, msgspec.structs.replace(CLUSTER, retries=2)).retry
+    assert not assess(task, msgspec.structs.replace(CLUSTER, retries=1)).retry
+
+
+@pytest.mark.parametrize("lines", [[], ["its inputs are fetched"], ["runs with a taskmaster: it has two GPUs"]])
+def test_a_task_that_did_not_run_in_one_pod_is_not_recalled(lines: list[str]) -> None:
+    task = ObservedTask()
+    recall(task, msgspec.json.encode([TaskLog(system_logs=lines)]))
+    assert task == ObservedTask()
 
 
 def test_a_cancelled_task_says_how_it_was_run() -> None:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from tesk import parameters
-from tesk.kubernetes import manifests
+from tesk.kubernetes import manifests, names
 from tesk.kubernetes.pod_layout import pod_layout
 from tesk.kubernetes.task_pod import is_on_node
 from tesk.kubernetes.task_settings import TaskSettings
@@ -21,7 +21,7 @@ def choose(task: Task, settings: TaskSettings) -> tuple[Mode, str]:
     if settings.mode == "taskmaster":
         return "taskmaster", ""
     reason = impossible(task, settings) or (unfit(task, settings) if settings.mode == "auto" else "")
-    return ("taskmaster", f"runs with a taskmaster: {reason}") if reason else ("pod", "runs as one pod")
+    return ("taskmaster", f"runs with a taskmaster: {reason}") if reason else ("pod", names.IN_ONE_POD)
 
 
 def impossible(task: Task, settings: TaskSettings) -> str:

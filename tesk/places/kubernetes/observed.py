@@ -5,12 +5,13 @@ One struct, whichever way the task is run: with a taskmaster (assess.py) or in o
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from tesk.clock import now
 from tesk.kubernetes import names, pod_status
 from tesk.kubernetes import record as records
 from tesk.kubernetes.objects import ConfigMap, Job, Pod
-from tesk.kubernetes.record import Record
+from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_pod import unpack_earlier
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life import log as logs
@@ -18,6 +19,8 @@ from tesk.life.log import CANCELED_EARLY, noted
 from tesk.life.status import TaskStatus
 from tesk.places.kubernetes.mode import Mode
 from tesk.tes import State, TaskLog
+
+_logs = msgspec.json.Decoder(list[TaskLog]).decode
 
 
 class ObservedTask(Struct):
@@ -149,7 +152,7 @@ class ObservedTask(Struct):
         if found is None or before is None or found.kind != before.kind:
             self.trouble_since = moment
         elif found.kind == "image":
-            found = msgspec.structs.replace(found, words=pod_status.clearer(before.words, found.words))
+            found = replace(found, words=pod_status.clearer(before.words, found.words))
         self.trouble = found
 
 
@@ -191,28 +194,43 @@ def shown(task: ObservedTask, status: TaskStatus) -> TaskStatus:
     """The status as users see it: with the attempts before, and with the line about the mode."""
     if task.mode_line:
         lines = [] if status.log.system_logs is UNSET else status.log.system_logs
-        log = msgspec.structs.replace(status.log, system_logs=[task.mode_line, *lines])
-        status = msgspec.structs.replace(status, log=log)
-    return msgspec.structs.replace(status, earlier=(*task.earlier, *status.earlier)) if task.earlier else status
+        log = replace(status.log, system_logs=[task.mode_line, *lines])
+        status = replace(status, log=log)
+    return replace(status, earlier=(*task.earlier, *status.earlier)) if task.earlier else status
 
 
 def may_retry(task: ObservedTask, settings: TaskSettings) -> bool:
-    """True when another pod may follow that of the present attempt, should that be lost."""
-    return task.last_pod is not None and task.attempt <= settings.retries
+    """True when another pod may follow that of the present attempt, should that be lost. Not where nobody knows how
+    many there have been."""
+    return (task.last_pod is not None or task.record is not None) and task.attempt <= settings.retries
+
+
+def recall(task: ObservedTask, stored: bytes) -> None:
+    """Takes over what the store has of a task that ran in one pod, and of which the cluster has nothing any more.
+    Before the line about the mode stand the warnings that the store itself puts there."""
+    logs = _logs(stored)
+    if not logs or not (lines := logs[0].system_logs) or names.IN_ONE_POD not in lines:
+        return
+    first = replace(logs[0], system_logs=lines[lines.index(names.IN_ONE_POD) :])
+    *earlier, last = first, *logs[1:]
+    shown_lines = last.system_logs or [names.IN_ONE_POD]
+    last = replace(last, system_logs=shown_lines[1:] or UNSET)
+    task.mode, task.mode_line, task.attempt = "pod", names.IN_ONE_POD, len(logs)
+    task.earlier, task.record = tuple(earlier), Record(State.INITIALIZING, [Attempt(last)])
 
 
 def attempt_log(task: ObservedTask, why: str) -> TaskLog:
     """The log of an attempt that is lost and followed by another."""
-    log = TaskLog() if task.record is None else records.status(msgspec.structs.replace(task.record, waiting="")).log
-    ended = noted(msgspec.structs.replace(log, end_time=now()), f"error: {why}; trying again")
-    return shown(msgspec.structs.replace(task, earlier=()), TaskStatus(State.SYSTEM_ERROR, ended)).log
+    log = TaskLog() if task.record is None else records.status(replace(task.record, waiting="")).log
+    ended = noted(replace(log, end_time=now()), f"error: {why}; trying again")
+    return shown(replace(task, earlier=()), TaskStatus(State.SYSTEM_ERROR, ended)).log
 
 
 def cancelled(record: Record | None, output: tuple[str, str] = ("", "")) -> TaskStatus:
     """A cancelled task: what had ended, and what the executor that was stopped had written."""
     if record is None:
         return TaskStatus(State.CANCELED, TaskLog(system_logs=[CANCELED_EARLY]))
-    status = running(msgspec.structs.replace(record, waiting=""), output)
+    status = running(replace(record, waiting=""), output)
     ended = logs.cancelled(status.log, has_ended=record.state.is_terminal)
     return TaskStatus(State.CANCELED, ended, status.earlier)
 
@@ -222,15 +240,15 @@ def running(record: Record, output: tuple[str, str]) -> TaskStatus:
     status = records.status(record)
     if record.now.started is UNSET or record.state.is_terminal:
         return status
-    return msgspec.structs.replace(status, log=logs.running(status.log, record.now.started, *output))
+    return replace(status, log=logs.running(status.log, record.now.started, *output))
 
 
 def failed(record: Record | None, reason: str) -> TaskStatus:
     """A system error that nobody in the cluster can tell of."""
     if record is None:
         return TaskStatus(State.SYSTEM_ERROR, TaskLog(end_time=now(), system_logs=[f"error: {reason}"]))
-    status = records.status(msgspec.structs.replace(record, waiting=""))
-    log = msgspec.structs.replace(status.log, end_time=now())
+    status = records.status(replace(record, waiting=""))
+    log = replace(status.log, end_time=now())
     return TaskStatus(State.SYSTEM_ERROR, noted(log, f"error: {reason}"), status.earlier)
 
 

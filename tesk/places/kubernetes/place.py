@@ -33,7 +33,7 @@ from tesk.places.kubernetes import config, live_output, mode, removal
 from tesk.places.kubernetes.assess import assess
 from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.following import Following, Ground, Way
-from tesk.places.kubernetes.observed import Assessment, ObservedTask, cancelled, running, shown
+from tesk.places.kubernetes.observed import Assessment, ObservedTask, cancelled, recall, running, shown
 from tesk.places.kubernetes.report_listener import ReportListener
 from tesk.places.kubernetes.rights import Rights
 from tesk.places.kubernetes.runner_log import SilentPods
@@ -206,6 +206,8 @@ class KubernetesPlace:
             return
         task = self._observed.setdefault(job.id, ObservedTask())
         following = self._following[job.id] = Following(job)
+        if task.mode is None and job.logs:
+            recall(task, job.logs)
         if task.mode is None:
             task.mode, task.mode_line = mode.choose(job.task, self._opened()[1])
         following.mode_line = task.mode_line

@@ -48,10 +48,15 @@ class TaskPods:
         following.made_at = time.monotonic()
 
     async def make_next(self, following: Following, task: ObservedTask, why: str, ground: Ground) -> None:
-        """Makes the pod of the next attempt, which has the Secrets of the one that was lost."""
-        assert task.last_pod is not None
-        following.parts = following.parts or len(await asyncio.to_thread(document.pack, following.job.task))
-        digest = task.last_pod.metadata.annotations.get(names.WORD_SHA256, "")
+        """Makes the pod of the next attempt. It has the Secrets of the one that was lost, unless that was gone before
+        this server began: nobody knows their word then."""
+        parts = await asyncio.to_thread(document.pack, following.job.task)
+        following.parts = len(parts)
+        if task.last_pod is None and not following.word:
+            await self._make_secrets(following, parts, ground)
+        digest = hashlib.sha256(following.word.encode()).hexdigest()
+        if task.last_pod is not None:
+            digest = task.last_pod.metadata.annotations.get(names.WORD_SHA256, "")
         attempt = self._attempt(ground, task.attempt + 1, following.parts, digest, task.mode_line)
         earlier = (*task.earlier, attempt_log(task, why))
         await self._make_pod(following, msgspec.structs.replace(attempt, earlier=earlier), ground)
