@@ -67,6 +67,11 @@ def task_object(task_id: TaskId) -> str:
     return f"tesk-{task_id}"
 
 
+def task_of(name: str) -> TaskId:
+    """The task that an object of this name belongs to."""
+    return name.removeprefix(task_object("")).partition("-")[0]
+
+
 def secret(task_id: TaskId, part: int) -> str:
     """The name of the Secret that holds a part of the task's document; parts count from 0."""
     return task_object(task_id) + (f"-{part}" if part else "")

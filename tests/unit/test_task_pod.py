@@ -157,3 +157,26 @@ def test_what_is_known_of_earlier_attempts_has_room_in_an_annotation(attempts: i
 def test_an_annotation_that_somebody_has_changed_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="earlier attempts"):
         unpack_earlier(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "task_id", "attempt"),
+    [
+        (names.task_pod(ID), ID, 1),
+        (names.task_pod(ID, 2), ID, 2),
+        (names.task_pod(ID, 13), ID, 13),
+        (names.secret(ID, 1), ID, 1),
+        (names.pod(ID, names.EXECUTOR_ROLE, 2, executor=0), ID, 1),
+    ],
+)
+def test_a_name_tells_the_task_and_that_of_its_pod_the_attempt(name: str, task_id: str, attempt: int) -> None:
+    assert names.task_of(name) == task_id
+    assert names.attempt_of_task_pod(name) == attempt or name != names.task_pod(ID, attempt)
+
+
+@pytest.mark.parametrize(
+    ("container", "number"),
+    [("executor-0", 0), ("executor-12", 12), ("executor", None), ("runner", None), ("look-1", None)],
+)
+def test_a_container_s_name_tells_the_executor(container: str, number: int | None) -> None:
+    assert names.number_of_executor(container) == number

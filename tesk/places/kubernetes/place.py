@@ -8,8 +8,6 @@ changes.
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 import os
 import time
@@ -20,16 +18,14 @@ from typing import Any, Final
 import msgspec
 
 from tesk import parameters
-from tesk.kubernetes import names, objects, pod_status
-from tesk.kubernetes import record as records
+from tesk.kubernetes import names, objects
 from tesk.kubernetes.account import Account
 from tesk.kubernetes.bounds import Bounds, Range, limited
 from tesk.kubernetes.errors import ApiError, advice
-from tesk.kubernetes.message_head import Refused
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
-from tesk.places.kubernetes import config, live_output, mode, removal
+from tesk.places.kubernetes import config, live_output, mode
 from tesk.places.kubernetes.assess import assess
 from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.following import Following, Ground, Way
@@ -72,18 +68,18 @@ class KubernetesPlace:
         self.backend_parameters = parameters.ALWAYS.union(settings.allowed_backend_parameters)
         self._settings = settings
         self._client: Client | None = None
+        self._observed: dict[TaskId, ObservedTask] = {}
         self._task_settings: TaskSettings | None = None
         self._account: Account | None = None
         self._rights: Rights | None = None
         self._outputs: live_output.Outputs | None = None
-        self._reports = ReportListener(self._check_report, self._take_report)
+        self._reports = ReportListener(self._observed, self._evaluate)
         self._has_pod_resources = False
         self._caches: list[Cache[Any]] = []
         self._ranges: dict[str, Range] = {}
         self._limited: dict[str, set[str]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
-        self._observed: dict[TaskId, ObservedTask] = {}
         self._assessed: dict[TaskId, Assessment] = {}
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
@@ -374,7 +370,7 @@ class KubernetesPlace:
 
     def _task_changed(self, name: str, change: Callable[[ObservedTask], None]) -> None:
         """`name`: of an object of the task."""
-        task_id = _task_of(name)
+        task_id = names.task_of(name)
         task = self._observed.setdefault(task_id, ObservedTask())
         was_unreadable = task.unreadable
         change(task)
@@ -398,56 +394,19 @@ class KubernetesPlace:
             task.is_record_final, task.unreadable = True, unreadable or task.unreadable
             self._evaluate(task_id)
 
-    def _check_report(self, pod: str, word: bytes) -> None:
-        """Raises Refused for a pod of which there is none, and for a word that is not that of its task."""
-        task = self._observed.get(_task_of(pod))
-        found = task.pods.get(pod) if task is not None else None
-        digest = found.metadata.annotations.get(names.WORD_SHA256, "") if found is not None else ""
-        if not digest:
-            raise Refused(404)
-        if not hmac.compare_digest(hashlib.sha256(word).hexdigest(), digest):
-            raise Refused(401)
-
-    def _take_report(self, pod: str, packed: bytes) -> None:
-        """Takes the record that a pod has sent. Raises Refused for one that cannot be read."""
-        task_id = _task_of(pod)
-        task = self._observed.get(task_id)
-        if task is None or task.last_pod is None or task.last_pod.metadata.name != pod:
-            return
+    async def _retry(self, following: Following, task: ObservedTask, why: str) -> None:
+        """Makes another pod of a task whose pod is lost. What is seen of the task meanwhile is about the lost one."""
+        task_id, pods = following.job.id, TaskPods(self._opened()[0])
+        changed = self._ending[task_id] = asyncio.Event()
         try:
-            record = records.unpack(packed)
-        except ValueError as error:
-            log.warning("pod %s reports something that cannot be read: %s", pod, error)
-            raise Refused(400) from None
-        task.set_record(record)
-        task.is_told = True
-        self._evaluate(task_id)
-
-    async def _begin_again(self, following: Following, task: ObservedTask, why: str) -> None:
-        """Makes the pod of the next attempt once the lost one has ended for good."""
-        task_id, client = following.job.id, self._opened()[0]
-        pods, changed = TaskPods(client), asyncio.Event()
-        lost = task.leading_pod
-        self._ending[task_id] = changed
-        try:
-            if lost is not None and not pod_status.is_over(lost):
-                await removal.stop(client, self._opened()[1], task_id, task, changed)
-            following.making = asyncio.create_task(
-                pods.make_next(following, task, why, self._ground()), name=f"make {task_id} again"
+            await self._patiently(
+                f"task {task_id}: trying again", lambda: pods.begin_again(following, task, why, self._ground(), changed)
             )
-            await asyncio.shield(following.making)
-            if lost is not None:
-                await client.delete("pods", lost.metadata.name, grace_s=0)
+        except PlaceError as error:
+            task.refused = f"{why}; there cannot be another attempt: {error}{self._advice(str(error))}"
         finally:
             if self._ending.get(task_id) is changed:
                 del self._ending[task_id]
-
-    async def _retry(self, following: Following, task: ObservedTask, why: str) -> None:
-        task_id = following.job.id
-        try:
-            await self._patiently(f"task {task_id}: trying again", lambda: self._begin_again(following, task, why))
-        except PlaceError as error:
-            task.refused = f"{why}; there cannot be another attempt: {error}{self._advice(str(error))}"
         self._evaluate(task_id)
 
     def _evaluate(self, task_id: TaskId) -> None:
@@ -510,8 +469,3 @@ class KubernetesPlace:
         self._chores.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("%s failed", task.get_name(), exc_info=error)
-
-
-def _task_of(name: str) -> TaskId:
-    """The task that an object belongs to, by its name (names.py)."""
-    return name.removeprefix(names.task_object("")).partition("-")[0]

@@ -1,4 +1,5 @@
-"""Takes the reports of the pods that run a whole task each, from a port that any pod of the cluster may reach.
+"""Takes the reports of the pods that run a whole task each, from a port that any pod of the cluster may reach: the
+task's record, whenever it changes (tesk/pod/record_sender.py).
 
 Whoever connects is a stranger until the pod's word has been read: a stranger gets room for one small head and little
 time for it, and where there are too many the oldest gives way. Nothing depends on a report: the same stands in the
@@ -7,13 +8,19 @@ pod's log.
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import logging
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from tesk.errors import PlaceError
+from tesk.kubernetes import names
+from tesk.kubernetes import record as records
 from tesk.kubernetes.message_head import HEAD_BYTES, HEAD_END, Head, Refused, answer, parse_head
+from tesk.life.status import TaskId
+from tesk.places.kubernetes.observed import ObservedTask
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +35,10 @@ BACKLOG: Final = 1024
 
 
 class ReportListener:
-    """Serves a port. `check` takes a pod's name and its word, and raises Refused; `take` the pod's name and its report,
-    which it may refuse too."""
+    """Serves a port. What is reported is taken in by the tasks that are `observed`, which are then evaluated."""
 
-    def __init__(self, check: Callable[[str, bytes], None], take: Callable[[str, bytes], None]) -> None:
-        self._check, self._take = check, take
+    def __init__(self, observed: dict[TaskId, ObservedTask], evaluate: Callable[[TaskId], None]) -> None:
+        self._observed, self._evaluate = observed, evaluate
         self._server: asyncio.Server | None = None
         self._strangers: dict[asyncio.StreamWriter, None] = {}
         self._senders = asyncio.Semaphore(SENDERS)
@@ -96,6 +102,30 @@ class ReportListener:
 
     async def _head(self, reader: asyncio.StreamReader) -> Head:
         return parse_head((await reader.readuntil(HEAD_END)).removesuffix(HEAD_END), self._check, BODY_BYTES)
+
+    def _check(self, pod: str, word: bytes) -> None:
+        """Raises Refused for a pod of which there is none, and for a word that is not that of its task."""
+        task = self._observed.get(names.task_of(pod))
+        found = task.pods.get(pod) if task is not None else None
+        digest = found.metadata.annotations.get(names.WORD_SHA256, "") if found is not None else ""
+        if not digest:
+            raise Refused(404)
+        if not hmac.compare_digest(hashlib.sha256(word).hexdigest(), digest):
+            raise Refused(401)
+
+    def _take(self, pod: str, packed: bytes) -> None:
+        """Takes the record that a pod has sent, unless another attempt has begun. Raises Refused for what is none."""
+        task_id = names.task_of(pod)
+        try:
+            record = records.unpack(packed)
+        except ValueError as error:
+            log.warning("pod %s reports something that cannot be read: %s", pod, error)
+            raise Refused(400) from None
+        task = self._observed.get(task_id)
+        if task is not None and task.last_pod is not None and task.last_pod.metadata.name == pod:
+            task.set_record(record)
+            task.is_told = True
+            self._evaluate(task_id)
 
     def _let_in(self, writer: asyncio.StreamWriter) -> None:
         """Where all places are taken, the oldest stranger gives way."""

@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from tesk.kubernetes import document, manifests, names, objects
+from tesk.kubernetes import document, manifests, names, objects, pod_status
 from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.pod_layout import pod_layout
 from tesk.kubernetes.task_pod import PodAttempt, task_pod
@@ -47,7 +47,21 @@ class TaskPods:
             raise
         following.made_at = time.monotonic()
 
-    async def make_next(self, following: Following, task: ObservedTask, why: str, ground: Ground) -> None:
+    async def begin_again(
+        self, following: Following, task: ObservedTask, why: str, ground: Ground, changed: asyncio.Event
+    ) -> None:
+        """Makes the pod of the next attempt once the lost one has ended for good; that goes only then, so that there is
+        always one by which the next server knows of the task."""
+        task_id, lost = following.job.id, task.leading_pod
+        if lost is not None and not pod_status.is_over(lost):
+            await removal.stop(self._client, ground.settings, task_id, task, changed)
+        making = self._make_next(following, task, why, ground)
+        following.making = asyncio.create_task(making, name=f"make {task_id} again")
+        await asyncio.shield(following.making)
+        if lost is not None:
+            await self._client.delete("pods", lost.metadata.name, grace_s=0)
+
+    async def _make_next(self, following: Following, task: ObservedTask, why: str, ground: Ground) -> None:
         """Makes the pod of the next attempt. It has the Secrets of the one that was lost, unless that was gone before
         this server began: nobody knows their word then."""
         parts = await asyncio.to_thread(document.pack, following.job.task)
