@@ -29,7 +29,7 @@ PATIENCE_S: Final = 300.0
 """For so long the log of a runner that has ended is asked for, where its node does not answer."""
 PAUSES_S: Final = (0.2, 5.0)
 LOOK_S: Final = 1.0
-AGAIN_S: Final = (2.0, 30.0)
+AGAIN_S: Final = (4.0, 30.0)
 MOST_READ: Final = 8
 
 
