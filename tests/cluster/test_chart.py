@@ -76,7 +76,6 @@ def test_in_mode_pod_tasks_are_pods_that_report_to_the_release(cluster: Cluster,
         assert task["logs"][0]["system_logs"] == ["runs as one pod"]
         log = cluster.kubectl("-n", lab, "logs", f"tesk-{task['id']}", "-c", "runner")
         assert "was not told" not in log
-        client.cancel(task["id"])
 
 
 def test_where_pod_security_restricted_is_enforced_one_setting_is_enough(cluster: Cluster, tmp_path: Path) -> None:
