@@ -66,11 +66,12 @@ class TaskPods:
         this server began: nobody knows their word then."""
         parts = await asyncio.to_thread(document.pack, following.job.task)
         following.parts = len(parts)
-        if task.last_pod is None and not following.word:
-            await self._make_secrets(following, parts, ground)
-        digest = hashlib.sha256(following.word.encode()).hexdigest()
         if task.last_pod is not None:
             digest = task.last_pod.metadata.annotations.get(names.WORD_SHA256, "")
+        else:
+            if not following.word:
+                await self._make_secrets(following, parts, ground)
+            digest = hashlib.sha256(following.word.encode()).hexdigest()
         attempt = self._attempt(ground, task.attempt + 1, following.parts, digest, task.mode_line)
         earlier = (*task.earlier, attempt_log(task, why))
         await self._make_pod(following, msgspec.structs.replace(attempt, earlier=earlier), ground)
