@@ -34,17 +34,17 @@ class ObservedTask(Struct):
     mode_line: str = ""
     """What its log says of the mode."""
     record: Record | None = None
-    """The last record that was read, whether or not the ConfigMap is still there."""
+    """The last record that was read or reported, whether or not the ConfigMap or pod is still there."""
     has_configmap: bool = False
     unreadable: str = ""
-    """What is wrong with the record in the ConfigMap."""
+    """What is wrong with the record in the ConfigMap, or with what a pod knows of earlier attempts."""
     is_record_final: bool = False
-    """The record was read once more after the Job's end, so it will not say any more."""
+    """The record was read once more after the end of what runs the task, so it will not say any more."""
     pods: dict[str, Pod] = {}
     delay: str = ""
-    """Why the Job could not be made yet, or has no taskmaster at work."""
+    """Why the Job or pod could not be made yet, or the Job has no taskmaster at work."""
     refused: str = ""
-    """Why the task will never have a taskmaster."""
+    """Why the task will never run, or not any more."""
     crash: str = ""
     """How the taskmaster ended last."""
     trouble: pod_status.Trouble | None = None

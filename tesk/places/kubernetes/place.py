@@ -265,7 +265,7 @@ class KubernetesPlace:
         return "; ".join(cache.trouble for cache in self._caches if cache.trouble) or None
 
     async def _submit(self, following: Following, task: ObservedTask) -> None:
-        """Makes the task's Job and Secrets, however long that takes. Idempotent."""
+        """Makes what runs the task, however long that takes. Idempotent."""
         task_id = following.job.id
         waits = {is_quota: pauses(*(QUOTA_PAUSES_S if is_quota else PAUSES_S)) for is_quota in (False, True)}
         while True:
