@@ -121,7 +121,8 @@ async def test_a_lost_pod_is_followed_by_another(
 ) -> None:
     task_id = await held(tesk, doors, "on")
     await asyncio.to_thread(strike, place.cluster, place.namespace, f"tesk-{task_id}")
-    await asyncio.to_thread(doors.open_all)
+    await asyncio.to_thread(until, lambda: doors.reached["on"] == 2, what="another attempt")
+    doors.open_all()
     task = await tesk.ended(task_id)
     assert task["state"] == "COMPLETE", task["logs"]
     first, second = task["logs"]
