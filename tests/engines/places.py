@@ -19,6 +19,8 @@ from tests.servers import containers
 
 LOCAL = ("podman", "docker")
 KUBERNETES = ("kubernetes",)
+LOOKED_AT = LOCAL + KUBERNETES
+"""Where the images are looked at before anything is mounted or copied, and may be of any user."""
 POD = ("pod",)
 """The same Kubernetes, where each task is one pod if it can be."""
 BOTH = KUBERNETES + POD

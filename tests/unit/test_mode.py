@@ -59,3 +59,11 @@ def test_what_one_pod_cannot_do_has_a_taskmaster_in_mode_pod_too(fields: dict[st
     task = Task(**{"executors": RAN} | fields)
     mode, line = choose(task, TaskSettings(namespace="n", instance="i", image="tesk:1", mode="pod"))
     assert (mode, reason in line) == ("taskmaster" if reason else "pod", True)
+
+
+@pytest.mark.parametrize("settings", [{"run_as_user": 1000}, {"pod_security": "restricted"}])
+def test_users_who_cannot_make_directories_have_a_taskmaster_whose_volume_does(settings: dict[str, Any]) -> None:
+    chosen = TaskSettings(namespace="n", instance="i", image="tesk:1", mode="pod", **settings)
+    outputs = [Output(path="/out/a", url="file:///a")], [Output(path="/tmp/out/a", url="file:///a")]
+    found = [choose(Task(executors=RAN, outputs=each), chosen)[0] for each in outputs]
+    assert found == ["taskmaster", "pod"]

@@ -28,6 +28,9 @@ def impossible(task: Task, settings: TaskSettings) -> str:
     """Why the task cannot run in one pod; empty where it can."""
     if parameters.ENTRYPOINT in parameters.given(task, settings.allowed_backend_parameters):
         return "the images' own programs begin before the executors (entrypoint), which a pod would start all at once"
+    has_users = settings.run_as_user or settings.pod_security == "restricted"
+    if has_users and (folders := doubtful(task)):
+        return f"{folders[0]} may be a directory of the image, and executors that are not root cannot make it"
     if files := pod_layout(task).files:
         return f"{files[0]} lies where images have files, or may have, and must be there before its container is made"
     return ""
