@@ -170,9 +170,9 @@ def test_the_state_of_a_task_follows_from_its_pod_and_its_record(
         (seen(pod(ended(1), RUNNING), final=True), False, False),
         (seen(pod(DONE, DONE), known=record(State.COMPLETE, 0)), False, False),
         (seen(pod(phase="Failed")), True, False),
-        (seen(RUNS, gone=True), True, False),
+        (seen(RUNS, gone=True), False, False),
         (seen(RUNS, gone=True, final=True), False, False),
-        (seen(was_made=True), True, False),
+        (seen(was_made=True), False, False),
     ],
 )
 def test_a_log_is_read_of_a_pod_that_tells_nothing_and_once_more_at_its_end(

@@ -36,8 +36,7 @@ def assess_task_pod(task: ObservedTask, settings: TaskSettings) -> Assessment:
     is_settled = is_over or bool(task.refused)
     is_running = pod is not None and pod_status.runs(pod)
     has_ended = pod is not None and _runner_has_ended(pod)
-    is_gone = pod is None and task.was_made
-    needs_read = (has_ended or is_gone) and not is_settled and not task.is_record_final
+    needs_read = has_ended and not is_settled and not task.is_record_final
     lost = "" if is_settled or needs_read else _loss(task, pod, has_ended=has_ended)
     is_retried = bool(lost) and may_retry(task, settings)
     goes_on = pod is not None and not is_settled and not lost and not has_ended

@@ -2,7 +2,7 @@
 or in one pod (task_pods.py). The place asks no more of either."""
 
 import asyncio
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -28,6 +28,8 @@ class Following(Struct, eq=False):
     """When its objects had been made."""
     attempt: int = 1
     """The newest attempt at it that was begun from here."""
+    end: Literal["", "being prepared", "prepared"] = ""
+    """Whether its end may be reported."""
     reported: TaskStatus | None = None
     """The last report."""
     work: asyncio.Task[None] | None = None
@@ -57,8 +59,11 @@ class Way(Protocol):
     async def is_there(self, task_id: TaskId) -> bool:
         """Whether what runs the task exists, by the API's own account."""
 
-    async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
-        """Reads the record of a task once more: what runs the task is over, or gone."""
+    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
+        """Reads the record of a task once more: what runs the task is over."""
+
+    async def prepare_end(self, task_id: TaskId, task: ObservedTask, parts: int) -> None:
+        """Removes, before the end is on record, what nobody would find afterwards. `parts` as in `remove`."""
 
     async def stop(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings, changed: asyncio.Event) -> None:
         """Ends all pods of the task, and keeps new ones from being made."""

@@ -61,6 +61,8 @@ class ObservedTask(Struct):
     """The logs of the attempts before its own."""
     is_told: bool = False
     """It has reported to this server."""
+    may_have_secrets: bool = True
+    """Of a task that runs in one pod: its Secrets have not been deleted for certain."""
     lost: str = ""
     """Why it counts as lost though it is still there."""
     since: dict[str, float] = {}

@@ -384,7 +384,7 @@ class KubernetesPlace:
         unreadable = ""
         try:
             if (observed := self._observed.get(task_id)) is not None:
-                read = partial(self._way(observed).read_end, task_id, observed, self._opened()[1])
+                read = partial(self._way(observed).read_end, task_id, observed)
                 await self._patiently(f"task {task_id}: reading its record", read)
         except ApiError as error:
             unreadable = f"ConfigMap {names.task_object(task_id)}: {error}"
@@ -432,9 +432,32 @@ class KubernetesPlace:
         if found.needs_record_read and task_id not in self._rereading:
             self._rereading.add(task_id)
             self._spawn(self._read_again(task_id), f"read the record of {task_id}")
-        if found.status is not None and found.status != following.reported:
-            following.reported = found.status
-            self._report(task_id, found.status)
+        if found.status is None or found.status == following.reported:
+            return
+        if found.status.state.is_terminal and following.end != "prepared":
+            self._prepare_end(following, task)
+            return
+        following.reported = found.status
+        self._report(task_id, found.status)
+
+    def _prepare_end(self, following: Following, task: ObservedTask) -> None:
+        """Reports the end of a task once it may be on record."""
+
+        async def prepare() -> None:
+            task_id = following.job.id
+            try:
+                step = partial(self._way(task).prepare_end, task_id, task, following.parts)
+                await self._patiently(f"task {task_id}: cleaning up", step)
+            finally:
+                following.end = "prepared"
+                self._evaluate(task_id)
+
+        if task.mode != "pod":
+            following.end = "prepared"
+            self._evaluate(following.job.id)
+        elif not following.end:
+            following.end = "being prepared"
+            self._spawn(prepare(), f"prepare the end of {following.job.id}")
 
     def _tell_limits(self, task_id: TaskId, demand: Demand, found: Assessment) -> None:
         if found.has_room:

@@ -67,12 +67,9 @@ async def remove(
 
 
 async def remove_pods(
-    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, parts: int, changed: asyncio.Event
+    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
 ) -> None:
-    """The same of a task that runs in one pod: its pods are all that there is beside its Secrets."""
-    await asyncio.gather(*(client.delete("secrets", names.secret(task_id, part)) for part in range(parts)))
-    if not parts:
-        await delete_secrets(client, task_id)
+    """The same of a task that runs in one pod, and has no Secrets any more."""
     await _end_pods(client, settings, task_id, task, changed, IDLE_S, set())
 
 
@@ -86,9 +83,11 @@ def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[st
             yield "persistentvolumeclaims", names.claim(task_id, number)
 
 
-async def delete_secrets(client: Client, task_id: TaskId) -> None:
-    """Deletes one part of the document after the other, up to the first that is not there."""
-    for part in itertools.count():
+async def delete_secrets(client: Client, task_id: TaskId, parts: int = 0) -> None:
+    """Deletes so many parts of the document; of an unknown number one after the other, up to the first that is not
+    there."""
+    await asyncio.gather(*(client.delete("secrets", names.secret(task_id, part)) for part in range(parts)))
+    for part in itertools.count() if not parts else ():
         if not await client.delete("secrets", names.secret(task_id, part)):
             return
 

@@ -17,7 +17,7 @@ from tesk.places.kubernetes import live_output, removal, runner_log
 from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.following import Following, Ground
 from tesk.places.kubernetes.live_output import OutputLog
-from tesk.places.kubernetes.observed import ObservedTask, attempt_log, may_retry
+from tesk.places.kubernetes.observed import ObservedTask, attempt_log
 
 _pods = msgspec.json.Decoder(objects.PodList).decode
 
@@ -39,12 +39,7 @@ class TaskPods:
             return
         digest = hashlib.sha256(following.word.encode()).hexdigest()
         attempt = self._attempt(ground, 1, len(parts), digest, following.mode_line)
-        try:
-            await self._make_pod(following, attempt, ground)
-        except ApiError as error:
-            if not error.is_passing:
-                await removal.delete_secrets(self._client, job.id)
-            raise
+        await self._make_pod(following, attempt, ground)
         following.made_at = time.monotonic()
 
     async def begin_again(
@@ -112,22 +107,25 @@ class TaskPods:
         found = await self._client.find("pods", fieldSelector=f"metadata.name={name}", labelSelector=selector)
         return bool(_pods(found).items)
 
-    async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
-        """Where the pod is gone and no other follows, the Secrets go before the end is on record: without a pod nothing
-        tells the next server of them."""
+    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
         await runner_log.read_end(self._client, task)
-        if task.leading_pod is None and not may_retry(task, settings):
-            await removal.delete_secrets(self._client, task_id)
+
+    async def prepare_end(self, task_id: TaskId, task: ObservedTask, parts: int) -> None:
+        """The Secrets go before the end is on record. The pod may be gone by then, or go while no server runs, and
+        without it nothing tells the next server of them."""
+        if task.may_have_secrets:
+            await removal.delete_secrets(self._client, task_id, parts)
+            task.may_have_secrets = False
 
     async def stop(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings, changed: asyncio.Event) -> None:
-        """The Secrets go before the end is on record, as in read_end."""
         await removal.stop(self._client, settings, task_id, task, changed)
-        await removal.delete_secrets(self._client, task_id)
+        await self.prepare_end(task_id, task, 0)
 
     async def remove(
         self, task_id: TaskId, task: ObservedTask, parts: int, settings: TaskSettings, changed: asyncio.Event
     ) -> None:
-        await removal.remove_pods(self._client, settings, task_id, task, parts, changed)
+        await self.prepare_end(task_id, task, parts)
+        await removal.remove_pods(self._client, settings, task_id, task, changed)
 
     def output(self, task_id: TaskId, task: ObservedTask) -> OutputLog | None:
         pod, n = task.leading_pod, live_output.executor_at_work(task.record)

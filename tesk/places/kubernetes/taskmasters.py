@@ -41,11 +41,14 @@ class Taskmasters:
     async def is_there(self, task_id: TaskId) -> bool:
         return await self._client.get("jobs", names.task_object(task_id)) is not None
 
-    async def read_end(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings) -> None:
+    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
         name = names.task_object(task_id)
         listing = await self._client.find("configmaps", fieldSelector=f"metadata.name={name}")
         items = msgspec.json.decode(listing, type=objects.ConfigMapList).items
         task.set_configmap(items[0] if items else None)
+
+    async def prepare_end(self, task_id: TaskId, task: ObservedTask, parts: int) -> None:
+        """All that there is of the task belongs to its Job, which stays until the end is on record."""
 
     async def stop(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings, changed: asyncio.Event) -> None:
         """The record stays."""
