@@ -2,7 +2,8 @@
 
 The cluster is the one-node Kubernetes of scripts/cluster, or the one that TESK_TEST_CLUSTER names. Every figure is a
 ratio to bare Jobs or pods that are measured in turn with tesk's tasks on it. A task's time is from POST to its end as
-a client sees it that asks every 10 ms. Parts: tasks, line, at-once, simulated, memory, roles.
+a client sees it that asks every 10 ms. Parts: tasks, pods (tasks of one pod each), line, at-once, simulated, memory,
+roles.
 """
 
 import argparse
@@ -30,9 +31,11 @@ from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.task_settings import task_settings
 from tests.servers import cluster as clusters
 from tests.servers.cluster import BUSYBOX, Cluster
+from tests.servers.process import free_port
 
-HELLO_LIMIT, STAGED_LIMIT, THREE_LIMIT = 0.8, 1.5, 1.7
-FAILED_LIMIT = 0.3
+LIMITS = {"hello": 0.8, "staged": 1.5, "three": 1.7, "failed": 0.3}
+POD_LIMITS = {"hello": 0.25, "staged": 0.35, "three": 0.4, "failed": 0.3}
+"""The same where each task is one pod."""
 RATE_LIMIT = SIMULATED_LIMIT = 0.5
 COMMAND = ["echo", "hello"]
 HELLO: dict[str, Any] = {"executors": [{"image": BUSYBOX, "command": COMMAND}]}
@@ -68,8 +71,15 @@ class Bench(NamedTuple):
     client: Client
 
     async def tasks(self) -> None:
+        await self._time_tasks(LIMITS)
+
+    async def pods(self) -> None:
+        port = free_port(self.cluster.host)
+        await self._time_tasks(POD_LIMITS, mode="pod", report_port=port, report_address=f"{self.cluster.host}:{port}")
+
+    async def _time_tasks(self, limits: dict[str, float], **chosen: Any) -> None:
         async with (
-            self._served_shared() as server,
+            self._served_shared(**chosen) as server,
             Bare(self.client, BUSYBOX, COMMAND) as bare,
         ):
             await server.client.timed(HELLO)
@@ -84,10 +94,10 @@ class Bench(NamedTuple):
             )
         self.figures.plain("the container as a bare Job", f"{base:.2f} s")
         for name, seconds, limit in (
-            ("hello task", hello, HELLO_LIMIT),
-            ("with one input and one output, on a fresh claim", moved, STAGED_LIMIT),
-            ("three executors on a shared volume", three, THREE_LIMIT),
-            ("EXECUTOR_ERROR after the program's end", failed, FAILED_LIMIT),
+            ("hello task", hello, limits["hello"]),
+            ("with one input and one output, on a fresh volume", moved, limits["staged"]),
+            ("three executors on a shared volume", three, limits["three"]),
+            ("EXECUTOR_ERROR after the program's end", failed, limits["failed"]),
         ):
             self.figures.at_most(name, f"{seconds:.2f} s", seconds / base, limit)
 
@@ -176,10 +186,10 @@ class Bench(NamedTuple):
             start_ms = await asyncio.to_thread(cluster_roles.start_ms, role)
             self.figures.plain("CPU time of its start", f"{start_ms:.0f} ms")
 
-    def _served_shared(self) -> contextlib.AbstractAsyncContextManager[Server]:
+    def _served_shared(self, **chosen: Any) -> contextlib.AbstractAsyncContextManager[Server]:
         """A server whose tasks may use the claim `shared`."""
         roots, mounts = [str(self.shared)], [f"{self.shared}=claim:shared"]
-        return served(self.cluster, self.namespace, self.folder, file_roots=roots, filer_mounts=mounts)
+        return served(self.cluster, self.namespace, self.folder, file_roots=roots, filer_mounts=mounts, **chosen)
 
     def _task_settings(self, server: Server) -> TaskSettings:
         return task_settings(server.settings, self.namespace)
@@ -201,6 +211,7 @@ async def after_end(server: Server) -> float:
 
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "tasks": Bench.tasks,
+    "pods": Bench.pods,
     "line": Bench.line,
     "at-once": Bench.at_once,
     "simulated": Bench.simulated,

@@ -13,6 +13,7 @@ LIGHT: Final = {
     "filer": "tesk.filer.main",
     "front": "tesk.front",
     "reporter": "tesk.pod.reporter",
+    "runner": "tesk.pod.runner",
     "taskmaster": "tesk.taskmaster.main",
 }
 """Commands that tesk gives itself, and their modules: each has `main(arguments) -> exit code`."""

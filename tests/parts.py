@@ -34,6 +34,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "api": ("postgres", "nginx"),
     "store": ("postgres",),
     "shim": ("shim", "busybox"),
+    "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
@@ -68,8 +69,9 @@ def part(nodeid: str) -> Part:
         return Part(folder, path)
     if folder == "cluster":
         return Part(folder, nodeid)
-    found = re.search(r"\[(?:.*-)?(podman|docker|kubernetes|restricted|disrupted|oldest)(?:-.*)?\]$", test)
+    found = re.search(r"\[(?:.*-)?(podman|docker|kubernetes|pod|restricted|disrupted|oldest)(?:-.*)?\]$", test)
     name = found[1] if found else "local"
+    name = "kubernetes" if name == "pod" else name
     if name == "kubernetes" and not any(f"/{module}." in path for module in TOGETHER):
         return Part(name, nodeid)
     return Part(name, f"{path} {name}" if name in ("kubernetes", "disrupted", "restricted") else name)
@@ -99,4 +101,4 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "shim", "chart", "cli", "filer", "whole")
+    return found.name in ("unit", "api", "store", "shim", "pod", "chart", "cli", "filer", "whole")

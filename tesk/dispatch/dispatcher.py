@@ -147,4 +147,5 @@ class Dispatcher:
         if found.state is State.CANCELING:
             self._cancelling.begin(row.id)
         else:
-            await self._admission.submit(Job(row.id, demand, task, begun=found.state > State.QUEUED))
+            begun = found.state > State.QUEUED
+            await self._admission.submit(Job(row.id, demand, task, begun, found.logs if begun else None))

@@ -73,7 +73,7 @@ def large(plan: InputsPlan, found: Sequence[Sequence[Arrival]]) -> list[str]:
     """The files that are not copied into containers, though they lie where others are: the largest, so that the others
     have no more than MOST_COPIED bytes together. One whose size is not told may be large. Each has a mount of its own,
     so there are at most MANY."""
-    if plan.uncopied is None:
+    if plan.uncopied is None or plan.copies_all:
         return []
     uncopied, room = Trees(plan.uncopied), MOST_COPIED
     files = {first.path: first.size for first, *_ in found if not first.is_directory and first.path not in uncopied}
@@ -143,7 +143,8 @@ def _make_directory(scratch: Scratch, path: str, attributes: Attributes = UNKNOW
     try:
         fd = scratch.make_directory(path)
         try:
-            attributes.set_time(fd)
+            with contextlib.suppress(PermissionError):  # of a folder that the kubelet has made, to mount it
+                attributes.set_time(fd)
         finally:
             os.close(fd)
     except OSError as error:

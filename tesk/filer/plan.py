@@ -42,7 +42,10 @@ class FilerSettings(Struct, frozen=True, omit_defaults=True):
 
 
 class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_field="step"):
-    """Make `directories` (0777) and `files` (empty, 0666) below the root, then fetch the inputs in order."""
+    """Make `directories` (0777) and `files` (empty, 0666) below the root, then fetch the inputs in order.
+
+    `copies_all`: no input is too large to be copied into containers.
+    """
 
     root: str
     inputs: list[Input] = []
@@ -50,6 +53,7 @@ class InputsPlan(Struct, frozen=True, omit_defaults=True, tag="inputs", tag_fiel
     files: list[str] = []
     settings: FilerSettings = field(default_factory=FilerSettings)
     uncopied: list[str] | None = None
+    copies_all: bool = False
 
 
 class OutputsPlan(Struct, frozen=True, omit_defaults=True, tag="outputs", tag_field="step"):

@@ -28,7 +28,7 @@ def prepare(root: str, directories: Sequence[str], files: Sequence[str]) -> None
         fd = scratch.make_directory(path)
         try:
             if path != "/":
-                os.fchmod(fd, 0o777)
+                _open_to_all(fd)
         finally:
             os.close(fd)
     for path in files:
@@ -39,6 +39,15 @@ def prepare(root: str, directories: Sequence[str], files: Sequence[str]) -> None
             os.close(fd)
         finally:
             os.close(parent)
+
+
+def _open_to_all(fd: int) -> None:
+    """A folder that the kubelet has made, to mount it, is root's, and has the mode of the volume's own folder."""
+    try:
+        os.fchmod(fd, 0o777)
+    except PermissionError:
+        if not os.access(f"/proc/self/fd/{fd}", os.W_OK | os.X_OK):
+            raise
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ LIKED: Final = {
     names.FILER_CONTAINER: {CPU: Fraction(1, 2), EPHEMERAL: 128 * MIB},
     names.TASKMASTER_CONTAINER: {CPU: Fraction(1, 5), EPHEMERAL: 128 * MIB},
     names.REPORTER_CONTAINER: {CPU: Fraction(1, 5), EPHEMERAL: 128 * MIB},
+    names.RUNNER_CONTAINER: {CPU: Fraction(1, 2), EPHEMERAL: 128 * MIB},
 }
 """Limits of containers of ours where they must have one and set none: enough for a Python to start, and for its log."""
 NAMED: Final = re.compile(

@@ -23,6 +23,7 @@ Manifest = dict[str, Any]
 TASK_FOLDER: Final = "/tesk/task"
 TOKEN_FOLDER: Final = "/tesk/token"  # noqa: S105
 SCRATCH: Final = "/scratch"
+SCRATCH_VOLUME: Final = "scratch"
 SHIM: Final = "/.tesk/shim"
 CONTROL: Final = "/.tesk/control"
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108
@@ -37,12 +38,14 @@ VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-def taskmaster_job(task_id: TaskId, cluster: TaskSettings, parts: int, account: Account | None = None) -> Manifest:
+def taskmaster_job(
+    task_id: TaskId, cluster: TaskSettings, parts: int, account: Account | None = None, mode_line: str = ""
+) -> Manifest:
     """The Job that owns everything else of the task; `parts` is the number of Secrets with its document.
 
-    `account`: whose end is the task's end too.
+    `account`: whose end is the task's end too. `mode_line`: why the task has a taskmaster, where that is to be shown.
     """
-    container = _own_container(
+    container = own_container(
         names.TASKMASTER_CONTAINER,
         cluster,
         ["taskmaster"],
@@ -52,16 +55,15 @@ def taskmaster_job(task_id: TaskId, cluster: TaskSettings, parts: int, account: 
     container["env"] += [{"name": "TESK_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     uid = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}}
     container["env"] += [{"name": "TESK_TASK", "value": task_id}, {"name": "TESK_JOB_UID", "valueFrom": uid}]
-    spec = _own_spec(cluster, [container], [_task_volume(task_id, parts)], token=True)
+    spec = own_spec(cluster, [container], [task_volume(task_id, parts)], token=True)
     spec |= {"restartPolicy": "OnFailure", "serviceAccountName": cluster.taskmaster_service_account}
-    metadata = _metadata(cluster, names.task_object(task_id), task_id, names.TASKMASTER)
-    owners = (
-        [{"apiVersion": "v1", "kind": "ServiceAccount", "name": account.name, "uid": account.uid}] if account else []
-    )
+    metadata = metadata_of(cluster, names.task_object(task_id), task_id, names.TASKMASTER)
+    own = {names.MODE_LINE: mode_line} if mode_line else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata | {"ownerReferences": owners},
+        "metadata": metadata
+        | {"ownerReferences": owned_by_account(account), "annotations": metadata["annotations"] | own},
         "spec": {
             "backoffLimit": cluster.taskmaster_retries,
             "template": {
@@ -73,7 +75,7 @@ def taskmaster_job(task_id: TaskId, cluster: TaskSettings, parts: int, account: 
 
 
 def secrets(
-    task_id: TaskId, parts: Sequence[bytes], cluster: TaskSettings, owner_uid: str, token: str
+    task_id: TaskId, parts: Sequence[bytes], cluster: TaskSettings, owners: list[Manifest], token: str
 ) -> list[Manifest]:
     """The Secrets with the task's document; the first has the operator's settings and the token too."""
     made = []
@@ -81,17 +83,15 @@ def secrets(
         data = {names.DOCUMENT_KEY: part}
         if not number:
             data |= {names.CLUSTER_KEY: PLAIN(cluster), names.TOKEN_KEY: token.encode()}
-        metadata = _metadata(cluster, names.secret(task_id, number), task_id) | {
-            "ownerReferences": [_owner(task_id, owner_uid)]
-        }
+        metadata = metadata_of(cluster, names.secret(task_id, number), task_id) | {"ownerReferences": owners}
         made.append({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": binary(data)})
     return made
 
 
 def status(task_id: TaskId, cluster: TaskSettings, owner_uid: str, record: bytes) -> Manifest:
     """The ConfigMap with the taskmaster's record."""
-    metadata = _metadata(cluster, names.task_object(task_id), task_id) | {
-        "ownerReferences": [_owner(task_id, owner_uid)]
+    metadata = metadata_of(cluster, names.task_object(task_id), task_id) | {
+        "ownerReferences": owned_by_job(task_id, owner_uid)
     }
     data = binary({names.RECORD_KEY: record})
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": data}
@@ -99,16 +99,30 @@ def status(task_id: TaskId, cluster: TaskSettings, owner_uid: str, record: bytes
 
 def claim(task_id: TaskId, task: Task, cluster: TaskSettings, owner_uid: str, attempt: int) -> Manifest:
     """The claim of the task's scratch volume."""
+    metadata = metadata_of(cluster, names.claim(task_id, attempt), task_id) | {
+        "ownerReferences": owned_by_job(task_id, owner_uid)
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": claim_spec(task, cluster),
+    }
+
+
+def claim_spec(task: Task, cluster: TaskSettings) -> Manifest:
+    """The spec of a claim for the task's scratch volume."""
     asked = (task.resources or Resources()).disk_gb
-    mebibytes = max(1, math.ceil((asked or cluster.default_disk_gb) * 1024))
-    size = claim_size(mebibytes, cluster.bounds, is_asked=bool(asked))
+    size = claim_size(math.ceil(disk_gb(task, cluster) * 1024), cluster.bounds, is_asked=bool(asked))
     spec: Manifest = {"accessModes": [cluster.access_mode], "resources": {"requests": {"storage": size}}}
     if cluster.storage_class:
         spec["storageClassName"] = cluster.storage_class
-    metadata = _metadata(cluster, names.claim(task_id, attempt), task_id) | {
-        "ownerReferences": [_owner(task_id, owner_uid)]
-    }
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+    return spec
+
+
+def disk_gb(task: Task, cluster: TaskSettings) -> float:
+    """GiB of the task's scratch volume, more than none."""
+    return max(1 / 1024, (task.resources or Resources()).disk_gb or cluster.default_disk_gb)
 
 
 class PodContext(msgspec.Struct, frozen=True):
@@ -135,26 +149,19 @@ class PodContext(msgspec.Struct, frozen=True):
 def filer_pod(place: PodContext, name: str, role: str, *, failed: bool = False) -> Manifest:
     """The pod that fetches the inputs or pushes the outputs (of a task that failed, with `failed`)."""
     arguments = ["filer", role, "--pod", *(["--failed"] if failed else [])]
-    mounts = [("task", TASK_FOLDER, True), ("scratch", SCRATCH, False), ("tmp", "/tmp", False)]  # noqa: S108
-    volumes = [_task_volume(place.task_id, place.parts), _claim_volume(place), {"name": "tmp", "emptyDir": {}}]
-    for number, mount in enumerate(place.cluster.filer_mounts):
-        source = {"secret": {"secretName": mount.secret}}
-        if mount.claim:
-            source = {"persistentVolumeClaim": {"claimName": mount.claim}}
-        volumes.append({"name": f"mount-{number}", **source})
-        mounts.append((f"mount-{number}", mount.path, not mount.claim))
-    container = _own_container(names.FILER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(64, 256))
+    mounts = [("task", TASK_FOLDER, True), (SCRATCH_VOLUME, SCRATCH, False), ("tmp", "/tmp", False)]  # noqa: S108
+    volumes = [task_volume(place.task_id, place.parts), _claim_volume(place), {"name": "tmp", "emptyDir": {}}]
+    container = own_container(names.FILER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(64, 256))
     container["env"] += _whereabouts(place, name)
-    if place.cluster.filer_environment_secret:
-        container["envFrom"] = [{"secretRef": {"name": place.cluster.filer_environment_secret}}]
+    volumes += give_credentials(container, place.cluster)
     if role == names.INPUTS:
-        container["resources"] = _at_least(container["resources"], _requests(place))
+        container["resources"] = _at_least(container["resources"], requests_of(place))
     looks = _looks(place) if role == names.INPUTS else []
     if looks:
         volumes += [{"name": "shim", "emptyDir": {}}, {"name": "looks", "emptyDir": {}}]
         container["volumeMounts"] += [{"name": "shim", "mountPath": SHIM}, {"name": "looks", "mountPath": LOOKS}]
-        container["lifecycle"] = _bringing_the_shim()
-    spec = _own_spec(place.cluster, [container, *looks], volumes) | _scheduling(place)
+        container["lifecycle"] = bringing_the_shim()
+    spec = own_spec(place.cluster, [container, *looks], volumes) | scheduling(place)
     if place.cluster.own_user is not None:
         spec["securityContext"] |= {"fsGroup": place.cluster.own_user, "fsGroupChangePolicy": "OnRootMismatch"}
     return _pod(place, name, role, spec)
@@ -172,19 +179,33 @@ def executor_pod(place: PodContext, name: str, number: int, plan: Layout, *, own
         volumes.append(_claim_volume(place))
     if own_workdir:
         volumes.append({"name": "workdir", "emptyDir": {}})
-    if shared_memory := _shared_memory(place, plan):
+    if shared_memory := shared_memory_bytes(place, plan):
         volumes.append({"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared_memory)}})
     containers = [
         _reporter(place, name, executor, plan),
-        _executor(place, executor, plan, own_workdir=own_workdir),
+        executor_container(place, executor, plan, own_workdir=own_workdir),
     ]
-    spec = _own_spec(place.cluster, containers, volumes) | _scheduling(place)
+    spec = own_spec(place.cluster, containers, volumes) | scheduling(place)
     spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
     spec["terminationGracePeriodSeconds"] = max(1, math.ceil(place.cluster.grace_s))
-    account = place.parameters.get("service_account") or place.cluster.executor_service_account
-    if account:
+    if account := executor_account(place.task, place.cluster):
         spec["serviceAccountName"] = account
     return _pod(place, name, names.EXECUTOR_ROLE, spec, executor=number)
+
+
+def give_credentials(container: Manifest, cluster: TaskSettings) -> list[Manifest]:
+    """Gives a container in which a filer runs what filers have by the operator's settings; the volumes for that."""
+    volumes: list[Manifest] = []
+    for number, mount in enumerate(cluster.filer_mounts):
+        source = {"secret": {"secretName": mount.secret}}
+        if mount.claim:
+            source = {"persistentVolumeClaim": {"claimName": mount.claim}}
+        name = f"mount-{number}"
+        volumes.append({"name": name, **source})
+        container["volumeMounts"].append({"name": name, "mountPath": mount.path, "readOnly": not mount.claim})
+    if cluster.filer_environment_secret:
+        container["envFrom"] = [{"secretRef": {"name": cluster.filer_environment_secret}}]
+    return volumes
 
 
 def images_to_look_at(task: Task, cluster: TaskSettings) -> list[str]:
@@ -192,11 +213,15 @@ def images_to_look_at(task: Task, cluster: TaskSettings) -> list[str]:
 
     None where executors have a service account of their own: their images may come with a secret that only it has.
     """
-    given = parameters.given(task, cluster.allowed_backend_parameters)
-    account = given.get("service_account") or cluster.executor_service_account
-    if account or not doubtful(task):
+    if executor_account(task, cluster) or not doubtful(task):
         return []
     return [*dict.fromkeys(executor.image for executor in task.executors)][:MOST_LOOKS]
+
+
+def executor_account(task: Task, cluster: TaskSettings) -> str:
+    """The service account of the task's executors, if they have one of their own."""
+    given = parameters.given(task, cluster.allowed_backend_parameters)
+    return given.get("service_account") or cluster.executor_service_account
 
 
 def _looks(place: PodContext) -> list[Manifest]:
@@ -233,19 +258,22 @@ def _reporter(place: PodContext, name: str, executor: Executor, plan: Layout) ->
             arguments += [option, verbatim(path)]
     if not plan.is_empty and (executor.stdout or executor.stderr):
         arguments += ["--scratch", SCRATCH]
-        mounts.append(("scratch", SCRATCH, True))
-    container = _own_container(names.REPORTER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(16, 64))
+        mounts.append((SCRATCH_VOLUME, SCRATCH, True))
+    container = own_container(names.REPORTER_CONTAINER, place.cluster, arguments, mounts, memory_mib=(16, 64))
     container["env"] += _whereabouts(place, name)
-    container["lifecycle"] = _bringing_the_shim()
+    container["lifecycle"] = bringing_the_shim()
     return container
 
 
-def _bringing_the_shim() -> Manifest:
+def bringing_the_shim() -> Manifest:
     """A container of ours puts the shim where those that start after it find it."""
     return {"postStart": {"exec": {"command": ["/tesk/shim", "copy-to", SHIM]}}}
 
 
-def _executor(place: PodContext, executor: Executor, plan: Layout, *, own_workdir: bool) -> Manifest:
+def executor_container(
+    place: PodContext, executor: Executor, plan: Layout, *, own_workdir: bool, command: str = "run"
+) -> Manifest:
+    """The container of an executor. `command`: what the shim does with its program."""
     covered = (normal(output.path) for output in place.task.outputs or () if plan.covers(output.path))
     readable = [f"r{pattern}" for path in covered for pattern in globs(path)]
     env = {key: value or "" for key, value in (executor.env or {}).items()}
@@ -253,12 +281,12 @@ def _executor(place: PodContext, executor: Executor, plan: Layout, *, own_workdi
     last = executor is place.task.executors[-1]
     copies = plan.copies(last=last) + readable + variables + (plan.taken if last else [])
     stdio = [executor.workdir or "", executor.stdin or "", executor.stdout or "", executor.stderr or ""]
-    words = [f"{SHIM}/shim", "run", *stdio, str(len(copies)), *copies, *executor.command]
+    words = [f"{SHIM}/shim", command, *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
-    mounts += [{"name": "scratch", "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
+    mounts += [{"name": SCRATCH_VOLUME, "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
     if own_workdir and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
-    if _shared_memory(place, plan):
+    if shared_memory_bytes(place, plan):
         mounts.append({"name": "memory", "mountPath": SHARED_MEMORY})
     verbatim_words = list(map(verbatim, words))
     program: Manifest = {"command": verbatim_words}
@@ -270,7 +298,7 @@ def _executor(place: PodContext, executor: Executor, plan: Layout, *, own_workdi
         "imagePullPolicy": place.cluster.executor_image_pull_policy,
         "env": [{"name": key, "value": verbatim(value)} for key, value in env.items() if VARIABLE.fullmatch(key)],
         "volumeMounts": mounts,
-        "resources": _resources(place),
+        "resources": resources_of(place),
         "securityContext": _security(place.cluster),
     }
 
@@ -285,7 +313,7 @@ def _security(cluster: TaskSettings) -> Manifest:
     return context
 
 
-def _requests(place: PodContext) -> dict[str, str]:
+def requests_of(place: PodContext) -> dict[str, str]:
     asked = place.task.resources or Resources()
     cores = asked.cpu_cores or place.cluster.default_cpu_cores
     memory_gb = asked.ram_gb or place.cluster.default_ram_gb
@@ -297,15 +325,15 @@ def mebibytes(gib: float) -> int:
     return max(LEAST_MEMORY_MIB, round(gib * 1024))
 
 
-def _shared_memory(place: PodContext, plan: Layout) -> int:
+def shared_memory_bytes(place: PodContext, plan: Layout) -> int:
     """Bytes of /dev/shm; 0 where that is left as it is, or holds files of the task."""
     asked_gb = (place.task.resources or Resources()).ram_gb or 0
     size = parameters.shared_memory_bytes(place.parameters, mebibytes(asked_gb) * 1024**2 if asked_gb else 0)
     return 0 if plan.covers(SHARED_MEMORY) else size
 
 
-def _resources(place: PodContext) -> Manifest:
-    requests = _requests(place)
+def resources_of(place: PodContext) -> Manifest:
+    requests = requests_of(place)
     limits = {}
     if place.cluster.cpu_limit == "request":
         limits["cpu"] = requests["cpu"]
@@ -324,7 +352,7 @@ def _at_least(own: Manifest, asked: dict[str, str]) -> Manifest:
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}}
 
 
-def _scheduling(place: PodContext) -> Manifest:
+def scheduling(place: PodContext) -> Manifest:
     cluster, asked = place.cluster, place.task.resources or Resources()
     given = place.parameters
     chosen = dict(cluster.node_selector)
@@ -354,7 +382,7 @@ def _node_terms(place: PodContext, asked: Resources) -> Manifest:
     return terms
 
 
-def _own_container(
+def own_container(
     name: str, cluster: TaskSettings, arguments: list[str], mounts: Sequence[tuple[str, str, bool]],
     *, memory_mib: tuple[int, int],
 ) -> Manifest:  # fmt: skip
@@ -384,7 +412,7 @@ def _own_container(
     }
 
 
-def _own_spec(
+def own_spec(
     cluster: TaskSettings, containers: list[Manifest], volumes: list[Manifest], *, token: bool = False
 ) -> Manifest:
     return {
@@ -402,32 +430,42 @@ def _own_spec(
 
 
 def _pod(place: PodContext, name: str, role: str, spec: Manifest, executor: int | None = None) -> Manifest:
-    metadata = _metadata(place.cluster, name, place.task_id, role, executor) | {
-        "ownerReferences": [_owner(place.task_id, place.owner_uid)]
+    metadata = metadata_of(place.cluster, name, place.task_id, role, executor) | {
+        "ownerReferences": owned_by_job(place.task_id, place.owner_uid)
     }
-    resources = place.task.resources or Resources()
-    requests = _requests(place)
-    asked = {"cpu": requests["cpu"]} if resources.cpu_cores else {}
-    if resources.ram_gb:
-        asked["memory"] = requests["memory"]
-    fitting = fitted(spec, place.cluster.bounds, asked)
+    fitting = fitted(spec, place.cluster.bounds, asked_of(place))
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": fitting}
 
 
-def _metadata(
+def asked_of(place: PodContext) -> dict[str, str]:
+    """What the task itself asks for: nothing makes that less."""
+    resources, requests = place.task.resources or Resources(), requests_of(place)
+    asked = {"cpu": requests["cpu"]} if resources.cpu_cores else {}
+    return asked | ({"memory": requests["memory"]} if resources.ram_gb else {})
+
+
+def metadata_of(
     cluster: TaskSettings, name: str, task_id: TaskId, role: str = "", executor: int | None = None
 ) -> Manifest:
     labels = cluster.labels | names.labels(cluster.instance, task_id, role, executor)
     return {"name": name, "namespace": cluster.namespace, "labels": labels, "annotations": cluster.annotations}
 
 
-def _owner(task_id: TaskId, uid: str) -> Manifest:
-    """What is deleted when the task's Job is. It does not hold the Job up: where the API guards that (the admission
-    plugin OwnerReferencesPermissionEnforcement, as on OpenShift), a right on the Job's finalizers would be needed."""
-    return {"apiVersion": "batch/v1", "kind": "Job", "name": names.task_object(task_id), "uid": uid}
+def owned_by_account(account: Account | None) -> list[Manifest]:
+    """The owners of what ends with the server's own account, where that is known."""
+    if account is None:
+        return []
+    return [{"apiVersion": "v1", "kind": "ServiceAccount", "name": account.name, "uid": account.uid}]
 
 
-def _task_volume(task_id: TaskId, parts: int) -> Manifest:
+def owned_by_job(task_id: TaskId, uid: str) -> list[Manifest]:
+    """The owners of what is deleted when the task's Job is. It does not hold the Job up: where the API guards that (the
+    admission plugin OwnerReferencesPermissionEnforcement, as on OpenShift), a right on the Job's finalizers would be
+    needed."""
+    return [{"apiVersion": "batch/v1", "kind": "Job", "name": names.task_object(task_id), "uid": uid}]
+
+
+def task_volume(task_id: TaskId, parts: int) -> Manifest:
     sources = []
     for number in range(parts):
         keys = [names.DOCUMENT_KEY] + ([names.CLUSTER_KEY, names.TOKEN_KEY] if not number else [])
@@ -438,7 +476,7 @@ def _task_volume(task_id: TaskId, parts: int) -> Manifest:
 
 def _claim_volume(place: PodContext) -> Manifest:
     claim = names.claim(place.task_id, place.attempt)
-    return {"name": "scratch", "persistentVolumeClaim": {"claimName": claim}}
+    return {"name": SCRATCH_VOLUME, "persistentVolumeClaim": {"claimName": claim}}
 
 
 def _whereabouts(place: PodContext, name: str) -> list[Manifest]:

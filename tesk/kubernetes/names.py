@@ -12,18 +12,32 @@ TASK: Final = "tesk/task"
 ROLE: Final = "tesk/role"
 EXECUTOR: Final = "tesk/executor"
 
+MODE_LINE: Final = "tesk/mode"
+"""Annotation of a task's Job or pod: the line of its log that says which of the two runs it, and why."""
+IN_ONE_POD: Final = "runs as one pod"
+WORD_SHA256: Final = "tesk/word-sha256"
+"""Annotation of a task's pod: by it the server knows the word of the task's reports, which it does not keep."""
+EARLIER: Final = "tesk/earlier"
+"""Annotation of a task's pod: what is known of the attempts before its own (task_pod.pack_earlier)."""
+
 TASKMASTER: Final = "taskmaster"
 INPUTS: Final = "inputs"
 EXECUTOR_ROLE: Final = "executor"
 OUTPUTS: Final = "outputs"
+TASK_POD: Final = "task"
+"""The role of a pod in which a whole task runs."""
 
 EXECUTOR_CONTAINER: Final = "executor"
 REPORTER_CONTAINER: Final = "reporter"
 FILER_CONTAINER: Final = "filer"
 TASKMASTER_CONTAINER: Final = "taskmaster"
+RUNNER_CONTAINER: Final = "runner"
 LOOK_CONTAINER: Final = "look"
 """Prefix of the containers in which the shim looks at the images of the executors."""
-_CONTAINERS: Final = frozenset({EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER})
+_CONTAINERS: Final = frozenset(
+    {EXECUTOR_CONTAINER, REPORTER_CONTAINER, FILER_CONTAINER, TASKMASTER_CONTAINER, RUNNER_CONTAINER}
+)
+_NUMBERED: Final = re.compile(rf"({EXECUTOR_CONTAINER}|{LOOK_CONTAINER})-[0-9]+")
 
 DOCUMENT_KEY: Final = "document"
 """Key of the task's document, or of a part of it, in its Secrets."""
@@ -53,6 +67,11 @@ def task_object(task_id: TaskId) -> str:
     return f"tesk-{task_id}"
 
 
+def task_of(name: str) -> TaskId:
+    """The task that an object of this name belongs to."""
+    return name.removeprefix(task_object("")).partition("-")[0]
+
+
 def secret(task_id: TaskId, part: int) -> str:
     """The name of the Secret that holds a part of the task's document; parts count from 0."""
     return task_object(task_id) + (f"-{part}" if part else "")
@@ -74,6 +93,28 @@ def pod(task_id: TaskId, role: str, attempt: int = 1, *, executor: int | None = 
     if start > 1:
         words.append(f"again{start}")
     return "-".join(words)
+
+
+def task_pod(task_id: TaskId, attempt: int = 1) -> str:
+    """The name of the pod in which a whole attempt at the task runs; attempts count from 1."""
+    return task_object(task_id) + (f"-{attempt}" if attempt > 1 else "")
+
+
+def executor_container(number: int) -> str:
+    """The name of an executor's container in the pod of its whole task. Its control folder is called so too."""
+    return f"{EXECUTOR_CONTAINER}-{number}"
+
+
+def attempt_of_task_pod(name: str) -> int:
+    """The attempt that runs in a pod of this name (task_pod)."""
+    number = name.rpartition("-")[2]
+    return int(number) if name.count("-") > 1 and number.isdecimal() else 1
+
+
+def number_of_executor(container: str) -> int | None:
+    """Which executor runs in a container of this name (executor_container); None for no such name."""
+    kind, _, number = container.rpartition("-")
+    return int(number) if kind == EXECUTOR_CONTAINER and number.isdecimal() else None
 
 
 def labels(instance: str, task_id: TaskId, role: str = "", executor: int | None = None) -> dict[str, str]:
@@ -98,4 +139,4 @@ def selector(instance: str, task_id: TaskId | None = None, role: str = "") -> st
 
 def is_ours(container: str) -> bool:
     """True for what tesk puts into pods. Whatever else is in one, a webhook has put there, such as a proxy."""
-    return container in _CONTAINERS or container.startswith(f"{LOOK_CONTAINER}-")
+    return container in _CONTAINERS or bool(_NUMBERED.fullmatch(container))

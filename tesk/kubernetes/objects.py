@@ -84,8 +84,14 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     container_statuses: list[ContainerStatus] = []
 
 
+class ContainerResources(Struct, frozen=True):
+    limits: dict[str, str] = {}
+
+
 class Container(Struct, frozen=True):
     name: str
+    image: str = ""
+    resources: ContainerResources = ContainerResources()
 
 
 class PodSpec(Struct, frozen=True, rename="camel"):

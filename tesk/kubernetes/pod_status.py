@@ -42,6 +42,8 @@ class Trouble(Struct, frozen=True):
     kind: Literal["room", "image", "volume", "start", "wait"]
     words: str
     hopeless: bool = False
+    container: str = ""
+    """The name of the container that cannot start, where it is one of them."""
 
 
 LIMITS: Final = {
@@ -151,12 +153,12 @@ def trouble(pod: Pod) -> Trouble | None:
         if waiting.reason in NEVER_PULLED | PULLING:
             cause = waiting.message.rpartition("ErrImagePull: ")[2]
             words = _with(f"image {status.image} cannot be pulled ({waiting.reason})", cause)
-            return Trouble("image", words, hopeless=waiting.reason in NEVER_PULLED)
+            return Trouble("image", words, hopeless=waiting.reason in NEVER_PULLED, container=status.name)
         if waiting.reason in REFUSED:
             words = _with(f"container {status.name} cannot be started ({waiting.reason})", waiting.message)
             if "runAsNonRoot" in waiting.message:
-                return Trouble("start", f"{words}; {NON_ROOT}", hopeless=True)
-            return Trouble("start", words)
+                return Trouble("start", f"{words}; {NON_ROOT}", hopeless=True, container=status.name)
+            return Trouble("start", words, container=status.name)
     return None
 
 
@@ -193,6 +195,23 @@ def failure(pod: Pod) -> str | None:
             words = f"pod {pod.metadata.name}: {status.name}, which has to run first, ended with code {end.exit_code}"
             return f"{words} ({end.reason}){last_words(end)}"
     return _with(f"pod {pod.metadata.name} failed: {pod.status.reason or 'no reason given'}", pod.status.message)
+
+
+def gone(name: str, last: Pod | None) -> str:
+    """Why a pod is not there any more, if that shows in how it was at last."""
+    why = loss(last, is_gone=True) if last is not None else None
+    return why or f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node"
+
+
+def broken(pod: Pod, container: str) -> str:
+    """Why a pod is over whose container did not come to its own end."""
+    end = terminated(pod, container)
+    if end is not None and end.reason == "OOMKilled":
+        return f"pod {pod.metadata.name}: {container} ran out of memory"
+    if end is not None:
+        words = last_words(end)
+        return f"pod {pod.metadata.name}: {container} ended with code {end.exit_code} ({end.reason}){words}"
+    return failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
 
 
 def exit_of(pod: Pod) -> Terminated | None:

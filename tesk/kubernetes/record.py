@@ -69,20 +69,21 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
 
 
-def pack(record: Record) -> bytes:
-    """The record for the ConfigMap. One that is too large keeps less of its lists, if it must, and as much of the
-    executors' output as there is room for then; it says so in its system logs."""
-    data, excess = _squeezed(record)
+def pack(record: Record, most_bytes: int = FULL) -> bytes:
+    """The record for the ConfigMap, or for what else has room for so many bytes. One that is too large keeps less of
+    its lists, if it must, and as much of the executors' output as there is room for then; it says so in its system
+    logs. It may be larger than that all the same, where what remains is."""
+    data, excess = _squeezed(record, most_bytes)
     if excess <= 1:
         return data
     shown = max(max(len(each.log.outputs), len(_lines(each.log))) for each in record.attempts)
     while shown:
-        data, excess = _squeezed(_shortened(record, shown, 0))
+        data, excess = _squeezed(_shortened(record, shown, 0), most_bytes)
         if excess <= 1:
             break
         shown = int(shown / excess * 0.9)
     for characters in SHORTER:
-        data, excess = _squeezed(_shortened(record, shown, characters))
+        data, excess = _squeezed(_shortened(record, shown, characters), most_bytes)
         if excess <= 1:
             break
     return data
@@ -115,11 +116,11 @@ def _log(log: TaskLog) -> TaskLog:
     return msgspec.structs.replace(log)
 
 
-def _squeezed(record: Record) -> tuple[bytes, float]:
+def _squeezed(record: Record, most_bytes: int) -> tuple[bytes, float]:
     """The record as it is kept, and how many times too large that is: up to 1 it fits."""
     plain = _encode(record)
     data = zlib.compress(plain, 6)
-    return data, max(len(data) / FULL, len(plain) / UNPACKED)
+    return data, max(len(data) / most_bytes, len(plain) / UNPACKED)
 
 
 def _shortened(record: Record, shown: int, characters: int) -> Record:

@@ -30,6 +30,8 @@ class TaskSettings(Struct, frozen=True, omit_defaults=True):
     executor_image_pull_policy: str = declared("executor_image_pull_policy")
     taskmaster_service_account: str = declared("taskmaster_service_account")
     taskmaster_retries: int = declared("taskmaster_retries")
+    mode: Literal["taskmaster", "pod", "auto"] = declared("mode")
+    pod_disk_gb: float = declared("pod_disk_gb")
     storage_class: str = declared("storage_class")
     access_mode: str = declared("access_mode")
     default_disk_gb: float = declared("default_disk_gb")

@@ -37,12 +37,14 @@ class Job(Struct, frozen=True):
     """A task as a place needs it: its id, what it asks for and the document with the inputs' content.
 
     `begun`: something of it has run, by the store's account; a place that finds nothing of it must not begin again.
+    `logs`: what is on record of it then, as JSON: an array of tesTaskLog.
     """
 
     id: TaskId
     demand: Demand
     task: Task
     begun: bool = False
+    logs: bytes | None = None
 
 
 class Load(Struct, frozen=True):

@@ -1,1 +1,1 @@
-"""What runs beside a task in its pods: the reporter next to each executor, the filer, and how both tell of ends."""
+"""What tesk runs in a task's pods: the runner of a whole task; or the reporter next to each executor, and the filer."""

@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-from tesk.filer import scratch
 from tesk.filer.main import run
 from tesk.filer.plan import Done, Event, Failed, InputsPlan, Large, Looked, OutputsPlan, Plan, Progress
 from tesk.kubernetes import document, manifests, names
@@ -23,6 +22,7 @@ from tesk.kubernetes.messages import Moved
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import NOTHING, Found, doubtful, layout, occupied, read_answer, to_look_at
 from tesk.pod.messages import send_message
+from tesk.pod.transfers import plan, scrub
 from tesk.tes import Task
 
 USAGE: Final = "usage: tesk filer inputs|outputs --pod [--failed]\n"
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     sender = Sender()
     found = Found(_look(task, cluster, sender, stop)) if words[0] == names.INPUTS else _recall()
-    wanted = plan(task, cluster, words[0], found, failed="--failed" in argv)
+    wanted = plan(task, cluster, words[0], layout(task, found), failed="--failed" in argv)
 
     def emit(event: Event) -> None:
         if isinstance(event, Large):
@@ -55,16 +55,6 @@ def main(argv: Sequence[str]) -> int:
     done = run(wanted, emit, stop)
     sender.close()
     return 0 if done else 1
-
-
-def plan(task: Task, cluster: TaskSettings, step: str, found: Found, *, failed: bool) -> Plan:
-    """What is to be moved; after a failed executor an output that is not there is no error."""
-    root, laid = manifests.SCRATCH, layout(task, found)
-    if step == names.INPUTS:
-        directories, touched = list(laid.directories), list(laid.touched)
-        return InputsPlan(root, list(task.inputs or ()), directories, touched, cluster.filer, laid.uncopied)
-    settings = msgspec.structs.replace(cluster.filer, missing_outputs="warning") if failed else cluster.filer
-    return OutputsPlan(root, list(task.outputs or ()), settings, laid.uncopied)
 
 
 def _look(task: Task, cluster: TaskSettings, sender: "Sender", stop: threading.Event) -> dict[str, bool]:
@@ -136,7 +126,7 @@ def _emit(event: Event, sender: Sender, wanted: Plan, *, stopped: bool) -> None:
     if stopped and isinstance(event, Failed):
         return
     if isinstance(event, Done) and isinstance(wanted, OutputsPlan):
-        _scrub(wanted.root)
+        scrub(wanted.root)
     _say(event, sender)
 
 
@@ -145,10 +135,3 @@ def _say(event: Event, sender: Sender) -> None:
         sys.stdout.write(encode(event).decode() + "\n")
         sys.stdout.flush()
     sender.put(event)
-
-
-def _scrub(root: str) -> None:
-    """Empties the volume as far as this user may: it is deleted next, but some storage keeps what it held."""
-    for name in os.listdir(root):
-        with contextlib.suppress(OSError):
-            scratch.scrub(os.path.join(root, name))

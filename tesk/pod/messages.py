@@ -20,7 +20,7 @@ def send_message(taskmaster: str, pod: str, token_file: Path, body: bytes, patie
     ends = time.monotonic() + patience_s
     while True:
         try:
-            status = _post(taskmaster, f"/{pod}", token_file.read_text().strip(), body)
+            status = post(taskmaster, f"/{pod}", token_file.read_text().strip(), body)
         except OSError as error:
             status = str(error)
         if status == "204":
@@ -31,13 +31,15 @@ def send_message(taskmaster: str, pod: str, token_file: Path, body: bytes, patie
         time.sleep(PAUSE_S)
 
 
-def _post(address: str, path: str, token: str, body: bytes) -> str:
+def post(address: str, path: str, token: str, body: bytes, timeout_s: float = TIMEOUT_S) -> str:
+    """Sends one request; the answer's status code, or words. Raises OSError."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_S) as connection:
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as connection:
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         connection.sendall(head.encode() + body)
         answer = connection.recv(64)
-    return answer.split(b" ")[1].decode(errors="replace") if answer.startswith(b"HTTP/") else "no answer"
+    words = answer.split(b" ")
+    return words[1].decode(errors="replace") if answer.startswith(b"HTTP/") and len(words) > 1 else "no answer"

@@ -146,6 +146,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     image: str = KUBERNETES("ghcr.io/tesk/tesk:latest", "this product's image, for taskmasters, filers and reporters")
     image_pull_policy: PullPolicy = KUBERNETES("IfNotPresent", "when the product's image is pulled", "image.pullPolicy")
     image_pull_secrets: Texts = KUBERNETES((), "Secrets for pulling images", "image.pullSecrets")
+    mode: Literal["taskmaster", "pod", "auto"] = KUBERNETES(
+        "taskmaster",
+        "taskmaster: a pod for each step, made by a taskmaster; pod: one for the whole task; auto: one where it can be",
+        "tasks.mode",
+    )
+    pod_disk_gb: float = KUBERNETES(
+        100.0,
+        "most GiB that the one pod of a task has on its node's own disk; more is a volume",
+        "tasks.podDiskGb",
+        ge=0,
+    )
+    report_port: int = KUBERNETES(8480, "port for the reports of pods that run a whole task", ge=0, le=65535)
+    report_address: str = KUBERNETES(
+        "", "HOST:PORT at which these pods reach `report_port`; empty: they do not, and their logs are read"
+    )
     taskmaster_service_account: str = KUBERNETES(
         "tesk-taskmaster", "service account of taskmasters", "taskmaster.serviceAccount.name"
     )

@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,24 +114,46 @@ static void signal_all(pid_t program, int number)
     kill(getpid() == 1 ? -1 : -program, number);
 }
 
+static void terminate(pid_t program)
+{
+    signal_all(program, SIGTERM);
+    mark("terminated", "");
+}
+
+static void obey(enum order order, pid_t program)
+{
+    if (order == TERMINATE)
+        terminate(program);
+    if (order == KILL || order == FORSAKEN)
+        signal_all(program, SIGKILL);
+    if (order == FORSAKEN)
+        end(128 + SIGKILL, "");
+}
+
 /* Waits for the program's end and gives its exit code. Reaps what else ends. A signal from outside the container is the
    engine's wish that it should end, whichever the image has named for that; one from inside is meant for the program. */
-static int wait_for(pid_t program, const sigset_t *signals)
+static int wait_for(pid_t program, int signals, int turn)
 {
+    struct pollfd both[] = {{signals, POLLIN, 0}, {turn, POLLIN, 0}};
     for (;;) {
-        siginfo_t signal;
-        int number = sigwaitinfo(signals, &signal), status, code = -1;
-        if (number == SIGCHLD) {
+        struct signalfd_siginfo signal;
+        int status, code = -1;
+        if (poll(both, 2, -1) < 0)
+            continue;
+        if (both[1].revents)
+            obey(next_order(turn), program);
+        if (!both[0].revents || read(signals, &signal, sizeof signal) < 0)
+            continue;
+        if (signal.ssi_signo == SIGCHLD) {
             for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
                 if (pid == program)
                     code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
             if (code >= 0)
                 return code;
-        } else if (number > 0 && signal.si_pid == getppid()) {
-            signal_all(program, SIGTERM);
-            mark("terminated", "");
-        } else if (number > 0)
-            kill(program, number);
+        } else if ((pid_t)signal.ssi_pid == getppid())
+            terminate(program);
+        else
+            kill(program, signal.ssi_signo);
     }
 }
 
@@ -154,15 +178,17 @@ static bool has_run_out_of_memory(void)
     return false;
 }
 
-_Noreturn void run(const struct words *given)
+_Noreturn void run(const struct words *given, bool waits)
 {
     sigset_t all;
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL); /* taken by sigwaitinfo; this is what reaches a container's first process */
+    sigprocmask(SIG_SETMASK, &all, NULL); /* taken by signalfd; this is what reaches a container's first process */
+    int signals = signalfd(-1, &all, SFD_CLOEXEC);
     prctl(PR_SET_CHILD_SUBREAPER, 1);     /* where this is not that */
     setlocale(LC_CTYPE, "C.UTF-8");       /* a question mark in a pattern is one character */
 
     control = open(CONTROL, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int turn = waits ? await_turn(control, signals) : -1;
     redirect(2, given->err, CONTROL "/stderr");
     redirect(1, given->out, CONTROL "/stdout");
     enter_workdir(given);
@@ -178,7 +204,7 @@ _Noreturn void run(const struct words *given)
         end(126, "");
     }
     close(in);
-    int code = wait_for(program, &all);
+    int code = wait_for(program, signals, turn);
     signal_all(program, SIGKILL); /* its end is the container's: what it has left behind no longer writes to its outputs */
     if (!copy_out(given) && code == 0)
         code = 1;

@@ -13,6 +13,13 @@
    the kernel killed one of its processes; `ended` with the exit code and, when the program never ran since its working
    directory cannot be made, the word "workdir".
 
+     shim wait WORKDIR ...          as `run`, but the program waits for its turn
+
+   For an executor in the pod of a whole task, where all containers start at once. The shim makes a pipe `turn` in the
+   control folder, which the task's runner holds open from then on. It says G: the program's turn has come. Then T: the
+   program is to end, as by a TERM from outside; K: it is killed. The runner's end is seen as the pipe's end, and kills
+   the program. Before its turn, these and a TERM from outside end the shim with 143.
+
      shim look ANSWER PATH...       writes a digit for each path to a file: 1 where something is there, 2 more unless it
                                     is an empty folder, 4 more for a folder in which this user can make files
      shim copy-to FOLDER            puts this program into a folder
@@ -92,11 +99,12 @@ static bool open_folder_up(const char *path)
 
 int main(int argc, char **argv)
 {
-    if (argc > 7 && !strcmp(argv[1], "run")) {
+    bool waits = argc > 1 && !strcmp(argv[1], "wait");
+    if (argc > 7 && (waits || !strcmp(argv[1], "run"))) {
         int count = atoi(argv[6]);
         if (count >= 0 && count < argc - 7) {
             char **copies = argv + 7;
-            run(&(struct words){argv[2], argv[3], argv[4], argv[5], count, copies, copies + count});
+            run(&(struct words){argv[2], argv[3], argv[4], argv[5], count, copies, copies + count}, waits);
         }
     }
     if (argc > 3 && !strcmp(argv[1], "look"))
@@ -106,8 +114,8 @@ int main(int argc, char **argv)
         : !strcmp(argv[1], "open-up") ? open_folder_up
         : !strcmp(argv[1], "empty") ? empty_folder : NULL;
     if (!act) {
-        say("usage: run WORKDIR STDIN STDOUT STDERR COPIES [COPY]... PROGRAM [ARGUMENT]... | look ANSWER PATH... | "
-            "copy-to FOLDER | open-up FOLDER... | empty FOLDER...");
+        say("usage: run|wait WORKDIR STDIN STDOUT STDERR COPIES [COPY]... PROGRAM [ARGUMENT]... | "
+            "look ANSWER PATH... | copy-to FOLDER | open-up FOLDER... | empty FOLDER...");
         return 2;
     }
     bool done = true;

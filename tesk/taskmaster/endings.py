@@ -11,9 +11,9 @@ from msgspec import UNSET, UnsetType
 from tesk.clock import now
 from tesk.filer.plan import Done, Failed
 from tesk.filer.plan import Event as FilerEvent
-from tesk.kubernetes import names, pod_status
+from tesk.kubernetes import names
 from tesk.kubernetes.messages import Ended, Moved, PodMessage
-from tesk.kubernetes.objects import ConfigMap, Event, EventList, Pod, Terminated
+from tesk.kubernetes.objects import ConfigMap, Event, EventList, Terminated
 from tesk.kubernetes.output import tails_from_log
 from tesk.life.outcome import KILLED
 
@@ -86,23 +86,6 @@ def killed(started: str | UnsetType, log: bytes, tail_bytes: int) -> Ended:
     """The end of an executor whose pod was gone before it could be asked; `log` is its output's from before."""
     stdout, stderr = tails_from_log(log.splitlines(), tail_bytes)
     return Ended(KILLED, now() if started is UNSET else started, now(), stdout=stdout, stderr=stderr)
-
-
-def gone(name: str, last: Pod | None) -> str:
-    """Why a pod is not there any more, if that shows in how it was at last."""
-    why = pod_status.loss(last, is_gone=True) if last is not None else None
-    return why or f"pod {name} is gone: somebody deleted it, or it was drained or lost with its node"
-
-
-def broken(pod: Pod, container: str) -> str:
-    """Why a pod is over whose container did not come to its own end."""
-    end = pod_status.terminated(pod, container)
-    if end is not None and end.reason == "OOMKilled":
-        return f"pod {pod.metadata.name}: {container} ran out of memory"
-    if end is not None:
-        words = pod_status.last_words(end)
-        return f"pod {pod.metadata.name}: {container} ended with code {end.exit_code} ({end.reason}){words}"
-    return pod_status.failure(pod) or f"pod {pod.metadata.name} ended before its container {container} ran"
 
 
 def cluster_events(listing: bytes) -> list[Event]:

@@ -14,19 +14,19 @@ from tesk.clock import now, steady
 from tesk.kubernetes import errors, manifests
 from tesk.kubernetes import record as records
 from tesk.kubernetes.manifests import Manifest
+from tesk.kubernetes.policy import policy
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import layout
 from tesk.life import steps
 from tesk.life.facts import Facts, TaskStep
-from tesk.life.log_bound import task_bytes
-from tesk.life.outcome import End, left_s, time_limit_s
+from tesk.life.outcome import End, left_s
 from tesk.taskmaster.api import Api, ApiError
 from tesk.taskmaster.observations import Observations
 from tesk.taskmaster.pods import ExecutorPod, FilerPod, StepPod
 from tesk.taskmaster.record_writer import RecordWriter
 from tesk.taskmaster.workload import Lost, Workload, decode_pod
-from tesk.tes import Resources, State, Task, TaskLog
+from tesk.tes import State, Task, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -73,16 +73,8 @@ class Life:
 
     @property
     def _policy(self) -> steps.Policy:
-        asked = (self.task.resources or Resources()).ram_gb
-        return steps.Policy(
-            has_inputs=not self._plan.is_empty,
-            time_limit_s=time_limit_s(
-                self.task, self.cluster.allowed_backend_parameters, self.cluster.executor_timeout_s
-            ),
-            memory_limit_mib=manifests.mebibytes(asked) if asked and self.cluster.memory_limit == "request" else 0,
-            log_bytes=task_bytes(self.cluster.log_tail_bytes),
-            may_retry=len(self._record.attempts) <= self.cluster.retries,
-        )
+        may_retry = len(self._record.attempts) <= self.cluster.retries
+        return policy(self.task, self.cluster, has_volume=not self._plan.is_empty, may_retry=may_retry)
 
     def _go_on(self) -> None:
         """Takes the task one action further, or waits for something to change. Raises End, ApiError."""

@@ -8,66 +8,28 @@ keeps nobody out. One thread serves all connections, since what is done for each
 
 import hmac
 import logging
-import re
 import selectors
 import socket
 import threading
 import time
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from tesk.kubernetes.message_head import HEAD_BYTES, HEAD_END, Head, Refused, answer, parse_head
 from tesk.kubernetes.messages import Ended, Moved, Started
 from tesk.taskmaster.observations import Observations
 
 log = logging.getLogger(__name__)
 
-HEAD_BYTES: Final = 4096
-"""A head with the word in it: a reporter's has some 300 bytes."""
 HEAD_S: Final = 2.0
 BODY_BYTES: Final = 4 * 1024 * 1024
 BODY_S: Final = 10.0
 CONNECTIONS: Final = 16
 BACKLOG: Final = 128
-END: Final = b"\r\n\r\n"
-LENGTH: Final = re.compile(rb"[0-9]{1,9}")
-WORDS: Final = {
-    204: "No Content", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 408: "Request Timeout",
-    413: "Content Too Large", 431: "Request Header Fields Too Large",
-}  # fmt: skip
 
 _decode = msgspec.json.Decoder(Started | Ended | Moved).decode
-
-
-class Refused(Exception):
-    """The answer to a request that is not taken: its status code."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class Head(msgspec.Struct, frozen=True):
-    """What counts of a request's head: the pod that sends it, and the size of what follows."""
-
-    pod: str
-    size: int
-
-
-def parse_head(data: bytes, word: bytes) -> Head:
-    """The head of a request, without its empty line. The word is compared before anything else of it counts."""
-    first, *lines = data.split(b"\r\n")
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-    if not hmac.compare_digest(fields.get(b"authorization", b""), b"Bearer " + word):
-        raise Refused(401)
-    method, _, rest = first.partition(b" ")
-    path = rest.partition(b" ")[0]
-    if method != b"POST" or not path.startswith(b"/"):
-        raise Refused(400)
-    size = fields.get(b"content-length", b"")
-    if not LENGTH.fullmatch(size) or int(size) > BODY_BYTES:
-        raise Refused(413)
-    return Head(path[1:].decode("ascii", "replace"), int(size))
 
 
 class Connection:
@@ -87,12 +49,12 @@ class Connection:
             raise ConnectionResetError
         self._data += data
         if self.head is None:
-            head, end, rest = self._data.partition(END)
+            head, end, rest = self._data.partition(HEAD_END)
             if not end and len(self._data) >= HEAD_BYTES:
                 raise Refused(431)
             if not end:
                 return None
-            self.head = parse_head(bytes(head), word)
+            self.head = parse_head(bytes(head), partial(_check, word), BODY_BYTES)
             self._data = rest[: self.head.size]
             self.ends = moment + BODY_S
         return bytes(self._data) if len(self._data) == self.head.size else None
@@ -101,8 +63,7 @@ class Connection:
         """Ends it, with an answer if there is one. What was sent and not read is not waited for."""
         try:
             if status:
-                answer = f"HTTP/1.1 {status} {WORDS[status]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                self.peer.send(answer.encode())
+                self.peer.send(answer(status))
                 self.peer.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # whoever asked has gone: the same is in its pod's status and log
@@ -213,6 +174,11 @@ class MessageListener:
         del self._connections[connection]
         self._selector.unregister(connection.peer)
         connection.close(status)
+
+
+def _check(word: bytes, _: str, given: bytes) -> None:
+    if not hmac.compare_digest(given, word):
+        raise Refused(401)
 
 
 def _bound(port: int) -> socket.socket:

@@ -130,7 +130,7 @@ class FilerPod(StepPod):
             self._writer.wait_for(f"{self.step.name}: {_unread(pod)}")
             self.look_s = LOG_PAUSE_S
             return Starting()
-        gone = Gone(loss or (_unread(pod) if log is None else endings.broken(pod, names.FILER_CONTAINER)))
+        gone = Gone(loss or (_unread(pod) if log is None else pod_status.broken(pod, names.FILER_CONTAINER)))
         passing = None if log is None else pod_status.never_begun(pod, names.FILER_CONTAINER)
         return gone if passing is None else NeverBegun(passing, gone)
 
@@ -208,7 +208,7 @@ class ExecutorPod(StepPod):
         """The end by the pod's status, where the pod's own reporter has not told and will not."""
         end = pod_status.exit_of(pod)
         if end is None:
-            return Gone(endings.broken(pod, names.EXECUTOR_CONTAINER)) if pod_status.is_over(pod) else None
+            return Gone(pod_status.broken(pod, names.EXECUTOR_CONTAINER)) if pod_status.is_over(pod) else None
         if why := pod_status.never_ran(end):
             refused = Hopeless(f"{self.step.name} ({self._image}): it cannot be started: {why}")
             passing = None if self._is_known else pod_status.never_begun(pod, names.EXECUTOR_CONTAINER)

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from tesk.kubernetes import manifests, names
+from tesk.kubernetes import manifests, names, pod_status
 from tesk.kubernetes.manifests import Manifest, PodContext
 from tesk.kubernetes.objects import Event, Pod
 from tesk.kubernetes.task_settings import TaskSettings
@@ -65,7 +65,7 @@ class Workload:
         if uid or uid is None:
             return bool(uid), uid is not None
         if self._has_been(name):
-            raise Lost(endings.gone(name, self._observations.last(name)))
+            raise Lost(pod_status.gone(name, self._observations.last(name)))
         return False, True
 
     def ask(self, name: str) -> None:
@@ -96,7 +96,7 @@ class Workload:
         if pod is None:
             found = self._api.get("pods", name)
             if found is None:
-                raise Lost(endings.gone(name, self._observations.last(name)))
+                raise Lost(pod_status.gone(name, self._observations.last(name)))
             pod = decode_pod(found)
             self._observations.answered(pod)
         self._place_at(pod)

@@ -14,6 +14,7 @@ from tests.servers.helm import Manifest, of_kind, rendered
         (names.EXECUTOR_ROLE, {"tesk-tasks", "tesk-executors"}),
         (names.INPUTS, {"tesk-tasks"}),
         (names.OUTPUTS, {"tesk-tasks"}),
+        (names.TASK_POD, {"tesk-tasks", "tesk-executors"}),
     ],
 )
 def test_network_policies_are_about_the_pods_of_this_release_s_tasks(role: str, policies: set[str]) -> None:
@@ -53,6 +54,26 @@ def test_taskmasters_hear_only_the_pods_of_their_release() -> None:
     assert not selected({"spec": peer}, names.labels("other", "1m83p24e6ra00", names.INPUTS))
 
 
+def test_a_pod_of_a_whole_task_reports_to_the_server_and_reaches_where_its_files_are() -> None:
+    storage = {"ipBlock": {"cidr": "10.1.0.0/16"}}
+    objects = rendered(
+        {"tasks.mode": "auto", "networkPolicy.pods.to": [storage], "networkPolicy.server.from": [storage]}
+    )
+    of_pod = names.labels("tesk", "1m83p24e6ra00", names.TASK_POD)
+    policies = of_kind(objects, "NetworkPolicy")
+    assert {name for name, each in policies.items() if selected(each, of_pod)} == {
+        "tesk-tasks",
+        "tesk-executors",
+        "tesk-pods",
+    }
+    reports, files = policies["tesk-pods"]["spec"]["egress"]
+    assert selected({"spec": reports["to"][0]}, pod_labels(objects, "tesk-server"))
+    assert files["to"] == [storage]
+    heard = policies["tesk-server"]["spec"]["ingress"][-1]
+    assert selected({"spec": heard["from"][0]}, of_pod)
+    assert heard["ports"] == reports["ports"] == [{"protocol": "TCP", "port": "reports"}]
+
+
 def test_a_closed_server_still_hears_its_front_and_its_own_test() -> None:
     objects = rendered({"networkPolicy.server.from": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]})
     peers = of_kind(objects, "NetworkPolicy")["tesk-server"]["spec"]["ingress"][0]["from"]
@@ -77,6 +98,7 @@ def pod_labels(objects: list[Manifest], deployment: str) -> dict[str, str]:
         ({}, "tesk-server", "tesk-front"),
         ({}, "tesk-upstream", "tesk-server"),
         ({"front.enabled": False}, "tesk-server", "tesk-server"),
+        ({"tasks.mode": "pod"}, "tesk-reports", "tesk-server"),
     ],
 )
 def test_services_lead_where_they_should_and_nowhere_else(values: Manifest, service: str, leads_to: str) -> None:

@@ -23,6 +23,8 @@ WITHOUT_VALUE = {
     "image": OF_THE_CHART,
     "own_user": "follows from the value platform",
     "database_url": "holds a password: a Secret has it",
+    "report_port": OF_THE_CHART,
+    "report_address": OF_THE_CHART,
     "kubeconfig": "the server is inside the cluster",
     "kube_context": "the server is inside the cluster",
     "max_body_bytes": RARE,

@@ -14,7 +14,7 @@ from scripts.values_table import PAGE, VALUES, rows, table
 from tesk import __version__
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.task_settings import Mount
-from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER
+from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER, WITH_PODS
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
@@ -339,9 +339,16 @@ def test_on_openshift_the_platform_chooses_user_ids(
         assert ("fsGroup" not in spec["securityContext"]) == chooses
 
 
-@pytest.mark.parametrize(("role", "needed"), [("tesk-server", NEEDED | OPTIONAL), ("tesk-taskmaster", TASKMASTER)])
-def test_a_role_gives_what_is_needed_and_nothing_else(role: str, needed: dict[str, tuple[str, ...]]) -> None:
-    rules = of_kind(rendered(), "Role")[role]["rules"]
+@pytest.mark.parametrize(
+    ("mode", "role", "needed"),
+    [
+        ("taskmaster", "tesk-server", NEEDED | OPTIONAL),
+        ("pod", "tesk-server", WITH_PODS | OPTIONAL),
+        ("auto", "tesk-taskmaster", TASKMASTER),
+    ],
+)
+def test_a_role_gives_what_is_needed_and_nothing_else(mode: str, role: str, needed: dict[str, tuple[str, ...]]) -> None:
+    rules = of_kind(rendered({"tasks.mode": mode}), "Role")[role]["rules"]
     found = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
     assert found == {resource: set(verbs) for resource, verbs in needed.items()}
     assert [rule["apiGroups"] for rule in rules if rule["apiGroups"] != [""]] == [["batch"]] * ("jobs" in needed)

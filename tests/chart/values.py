@@ -46,5 +46,7 @@ EVERYTHING: Manifest = yaml.safe_load(
 
 
 def selected(policy: Manifest, labels: dict[str, str]) -> bool:
-    wanted: dict[str, str] = policy["spec"]["podSelector"]["matchLabels"]
-    return wanted.items() <= labels.items()
+    selector = policy["spec"]["podSelector"]
+    wanted: dict[str, str] = selector["matchLabels"]
+    of = all(labels.get(each["key"]) in each["values"] for each in selector.get("matchExpressions", ()))
+    return of and wanted.items() <= labels.items()

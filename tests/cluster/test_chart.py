@@ -65,6 +65,19 @@ def test_with_no_value_set_it_runs_tasks_with_inputs_and_outputs(
         assert "Succeeded" in release.test()
 
 
+def test_in_mode_pod_tasks_are_pods_that_report_to_the_release(cluster: Cluster, lab: str, tmp_path: Path) -> None:
+    with (
+        files(cluster, tmp_path / "files") as url,
+        released(cluster, lab, {"tasks.mode": "pod"}) as release,
+        release.forwarded() as client,
+    ):
+        runs(client, url, tmp_path / "files")
+        task = client.reached(client.create(sh("sleep 1000")), "RUNNING")
+        assert task["logs"][0]["system_logs"] == ["runs as one pod"]
+        log = cluster.kubectl("-n", lab, "logs", f"tesk-{task['id']}", "-c", "runner")
+        assert "was not told" not in log
+
+
 def test_where_pod_security_restricted_is_enforced_one_setting_is_enough(cluster: Cluster, tmp_path: Path) -> None:
     with (
         files(cluster, tmp_path / "files") as url,
@@ -86,8 +99,12 @@ def test_where_pod_security_restricted_is_enforced_the_refusal_names_the_setting
         assert "pod_security = restricted" in "".join(task["logs"][0]["system_logs"])
 
 
-def test_tasks_that_run_end_with_their_release(cluster: Cluster, lab: str) -> None:
-    with released(cluster, lab, {"tasks.graceSeconds": 1}) as release, release.forwarded() as client:
+@pytest.mark.parametrize("mode", ["taskmaster", "pod"])
+def test_tasks_that_run_end_with_their_release(cluster: Cluster, lab: str, mode: str) -> None:
+    with (
+        released(cluster, lab, {"tasks.graceSeconds": 1, "tasks.mode": mode}) as release,
+        release.forwarded() as client,
+    ):
         client.reached(client.create(sh("sleep 1000"), volumes=["/work"]), "RUNNING")
         client.create({"image": "localhost/absent:1", "command": ["true"]})
     assert left(cluster, lab) == set()

@@ -20,10 +20,12 @@ from tests.engines.places import (
     KUBERNETES,
     LOCAL,
     OLDEST,
+    POD,
     RESTRICTED,
     KubernetesPlace,
     LocalPlace,
     Place,
+    PodPlace,
     kubernetes_place,
     local_place,
 )
@@ -39,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "place" not in metafunc.fixturenames:
         return
     named = metafunc.definition.get_closest_marker("places")
-    chosen = named.args if named else (*LOCAL, *KUBERNETES)
+    chosen = named.args if named else (*LOCAL, *KUBERNETES, *POD)
     if metafunc.definition.get_closest_marker("oldest") and not os.environ.get("TESK_TEST_KUBECONFIG"):
         chosen += OLDEST
     metafunc.parametrize("place", chosen, indirect=True, scope="session")
@@ -64,7 +66,8 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     if request.param not in LOCAL:
         security = "restricted" if request.param in RESTRICTED else "baseline"
-        with cluster_of(request, folder) as its, kubernetes_place(its, folder, security) as there:
+        kind = PodPlace if request.param in POD else KubernetesPlace
+        with cluster_of(request, folder) as its, kubernetes_place(its, folder, security, kind) as there:
             yield there
     else:
         with local_place(request.param, folder) as here:

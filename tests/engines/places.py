@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiodocker
+import msgspec
 
 from tesk.places.local.containers import Containers
 from tesk.places.local.place import instance
@@ -18,6 +19,11 @@ from tests.servers import containers
 
 LOCAL = ("podman", "docker")
 KUBERNETES = ("kubernetes",)
+LOOKED_AT = LOCAL + KUBERNETES
+"""Where the images are looked at before anything is mounted or copied, and may be of any user."""
+POD = ("pod",)
+"""The same Kubernetes, where each task is one pod if it can be."""
+BOTH = KUBERNETES + POD
 RESTRICTED = ("restricted",)
 """A namespace that enforces the Pod Security Standard "restricted"."""
 DISRUPTED = ("disrupted",)
@@ -96,6 +102,16 @@ class KubernetesPlace:
         return [pod["metadata"]["name"] for pod in found]
 
 
+class PodPlace(KubernetesPlace):
+    """A namespace of a cluster in which each task is one pod, which reports to the tesk of the test."""
+
+    name = "pod"
+
+    def settings(self, folder: Path) -> Settings:
+        chosen = super().settings(folder)
+        return msgspec.structs.replace(chosen, mode="pod", report_port=0, report_address=f"{self.host}:0")
+
+
 @contextlib.contextmanager
 def local_place(name: str, folder: Path) -> Iterator[LocalPlace]:
     """A container engine that holds the tests' images."""
@@ -106,11 +122,13 @@ def local_place(name: str, folder: Path) -> Iterator[LocalPlace]:
 
 
 @contextlib.contextmanager
-def kubernetes_place(cluster: clusters.Cluster, folder: Path, security: str = "baseline") -> Iterator[KubernetesPlace]:
+def kubernetes_place(
+    cluster: clusters.Cluster, folder: Path, security: str = "baseline", kind: type[KubernetesPlace] = KubernetesPlace
+) -> Iterator[KubernetesPlace]:
     with clusters.namespace(cluster, security) as namespace:
         clusters.share(cluster, namespace, folder)
         restricted = {"pod_security": "restricted", "run_as_user": 1000}
-        yield KubernetesPlace(cluster, namespace, folder, restricted if security == "restricted" else {})
+        yield kind(cluster, namespace, folder, restricted if security == "restricted" else {})
 
 
 async def load_images(socket: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import aiodocker
 import pytest
 
-from tests.engines.places import LocalPlace, Place
+from tests.engines.places import LOOKED_AT, LocalPlace, Place
 from tests.engines.running import SHORT_S, Tesk, content, sh
 from tests.servers.containers import APP_IMAGE, BARE_IMAGE, IMAGE, NOBODY_IMAGE, WORKER_IMAGE
 
@@ -97,6 +97,7 @@ async def alone_in(place: LocalPlace, command: list[str]) -> str:
             await container.delete(force=True)
 
 
+@pytest.mark.places(*LOOKED_AT)
 @pytest.mark.parametrize("image", [IMAGE, NOBODY_IMAGE])
 async def test_a_working_directory_is_made_and_can_be_written(tesk: Tesk, image: str) -> None:
     executor = {"image": image, "command": ["sh", "-c", "pwd; echo x > y && cat y"]}
@@ -175,6 +176,7 @@ async def test_executors_share_volumes_whatever_their_users(tesk: Tesk) -> None:
     assert [log["stdout"] for log in logs] == ["", "a\n", "b\na\nsub\n"]
 
 
+@pytest.mark.places(*LOOKED_AT)
 async def test_inputs_are_private_copies_that_any_user_can_change(tesk: Tesk, shared: Path) -> None:
     (shared / "theirs").write_text("original\n")
     executor = {
@@ -257,6 +259,7 @@ async def test_thousands_of_inputs_in_folders_of_their_own_beside_the_images_own
     assert only(task)["stdout"] == "/data/reference/program ran\n3001\n0\n2999\n0\n"
 
 
+@pytest.mark.places(*LOOKED_AT)
 async def test_thousands_of_inputs_where_the_images_user_cannot_write_are_one_mount(tesk: Tesk) -> None:
     task = await tesk.run(
         inputs=[content(f"/app/{n}", f"{n}\n") for n in range(1000)],
@@ -265,6 +268,7 @@ async def test_thousands_of_inputs_where_the_images_user_cannot_write_are_one_mo
     assert only(task)["stdout"] == "1000\n0\n999\n"
 
 
+@pytest.mark.places(*LOOKED_AT)
 async def test_a_user_replaces_files_where_the_image_lets_them_and_reads_them_elsewhere(tesk: Tesk) -> None:
     script = "~/program; /app/program; sed -i s/one/two/ ~/in; cat ~/in /app/in"
     task = await tesk.run(
@@ -293,6 +297,7 @@ async def test_an_output_folder_does_not_exist_beforehand_but_its_parent_does(te
     assert (shared / "results/r").read_text() == "r\n"
 
 
+@pytest.mark.places(*LOOKED_AT)
 @pytest.mark.parametrize("image", [IMAGE, NOBODY_IMAGE])
 async def test_outputs_arrive_whatever_their_modes_and_owners(tesk: Tesk, shared: Path, image: str) -> None:
     """As root a program gives some of them away, as tar and databases do."""

@@ -19,7 +19,7 @@ from tesk.dispatch import cleaning
 from tesk.kubernetes import names
 from tesk.settings import Settings
 from tests.engines.gates import Gates
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, cancelled, content, running, sh, started
 from tests.servers.cluster import Object, leftovers
 from tests.servers.containers import IMAGE
@@ -145,6 +145,7 @@ async def pods(place: KubernetesPlace, task_id: str) -> list[Object]:
     return await asyncio.to_thread(place.cluster.get, place.namespace, "pods", f"tesk/task={task_id}")
 
 
+@pytest.mark.places(*BOTH)
 async def test_live_output_is_bounded_for_the_user_and_on_the_disk(tesk: Tesk, place: KubernetesPlace) -> None:
     blocks = "stat -c %b /.tesk/control/stdout >&2"
     script = f"yes 0123456789abcde | head -c 48000000; printf end; while :; do sleep 1; {blocks}; done"
@@ -198,6 +199,7 @@ async def test_what_a_task_does_not_need_is_not_made(tesk: Tesk, place: Kubernet
     assert (shared / "a").read_text() == "x\n"
 
 
+@pytest.mark.places(*BOTH)
 async def test_documents_near_the_body_limit_arrive_whole(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
     texts = [base64.b64encode(os.urandom(60_000)).decode() for _ in range(50)]
     document = {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engines.alone import alone, lines, waits_for
 from tests.engines.gates import Gates, reached
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
 from tests.engines.strikes import delete
 from tests.servers.cluster import Cluster, Object
@@ -32,6 +32,7 @@ async def test_a_task_that_is_too_large_for_every_node_waits_with_the_schedulers
         assert (await tesk.ended(task_id))["state"] == "CANCELED"
 
 
+@pytest.mark.places(*BOTH)
 @pytest.mark.parametrize("settings", [{"schedule_timeout_s": 2.0}], indirect=True)
 async def test_room_is_waited_for_no_longer_than_configured(tesk: Tesk) -> None:
     for task in await asyncio.gather(tesk.run(**TOO_LARGE), tesk.run(**TOO_MANY_CORES)):
@@ -55,6 +56,7 @@ async def test_what_is_written_after_term_is_kept_where_the_pod_goes_before_its_
     assert (log["exit_code"], log["stdout"]) == (137, "told\n")
 
 
+@pytest.mark.places(*BOTH)
 @pytest.mark.parametrize("settings", [{"allowed_backend_parameters": ("executor_timeout_s",)}], indirect=True)
 async def test_a_task_may_set_its_own_time_limit_where_that_is_allowed(tesk: Tesk) -> None:
     task = await tesk.run(executors=[sh("sleep 60")], resources={"backend_parameters": {"Executor_Timeout_S": "0.5"}})
@@ -62,6 +64,7 @@ async def test_a_task_may_set_its_own_time_limit_where_that_is_allowed(tesk: Tes
     assert "ended after its time limit of 0.5 s" in lines(task)
 
 
+@pytest.mark.places(*BOTH)
 async def test_a_task_that_is_too_large_for_the_cluster_ends_with_its_words(tesk: Tesk) -> None:
     noise = base64.b64encode(random.Random(0).randbytes(1_250_000)).decode()
     task = await tesk.run(executors=[sh("echo never", env={"NOISE": noise})])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engines import strikes
 from tests.engines.alone import alone, lines, waits_for
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster, Object
 
@@ -85,8 +85,9 @@ async def test_a_pod_that_a_policy_refuses_ends_the_task_with_the_policys_words(
     await asyncio.gather(*(refused(*case) for case in cases))
 
 
+@pytest.mark.places(*BOTH)
 async def test_a_webhook_that_cannot_be_reached_is_named_and_waited_for(tesk: Tesk, place: KubernetesPlace) -> None:
-    with strikes.webhook_away(place.cluster, place.namespace, "executor"):
+    with strikes.webhook_away(place.cluster, place.namespace, "task" if place.name == "pod" else "executor"):
         task_id = await tesk.create(executors=[sh("echo ran")])
         await waits_for(tesk, task_id, "waiting: Internal error occurred: failed calling webhook ")
     task = await tesk.ended(task_id)
@@ -100,6 +101,7 @@ NAMES = {
 }
 
 
+@pytest.mark.places(*BOTH)
 @pytest.mark.parametrize("settings", [{"allowed_backend_parameters": tuple(NAMES)}], indirect=True)
 async def test_a_name_that_the_cluster_does_not_know_ends_the_task_and_is_named(tesk: Tesk) -> None:
     async def refused(parameter: str, words: str) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from tesk.settings import Settings
 from tests.engines import strikes
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KubernetesPlace
 from tests.engines.running import cancelled, sh, started
 
-pytestmark = pytest.mark.places(*KUBERNETES)
+pytestmark = pytest.mark.places(*BOTH)
 
 
 async def test_taskmasters_do_not_take_all_the_room_that_their_executors_need(

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tesk.settings import Settings
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, cancelled, content, running, sh, started
 from tests.servers.cluster import PRODUCT, Object
 from tests.servers.silent import Silent
@@ -69,6 +69,7 @@ echo looked
 """
 
 
+@pytest.mark.places(*BOTH)
 async def test_an_executor_finds_no_token_and_no_credential(
     settings: Settings, place: KubernetesPlace, silent_server: Silent
 ) -> None:
@@ -152,6 +153,7 @@ async def test_a_program_that_tampers_with_its_control_folder_hurts_nobody_but_i
         assert [task["state"], entry["exit_code"], entry["stdout"]] == wanted, name
 
 
+@pytest.mark.places(*BOTH)
 async def test_a_program_that_lays_traps_for_the_filer_gets_nothing_of_it(
     settings: Settings, place: KubernetesPlace, silent_server: Silent, shared: Path
 ) -> None:

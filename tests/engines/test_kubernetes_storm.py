@@ -20,15 +20,16 @@ from tesk import tes
 from tesk.settings import Settings
 from tests.engines import strikes
 from tests.engines.gates import Gates
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KubernetesPlace
 from tests.engines.running import Document, content, sh
 from tests.engines.serving import Server, serving
 
-pytestmark = pytest.mark.places(*KUBERNETES)
+pytestmark = pytest.mark.places(*BOTH)
 
 TASKS = int(os.environ.get("TESK_TEST_STORM") or 150)
 AT_ONCE = 40
-ROLES = ("taskmaster", "inputs", "executor", "outputs")
+ROLES = {"kubernetes": ("taskmaster", "inputs", "executor", "outputs"), "pod": ("task",)}
+CONTAINERS = {"taskmaster": ("taskmaster",), "executor": ("executor",), "task": ("runner", "executor-0", "executor-1")}
 CODES = {"hello": [0], "pair": [0, 0], "files": [0], "failing": [3], "ignored": [4, 0]}
 """The exit codes of each kind of task that nothing strikes; a cancelled one has none that is certain."""
 LOST = ("was deleted by somebody else", "is gone: somebody deleted it", "ended with code 137")
@@ -112,7 +113,7 @@ class Storm:
             for pod in self.place.cluster.get(self.place.namespace, "pods", "app.kubernetes.io/managed-by=tesk")
             if pod["status"]["phase"] in ("Pending", "Running")
         ]
-        role = self.random.choice(ROLES)
+        role = self.random.choice(ROLES[self.place.name])
         chosen = [pod for pod in running if pod["metadata"]["labels"]["tesk/role"] == role]
         if not chosen:
             return
@@ -123,7 +124,8 @@ class Storm:
         way = self.random.choice(("delete", "force", "kill") if self.place.cluster.name else ("delete", "force"))
         if way == "kill":
             with contextlib.suppress(AssertionError):  # it does not run yet, or any more
-                strikes.kill(self.place, name, role if role in ("taskmaster", "executor") else "filer", seconds=0)
+                container = self.random.choice(CONTAINERS.get(role, ("filer",)))
+                strikes.kill(self.place, name, container, seconds=0)
         else:
             strikes.delete(self.place, "pod", name, *(["--grace-period=0", "--force"] if way == "force" else []))
         self.strikes[f"{role} {way}"] += 1

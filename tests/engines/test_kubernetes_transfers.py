@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.alone import alone, lines
-from tests.engines.places import KUBERNETES, KubernetesPlace
+from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster, Object
 from tests.servers.nginx import nginx
@@ -27,6 +27,7 @@ def web(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield url.removeprefix("http://")
 
 
+@pytest.mark.places(*BOTH)
 async def test_an_input_that_cannot_be_had_is_named_with_the_answer_and_nothing_runs(
     tesk: Tesk, cluster: Cluster, web: str
 ) -> None:
@@ -49,6 +50,7 @@ async def test_an_input_that_cannot_be_had_is_named_with_the_answer_and_nothing_
     await asyncio.gather(*(fails(url, words) for url, words in faults.items()))
 
 
+@pytest.mark.places(*BOTH)
 async def test_a_refused_output_is_named_with_the_answer_and_the_executors_logs_stay(
     tesk: Tesk, cluster: Cluster, web: str
 ) -> None:

@@ -222,6 +222,7 @@ def test_what_is_of_unknown_size_is_large(tmp_path: Path) -> None:
     assert large(InputsPlan(str(tmp_path)), [[each] for each in found]) == []
     many = [[Arrival(f"/app/{n}", False, "http://x", size=None if n % 2 else n)] for n in range(1000)]
     assert len(large(plan, many)) == 100, "each has a mount of its own"
+    assert large(InputsPlan(str(tmp_path), uncopied=["/mnt"], copies_all=True), many) == []
 
 
 def test_progress_is_told_with_totals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

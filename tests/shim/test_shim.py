@@ -1,90 +1,16 @@
 """The shim as a process: in a root folder and a process namespace of its own, as in a container, but with no engine."""
 
-import io
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
-import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from tests.servers.containers import image_layer
-
-SHIM = Path(__file__).parents[2] / "tesk/shim/shim"
-PATIENCE_S = 60
-NOBODY = 65534
-PATH = {"PATH": "/usr/local/bin:/bin"}
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is missing"
-    return found
-
-
-class Ended(NamedTuple):
-    """How a run of the shim ended: `marks` are the files of the control folder, but for the streams."""
-
-    code: int
-    out: str
-    err: str
-    marks: dict[str, str]
-
-
-class Container:
-    """A root folder with the tests' image and the shim's folders."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        with tarfile.open(fileobj=io.BytesIO(image_layer(shell=True))) as layer:
-            layer.extractall(root, filter="tar")
-        for name in (".tesk/control", ".tesk/files", ".tesk/shim", "proc", "dev", "sys/fs/cgroup", "out"):
-            (root / name).mkdir(parents=True)
-        for name in (".tesk/control", ".tesk/files", "out"):
-            (root / name).chmod(0o777)
-        (root / "dev/null").touch()
-        (root / ".tesk/shim/shim").write_bytes(SHIM.read_bytes())
-        (root / ".tesk/shim/shim").chmod(0o755)
-
-    def start(
-        self, *words: str, env: dict[str, str] = PATH, user: int = 0, entry: tuple[str, ...] = ()
-    ) -> subprocess.Popen[bytes]:
-        """`entry`: a command that is given the shim's."""
-        own = [program("unshare"), "--fork", "--pid", "--kill-child", "--mount", f"--mount-proc={self.root}/proc"]
-        if os.geteuid():
-            own.insert(1, "--map-root-user")
-        drop = ["--userspec", f"{user}:{user}"] if user else []
-        return subprocess.Popen(
-            [*own, program("chroot"), *drop, str(self.root), *entry, "/.tesk/shim/shim", *words],
-            env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def run(
-        self, *command: str, workdir: str = "", stdin: str = "", stdout: str = "", stderr: str = "",
-        copies: tuple[str, ...] = (), **more: Any,
-    ) -> Ended:  # fmt: skip
-        words = ["run", workdir, stdin, stdout, stderr, str(len(copies)), *copies, *command]
-        return self.ended(self.start(*words, **more))
-
-    def ended(self, process: subprocess.Popen[bytes]) -> Ended:
-        try:
-            said, _ = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.kill()
-        control = self.root / ".tesk/control"
-        found = {path.name: path.read_text(errors="replace") for path in control.iterdir() if path.is_file()}
-        assert not said, said
-        return Ended(process.returncode, found.pop("stdout", ""), found.pop("stderr", ""), found)
-
-    def sh(self, script: str, **more: Any) -> Ended:
-        return self.run("sh", "-c", script, **more)
+from tests.shim.containers import NOBODY, PATH, PATIENCE_S, SHIM, Container, Ended, first_of, until
 
 
 @pytest.fixture
@@ -196,23 +122,6 @@ def test_behind_another_first_process_it_reaps_and_is_told_as_well(container: Co
     ended = container.ended(process)
     assert (ended.code, ended.out) == (5, "begun\nbegun\nchild\n")
     assert ended.marks == {"started": "", "terminated": "", "ended": "5\n"}
-
-
-def first_of(unshare: int) -> int:
-    """The first process of a namespace, by its number outside."""
-    return int(Path(f"/proc/{unshare}/task/{unshare}/children").read_text())
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            if holds():
-                return
-        except FileNotFoundError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_signal_from_inside_is_the_programs_own(container: Container) -> None:
@@ -503,4 +412,93 @@ def test_the_shim_copies_itself_and_tells_how_it_is_used(tmp_path: Path) -> None
     assert (copy.read_bytes(), copy.stat().st_mode & 0o777) == (SHIM.read_bytes(), 0o755)
     for words in ([], ["run"], ["run", "", "", "", "", "1", "x"], ["other", "x"]):
         made = subprocess.run([copy, *words], capture_output=True, text=True, check=False)
-        assert (made.returncode, made.stderr.startswith("tesk: usage: run WORKDIR")) == (2, True)
+        assert (made.returncode, made.stderr.startswith("tesk: usage: run|wait WORKDIR")) == (2, True)
+
+
+class Waiting:
+    """A shim that waits for its turn, in a container. `say` writes to the pipe of its turn."""
+
+    def __init__(self, container: Container, script: str, user: int = 0) -> None:
+        self.container = container
+        self.control = container.root / ".tesk/control"
+        self.process = container.start("wait", "", "", "", "", "0", "sh", "-c", script, user=user)
+        until((self.control / "turn").exists)
+        self._pipe = os.open(self.control / "turn", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def say(self, orders: bytes) -> None:
+        assert os.write(self._pipe, orders) == len(orders)
+
+    def close(self) -> None:
+        os.close(self._pipe)
+
+    def begin(self) -> None:
+        """Gives it its turn; returns when its program runs."""
+        self.say(b"G")
+        until(lambda: "begun" in (self.control / "stdout").read_text())
+
+    def ended(self) -> Ended:
+        return self.container.ended(self.process)
+
+
+def test_a_program_waits_for_its_turn(container: Container) -> None:
+    waiting = Waiting(container, "ls -a /.tesk/control; ls /proc/self/fd | busybox wc -l; exit 3")
+    assert {path.name for path in waiting.control.iterdir()} == {"turn"}
+    waiting.say(b"G")
+    ended = waiting.ended()
+    assert (ended.code, ended.out.split(), ended.err) == (3, [".", "..", "started", "stderr", "stdout", "4"], "")
+    assert ended.marks == {"started": "", "ended": "3\n"}
+
+
+@pytest.mark.parametrize("how", ["TERM", "T", "K", "closed"])
+def test_before_its_turn_a_shim_can_be_ended(container: Container, how: str) -> None:
+    waiting = Waiting(container, "echo ran")
+    if how == "TERM":
+        os.kill(first_of(waiting.process.pid), signal.SIGTERM)
+    elif how == "closed":
+        waiting.close()
+    else:
+        waiting.say(how.encode())
+    ended = waiting.ended()
+    assert (ended.code, ended.out, ended.marks) == (143, "", {})
+
+
+def test_a_program_is_told_to_end_and_then_killed(container: Container) -> None:
+    waiting = Waiting(container, "trap 'echo asked' TERM; sleep 1000 & echo begun; wait $!; sleep 1000; echo no")
+    waiting.begin()
+    waiting.say(b"T")
+    until(lambda: "asked" in (waiting.control / "stdout").read_text())
+    waiting.say(b"K")
+    ended = waiting.ended()
+    assert (ended.code, ended.out) == (137, "begun\nasked\n")
+    assert ended.marks == {"started": "", "terminated": "", "ended": "137\n"}
+
+
+def test_the_end_of_the_runner_kills_all_programs(container: Container) -> None:
+    waiting = Waiting(container, "trap '' TERM; sleep 1000 & sleep 1000 & echo begun; wait; wait")
+    waiting.begin()
+    waiting.close()
+    ended = waiting.ended()
+    assert (ended.code, ended.marks["ended"]) == (137, "137\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_program_cannot_take_the_orders_of_its_shim(container: Container) -> None:
+    """Neither by the pipe's name, which is gone, nor by the shim's descriptors."""
+    waiting = Waiting(container, "trap '' TERM; ls /.tesk/control /proc/1/fd; echo begun; while :; do :; done", NOBODY)
+    waiting.begin()
+    waiting.say(b"K")
+    ended = waiting.ended()
+    assert (ended.code, ended.out) == (137, "/.tesk/control:\nstarted\nstderr\nstdout\n\n/proc/1/fd:\nbegun\n")
+    assert "/proc/1/fd" in ended.err
+
+
+def test_what_lies_where_the_pipe_is_to_be_makes_room(container: Container) -> None:
+    control = container.root / ".tesk/control"
+    (control / ".turn").mkdir()
+    (control / "turn").symlink_to("/etc/image-file")
+    process = container.start("wait", "", "", "", "", "0", "true")
+    until(lambda: (control / "turn").is_fifo())
+    pipe = os.open(control / "turn", os.O_WRONLY | os.O_NONBLOCK)
+    os.write(pipe, b"?\0G")
+    assert container.ended(process).code == 0
+    os.close(pipe)

@@ -14,8 +14,9 @@ from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskStatus
 from tesk.places.kubernetes import debug
-from tesk.places.kubernetes.assess import Assessment, Limit, ObservedTask, assess, cancelled, running
-from tesk.places.kubernetes.missing_taskmasters import newest
+from tesk.places.kubernetes.assess import assess
+from tesk.places.kubernetes.observed import Assessment, Limit, ObservedTask, cancelled, running
+from tesk.places.kubernetes.waiting_tasks import newest
 from tesk.tes import ExecutorLog, State, TaskLog
 
 CLUSTER = TaskSettings(namespace="n", instance="i", image="tesk:1", image_timeout_s=60)
@@ -91,13 +92,13 @@ NO_ROOM = taskmaster(conditions=[{"type": "PodScheduled", "status": "False", "me
             ["error: its taskmaster failed: too many (it ended with code 1, Error: no module)"],
         ),
         (seen(job=job(), refused="no"), State.SYSTEM_ERROR, ["error: no"]),
-        (seen(had_job=True), State.SYSTEM_ERROR, ["error: its Job was deleted by somebody else"]),
+        (seen(was_made=True), State.SYSTEM_ERROR, ["error: its Job was deleted by somebody else"]),
         (seen(job=job(), record=record(State.RUNNING)), State.RUNNING, []),
         (seen(NO_ROOM, job=job(), record=record(State.RUNNING)), State.RUNNING,
          ["waiting: the taskmaster: 0/1 nodes are available"]),
-        (seen(had_job=True, record=record(State.RUNNING)), State.SYSTEM_ERROR,
+        (seen(was_made=True, record=record(State.RUNNING)), State.SYSTEM_ERROR,
          ["error: its Job was deleted by somebody else"]),
-        (seen(had_job=True, record=record(State.COMPLETE)), State.COMPLETE, []),
+        (seen(was_made=True, record=record(State.COMPLETE)), State.COMPLETE, []),
         (seen(job=job(FAILED), record=record(State.EXECUTOR_ERROR)), State.EXECUTOR_ERROR, []),
         (seen(job=job(COMPLETE), record=record(State.RUNNING), has_configmap=True), State.RUNNING, []),
         (seen(job=job(COMPLETE), record=record(State.RUNNING), has_configmap=True, is_record_final=True),
@@ -161,7 +162,7 @@ def test_nothing_is_said_while_nothing_is_known() -> None:
 
 
 def test_an_error_of_the_cluster_keeps_what_had_run() -> None:
-    status = assessed(seen(had_job=True, record=record(State.RUNNING))).status
+    status = assessed(seen(was_made=True, record=record(State.RUNNING))).status
     assert status is not None
     assert [entry.stdout for entry in status.log.logs] == ["first"]
     assert status.log.end_time is not UNSET
@@ -266,7 +267,7 @@ def test_a_task_has_begun_once_a_pod_beside_its_taskmaster_runs(
     pods: tuple[Pod, ...], recorded: State | None, runs: bool, has_run: bool
 ) -> None:
     found = assessed(seen(*pods, record=None if recorded is None else record(recorded)))
-    assert (found.taskmaster_node is not None, found.has_begun) == (runs, has_run)
+    assert (found.leading_node is not None, found.has_begun) == (runs, has_run)
 
 
 RUNS = taskmaster(containerStatuses=[{"name": "taskmaster", "state": {"running": {}}}])
@@ -289,7 +290,7 @@ RUNS = taskmaster(containerStatuses=[{"name": "taskmaster", "state": {"running":
 def test_a_task_lacks_a_taskmaster_until_one_has_told_something_and_when_that_is_lost(
     task: ObservedTask, answer: bool
 ) -> None:
-    assert assessed(task).lacks_taskmaster is answer
+    assert assessed(task).waits_for_pod is answer
 
 
 def test_where_no_taskmaster_is_at_work_the_task_waits_for_that_whatever_the_last_one_waited_for() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tesk.kubernetes.pod_layout import pod_layout
 from tesk.layout import (
     COPIES,
     MANY,
@@ -54,6 +55,14 @@ def test_nested_directories_are_mounted_once_at_the_topmost() -> None:
     result = layout_of(inputs=[file_in("/data/in/deep/a")], volumes=["/data/"], outputs=[file_out("/data/out/b")])
     assert result.mounts == ("/data",)
     assert set(result.directories) == {"/data", "/data/out"}
+
+
+def test_in_one_pod_a_directory_that_an_image_may_have_is_never_mounted() -> None:
+    """Its containers are made before anything can look into the images."""
+    task = task_of(inputs=[file_in("/data/a"), file_in("/mnt/b/c")], outputs=[file_out("/work/x")], volumes=["/vol"])
+    assert layout(task).mounts == ("/data", "/mnt/b", "/vol", "/work")
+    result = pod_layout(task)
+    assert (result.mounts, result.copied_in, result.copied_out) == (("/mnt/b", "/vol"), ("/data/a",), ("/work/x",))
 
 
 def test_siblings_with_a_common_name_prefix_are_not_nested() -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tesk.kubernetes.message_head import HEAD_BYTES
 from tesk.kubernetes.messages import Started
-from tesk.taskmaster.listener import BODY_BYTES, CONNECTIONS, HEAD_BYTES, MessageListener
+from tesk.taskmaster.listener import BODY_BYTES, CONNECTIONS, MessageListener
 from tesk.taskmaster.observations import Observations
 
 STARTED = b'{"told": "started", "at": "2026-01-01T00:00:00Z"}'

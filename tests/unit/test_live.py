@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from tesk.kubernetes import names
 from tesk.places.kubernetes import live_output
 from tesk.places.kubernetes.client import LIVE_AT_ONCE, Client
 from tesk.places.kubernetes.config import Access
-from tesk.places.kubernetes.live_output import Outputs
+from tesk.places.kubernetes.live_output import OutputLog, Outputs
 
 SAFE_S = 30.0
 LOGS = "/api/v1/namespaces/here/pods"
@@ -56,11 +57,15 @@ async def client(api: Api) -> AsyncIterator[Client]:
     await runner.cleanup()
 
 
+def log_of(pod: str) -> OutputLog:
+    return OutputLog(pod, names.REPORTER_CONTAINER, 0)
+
+
 async def test_one_request_answers_all_who_ask_for_the_same_at_once(api: Api, client: Client) -> None:
     outputs = Outputs(client, 1000)
-    found = await asyncio.gather(*(outputs.of(f"pod-{n % 2}") for n in range(1000)))
+    found = await asyncio.gather(*(outputs.of(log_of(f"pod-{n % 2}")) for n in range(1000)))
     assert found[:2] == [("pod-0", ""), ("pod-1", "")]
-    assert await outputs.of("pod-0") == ("pod-0", "")
+    assert await outputs.of(log_of("pod-0")) == ("pod-0", "")
     assert api.requests == {f"{LOGS}/pod-0/log": 1, f"{LOGS}/pod-1/log": 1}
     await outputs.close()
 
@@ -72,7 +77,7 @@ async def test_what_was_read_is_read_again_after_a_while(
     outputs = Outputs(client, 1000)
     async with asyncio.timeout(SAFE_S):
         while api.logs < 3:
-            await outputs.of("pod")
+            await outputs.of(log_of("pod"))
             await asyncio.sleep(0.02)
     await outputs.close()
 
@@ -81,7 +86,7 @@ async def test_those_who_ask_for_output_keep_nothing_else_waiting(api: Api, clie
     """Neither while their requests are held up by a node, nor after they have given up."""
     api.go_on.clear()
     outputs = Outputs(client, 1000)
-    crowd = [asyncio.create_task(outputs.of(f"pod-{n}")) for n in range(5000)]
+    crowd = [asyncio.create_task(outputs.of(log_of(f"pod-{n}"))) for n in range(5000)]
     async with asyncio.timeout(SAFE_S):
         while api.logs < LIVE_AT_ONCE:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -93,7 +98,7 @@ async def test_those_who_ask_for_output_keep_nothing_else_waiting(api: Api, clie
         await asyncio.gather(*crowd, return_exceptions=True)
         assert await client.get("jobs", "after-all") is not None
         api.go_on.set()
-        assert await outputs.of("pod-1") == ("pod-1", "")
+        assert await outputs.of(log_of("pod-1")) == ("pod-1", "")
     await outputs.close()
 
 

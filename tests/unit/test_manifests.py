@@ -165,7 +165,7 @@ def test_a_job_belongs_to_the_server_s_account_where_there_is_one() -> None:
 def test_nothing_that_a_job_owns_holds_it_up() -> None:
     some = task(outputs=[Output("/out/a", "file:///a")])
     owned = [
-        *manifests.secrets(ID, [b"a", b"b"], CLUSTER, "uid", "t"),
+        *manifests.secrets(ID, [b"a", b"b"], CLUSTER, manifests.owned_by_job(ID, "uid"), "t"),
         manifests.status(ID, CLUSTER, "uid", b""),
         manifests.claim(ID, some, CLUSTER, "uid", 1),
         manifests.filer_pod(place(some), "p", names.OUTPUTS),

@@ -75,6 +75,15 @@ def test_outputs_that_compress_well_are_bounded_where_they_are_unpacked_too() ->
     assert 8000 < len(kept(log).outputs) < 10_000
 
 
+@pytest.mark.parametrize("most_bytes", [3000, 20_000])
+def test_a_record_is_made_as_small_as_asked(most_bytes: int) -> None:
+    log = TaskLog([ExecutorLog(n, stdout=noise(9000), stderr="") for n in range(5)], pushed(100), system_logs=["noted"])
+    data = records.pack(Record(State.COMPLETE, [Attempt(log)]), most_bytes)
+    found = records.unpack(data)
+    assert len(data) <= most_bytes
+    assert (found.state, [each.exit_code for each in found.now.log.logs]) == (State.COMPLETE, [*range(5)])
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

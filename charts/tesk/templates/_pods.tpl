@@ -32,6 +32,13 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* "yes" where the server makes pods of whole tasks, which report to it. */}}
+{{- define "tesk.makesPods" -}}
+{{- if ne .Values.tasks.mode "taskmaster" -}}
+yes
+{{- end -}}
+{{- end -}}
+
 {{/* "yes" where the platform chooses user ids itself. */}}
 {{- define "tesk.isOpenShift" -}}
 {{- if or (eq .Values.platform "openshift")

@@ -28,6 +28,8 @@ objects rest on is not for extraSettings to change. `$old` has the names without
   "kubernetes.image_pull_policy" .Values.image.pullPolicy
   "kubernetes.image_pull_secrets" .Values.image.pullSecrets
   "kubernetes.taskmaster_service_account" (include "tesk.taskmasterAccount" .)
+  "kubernetes.report_port" 8480
+  "kubernetes.report_address" (include "tesk.makesPods" . | empty | ternary "" (printf "%s-reports.%s.svc:8480" $fullname .Release.Namespace))
 -}}
 {{- $chosen := dict
   "server.log_level" .Values.server.logLevel
@@ -49,6 +51,8 @@ objects rest on is not for extraSettings to change. `$old` has the names without
   "tasks.executor_image_pull_policy" $tasks.imagePullPolicy
   "kubernetes.cpu_limit" $tasks.cpuLimit
   "kubernetes.memory_limit" $tasks.memoryLimit
+  "kubernetes.mode" $tasks.mode
+  "kubernetes.pod_disk_gb" $tasks.podDiskGb
   "kubernetes.storage_class" $tasks.storageClass
   "kubernetes.access_mode" $tasks.accessMode
   "kubernetes.pod_security" $tasks.podSecurity

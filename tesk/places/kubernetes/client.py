@@ -7,6 +7,7 @@ until it does again, so that the server can say why no task can run.
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -156,6 +157,12 @@ class Client:
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         answer = await self._repeat("create", "selfsubjectaccessreviews", "POST", path, body=review)
         return bool(msgspec.json.decode(answer)["status"].get("allowed"))
+
+    async def version(self) -> tuple[int, int]:
+        """The version of Kubernetes. Raises ApiError."""
+        found = msgspec.json.decode(await self._repeat("get", "version", "GET", "/version"), type=dict[str, Any])
+        major, minor = (re.sub("[^0-9]", "", str(found.get(part, ""))) for part in ("major", "minor"))
+        return int(major or 0), int(minor or 0)
 
     async def watch(self, kind: str, query: dict[str, str], silence_s: float) -> AsyncGenerator[bytes, None]:
         """Lines of a watch until the API ends it, or says nothing for `silence_s`; first an empty one. Raises ApiError.

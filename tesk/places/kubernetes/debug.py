@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from tesk.kubernetes import names, objects
+from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
-from tesk.places.kubernetes import config
-from tesk.places.kubernetes.assess import Assessment, ObservedTask, assess
+from tesk.places.kubernetes import config, runner_log
+from tesk.places.kubernetes.assess import assess
 from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.observed import Assessment, ObservedTask
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.settings import Settings
 
@@ -49,7 +51,18 @@ async def observe(client: Client, instance: str, task_id: TaskId) -> ObservedTas
         task.set_configmap(configmap)
     for pod in pods.items:
         task.set_pod(pod.metadata.name, pod, 0.0)
+    if task.leading_pod is not None and task.mode == "pod":
+        await _read_log(client, task, task.leading_pod)
     return task
+
+
+async def _read_log(client: Client, task: ObservedTask, pod: objects.Pod) -> None:
+    """What the server knows by reports stands in the log of the pod too."""
+    try:
+        if found := await runner_log.last_record(client, pod):
+            task.set_record(found)
+    except (ApiError, ValueError) as error:
+        task.unreadable = f"the log of pod {pod.metadata.name}: {error}"
 
 
 def dump(task: ObservedTask, settings: TaskSettings) -> dict[str, Any]:

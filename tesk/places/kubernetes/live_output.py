@@ -1,4 +1,5 @@
-"""What the executor that runs has written, by its reporter's log: so far, or up to its end when it is cancelled.
+"""What the executor that runs has written, by the log of its reporter or runner: so far, or up to its end when it is
+cancelled.
 
 A pod's log goes with the pod. So whoever ends a program and wants its last words listens from before it is told to.
 
@@ -11,7 +12,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from tesk.kubernetes import names
 from tesk.kubernetes import record as records
@@ -36,24 +37,38 @@ Output = tuple[str, str]
 """The ends of stdout and stderr."""
 
 
-def pod(task_id: TaskId, record: Record | None) -> str:
-    """The pod of the executor that runs now; empty when none does."""
+class OutputLog(NamedTuple):
+    """The log in which the output of an executor stands: that of a container of a pod."""
+
+    pod: str
+    container: str
+    executor: int
+
+
+def executor_at_work(record: Record | None) -> int | None:
+    """The number of the executor that runs now; None when none does."""
     if record is None or not record.now.started or record.state.is_terminal:
-        return ""
-    return records.pod(record, task_id, names.EXECUTOR_ROLE, len(record.now.log.logs))
+        return None
+    return len(record.now.log.logs)
 
 
-async def so_far(client: Client, name: str, tail_bytes: int) -> Output:
-    """What the executor in a pod has written; nothing where that cannot be had."""
-    if not name:
-        return "", ""
+def of_executor(task_id: TaskId, record: Record | None) -> OutputLog | None:
+    """That of the executor that runs now in a pod of its own; None when none does."""
+    n = executor_at_work(record)
+    if record is None or n is None:
+        return None
+    return OutputLog(records.pod(record, task_id, names.EXECUTOR_ROLE, n), names.REPORTER_CONTAINER, n)
+
+
+async def so_far(client: Client, source: OutputLog, tail_bytes: int) -> Output:
+    """What the executor has written; nothing where that cannot be had."""
     try:
         for lines in (LINES, FEW_LINES):
-            text = await client.logs(name, names.REPORTER_CONTAINER, lines, BYTES, TIMEOUT_S)
+            text = await client.logs(source.pod, source.container, lines, BYTES, TIMEOUT_S)
             if len(text) < BYTES:
                 break
     except ApiError as error:
-        log.info("the live output of pod %s cannot be had: %s", name, error)
+        log.info("the live output of pod %s cannot be had: %s", source.pod, error)
         return "", ""
     return tails_from_log(text.splitlines(), tail_bytes)
 
@@ -71,20 +86,23 @@ class Outputs:
 
     def __init__(self, client: Client, tail_bytes: int) -> None:
         self._client, self._tail_bytes = client, tail_bytes
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[OutputLog, _Asked] = {}
 
-    async def of(self, name: str) -> Output:
-        """What the executor in a pod has written; nothing where that cannot be had.
+    async def of(self, source: OutputLog | None) -> Output:
+        """What the executor has written; nothing where that cannot be had.
 
         A request that nobody waits for any more is given up.
         """
-        if not name:
+        if source is None:
             return "", ""
-        asked = self._asked.get(name)
+        asked = self._asked.get(source)
         if asked is None:
-            work = asyncio.create_task(so_far(self._client, name, self._tail_bytes), name=f"live output of {name}")
-            asked = self._asked[name] = _Asked(work)
-            work.add_done_callback(lambda _: asyncio.get_running_loop().call_later(FRESH_S, self._forget, name, asked))
+            reading = so_far(self._client, source, self._tail_bytes)
+            work = asyncio.create_task(reading, name=f"live output of {source.pod}")
+            asked = self._asked[source] = _Asked(work)
+            work.add_done_callback(
+                lambda _: asyncio.get_running_loop().call_later(FRESH_S, self._forget, source, asked)
+            )
         asked.waiting += 1
         try:
             return await asyncio.shield(asked.work)
@@ -92,7 +110,7 @@ class Outputs:
             asked.waiting -= 1
             if not asked.waiting and not asked.work.done():
                 asked.work.cancel()
-                self._forget(name, asked)
+                self._forget(source, asked)
 
     async def close(self) -> None:
         works = [each.work for each in self._asked.values()]
@@ -101,9 +119,9 @@ class Outputs:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
 
-    def _forget(self, name: str, asked: _Asked) -> None:
-        if self._asked.get(name) is asked:
-            del self._asked[name]
+    def _forget(self, source: OutputLog, asked: _Asked) -> None:
+        if self._asked.get(source) is asked:
+            del self._asked[source]
 
 
 class Listener:
@@ -119,15 +137,15 @@ class Listener:
     def output(self) -> Output:
         return tails_from_log(b"".join(self._pieces).split(b"\n"), self._tail_bytes)
 
-    async def listen(self, client: Client, name: str) -> None:
+    async def listen(self, client: Client, source: OutputLog) -> None:
         """Until the log ends."""
         try:
-            async with contextlib.aclosing(client.follow(name, names.REPORTER_CONTAINER, LINES)) as pieces:
+            async with contextlib.aclosing(client.follow(source.pod, source.container, LINES)) as pieces:
                 async for piece in pieces:
                     self._heard.set()
                     self._take(piece)
         except ApiError as error:
-            log.info("the last output of pod %s cannot be had: %s", name, error)
+            log.info("the last output of pod %s cannot be had: %s", source.pod, error)
         finally:
             self._heard.set()
 
@@ -143,13 +161,13 @@ class Listener:
 
 
 @contextlib.asynccontextmanager
-async def last_words(client: Client, name: str, tail_bytes: int) -> AsyncIterator[Listener]:
+async def last_words(client: Client, source: OutputLog | None, tail_bytes: int) -> AsyncIterator[Listener]:
     """Within it the pod is ended; afterwards the listener has what its executor wrote until then."""
     listener = Listener(tail_bytes)
-    if not name:
+    if source is None:
         yield listener
         return
-    listening = asyncio.create_task(listener.listen(client, name), name=f"listen to {name}")
+    listening = asyncio.create_task(listener.listen(client, source), name=f"listen to {source.pod}")
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT_S):

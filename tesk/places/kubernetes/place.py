@@ -1,37 +1,44 @@
 """Tasks on a Kubernetes cluster: the server's side of them.
 
-The server makes a Job for each task and watches; everything else is the taskmaster's (tesk/taskmaster). What exists
-is known by three watches, one for each kind, whatever the number of tasks; a task's status is computed from that
-(assess.py) whenever something of it changes.
+The server makes what runs each task, in one of two ways, and watches: a Job, whose taskmaster makes all else
+(taskmasters.py), or one pod (task_pods.py). What exists is known by three watches, one for each kind, whatever the
+number of tasks, and by the reports of pods; a task's status is computed from that (assess.py) whenever something of it
+changes.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from tesk import parameters
-from tesk.kubernetes import document, manifests, names, objects
+from tesk.kubernetes import names, objects
 from tesk.kubernetes.account import Account
 from tesk.kubernetes.bounds import Bounds, Range, limited
 from tesk.kubernetes.errors import ApiError, advice
 from tesk.kubernetes.task_settings import TaskSettings
-from tesk.life.status import TaskId, TaskStatus
+from tesk.life.status import TaskId
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
-from tesk.places.kubernetes import config, live_output, removal
-from tesk.places.kubernetes.assess import Assessment, ObservedTask, assess, cancelled, running
+from tesk.places.kubernetes import config, live_output, mode
+from tesk.places.kubernetes.assess import assess
 from tesk.places.kubernetes.client import Client
-from tesk.places.kubernetes.missing_taskmasters import MissingTaskmasters
+from tesk.places.kubernetes.following import Following, Ground, Way
+from tesk.places.kubernetes.observed import Assessment, ObservedTask, cancelled, recall, running, shown
+from tesk.places.kubernetes.report_listener import ReportListener
 from tesk.places.kubernetes.rights import Rights
+from tesk.places.kubernetes.runner_log import SilentPods
 from tesk.places.kubernetes.start_limit import StartLimit
+from tesk.places.kubernetes.task_pods import TaskPods
 from tesk.places.kubernetes.task_settings import task_settings
+from tesk.places.kubernetes.taskmasters import Taskmasters
 from tesk.places.kubernetes.waiting_limit import WaitingLimit
+from tesk.places.kubernetes.waiting_tasks import WaitingTasks
 from tesk.places.kubernetes.watch import Cache
 from tesk.retry import pauses
 from tesk.settings import Settings
@@ -46,24 +53,10 @@ QUOTA_PAUSES_S: Final = (1.0, 5.0)
 OPTIONAL_PAUSES_S: Final = (0.05, 60.0)
 """Between tries to see what we may have no right to see, and do without."""
 MOST_SUBMITTING: Final = 16
+POD_RESOURCES: Final = (1, 34)
+"""From this version on Kubernetes takes requests of a pod as a whole."""
 MOST_ACTIVE: Final = 1000
 STARTING: Final = Denial("as many tasks are being started or cleaned up as the cluster takes at a time")
-
-
-class Following(msgspec.Struct, eq=False):
-    """A task that was submitted."""
-
-    job: Job
-    parts: int = 0
-    """Secrets with its document; 0 when others made them."""
-    made_at: float | None = None
-    """When its objects had been made."""
-    reported: TaskStatus | None = None
-    """The last report."""
-    work: asyncio.Task[None] | None = None
-    """What makes its objects."""
-    making: asyncio.Task[None] | None = None
-    """The try that is under way."""
 
 
 class KubernetesPlace:
@@ -75,16 +68,18 @@ class KubernetesPlace:
         self.backend_parameters = parameters.ALWAYS.union(settings.allowed_backend_parameters)
         self._settings = settings
         self._client: Client | None = None
+        self._observed: dict[TaskId, ObservedTask] = {}
         self._task_settings: TaskSettings | None = None
         self._account: Account | None = None
         self._rights: Rights | None = None
         self._outputs: live_output.Outputs | None = None
+        self._reports = ReportListener(self._observed, self._evaluate)
+        self._has_pod_resources = False
         self._caches: list[Cache[Any]] = []
         self._ranges: dict[str, Range] = {}
         self._limited: dict[str, set[str]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
-        self._observed: dict[TaskId, ObservedTask] = {}
         self._assessed: dict[TaskId, Assessment] = {}
         self._following: dict[TaskId, Following] = {}
         self._ending: dict[TaskId, asyncio.Event] = {}
@@ -100,6 +95,9 @@ class KubernetesPlace:
         namespace = settings.namespace or access.namespace
         self._task_settings = task_settings(settings, namespace)
         self._account = access.account if namespace == access.namespace else None
+        makes_pods = settings.mode != "taskmaster"
+        if makes_pods:
+            await self._reports.open(settings.report_port)
         client = self._client = Client(access, namespace, settings.kubernetes_qps)
         await client.open()
         self._outputs = live_output.Outputs(client, self._task_settings.log_tail_bytes)
@@ -120,18 +118,22 @@ class KubernetesPlace:
                     await cache.tried.wait()
             if not all(cache.synced.is_set() for cache in self._caches):
                 raise TimeoutError
+            if makes_pods:
+                self._has_pod_resources = await client.version() >= POD_RESOURCES
         except BaseException as error:
             trouble = self._trouble() or "no answer"
             await self.close()
             if isinstance(error, TimeoutError):
                 raise PlaceError(f"the cluster cannot be looked at: {trouble}") from None
             raise
-        self._rights = Rights(client)
+        self._rights = Rights(client, makes_pods=makes_pods)
         self._spawn(self._rights.check(), "ask for rights")
-        missing = MissingTaskmasters(
-            client, self._observed, self._assessed, self._evaluate, self._make_again, self._advice
+        waiting = WaitingTasks(
+            client, self._observed, self._assessed, self._evaluate, self._make_again, self._is_there, self._advice
         )
-        self._spawn(missing.watch_over(self._unheard), "look after waiting tasks")
+        self._spawn(waiting.watch_over(self._unheard), "look after waiting tasks")
+        silent = SilentPods(client, self._observed, self._assessed, self._evaluate)
+        self._spawn(silent.watch_over(), "read the logs of silent pods")
 
     def _watch_bounds(self, client: Client) -> list[Cache[Any]]:
         """Follows what bounds pods in the namespace; without a right to that, nothing is known of it."""
@@ -170,6 +172,7 @@ class KubernetesPlace:
         return advice(words, self._opened()[1].bounds)
 
     async def close(self) -> None:
+        await self._reports.close()
         works = [work for each in self._following.values() for work in (each.work, each.making) if work is not None]
         tasks = [*self._chores, *works]
         for task in tasks:
@@ -199,8 +202,13 @@ class KubernetesPlace:
             return
         task = self._observed.setdefault(job.id, ObservedTask())
         following = self._following[job.id] = Following(job)
-        if task.record is not None or job.begun:
-            task.had_job = True
+        if task.mode is None and job.logs:
+            recall(task, job.logs)
+        if task.mode is None:
+            task.mode, task.mode_line = mode.choose(job.task, self._opened()[1])
+        following.mode_line = task.mode_line
+        if task.record is not None or task.last_pod is not None or job.begun:
+            task.was_made = True
         else:
             self._start_limit.starts(job.id, time.monotonic())
             following.work = asyncio.create_task(self._submit(following, task), name=f"submit {job.id}")
@@ -211,24 +219,23 @@ class KubernetesPlace:
             following = self._unfollow(task_id)
             await self._stop_submitting(following)
             client, chosen = self._opened()
-            pod = live_output.pod(task_id, task.record)
-            async with live_output.last_words(client, pod, chosen.log_tail_bytes) as words:
-                await self._patiently(
-                    f"task {task_id}: cancelling", lambda: removal.stop(client, chosen, task_id, task, changed)
-                )
-            output = words.output if pod == live_output.pod(task_id, task.record) else ("", "")
+            way = self._way(task)
+            source = way.output(task_id, task)
+            async with live_output.last_words(client, source, chosen.log_tail_bytes) as words:
+                await self._patiently(f"task {task_id}: cancelling", lambda: way.stop(task_id, task, chosen, changed))
+            runs_on = source is not None and source.executor == live_output.executor_at_work(task.record)
+            output = words.output if runs_on else ("", "")
         assert self._report is not None
-        self._report(task_id, cancelled(task.record, output))
+        self._report(task_id, shown(task, cancelled(task.record, output)))
 
     async def forget(self, task_id: TaskId) -> None:
         with self._end(task_id) as (task, changed):
             following = self._unfollow(task_id)
             await self._stop_submitting(following)
-            client, chosen = self._opened()
+            way, chosen = self._way(task), self._opened()[1]
             parts = following.parts if following else 0
             await self._patiently(
-                f"task {task_id}: cleaning up",
-                lambda: removal.remove(client, chosen, task_id, task, parts, changed),
+                f"task {task_id}: cleaning up", lambda: way.remove(task_id, task, parts, chosen, changed)
             )
         self._observed.pop(task_id, None)
 
@@ -241,8 +248,8 @@ class KubernetesPlace:
             return None
         self._opened()
         assert self._outputs is not None
-        output = await self._outputs.of(live_output.pod(task_id, task.record))
-        return running(task.record, output).log
+        output = await self._outputs.of(self._way(task).output(task_id, task))
+        return shown(task, running(task.record, output)).log
 
     async def ready(self) -> str | None:
         if self._client is None or self._rights is None:
@@ -258,7 +265,7 @@ class KubernetesPlace:
         return "; ".join(cache.trouble for cache in self._caches if cache.trouble) or None
 
     async def _submit(self, following: Following, task: ObservedTask) -> None:
-        """Makes the task's Job and Secrets, however long that takes. Idempotent."""
+        """Makes what runs the task, however long that takes. Idempotent."""
         task_id = following.job.id
         waits = {is_quota: pauses(*(QUOTA_PAUSES_S if is_quota else PAUSES_S)) for is_quota in (False, True)}
         while True:
@@ -281,23 +288,24 @@ class KubernetesPlace:
         self._evaluate(task_id)
 
     async def _make(self, following: Following) -> None:
-        """One try. The Job comes first, so that it owns the Secrets; what exists already is as good as made."""
-        client, chosen = self._opened()
-        job = following.job
-        name = names.task_object(job.id)
-        parts = await asyncio.to_thread(document.pack, job.task)
-        following.parts = len(parts)
-        made = await client.create("jobs", manifests.taskmaster_job(job.id, chosen, len(parts), self._account))
-        made = made or await client.get("jobs", name)
-        if made is None:
-            raise ApiError(0, "", f"Job {name} is just being deleted")
-        uid = msgspec.json.decode(made, type=objects.Job).metadata.uid
-        for secret in manifests.secrets(job.id, parts, chosen, uid, secrets.token_urlsafe(24)):
-            await client.create("secrets", secret)
-        following.made_at = time.monotonic()
+        """One try."""
+        task = self._observed[following.job.id]
+        await self._way(task).make(following, task, self._ground())
+
+    def _way(self, task: ObservedTask) -> Way:
+        """Of a task of which nobody knows how it was run, the taskmaster's way leaves nothing behind either."""
+        client = self._opened()[0]
+        return TaskPods(client) if task.mode == "pod" else Taskmasters(client)
+
+    def _ground(self) -> Ground:
+        return Ground(self._opened()[1], self._account, self._report_address, self._has_pod_resources)
+
+    async def _is_there(self, task_id: TaskId) -> bool:
+        task = self._observed.get(task_id)
+        return task is None or await self._way(task).is_there(task_id)
 
     async def _make_again(self, task_id: TaskId) -> None:
-        """Makes what may be missing of a task whose Job there is."""
+        """Makes what may be missing of a task whose Job or pod there is."""
         following = self._following.get(task_id)
         if following is not None and following.made_at is not None:
             await self._make(following)
@@ -317,12 +325,12 @@ class KubernetesPlace:
             await asyncio.gather(following.making, return_exceptions=True)
 
     def _unheard(self, late_s: float) -> list[TaskId]:
-        """Tasks whose Job was made so long ago, and has not been seen."""
+        """Tasks whose Job or pod was made so long ago, and has not been seen."""
         before = time.monotonic() - late_s
         return [
             task_id
             for task_id, each in self._following.items()
-            if each.made_at is not None and each.made_at < before and not self._observed[task_id].had_job
+            if each.made_at is not None and each.made_at < before and not self._observed[task_id].was_made
         ]
 
     async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
@@ -362,7 +370,7 @@ class KubernetesPlace:
 
     def _task_changed(self, name: str, change: Callable[[ObservedTask], None]) -> None:
         """`name`: of an object of the task."""
-        task_id = _task_of(name)
+        task_id = names.task_of(name)
         task = self._observed.setdefault(task_id, ObservedTask())
         was_unreadable = task.unreadable
         change(task)
@@ -371,25 +379,35 @@ class KubernetesPlace:
         self._evaluate(task_id)
 
     async def _read_again(self, task_id: TaskId) -> None:
-        """Reads the record of a task whose Job is over, and ends the task where that does not say how it ended."""
-        client, _ = self._opened()
-        name = names.task_object(task_id)
-
-        async def read() -> None:
-            listing = await client.find("configmaps", fieldSelector=f"metadata.name={name}")
-            items = msgspec.json.decode(listing, type=objects.ConfigMapList).items
-            self._configmap_changed(name, items[0] if items else None)
-
+        """Reads the record of a task once more whose Job or pod is over, and ends the task where that does not say how
+        it ended."""
         unreadable = ""
         try:
-            await self._patiently(f"task {task_id}: reading its record", read)
+            if (observed := self._observed.get(task_id)) is not None:
+                read = partial(self._way(observed).read_end, task_id, observed)
+                await self._patiently(f"task {task_id}: reading its record", read)
         except ApiError as error:
-            unreadable = f"ConfigMap {name}: {error}"
+            unreadable = f"ConfigMap {names.task_object(task_id)}: {error}"
         finally:
             self._rereading.discard(task_id)
         if (task := self._observed.get(task_id)) is not None:
             task.is_record_final, task.unreadable = True, unreadable or task.unreadable
             self._evaluate(task_id)
+
+    async def _retry(self, following: Following, task: ObservedTask, why: str) -> None:
+        """Makes another pod of a task whose pod is lost. What is seen of the task meanwhile is about the lost one."""
+        task_id, pods = following.job.id, TaskPods(self._opened()[0])
+        changed = self._ending[task_id] = asyncio.Event()
+        try:
+            await self._patiently(
+                f"task {task_id}: trying again", lambda: pods.begin_again(following, task, why, self._ground(), changed)
+            )
+        except PlaceError as error:
+            task.refused = f"{why}; there cannot be another attempt: {error}{self._advice(str(error))}"
+        finally:
+            if self._ending.get(task_id) is changed:
+                del self._ending[task_id]
+        self._evaluate(task_id)
 
     def _evaluate(self, task_id: TaskId) -> None:
         """Assesses a task and acts on that: the limits are told, its record is read again, news is reported."""
@@ -408,24 +426,56 @@ class KubernetesPlace:
         assert self._report is not None
         found = self._assessed[task_id] = assess(task, self._task_settings)
         self._tell_limits(task_id, following.job.demand, found)
+        if found.retry and following.attempt <= task.attempt:
+            following.attempt = task.attempt + 1
+            following.work = asyncio.create_task(self._retry(following, task, found.retry), name=f"retry {task_id}")
         if found.needs_record_read and task_id not in self._rereading:
             self._rereading.add(task_id)
             self._spawn(self._read_again(task_id), f"read the record of {task_id}")
-        if found.status is not None and found.status != following.reported:
-            following.reported = found.status
-            self._report(task_id, found.status)
+        if found.status is None or found.status == following.reported:
+            return
+        if found.status.state.is_terminal and following.end != "prepared":
+            self._prepare_end(following, task)
+            return
+        following.reported = found.status
+        self._report(task_id, found.status)
+
+    def _prepare_end(self, following: Following, task: ObservedTask) -> None:
+        """Reports the end of a task once it may be on record."""
+
+        async def prepare() -> None:
+            task_id = following.job.id
+            try:
+                step = partial(self._way(task).prepare_end, task_id, task, following.parts)
+                await self._patiently(f"task {task_id}: cleaning up", step)
+            finally:
+                following.end = "prepared"
+                self._evaluate(task_id)
+
+        if task.mode != "pod":
+            following.end = "prepared"
+            self._evaluate(following.job.id)
+        elif not following.end:
+            following.end = "being prepared"
+            self._spawn(prepare(), f"prepare the end of {following.job.id}")
 
     def _tell_limits(self, task_id: TaskId, demand: Demand, found: Assessment) -> None:
         if found.has_room:
             self._waiting_limit.leaves(task_id)
         else:
             self._waiting_limit.waits(task_id, demand, is_told=bool(found.waits_for))
-        if found.taskmaster_node is not None:
-            self._start_limit.has_taskmaster(task_id, found.taskmaster_node, time.monotonic())
+        if found.leading_node is not None:
+            self._start_limit.has_taskmaster(task_id, found.leading_node, time.monotonic())
         if found.has_begun:
             self._start_limit.begins(task_id)
         elif found.waits_for:
             self._start_limit.leaves(task_id)
+
+    @property
+    def _report_address(self) -> str:
+        """Where pods report to; with the port that was taken where the setting leaves that open."""
+        host, colon, port = self._settings.report_address.rpartition(":")
+        return f"{host}:{self._reports.port}" if colon and port == "0" else self._settings.report_address
 
     def _opened(self) -> tuple[Client, TaskSettings]:
         if self._client is None or self._task_settings is None:
@@ -442,8 +492,3 @@ class KubernetesPlace:
         self._chores.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("%s failed", task.get_name(), exc_info=error)
-
-
-def _task_of(name: str) -> TaskId:
-    """The task that an object belongs to, by its name (names.py)."""
-    return name.removeprefix(names.task_object("")).partition("-")[0]

@@ -22,8 +22,8 @@ from tesk.kubernetes.objects import Pod, PodList
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.life.status import TaskId
 from tesk.places.base import PlaceError
-from tesk.places.kubernetes.assess import ObservedTask
 from tesk.places.kubernetes.client import Client
+from tesk.places.kubernetes.observed import ObservedTask
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,7 @@ _pods = msgspec.json.Decoder(PodList).decode
 async def stop(
     client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
 ) -> None:
-    """Ends all pods of the task and keeps new ones from being made. Its record stays. Raises ApiError, PlaceError."""
-    suspended = await client.patch("jobs", names.task_object(task_id), {"spec": {"suspend": True}})
-    if suspended is None and not task.pods:
-        return
+    """Ends all pods of the task, of which no more are made from now on. Raises ApiError, PlaceError."""
     await _end_pods(client, settings, task_id, task, changed, LATE_S, set())
     while found := await _listed(client, settings, task_id):
         task.pods.update({pod.metadata.name: pod for pod in found})
@@ -64,9 +61,16 @@ async def remove(
         *(_end_pod(client, settings, pod, task, asked) for pod in first),
     )
     if not parts:
-        await _delete_secrets(client, task_id)
+        await delete_secrets(client, task_id)
     await client.delete("jobs", names.task_object(task_id))
     await _end_pods(client, settings, task_id, task, changed, IDLE_S, asked)
+
+
+async def remove_pods(
+    client: Client, settings: TaskSettings, task_id: TaskId, task: ObservedTask, changed: asyncio.Event
+) -> None:
+    """The same of a task that runs in one pod, and has no Secrets any more."""
+    await _end_pods(client, settings, task_id, task, changed, IDLE_S, set())
 
 
 def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[str, str]]:
@@ -79,9 +83,11 @@ def _owned(task_id: TaskId, task: ObservedTask, parts: int) -> Iterator[tuple[st
             yield "persistentvolumeclaims", names.claim(task_id, number)
 
 
-async def _delete_secrets(client: Client, task_id: TaskId) -> None:
-    """Deletes one part of the document after the other, up to the first that is not there."""
-    for part in itertools.count():
+async def delete_secrets(client: Client, task_id: TaskId, parts: int = 0) -> None:
+    """Deletes so many parts of the document; of an unknown number one after the other, up to the first that is not
+    there."""
+    await asyncio.gather(*(client.delete("secrets", names.secret(task_id, part)) for part in range(parts)))
+    for part in itertools.count() if not parts else ():
         if not await client.delete("secrets", names.secret(task_id, part)):
             return
 
@@ -121,7 +127,7 @@ async def _end_pod(
     if pod.metadata.deletion_timestamp and not forced:
         return
     grace_s = _grace_s(settings)
-    if pod.metadata.labels.get(names.ROLE) != names.EXECUTOR_ROLE:
+    if pod.metadata.labels.get(names.ROLE) not in (names.EXECUTOR_ROLE, names.TASK_POD):
         grace_s = min(grace_s, OWN_GRACE_S)
     if forced or pod_status.is_over(pod):
         grace_s = 0

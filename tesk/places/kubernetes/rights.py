@@ -29,6 +29,9 @@ NEEDED: Final = {
 }
 """By resource: the verbs that this engine uses, and no others."""
 
+WITH_PODS: Final = NEEDED | {"pods": ("create", *NEEDED["pods"])}
+"""The same where the server makes the pods of whole tasks."""
+
 TASKMASTER: Final = {
     "configmaps": ("get", "create", "patch"),
     "pods": ("get", "list", "watch", "create", "delete"),
@@ -45,8 +48,9 @@ OPTIONAL: Final = dict.fromkeys(sorted(optional), ("list", "watch"))
 class Rights:
     """Keeps `client.lacking` true."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, makes_pods: bool) -> None:
         self._client = client
+        self._needed = WITH_PODS if makes_pods else NEEDED
         self._asked_at: float | None = None
         self._asks = False
 
@@ -64,7 +68,7 @@ class Rights:
 
     async def _ask(self) -> None:
         lacking = self._client.lacking
-        due = [(verb, kind) for kind, verbs in NEEDED.items() for verb in verbs]
+        due = [(verb, kind) for kind, verbs in self._needed.items() for verb in verbs]
         try:
             answers = await asyncio.gather(*(self._client.review(verb, kind) for verb, kind in due))
         except ApiError as error:

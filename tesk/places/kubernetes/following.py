@@ -1,0 +1,77 @@
+"""A task that was submitted, and what a way of running it on a cluster has to offer: with a taskmaster (taskmasters.py)
+or in one pod (task_pods.py). The place asks no more of either."""
+
+import asyncio
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from tesk.kubernetes.account import Account
+from tesk.kubernetes.task_settings import TaskSettings
+from tesk.life.status import TaskId, TaskStatus
+from tesk.places.base import Job
+from tesk.places.kubernetes.live_output import OutputLog
+from tesk.places.kubernetes.observed import ObservedTask
+
+
+class Following(Struct, eq=False):
+    """A task that was submitted."""
+
+    job: Job
+    mode_line: str = ""
+    """What its log is to say of its mode, where this server makes its objects."""
+    parts: int = 0
+    """Secrets with its document; 0 when others made them."""
+    word: str = ""
+    """What its reports are known by, where this server has made its Secrets."""
+    made_at: float | None = None
+    """When its objects had been made."""
+    attempt: int = 1
+    """The newest attempt at it that was begun from here."""
+    end: Literal["", "being prepared", "prepared"] = ""
+    """Whether its end may be reported."""
+    reported: TaskStatus | None = None
+    """The last report."""
+    work: asyncio.Task[None] | None = None
+    """What makes its objects."""
+    making: asyncio.Task[None] | None = None
+    """The try that is under way."""
+
+
+class Ground(Struct, frozen=True):
+    """Where objects are made: the settings of tasks as they are now, and the account that owns what outlives no server.
+
+    `report`: where pods report to, "" for nowhere. `has_pod_resources`: the cluster takes requests of whole pods.
+    """
+
+    settings: TaskSettings
+    account: Account | None
+    report: str
+    has_pod_resources: bool
+
+
+class Way(Protocol):
+    """One way of running tasks. All may be repeated, and raise ApiError."""
+
+    async def make(self, following: Following, task: ObservedTask, ground: Ground) -> None:
+        """Makes what runs the task. What exists already is as good as made."""
+
+    async def is_there(self, task_id: TaskId) -> bool:
+        """Whether what runs the task exists, by the API's own account."""
+
+    async def read_end(self, task_id: TaskId, task: ObservedTask) -> None:
+        """Reads the record of a task once more: what runs the task is over."""
+
+    async def prepare_end(self, task_id: TaskId, task: ObservedTask, parts: int) -> None:
+        """Removes, before the end is on record, what nobody would find afterwards. `parts` as in `remove`."""
+
+    async def stop(self, task_id: TaskId, task: ObservedTask, settings: TaskSettings, changed: asyncio.Event) -> None:
+        """Ends all pods of the task, and keeps new ones from being made."""
+
+    async def remove(
+        self, task_id: TaskId, task: ObservedTask, parts: int, settings: TaskSettings, changed: asyncio.Event
+    ) -> None:
+        """Deletes all of the task. `parts`: Secrets with its document; 0: nobody knows."""
+
+    def output(self, task_id: TaskId, task: ObservedTask) -> OutputLog | None:
+        """Where the output of the executor stands that runs now; None where none does."""
