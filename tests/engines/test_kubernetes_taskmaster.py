@@ -189,7 +189,7 @@ def test_an_end_whose_record_is_refused_is_kept_without_its_log(
 ) -> None:
     kept = life()
     kept.advance_state(State.RUNNING)
-    monkeypatch.setattr(records, "FULL", 10_000_000)
+    monkeypatch.setattr(records.pack, "__defaults__", (10_000_000,))
     noise = base64.b64encode(random.Random(0).randbytes(1_500_000)).decode()
     kept.record.now.log.outputs = [OutputFileLog(f"s3://b/{noise}", "/out", "1")]
     kept.end(State.SYSTEM_ERROR, "some reason")
