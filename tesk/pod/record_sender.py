@@ -4,8 +4,10 @@ A server that restarts answers with errors, or not at all, or does not know the 
 last. Whatever could not be told stands in the pod's log.
 """
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from tesk.pod.messages import post
@@ -16,6 +18,7 @@ PAUSES_S: Final = (0.1, 10.0)
 LAST_PAUSE_S: Final = 0.5
 """The longest pause once somebody waits."""
 TAKEN: Final = "204"
+PAUSED_WITHIN_S: Final = 2.0
 
 
 class RecordSender:
@@ -27,6 +30,7 @@ class RecordSender:
         self._is_told = True
         self._longest_s = PAUSES_S[1]
         self._change = threading.Condition()
+        self._sending = threading.Lock()
         if server:
             threading.Thread(target=self._send, name="tell", daemon=True).start()
 
@@ -44,6 +48,19 @@ class RecordSender:
             self._change.notify_all()
             return self._change.wait_for(lambda: self._is_told, timeout_s)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is being sent, unless that takes long, as to a server that is away.
+
+        A process that is forked while another thread looks a name up may find the C library's locks taken for ever.
+        """
+        is_paused = self._sending.acquire(timeout=PAUSED_WITHIN_S)
+        try:
+            yield
+        finally:
+            if is_paused:
+                self._sending.release()
+
     def _send(self) -> None:
         while True:
             with self._change:
@@ -56,15 +73,16 @@ class RecordSender:
 
     def _try(self) -> bool:
         """Sends the newest record; True when it was taken."""
-        packed = self._newest
-        assert packed is not None
-        try:
-            answer = post(self._server, self._path, self._word, packed, TIMEOUT_S)
-        except (OSError, ValueError) as error:
-            answer = str(error)
+        with self._sending:
+            packed = self._newest
+            assert packed is not None
+            try:
+                answer = post(self._server, self._path, self._word, packed, TIMEOUT_S)
+            except (OSError, ValueError) as error:
+                answer = str(error)
+            if answer != TAKEN:
+                print(f"the server at {self._server} was not told: {answer}; trying again", file=sys.stderr)
         with self._change:
             self._is_told = answer == TAKEN and packed is self._newest
             self._change.notify_all()
-        if answer != TAKEN:
-            print(f"the server at {self._server} was not told: {answer}; trying again", file=sys.stderr)
         return answer == TAKEN

@@ -144,6 +144,9 @@ class Runner:
                 self._record.set_state(state)
             case steps.Finish(state, reason):
                 self._record.end(state, reason)
+            case steps.Start() if isinstance(self._step, FilerStep):
+                with self._sender.paused():
+                    self._step.start()
             case steps.Start() if self._step is not None:
                 self._step.start()
             case steps.Stop() if isinstance(self._step, ExecutorStep):
