@@ -16,6 +16,7 @@ from tests.engines.held import held, let_go
 from tests.engines.places import LOCAL, LocalPlace
 from tests.engines.running import running, sh, started
 from tests.servers.between import Between, between
+from tests.servers.containers import IMAGE
 
 pytestmark = pytest.mark.places(*LOCAL)
 
@@ -33,6 +34,33 @@ async def test_a_list_of_containers_that_is_refused_is_an_error_of_the_engine(mi
         with pytest.raises(PlaceError, match="layer not known"):
             await containers.names()
     finally:
+        await containers.close()
+
+
+async def test_what_is_removed_while_the_engine_answers_is_no_error(place: LocalPlace) -> None:
+    """Podman answers with 500 then, to a question about the container and to every list."""
+    containers = Containers(place.socket, "instance")
+    shape = {"Image": IMAGE, "Cmd": ["true"], "Labels": {"tesk.instance": "instance", "tesk.task": "t"}}
+
+    async def come_and_go(name: str) -> None:
+        for _ in range(8):
+            await containers.create(name, shape)
+            looks = [asyncio.create_task(containers.state(name)) for _ in range(4)]
+            await containers.remove(name)
+            await asyncio.gather(*looks)
+
+    async def listed() -> None:
+        while True:
+            await containers.names()
+
+    listing = asyncio.create_task(listed())
+    try:
+        await asyncio.gather(*(come_and_go(f"tesk-t-{number}") for number in range(4)))
+        assert not listing.done(), listing
+        assert await containers.names() == {}
+    finally:
+        listing.cancel()
+        await asyncio.wait([listing])
         await containers.close()
 
 

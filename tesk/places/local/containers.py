@@ -34,6 +34,9 @@ PROGRESS_S: Final = 10.0
 LAST_LINES: Final = 80
 PRESENT_S: Final = 30.0
 UNSTARTED: Final = ("created", "configured", "initialized")
+LIST_AGAIN_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+GONE: Final = ("container not known", "no such container")
+"""How Podman says with status 500 that a container was removed while it answered."""
 NO_CONNECTION: Final = 900
 """The status that aiodocker gives to an error of its own."""
 
@@ -124,6 +127,8 @@ class _Docker(aiodocker.Docker):
         except DockerError as error:
             if error.status == NO_CONNECTION:
                 raise EngineAway(error.message) from error
+            if error.status == 500 and error.message.endswith(GONE):
+                raise DockerError(404, error.message) from error
             raise
 
 
@@ -357,13 +362,23 @@ class Containers:
         A container that is being removed may have no name any more; its id stands for it. Raises PlaceError.
         """
         wanted = [f"tesk.instance={self._instance}"] + ([f"tesk.task={task_id}"] if task_id else [])
-        try:
-            found = await self._docker.containers.list(all="true", filters=json.dumps({"label": wanted}))
-        except DockerError as error:
-            raise PlaceError(f"the container engine does not list its containers: {error.message}") from error
+        found = await self._listed(json.dumps({"label": wanted}))
         found = [each for each in found if not started or each["State"] not in UNSTARTED]
         names = [(each["Names"] or [each["Id"]])[0].lstrip("/") for each in found]
         return {name: each["Labels"]["tesk.task"] for name, each in zip(names, found, strict=True)}
+
+    async def _listed(self, filters: str) -> list[Any]:
+        """Asks a few times: Podman refuses a whole list when one of the containers is removed meanwhile."""
+        pauses = iter(LIST_AGAIN_S)
+        while True:
+            try:
+                return list(await self._docker.containers.list(all="true", filters=filters))
+            except DockerError as error:
+                pause_s = next(pauses, None)
+                if error.status != 404 or pause_s is None:
+                    words = f"the container engine does not list its containers: {error.message}"
+                    raise PlaceError(words) from error
+            await asyncio.sleep(pause_s)
 
 
 def _advice(message: str) -> str:
