@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from tesk.identity import EVERYBODY
+
 if TYPE_CHECKING:
     from tesk.server.budget import MemoryShare
 
@@ -54,7 +56,7 @@ class Refusal(Exception):
 class Call:
     """A request, as far as handlers read it. Of a repeated header, `headers` has the last value."""
 
-    __slots__ = ("headers", "method", "path", "query", "receive", "request_id", "scope", "share", "task_id")
+    __slots__ = ("headers", "identity", "method", "path", "query", "receive", "request_id", "scope", "share", "task_id")
 
     def __init__(self, scope: Scope, receive: Receive, share: "MemoryShare") -> None:
         self.scope = scope
@@ -64,6 +66,7 @@ class Call:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.identity = EVERYBODY
         self.request_id = ""
         self.task_id = ""
 

@@ -30,6 +30,7 @@ class Group(NamedTuple):
 
 
 SERVER: Final = Group("server", "how clients reach the server")
+PEOPLE: Final = Group("people", "who may call, and as whom")
 SERVICE: Final = Group("service", "what `GET /service-info` says")
 STORE: Final = Group("store", "where tasks are kept, and for how long")
 TASKS: Final = Group("tasks", "where tasks run, and what each of them gets")
@@ -55,6 +56,19 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = SERVER(
         "info", "least severe log entries shown", "server.logLevel"
     )
+
+    anyone: bool = PEOPLE(
+        False, "whoever reaches the server may do everything, also from other machines", "people.anyone"
+    )
+    users_file: str = PEOPLE("", "file of users with passwords, written by `tesk user`", "people.usersSecret")
+    issuers: str = PEOPLE("", "TOML file with a table for each OpenID Connect issuer", "people.issuers")
+    trusted_addresses: Texts = PEOPLE(
+        (), "networks of proxies whose X-Forwarded-User and -Groups count", "people.trustedAddresses"
+    )
+    tokens: bool = PEOPLE(True, "users may make API tokens, which are a way in", "people.tokens")
+    admins: Texts = PEOPLE((), "users who see and end everybody's tasks", "people.admins")
+    admin_groups: Texts = PEOPLE((), "groups whose members are admins", "people.adminGroups")
+    public_service_info: bool = PEOPLE(True, "service-info is answered without signing in", "people.publicServiceInfo")
 
     service_id: str = SERVICE("org.ga4gh.tesk", "service-info: id, in reverse domain notation", "serviceInfo.id")
     service_name: str = SERVICE("tesk", "service-info: name", "serviceInfo.name")
