@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from tesk.store.base import StoreError
 
-NEWEST: Final = "0001"
+NEWEST: Final = "0002"
 """The newest revision in `migrations/versions`."""
 MIGRATION_S: Final = 3600.0
 CONNECT_S: Final = 10.0
