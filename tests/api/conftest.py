@@ -48,6 +48,7 @@ class IdleEngine:
         self.reason: str | None = None
         self.room = 0
         self.no_node_from_gb = math.inf
+        self.ram_gb = math.inf
         self.asked = asyncio.Event()
         self.submitted: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
         self.cancelled: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
@@ -64,6 +65,8 @@ class IdleEngine:
     def admission(self, demand: Demand, load: Load) -> Denial | None:
         if demand.ram_gb >= self.no_node_from_gb:
             return Denial("no node", "its like")
+        if demand.ram_gb + load.ram_gb > self.ram_gb:
+            return Denial("tasks that run have the memory")
         return None if load.tasks < self.room else ALL_ACTIVE
 
     async def submit(self, job: Job) -> None:
