@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "user": "tesk.cli.user",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }
