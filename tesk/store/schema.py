@@ -140,6 +140,13 @@ principal = Table(
 )
 Index("principal_name", principal.c.kind, principal.c.name, unique=True)
 
+share = Table(
+    "share",
+    metadata,
+    Column("owner", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user whose tasks"),
+    Column("colleague", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user who sees them"),
+)
+
 version = Table(
     "alembic_version",
     MetaData(),
