@@ -24,6 +24,7 @@ class Identity(Struct, frozen=True, kw_only=True):
 
     `groups`: those whose tasks the user sees; `manages`: those whose tasks the user may end, too.
     `sharers`: users who let this one see their tasks. `scopes`: what the credential is good for.
+    `way`: the name of the way in by which the user came. `token`: the id of the API token, if it was one.
     """
 
     user: str
@@ -34,6 +35,8 @@ class Identity(Struct, frozen=True, kw_only=True):
     default_group: str = ""
     is_admin: bool = False
     scopes: frozenset[Scope] = frozenset(SCOPES)
+    way: str = ""
+    token: str = ""
 
     def may_see(self, owner: Owner) -> bool:
         if self.is_admin or owner.user == self.user or owner.user in self.sharers:

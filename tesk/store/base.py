@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
 
 TaskId = str
@@ -75,6 +76,8 @@ class Query(Struct, frozen=True):
 
 class Store(Protocol):
     """Every write returns after it is durable. An unknown id gives None or False, never an error."""
+
+    tokens: TokenTable
 
     async def open(self) -> None: ...
 
