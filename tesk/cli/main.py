@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "token": "tesk.cli.token",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

@@ -6,12 +6,13 @@ The rest of tesk calls `open_store`; `base` says what a store does. Only this pa
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 from tesk.store.tokens import TokenTable
 
-__all__ = ["Store", "StoreError", "open_store", "tokens_beside_server"]
+__all__ = ["Store", "StoreError", "database_of", "open_store", "tokens_beside_server"]
 
 
 def open_store(url: str, *, log_tail_bytes: int) -> Store:
@@ -41,6 +42,18 @@ async def tokens_beside_server(url: str) -> AsyncIterator[TokenTable]:
 
     async with postgresql.beside_server(url) as table:
         yield table
+
+
+def database_of(settings: Settings) -> str:
+    """The URL of the database that the settings name. Makes the data folder where it is in there."""
+    if settings.database_url:
+        return settings.database_url
+    data = Path(settings.data).expanduser().absolute()
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the data folder {data}: {error.strerror}; choose another --data") from None
+    return f"sqlite:///{quote(str(data))}/tesk.db"
 
 
 def _sqlite_path(url: str) -> Path | None:

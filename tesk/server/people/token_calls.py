@@ -31,7 +31,7 @@ MOST_TOKENS: Final = 100
 class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a POST."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    name: str
     scopes: tuple[Scope, ...] = SCOPES
     expires_in_s: Annotated[int, Meta(ge=60)] | None = None
 
@@ -119,6 +119,8 @@ def _wanted(body: bytes) -> Wanted:
         ) from None
     if not wanted.scopes:
         raise Refusal(400, f"a token needs a scope: one of {', '.join(SCOPES)}", "scopes")
-    if not wanted.name.isprintable():
-        raise Refusal(400, "the name of a token has printable characters alone", "name")
+    try:
+        tokens.check_name(wanted.name)
+    except ValueError as error:
+        raise Refusal(400, str(error), "name") from None
     return wanted

@@ -64,6 +64,12 @@ def new_token(identity: Identity, name: str, now_ms: int, lasts_s: float, scopes
     )
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError."""
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise ValueError("the name of an API token has 1 to 100 printable characters")
+
+
 def lasts_s(asked_s: float | None, most_days: int) -> float:
     """How long a new token lasts. Raises ValueError for longer than the setting `token_days` allows."""
     if asked_s is None:
