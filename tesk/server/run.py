@@ -66,7 +66,7 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         store = open_store(database_of(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
-        edge = edge_of(settings, log)
+        edge = edge_of(settings, log, store.tokens)
         if edge is not None:
             opened.push_async_callback(edge.close)
             await edge.open()

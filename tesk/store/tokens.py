@@ -62,7 +62,7 @@ _REVOKE_OF_USER: Final = (
     f"UPDATE api_token SET revoked = coalesce(revoked, ?) WHERE id = ? AND username = ? RETURNING {_COLUMNS}"
 )
 _USED: Final = "UPDATE api_token SET used = ? WHERE id = ? AND (used IS NULL OR used < ?)"
-_RIGHTS: Final = "UPDATE api_token SET rights = ? WHERE username = ? AND way = ?"
+_RIGHTS: Final = "UPDATE api_token SET rights = ? WHERE username = ? AND way = ? AND rights <> ?"
 _FORGET: Final = "DELETE FROM api_token WHERE username = ? AND coalesce(revoked, expires) < ?"
 _decode: Final = msgspec.json.Decoder(Rights).decode
 
@@ -100,7 +100,8 @@ class TokenTable:
 
     async def note_rights(self, user: str, way: str, rights: Rights) -> None:
         """Gives the user's tokens that were made after signing in by `way` the rights of a later sign-in."""
-        await self._write(_RIGHTS, (msgspec.json.encode(rights), user, way))
+        written = msgspec.json.encode(rights)
+        await self._write(_RIGHTS, (written, user, way, written))
 
 
 def _first(rows: Sequence[Sequence[Any]]) -> ApiToken | None:

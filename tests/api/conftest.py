@@ -151,7 +151,7 @@ class Running:
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
-        edge = edge_of(self.settings, log)
+        self.edge = edge = edge_of(self.settings, log, self.store.tokens)
         if edge is not None:
             await edge.open()
         self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log, edge=edge)

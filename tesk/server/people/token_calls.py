@@ -11,11 +11,14 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from tesk import clock
 from tesk.identity import SCOPES, Identity, Scope
 from tesk.limit import TimeLimit
 from tesk.server.body import Bodies
 from tesk.server.exchange import Call, Refusal, Reply, encode
+from tesk.server.log import Log
 from tesk.server.people import tokens
+from tesk.server.people.audit import note
 from tesk.server.people.tokens import document, lasts_s, new_text, new_token
 from tesk.server.query import fields
 from tesk.store.identifiers import now_ms
@@ -42,7 +45,8 @@ _decode: Final = msgspec.json.Decoder(Wanted).decode
 class TokenCalls:
     """`most_days`: the longest life of a token. `forget(user)` has the edge ask the ways in about that user again."""
 
-    def __init__(self, table: TokenTable, most_days: int, forget: Callable[[str], None]) -> None:
+    def __init__(self, table: TokenTable, most_days: int, forget: Callable[[str], None], log: Log | None) -> None:
+        self._log = log
         self._table = table
         self._most_days = most_days
         self._forget = forget
@@ -62,6 +66,14 @@ class TokenCalls:
             raise Refusal(400, str(error), "expires_in_s") from None
         text, token = new_text(), new_token(user, wanted.name, now_ms(), life_s, wanted.scopes)
         await self._within(self._add(token, text))
+        note(
+            self._log,
+            "token made",
+            user,
+            token=token.id,
+            scopes=" ".join(token.scopes),
+            expires=clock.at(token.expires_ms),
+        )
         return Reply(200, encode(document(token, text)), _NOT_KEPT)
 
     async def _add(self, token: ApiToken, text: str) -> None:
@@ -82,7 +94,7 @@ class TokenCalls:
     async def revoke(self, call: Call) -> Reply:
         """Ends a token of the caller's; for an admin anybody's. A token that has ended stays as it is."""
         user = _signed_in(call)
-        token_id = call.path.rpartition("/")[2]
+        token_id = call.item
         if user.token and user.token != token_id:
             raise Refusal(403, "an API token can revoke itself alone: sign in to revoke another")
         of_user = None if user.is_admin else user.user
@@ -90,6 +102,7 @@ class TokenCalls:
         if token is None:
             raise Refusal(404, f"there is no API token {token_id[:64]!r}", "id")
         self._forget(token.user)
+        note(self._log, "token revoked", user, token=token.id, of=token.user)
         return Reply(200, encode(document(token)))
 
     async def _within(self, wait: Awaitable[T]) -> T:

@@ -19,13 +19,12 @@ from typing import Any, Final
 
 from tesk import clock
 from tesk.identity import SCOPES, Identity, Scope
-from tesk.server.people.way import CannotTell, Credential, Found, NotLetIn
+from tesk.server.people.way import OWN_TOKEN, CannotTell, Credential, Found, NotLetIn
 from tesk.store.base import StoreError
+from tesk.store.identifiers import now_ms
 from tesk.store.tokens import ApiToken, Rights, TokenTable
 
 NAME: Final = "token"
-PREFIX: Final = "tesk_"
-"""Begins every token, so that a person, and a scanner for leaked secrets, knows one."""
 DAY_S: Final = 24 * 3600
 USUAL_DAYS: Final = 90
 OPERATOR: Final = "operator"
@@ -35,7 +34,6 @@ GOOD_FOR_S: Final = 5.0
 NOTES_S: Final = 60.0
 """Time between two writes of what was noted: last uses and rights."""
 CLOSE_LIMIT_S: Final = 5.0
-MOST_NOTED: Final = 10_000
 
 Known = Callable[[str], Identity | None]
 """The user as a way in knows it now, or None."""
@@ -47,10 +45,12 @@ def digest(text: str) -> bytes:
 
 
 def new_text() -> str:
-    return PREFIX + secrets.token_urlsafe(32)
+    return OWN_TOKEN + secrets.token_urlsafe(32)
 
 
-def new_token(identity: Identity, name: str, now_ms: int, lasts_s: float, scopes: Sequence[Scope] = SCOPES) -> ApiToken:
+def new_token(
+    identity: Identity, name: str, made_ms: int, lasts_s: float, scopes: Sequence[Scope] = SCOPES
+) -> ApiToken:
     """A token of the identity's user."""
     return ApiToken(
         id=secrets.token_hex(6),
@@ -59,8 +59,8 @@ def new_token(identity: Identity, name: str, now_ms: int, lasts_s: float, scopes
         scopes=tuple(scope for scope in SCOPES if scope in scopes),
         way=identity.way,
         rights=rights_of(identity),
-        made_ms=now_ms,
-        expires_ms=now_ms + int(lasts_s * 1000),
+        made_ms=made_ms,
+        expires_ms=made_ms + int(lasts_s * 1000),
     )
 
 
@@ -93,14 +93,15 @@ class Tokens:
     name = NAME
     challenge = 'Bearer realm="tesk"'
 
-    def __init__(self, table: TokenTable, ways: Mapping[str, Known | None], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, table: TokenTable, ways: Mapping[str, Known | None], clock_ms: Callable[[], int] = now_ms
+    ) -> None:
         self._table = table
         self._ways = ways
-        self._now_ms = now_ms
-        self._changes = 0
+        self._learnt_ways = frozenset(name for name, known in ways.items() if known is None)
+        self._now_ms = clock_ms
         self._used: dict[str, int] = {}
         self._rights: dict[tuple[str, str], Rights] = {}
-        self._new_rights: set[tuple[str, str]] = set()
         self._writing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -115,9 +116,12 @@ class Tokens:
                 await self.write_notes()
 
     async def identify(self, credential: Credential) -> Found | None:
-        if credential.kind == "forwarded" or not credential.secret.startswith(PREFIX):
+        if not credential.is_own_token:
             return None
-        token = await self._find(digest(credential.secret))
+        try:
+            token = await self._table.find(digest(credential.secret))
+        except StoreError as error:
+            raise CannotTell(str(error)) from error
         if token is None:
             raise NotLetIn("this API token is not known: it was never made here, or ended long ago")
         now = self._now_ms()
@@ -129,50 +133,28 @@ class Tokens:
 
     def learn(self, identity: Identity) -> None:
         """Notes the rights of a user who signed in by another way, for the tokens that the user made that way."""
-        key, rights = (identity.user, identity.way), rights_of(identity)
-        if self._rights.get(key) == rights:
+        if identity.way not in self._learnt_ways:
             return
-        if len(self._rights) >= MOST_NOTED and not self._new_rights:
-            self._rights.clear()
-        self._rights[key] = rights
-        self._new_rights.add(key)
-
-    def revoked(self) -> None:
-        """Has every look-up that is under way done again, since it may have seen a token that is revoked now."""
-        self._changes += 1
+        self._rights[identity.user, identity.way] = rights_of(identity)
 
     async def write_notes(self) -> None:
         """Writes last uses and learnt rights. What cannot be written is logged and tried again."""
-        used, self._used = self._used, {}
-        learnt, self._new_rights = self._new_rights, set()
         try:
-            while used:
-                token_id, used_ms = next(iter(used.items()))
+            for token_id, used_ms in [*self._used.items()]:
                 await self._table.note_use(token_id, used_ms)
-                del used[token_id]
-            while learnt:
-                key = next(iter(learnt))
-                await self._table.note_rights(*key, self._rights[key])
-                learnt.discard(key)
+                if self._used.get(token_id) == used_ms:
+                    del self._used[token_id]
+            for key, rights in [*self._rights.items()]:
+                await self._table.note_rights(*key, rights)
+                if self._rights.get(key) == rights:
+                    del self._rights[key]
         except StoreError as error:
             log.warning("what was noted of API tokens could not be stored, and is tried again: %s", error)
-        self._used = {**used, **self._used}
-        self._new_rights |= learnt
 
     async def _keep_writing(self) -> None:
         while True:
             await asyncio.sleep(NOTES_S)
             await self.write_notes()
-
-    async def _find(self, its_digest: bytes) -> ApiToken | None:
-        while True:
-            before = self._changes
-            try:
-                token = await self._table.find(its_digest)
-            except StoreError as error:
-                raise CannotTell(str(error)) from error
-            if before == self._changes:
-                return token
 
     def _identity(self, token: ApiToken) -> Identity:
         """The token's user as far as known now. Raises NotLetIn where the way in does not know the user any more."""
