@@ -61,7 +61,7 @@ def _tasks(count: int) -> Iterator[NewRows]:
             tags["fiftieth"] = "yes"
         if n % 5_000 == 0:
             tags["few"] = "yes"
-        made = new_rows(first + n << 20, NewTask(basic=basic, full=full, name=name, tags=tags), first + n)
+        made = new_rows(first + n << 20, NewTask(basic=basic, full=full, name=name, tags=tags), 0, 0, first + n)
         yield made._replace(task=(*made.task[:2], int(_state(n, count)), *made.task[3:]))
 
 
@@ -116,9 +116,9 @@ async def _tesk_postgresql(url: str, count: int) -> None:
 
 
 def _prototype_rows(made: NewRows) -> tuple[tuple[Any, ...], list[tuple[int, str, str, int]]]:
-    number, owner, state, _, created, name, _, _, basic = made.task
+    number, owner, state, _, created, name, _, _, basic, _ = made.task
     full = None if made.content is None else made.content[1]
-    tags = [(owner, key, value, task) for owner, key, task, value in made.tags]
+    tags = [(owner, key, value, task) for key, task, value in made.tags]
     return (number, owner, state, name, created, basic, full), tags
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from tesk import tes
 from tesk.dispatch.queue import Waiting
 from tesk.dispatch.work import FIRST_PAUSE_S, LAST_PAUSE_S, PAGE, TRIES, Work, attempt, failed
+from tesk.identity import SERVER
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
 from tesk.retry import pauses
@@ -128,7 +129,7 @@ class Admission:
     async def _enqueue(self, row: Queued) -> None:
         document = row.basic
         if document is None:
-            found = await self._store.get(row.id, "BASIC")
+            found = await self._store.get(row.id, "BASIC", SERVER)
             document = found.document if isinstance(found, Row) else b"{}"
         try:
             asked = _read_asking(document).resources
@@ -139,7 +140,7 @@ class Admission:
 
     async def _admit(self, waiting: Waiting) -> None:
         """Admits one task. It leaves the queue only once it counts as active, so a failure in between is retried."""
-        row = await self._store.get(waiting.id, "FULL")
+        row = await self._store.get(waiting.id, "FULL", SERVER)
         if not isinstance(row, Row):
             self._queue.pop(waiting.id)
             return

@@ -18,6 +18,7 @@ from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.cleaning import Cleaning
 from tesk.dispatch.recording import Recording
 from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, PAGE, Work, failed, unexpected
+from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
 from tesk.places.base import Job, Place
 from tesk.retry import pauses
@@ -65,13 +66,16 @@ class Dispatcher:
         if not (self.work.queue and self._admission.denies_all):
             self.work.wake.set()
 
-    async def cancel(self, task_id: TaskId) -> State | None:
-        """The task's state once its end is asked for; None for an unknown task."""
-        return None if read(task_id) is None else await self._cancelling.cancel(task_id)
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
+        """The task's state once its end is asked for; None for a task that is not seen. Raises MayNotEnd."""
+        return None if read(task_id) is None else await self._cancelling.cancel(task_id, identity)
 
-    async def live_log(self, task_id: TaskId) -> TaskLog | None:
-        """The log of a running task with its executors' output so far, or why a queued one waits; else None."""
-        if not self._opened:
+    async def live_log(self, task_id: TaskId, identity: Identity) -> TaskLog | None:
+        """The log of a running task with its executors' output so far, or why a queued one waits; else None.
+
+        None too for a task that the caller does not see.
+        """
+        if not self._opened or await self._store.get(task_id, "MINIMAL", identity) is None:
             return None
         live = await self._place.live_log(task_id)
         if live is not None or task_id in self.work.active:
@@ -134,7 +138,7 @@ class Dispatcher:
 
     async def _take_up_task(self, row: Unfinished) -> None:
         """The task is read again, since it may have been cancelled after the page was read."""
-        found = await self._store.get(row.id, "FULL")
+        found = await self._store.get(row.id, "FULL", SERVER)
         if not isinstance(found, Row) or found.state.is_terminal:
             return
         try:

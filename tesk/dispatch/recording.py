@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tesk import tes
 from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, Work
+from tesk.identity import SERVER
 from tesk.life.status import TaskId, TaskStatus
 from tesk.retry import pauses
 from tesk.store.base import Row, Store, StoreError
@@ -60,6 +61,6 @@ class Recording:
         """
         if types == FileTypes():
             return
-        row = await self._store.get(task_id, "FULL")
+        row = await self._store.get(task_id, "FULL", SERVER)
         if isinstance(row, Row) and tes.fill_in_types(task := tes.decode(row.document), types):
             await self._store.describe(task_id, *tes.documents(task))

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from tesk.identity import Identity, Owner
 from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
 
@@ -24,7 +25,8 @@ class NewTask(Struct, frozen=True):
     """The FULL document where it differs: where inputs have content."""
     name: str | None = None
     tags: dict[str, str] | None = None
-    owner: int = 0
+    owner: Owner = Owner()
+    """Whose task it is. By default nobody's, which admins alone see."""
     warnings: list[str] | None = None
 
 
@@ -46,7 +48,7 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended. `submitted`: a place may know it."""
+    """A task that has not ended. `owner`: the number of its user. `submitted`: a place may know it."""
 
     id: TaskId
     owner: int
@@ -55,7 +57,8 @@ class Unfinished(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A task that no place knows yet. `basic` is its BASIC document, None for a long one (see `get`)."""
+    """A task that no place knows yet. `owner`: the number of its user. `basic` is its BASIC document, None for a long
+    one (see `get`)."""
 
     id: TaskId
     owner: int
@@ -71,11 +74,13 @@ class Query(Struct, frozen=True):
     state: State | None = None
     name_prefix: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
-    owner: int | None = None
 
 
 class Store(Protocol):
-    """Every write returns after it is durable. An unknown id gives None or False, never an error."""
+    """Every write returns after it is durable. An unknown id gives None or False, never an error.
+
+    What is read or ended for somebody takes that identity: a task which it may not see is as one that does not exist.
+    """
 
     tokens: TokenTable
 
@@ -89,11 +94,14 @@ class Store(Protocol):
     async def create(self, new: NewTask) -> TaskId:
         """Stores the task as QUEUED. If that fails, or if the caller gives up, the task never runs."""
 
-    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+    async def get(self, task_id: TaskId, view: str, identity: Identity) -> Row | Brief | None:
         """Brief for MINIMAL, else Row. FULL has contents, stdout, stderr and system logs."""
 
-    async def page(self, query: Query) -> list[Row | Brief]:
-        """At most `limit` tasks, newest first. Briefs for MINIMAL, and in any view for long tasks (see `get`)."""
+    async def page(self, query: Query, identity: Identity) -> list[Row | Brief]:
+        """At most `limit` tasks that it may see, newest first.
+
+        Briefs for MINIMAL, and in any view for long tasks (see `get`).
+        """
 
     async def submitted(self, task_id: TaskId) -> bool:
         """Records that a place is about to get a QUEUED task. False if the task is not QUEUED any more."""
@@ -109,8 +117,11 @@ class Store(Protocol):
     async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
         """Replaces the task's documents. `full` is None exactly if it was None in NewTask."""
 
-    async def cancel(self, task_id: TaskId) -> State | None:
-        """Makes the task CANCELED if no place knows it, else CANCELING. Returns its state, None for an unknown id."""
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
+        """Makes the task CANCELED if no place knows it, else CANCELING. Returns its state, None for an unknown id.
+
+        Raises MayNotEnd where the task may be seen but not ended.
+        """
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
@@ -123,6 +134,16 @@ class Store(Protocol):
 
     async def summarise(self) -> None:
         """Brings the bitmaps of blocks up to date (see blocks). The store does so in the background too."""
+
+
+class MayNotEnd(Exception):
+    """The caller sees the task, and may not end it."""
+
+    def __init__(self, task_id: TaskId) -> None:
+        super().__init__(
+            f"task {task_id} is another user's: it may be cancelled by that user, by a manager of its group "
+            "and by an admin"
+        )
 
 
 class StoreError(RuntimeError):

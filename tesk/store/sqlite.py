@@ -15,22 +15,24 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from tesk.identity import Identity
 from tesk.store import migrate, transitions
 from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
-from tesk.store.queries import SQLITE, Sql, one
+from tesk.store.principals import Principal, Principals
+from tesk.store.queries import SQLITE, WHOSE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import COUNT_PRUNED, BlockChange, addition, keep_up, renewal
 from tesk.store.tokens import TokenTable
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
 
-INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce((SELECT max(last) FROM span), 0))"
-INSERT_TAG: Final = "INSERT INTO tag (owner, key, task, value) VALUES (?, ?, ?, ?)"
+INSERT_TAG: Final = "INSERT INTO tag (key, task, value) VALUES (?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
 KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
 PRAGMAS: Final = (
@@ -63,6 +65,7 @@ class SqliteStore:
         self._pages: ThreadPoolExecutor | None = None
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
+        self._principals = Principals(self._find_principals)
 
     async def open(self) -> None:
         try:
@@ -122,11 +125,12 @@ class SqliteStore:
             raise StoreError(f"SQLite file {self._path} did not take a write within {PING_S:.0f} s") from None
 
     async def create(self, new: NewTask) -> TaskId:
+        owner = await self._principals.owner(new.owner)
         number = self._identifiers.give()
         undecided = self._withdrawals.undecided
         undecided.add(number)
         try:
-            await self._write("create", (new_rows(number, new, now_ms()),))
+            await self._write("create", (new_rows(number, new, *owner, now_ms()),))
         except (asyncio.CancelledError, NotConfirmed):
             await self._withdrawals.withdraw(number)
             raise
@@ -140,21 +144,20 @@ class SqliteStore:
         """Writes are done in order, so the creates of these tasks are done before this write."""
         await self._write("withdraw", (numbers,))
 
-    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+    async def get(self, task_id: TaskId, view: str, identity: Identity) -> Row | Brief | None:
         number = read(task_id)
         if number is None:
             return None
-        try:
-            row = self._reader.execute(_ONE[view], (number,)).fetchone()
-        except sqlite3.Error as error:
-            raise _cannot_use(self._path, error) from error
-        if row is None:
+        visible = await self._principals.seen_by(identity)
+        row = self._fetch_one(_ONE[view], number)
+        if row is None or not (visible is None or visible.holds(*row[-2:])):
             return None
-        return brief(row) if view == "MINIMAL" else whole(row)
+        return brief(row) if view == "MINIMAL" else whole(row[:-2])
 
-    async def page(self, query: Query) -> list[Row | Brief]:
+    async def page(self, query: Query, identity: Identity) -> list[Row | Brief]:
         inline = query.view != "FULL" and query.limit <= INLINE
-        return await read_page(query, SQLITE, self._run_inline if inline else self._run_apart)
+        visible = await self._principals.seen_by(identity)
+        return await read_page(query, visible, SQLITE, self._run_inline if inline else self._run_apart)
 
     async def submitted(self, task_id: TaskId) -> bool:
         return (number := read(task_id)) is not None and bool(await self._write("submitted", (number,)))
@@ -171,10 +174,19 @@ class SqliteStore:
         if (number := read(task_id)) is not None:
             await self._write("describe", (number, basic, full))
 
-    async def cancel(self, task_id: TaskId) -> State | None:
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
-        state = None if number is None else await self._write("cancel", (now_ms(), number))
+        if number is None:
+            return None
+        if not identity.is_admin:
+            whose = self._fetch_one(WHOSE, number)
+            if whose is None or not await self._principals.may_end(task_id, identity, *whose):
+                return None
+        state = await self._write("cancel", (now_ms(), number))
         return None if state is None else State(state)
+
+    async def _find_principals(self, principals: Sequence[Principal]) -> Sequence[int]:
+        return list[int](await self._write("principals", (principals,)))
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
@@ -217,6 +229,13 @@ class SqliteStore:
         if self._pages is None:
             raise StoreError(f"SQLite file {self._path} is not open")
         return await asyncio.get_running_loop().run_in_executor(self._pages, self._fetch, self._page_reader, sql)
+
+    def _fetch_one(self, sql: str, number: int) -> Any:
+        """A row by its id, or None, read in the event loop."""
+        try:
+            return self._reader.execute(sql, (number,)).fetchone()
+        except sqlite3.Error as error:
+            raise _cannot_use(self._path, error) from error
 
     def _fetch(self, connection: sqlite3.Connection, sql: Sql) -> Sequence[Sequence[Any]]:
         try:
@@ -320,13 +339,23 @@ def _withdraw(database: sqlite3.Connection, numbers: Sequence[int]) -> int:
 
 
 def _remove(database: sqlite3.Connection, rows: Sequence[Any]) -> int:
-    """Rows: id, owner and tags."""
-    tags = [(owner, key, number) for number, owner, tags in rows for key in transitions.tag_keys(tags)]
-    database.executemany("DELETE FROM tag WHERE owner = ? AND key = ? AND task = ?", tags)
+    """Rows: id and tags."""
+    tags = [(key, number) for number, tags in rows for key in transitions.tag_keys(tags)]
+    database.executemany("DELETE FROM tag WHERE key = ? AND task = ?", tags)
     for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
         database.executemany(f"DELETE FROM {table} WHERE {key} = ?", [(row[0],) for row in rows])
     database.executemany(COUNT_PRUNED, [(row[0],) for row in rows])
     return len(rows)
+
+
+def _principals(database: sqlite3.Connection, principals: Sequence[Principal]) -> list[int]:
+    database.executemany(
+        "INSERT INTO principal (kind, name) SELECT ?1, ?2 WHERE NOT EXISTS "
+        "(SELECT 1 FROM principal WHERE kind = ?1 AND name = ?2)",
+        principals,
+    )
+    find = "SELECT id FROM principal WHERE kind = ? AND name = ?"
+    return [database.execute(find, principal).fetchone()[0] for principal in principals]
 
 
 def _summarise(database: sqlite3.Connection, change: BlockChange) -> None:
@@ -350,6 +379,7 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "describe": _describe,
     "prune": _prune,
     "ping": _ping,
+    "principals": _principals,
     "withdraw": _withdraw,
     "summarise": _summarise,
     "token": _token,

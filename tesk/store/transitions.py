@@ -54,8 +54,8 @@ QUEUED: Final = (
 )
 """Parameters: id after which to begin, limit. Long documents are left out, so that pages take little memory."""
 
-WITHDRAWN: Final = f"SELECT id, owner, tags FROM task WHERE id = ? AND {_UNSUBMITTED}"
-PRUNABLE: Final = "SELECT id, owner, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
+WITHDRAWN: Final = f"SELECT id, tags FROM task WHERE id = ? AND {_UNSUBMITTED}"
+PRUNABLE: Final = "SELECT id, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"
 
 
 def tag_keys(tags: bytes | None) -> list[str]:

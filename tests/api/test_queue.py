@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tesk.identity import SERVER
 from tesk.server import tasks as handlers
 from tesk.store.base import NewTask, StoreError
 from tests.api.conftest import Running, running
@@ -89,7 +90,7 @@ def test_what_is_canceling_in_the_store_is_ended_whoever_wrote_it(tmp_path: Path
         server.engine.ends_cancelled = True
         task_id = post(server)
         assert given(server) == task_id
-        server.do(server.store.cancel(task_id))
+        server.do(server.store.cancel(task_id, SERVER))
         assert server.engine.cancelled.get(timeout=180) == task_id
         until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
 

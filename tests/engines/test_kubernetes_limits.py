@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tesk.identity import SERVER
 from tests.engines.alone import alone, lines, waits_for
 from tests.engines.gates import Gates, reached
 from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
@@ -28,7 +29,7 @@ async def test_a_task_that_is_too_large_for_every_node_waits_with_the_schedulers
     ]
     for task_id, expected in zip(ids, words, strict=True):
         assert (await waits_for(tesk, task_id, expected))["state"] == "QUEUED"
-        await tesk.dispatcher.cancel(task_id)
+        await tesk.dispatcher.cancel(task_id, SERVER)
         assert (await tesk.ended(task_id))["state"] == "CANCELED"
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import yaml
 
+from tesk.identity import SERVER
 from tesk.kubernetes.objects import ConfigMap
 from tesk.places.kubernetes import rights
 from tesk.places.kubernetes.client import Client
@@ -146,7 +147,7 @@ async def test_a_taskmaster_that_is_removed_by_force_blames_nobody_for_its_lost_
             await asyncio.to_thread(strikes.delete, place, "pod", pod, "--force", "--grace-period=0")
         await asyncio.sleep(SHORT_S)
         assert (await tesk.task(task_id))["state"] == "RUNNING"
-        await tesk.dispatcher.cancel(task_id)
+        await tesk.dispatcher.cancel(task_id, SERVER)
         task = await tesk.ended(task_id)
     finally:
         await asyncio.to_thread(place.cluster.start, "kubelet")

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tesk.identity import SERVER
 from tesk.kubernetes import names
 from tesk.places.kubernetes import debug
 from tesk.settings import Settings
@@ -29,7 +30,7 @@ FOR_ALL = "app.kubernetes.io/instance={}"
 
 async def logs_of(tesk: Tesk, task_id: str) -> list[Document]:
     """The logs as a client sees them, with the line about the mode."""
-    row = await tesk.store.get(task_id, "FULL")
+    row = await tesk.store.get(task_id, "FULL", SERVER)
     assert isinstance(row, Row)
     return list(json.loads(row.logs or b"[]"))
 

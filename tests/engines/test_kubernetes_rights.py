@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import yaml
 
+from tesk.identity import EVERYBODY
 from tesk.places.kubernetes import rights
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
@@ -113,8 +114,8 @@ async def run_with_volume(tesk: Tesk, granted: asyncio.Event) -> str:
 async def look_and_cancel(tesk: Tesk, granted: asyncio.Event) -> str:
     task_id = await tesk.create(executors=[sh("echo so far; sleep 90")])
     await tesk.until(task_id, running, SECONDS)
-    await tesk.dispatcher.live_log(task_id)
-    await tesk.dispatcher.cancel(task_id)
+    await tesk.dispatcher.live_log(task_id, EVERYBODY)
+    await tesk.dispatcher.cancel(task_id, EVERYBODY)
     return str((await tesk.ended(task_id, SECONDS))["state"])
 
 
@@ -131,7 +132,7 @@ async def begin_again(tesk: Tesk, granted: asyncio.Event) -> str:
     await tesk.until(task_id, lambda task: "nodes are available" in json.dumps(task["logs"]), SECONDS)
     await tesk.restart()
     await granted.wait()
-    await tesk.dispatcher.cancel(task_id)
+    await tesk.dispatcher.cancel(task_id, EVERYBODY)
     return str((await tesk.ended(task_id, SECONDS))["state"])
 
 
@@ -248,7 +249,7 @@ async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
                 await accounts.grant(**{name: rights.TASKMASTER})
             if step.until:
                 await tesk.until(task_id, lambda task: step.until in json.dumps(task["logs"]), SECONDS)
-                await tesk.dispatcher.cancel(task_id)
+                await tesk.dispatcher.cancel(task_id, EVERYBODY)
             task = await tesk.ended(task_id, SECONDS)
             assert task["state"] == step.end, task["logs"]
             if step.meets:

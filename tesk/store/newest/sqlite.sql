@@ -35,6 +35,13 @@ CREATE TABLE place (
 	task BIGINT NOT NULL, 
 	PRIMARY KEY (ordinal)
 );
+CREATE TABLE principal (
+	id INTEGER NOT NULL, 
+	kind SMALLINT NOT NULL, 
+	name TEXT NOT NULL, 
+	PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX principal_name ON principal (kind, name);
 CREATE TABLE span (
 	number INTEGER NOT NULL, 
 	first BIGINT NOT NULL, 
@@ -47,14 +54,13 @@ CREATE TABLE span (
 );
 CREATE UNIQUE INDEX span_first ON span (first);
 CREATE TABLE tag (
-	owner INTEGER NOT NULL, 
 	"key" TEXT NOT NULL, 
 	task INTEGER NOT NULL, 
 	value TEXT NOT NULL, 
-	PRIMARY KEY (owner, "key", task)
+	PRIMARY KEY ("key", task)
 )
  WITHOUT ROWID;
-CREATE INDEX tag_value ON tag (owner, "key", value, task);
+CREATE INDEX tag_value ON tag ("key", value, task);
 CREATE TABLE task (
 	id INTEGER NOT NULL, 
 	owner INTEGER NOT NULL, 
@@ -67,19 +73,20 @@ CREATE TABLE task (
 	warnings BLOB, 
 	basic BLOB NOT NULL, 
 	logs BLOB, 
+	owner_group INTEGER DEFAULT 0 NOT NULL, 
 	PRIMARY KEY (id)
 );
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
-CREATE INDEX task_name ON task (owner, substr(name, 1, 500), id);
-CREATE INDEX task_owner ON task (owner, id, state);
-CREATE INDEX task_state ON task (owner, state, id);
+CREATE INDEX task_name ON task (substr(name, 1, 500), id);
+CREATE INDEX task_owner ON task (owner, id, state) WHERE owner <> 0;
+CREATE INDEX task_owner_group ON task (owner_group, id, state) WHERE owner_group <> 0;
+CREATE INDEX task_state ON task (state, id);
 CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
 CREATE TABLE term (
 	span INTEGER NOT NULL, 
-	owner INTEGER NOT NULL, 
 	term TEXT NOT NULL, 
 	found BLOB NOT NULL, 
-	PRIMARY KEY (span, owner, term)
+	PRIMARY KEY (span, term)
 )
  WITHOUT ROWID;
 CREATE TABLE alembic_version (
