@@ -7,7 +7,7 @@ repeated. A create is never repeated, since the server might have stored the tas
 import json
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -36,17 +36,21 @@ class AwayError(ServerError):
 
 
 class TesClient:
-    """The calls of the commands to one server. `server` is its URL, with or without the API's base path."""
+    """The calls of the commands to one server.
 
-    def __init__(self, server: str) -> None:
+    `server` is its URL, with or without the API's base path. `authorization` gives the header of that name for the
+    server's URL, empty where there is no credential; a user and password in the URL come first.
+    """
+
+    def __init__(self, server: str, authorization: Callable[[str], str] = lambda _: "") -> None:
         parts = _server(server)
         userinfo, _, host = parts.netloc.rpartition("@")
         path = parts.path.rstrip("/")
         self.shown = urlunsplit((parts.scheme, host, path, "", ""))
         self._base = self.shown if path.endswith("/v1") else self.shown + API
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if userinfo:
-            self._headers["Authorization"] = f"Basic {b64encode(unquote(userinfo).encode()).decode()}"
+        basic = f"Basic {b64encode(unquote(userinfo).encode()).decode()}" if userinfo else ""
+        self._authorization = basic or authorization(self.shown)
         self._opener = build_opener(*([ProxyHandler({})] if parts.hostname in LOOPBACK else []))
         self._has_answered = False
 
@@ -101,6 +105,8 @@ class TesClient:
 
     def _request(self, method: str, url: str, body: bytes | None) -> Document:
         request = Request(url, body, self._headers, method=method)  # noqa: S310 - http(s), see _server
+        if self._authorization:  # which goes nowhere else, should the server lead there
+            request.add_unredirected_header("Authorization", self._authorization)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as reply:
                 text = reply.read()

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
     "token": "tesk.cli.token",
+    "user": "tesk.cli.user",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

@@ -25,6 +25,11 @@ from tesk.tes import Resources, TaskLog
 
 AHEAD: Final = 5000
 """Queued tasks among which the next is looked for."""
+RESCAN_S: Final = 30.0
+AGAIN_S: Final = 2.0
+"""So long after the last news the place may have room that it had not, without anything having happened."""
+LEAST: Final = Demand(0, 0)
+"""No task asks for less."""
 LATE_S: Final = 10.0
 LOOK_BEHIND_S: Final = 0.5
 LOOKING_SHARE: Final = 0.1
@@ -54,6 +59,10 @@ class Admission:
         self._cursor: TaskId | None = None
         self._read_at = 0.0
         self._reading_s = 0.0
+        self._is_behind = False
+        """Whether a task was created after the last read."""
+        self._is_full = False
+        """Whether no task whatsoever may start, by the last look at the queue."""
         self._denied: tuple[TaskId, Denial] | None = None
 
     async def serve(self) -> None:
@@ -61,8 +70,7 @@ class Admission:
 
         While the tasks in memory have to wait, the store is read now and then only.
         """
-        pause_s = max(LOOK_BEHIND_S, self._reading_s / LOOKING_SHARE)
-        if not self._queue or time.monotonic() - self._read_at > pause_s:
+        if not self._queue or self._next_read_s() <= 0:
             await self._refill()
         while found := self._next():
             waiting, denial = found
@@ -74,10 +82,11 @@ class Admission:
                 await self._refuse(waiting.id, denial.reason)
             else:
                 self._denied = waiting.id, denial
+                self._is_full = self._place.admission(LEAST, self._work.load) is not None
                 return
             if not self._queue:
                 await self._refill()
-        self._denied = None
+        self._denied, self._is_full = None, False
 
     def _next(self) -> tuple[Waiting, Denial | None] | None:
         load = self._work.load
@@ -93,10 +102,24 @@ class Admission:
                 return _waiting(task_id, first.id, denial)
         return None if self._denied is None else _waiting(task_id, *self._denied)
 
-    @property
-    def denies_all(self) -> bool:
-        """True when no task of any kind may start, by the last look at the queue."""
-        return self._denied is not None and self._denied[1].blocks == "all"
+    def created(self) -> bool:
+        """A task was created. Whether it is a reason to look at the queue: not while no task whatsoever may start.
+
+        A task that the first in line keeps waiting may be another owner's, whose turn is first.
+        """
+        self._is_behind = True
+        return not self._queue or not self._is_full
+
+    def look_again_s(self) -> float:
+        """After so long there is a reason to look at the queue again, without any news."""
+        if not self._queue:
+            return RESCAN_S
+        is_behind = self._is_behind and not self._is_full
+        return min(AGAIN_S, max(self._next_read_s(), 0.0)) if is_behind else AGAIN_S
+
+    def _next_read_s(self) -> float:
+        pause_s = max(LOOK_BEHIND_S, self._reading_s / LOOKING_SHARE)
+        return self._read_at + pause_s - time.monotonic()
 
     def rescan(self) -> None:
         """The next read begins with the oldest queued task."""
@@ -110,6 +133,7 @@ class Admission:
         newest task that was seen a while ago, and now and then from the oldest.
         """
         moment = self._read_at = time.monotonic()
+        self._is_behind = False
         while self._seen and moment - self._seen[0][0] > LATE_S:
             self._cursor = self._seen.popleft()[1]
         after = self._cursor

@@ -13,7 +13,7 @@ import time
 from typing import Any, Final
 
 from tesk import tes
-from tesk.dispatch.admission import UNREADABLE, UNREADABLE_ERRORS, Admission
+from tesk.dispatch.admission import RESCAN_S, UNREADABLE, UNREADABLE_ERRORS, Admission
 from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.cleaning import Cleaning
 from tesk.dispatch.recording import Recording
@@ -29,9 +29,6 @@ from tesk.tes import State, TaskLog
 
 log = logging.getLogger(__name__)
 
-RESCAN_S: Final = 30.0
-AGAIN_S: Final = 2.0
-"""So long after the last news the place may have room that it had not, without anything having happened."""
 READY_TIMEOUT_S: Final = 5.0
 
 
@@ -63,7 +60,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """A task was created: look at the queue, unless nothing at all may start now. Then the next end is a reason."""
-        if not (self.work.queue and self._admission.denies_all):
+        if self._admission.created():
             self.work.wake.set()
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
@@ -104,7 +101,7 @@ class Dispatcher:
             self.work.wake.clear()
             await self._patiently("serving the queue", self._admission.serve)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_S if self.work.queue else RESCAN_S):
+                async with asyncio.timeout(self._admission.look_again_s()):
                     await self.work.wake.wait()
             if time.monotonic() - self._rescanned_at >= RESCAN_S:
                 self._rescanned_at = time.monotonic()

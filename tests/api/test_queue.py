@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tesk.identity import SERVER
+from tesk.dispatch import admission
+from tesk.identity import SERVER, Owner
 from tesk.server import tasks as handlers
 from tesk.store.base import NewTask, StoreError
 from tests.api.conftest import Running, running
@@ -45,6 +46,28 @@ def database(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
         return f"sqlite:///{folder}/tesk.db"
     server: Postgres = request.getfixturevalue("postgres_server")
     return server.new_database()
+
+
+def test_another_owners_task_that_fits_does_not_wait_behind_one_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "AGAIN_S", 3600.0)
+
+    async def create(user: str, ram_gb: int) -> str:
+        document = b'{"executors":[{"image":"alpine","command":["true"]}],"resources":{"ram_gb":%d}}' % ram_gb
+        task_id = await server.store.create(NewTask(basic=document, owner=Owner(user)))
+        server.dispatcher.wake()
+        return task_id
+
+    with running(tmp_path) as server:
+        server.engine.room, server.engine.ram_gb = 9, 10
+        first = server.do(create("ann", 6))
+        assert given(server) == first
+        waiting = server.do(create("ann", 6))
+        full = f"/v1/tasks/{waiting}?view=FULL"
+        until(lambda: "tasks that run have the memory" in server.client.get(full).text, 20, "why it waits")
+        small = server.do(create("ben", 1))
+        assert given(server) == small
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -20,6 +20,7 @@ IMAGE = {
     "image.tag": PRODUCT.partition(":")[2],
     "test.image": BUSYBOX,
     "front.drainSeconds": 1,
+    "people.anyone": True,
 }
 ENDS = {"COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED"}
 OF_THE_NAMESPACE = {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
