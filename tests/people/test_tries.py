@@ -76,5 +76,6 @@ def test_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tries, "MOST_KNOWN", 100)
     limit = Tries(Clock())
     for n in range(1000):
-        limit.take(HERE, f"user-{n}") or limit.give_back(HERE, "")
+        limit.take(HERE, f"user-{n}")
+        limit.give_back(HERE, "")
     assert len(limit._free_at) <= 101
