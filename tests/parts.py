@@ -37,6 +37,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
+    "oidc": ("oidc-provider",),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
     "whole": ("shim", "podman", "busybox", *SERVERS),
     "podman": ("shim", "podman", "busybox"),
@@ -50,7 +51,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What scripts/ensure has to bring for each part."""
 
-BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "newest", "image", "oldest")
+BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "dex", "newest", "image", "oldest")
 """What takes minutes to build, in the order of scripts/build."""
 
 
@@ -101,4 +102,4 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "shim", "pod", "chart", "cli", "filer", "whole")
+    return found.name in ("unit", "api", "store", "shim", "pod", "chart", "cli", "oidc", "filer", "whole")
