@@ -33,6 +33,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "unit": (),
     "api": ("postgres", "nginx"),
     "store": ("postgres",),
+    "people": ("postgres",),
     "shim": ("shim", "busybox"),
     "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
@@ -102,4 +103,4 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "shim", "pod", "chart", "cli", "oidc", "filer", "whole")
+    return found.name in ("unit", "api", "store", "people", "oidc", "shim", "pod", "chart", "cli", "filer", "whole")

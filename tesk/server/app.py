@@ -2,7 +2,8 @@
 
 The application finds the handler. For every request it does what a stack of middleware would do: check Host and Origin,
 give a request id, make errors JSON, compress, log. Routes are one dictionary and one rule for task ids, since most
-requests are create, get and list: that costs a third less per request than a framework's router.
+requests are create, get and list: that costs a third less per request than a framework's router. A route names what the
+caller must be good for; who calls is found (people/edge.py) before any handler is called.
 """
 
 import asyncio
@@ -13,12 +14,25 @@ import zlib
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import count
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
-from tesk.server.exchange import ANSWER, WHEN_SENT, Call, Handler, Header, Receive, Refusal, Reply, Scope, Send
+from tesk.server.exchange import (
+    ANSWER,
+    WHEN_SENT,
+    Call,
+    Header,
+    Methods,
+    Receive,
+    Refusal,
+    Reply,
+    Route,
+    Scope,
+    Send,
+    read,
+)  # fmt: skip
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
@@ -27,7 +41,12 @@ from tesk.server.tasks import Tasks
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
+if TYPE_CHECKING:
+    from tesk.server.people.edge import Edge
+
 PREFIXES: Final = ("/ga4gh/tes/v1", "/v1", "")
+BESIDE_TES: Final = "/api/v1"
+_ITEM: Final = "/{id}"
 GZIP_BYTES: Final = 8 * 1024
 """Answers of at least this size are compressed for clients that accept it."""
 THREAD_BYTES: Final = 64 * 1024
@@ -37,8 +56,7 @@ DISCONNECTED: Final = 499
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _JSON: Final = (b"content-type", b"application/json")
-
-Methods = Mapping[str, Handler]
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def create_app(
@@ -48,27 +66,37 @@ def create_app(
     *,
     parameters: Collection[str] = (),
     log: Log | None = None,
+    edge: "Edge | None" = None,
 ) -> "App":
-    """The application. `parameters` are the backend parameters that the place supports."""
+    """The application. `parameters` are the backend parameters that the place supports.
+
+    `edge` finds out who calls; without one nobody is asked to sign in.
+    """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
     service = Service(settings, store, dispatcher, parameters)
-    return App(tasks, service, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log)
+    routes = _routes(tasks, service, public_info=settings.public_service_info)
+    return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 
 class App:
     """ASGI 3 callable."""
 
-    def __init__(self, tasks: Tasks, service: Service, hosts: Hosts, cors: Cors, log: Log | None) -> None:
+    def __init__(
+        self, tasks: Tasks, routes: Mapping[str, Methods], hosts: Hosts, cors: Cors, log: Log | None,
+        edge: "Edge | None",
+    ) -> None:  # fmt: skip
         self._hosts = hosts
         self._cors = cors
         self._log = log
+        self._edge = edge
         self._budget = MemoryBudget(MOST_BYTES)
         self._numbers = count(1)
         self._process = os.urandom(6).hex()
-        self._routes = _routes(tasks, service)
+        self._routes = {path: methods for path, methods in routes.items() if not path.endswith(_ITEM)}
+        self._items = {path.removesuffix(_ITEM): methods for path, methods in routes.items() if path.endswith(_ITEM)}
         self._folders = frozenset(prefix + "/tasks" for prefix in PREFIXES)
-        self._task: Methods = {"GET": tasks.get, "HEAD": tasks.get}
-        self._cancel: Methods = {"POST": tasks.cancel}
+        self._task: Methods = read(tasks.get, "read")
+        self._cancel: Methods = {"POST": Route(tasks.cancel, "cancel")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,10 +141,13 @@ class App:
             self._hosts.check(call.headers, call.scope["http_version"])
             if call.method == "OPTIONS" and (preflight := self._cors.preflight(call.headers)):
                 return preflight
-            handler = self._handler(call)
-            if call.method == "POST":
+            route = self._route(call)
+            if call.method not in _READS:
                 self._cors.check_write(call.headers)
-            return await handler(call)
+            if self._edge is not None and route.needs != "open":
+                call.identity = await self._edge.identify(call)
+                self._edge.check_scope(call.identity, route.needs)
+            return await route.handler(call)
         except Refusal as refusal:
             return refusal.reply()
         except StoreError as error:
@@ -128,25 +159,29 @@ class App:
             self._failed(call, error)
             return Refusal(500, f"internal error; see request id {call.request_id} in the server's log").reply()
 
-    def _handler(self, call: Call) -> Handler:
-        """The handler of a path and method. Sets `call.task_id` from the path. Raises Refusal (404, 405)."""
+    def _route(self, call: Call) -> Route:
+        """The route of a path and method. Sets `call.task_id` or `call.item`. Raises Refusal (404, 405)."""
         methods = self._routes.get(call.path)
         if methods is None:
             folder, _, name = call.path.rpartition("/")
-            if folder not in self._folders:
+            if folder in self._folders:
+                methods = self._task
+                if name.endswith(":cancel"):
+                    name = name.removesuffix(":cancel")
+                    methods = self._cancel
+                call.task_id = name
+            elif name and folder in self._items:
+                methods = self._items[folder]
+                call.item = name
+            else:
                 raise Refusal(404, f"there is nothing at {call.path[:200]!r}; the API is at {PREFIXES[0]}")
-            methods = self._task
-            if name.endswith(":cancel"):
-                name = name.removesuffix(":cancel")
-                methods = self._cancel
-            call.task_id = name
-        handler = methods.get(call.method)
-        if handler is None:
+        route = methods.get(call.method)
+        if route is None:
             allowed = ", ".join(methods)
             raise Refusal(
                 405, f"{call.method} is not possible here; allowed: {allowed}", headers=((b"allow", allowed.encode()),)
             )
-        return handler
+        return route
 
     def _headers(self, call: Call, reply: Reply) -> list[Header]:
         headers = [(b"x-request-id", call.request_id.encode()), *reply.headers]
@@ -164,10 +199,12 @@ class App:
         level = ERROR if status >= 500 else INFO if status >= 400 or call.method == "POST" else DEBUG
         if self._log is None or not self._log.wants(level):
             return
-        task = {"task": call.task_id} if call.task_id and status < 400 else {}
+        about = {"task": call.task_id} if call.task_id and status < 400 else {}
+        if call.identity.user:
+            about["user"] = call.identity.user
         ms = round((time.perf_counter() - started) * 1000, 2)
         self._log.request(
-            level, id=call.request_id, method=call.method, path=call.path[:500], status=status, ms=ms, **task
+            level, id=call.request_id, method=call.method, path=call.path[:500], status=status, ms=ms, **about
         )
 
     def _failed(self, call: Call, error: Exception) -> None:
@@ -175,27 +212,28 @@ class App:
             self._log.failure(described(error), id=call.request_id)
 
 
-def _routes(tasks: Tasks, service: Service) -> dict[str, Methods]:
-    """Fixed paths and their handlers by method."""
+def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, Methods]:
+    """Routes by path: fixed ones, and PATH/{id} for the items below a path. Those of TES tasks by id are in App."""
     routes: dict[str, Methods] = {
-        "/": _read(service.root),
-        "/healthz": _read(service.healthz),
-        "/readyz": _read(service.readyz),
-        "/openapi.json": _read(service.openapi),
+        "/": read(service.root, "open"),
+        "/healthz": read(service.healthz, "open"),
+        "/readyz": read(service.readyz, "open"),
+        "/openapi.json": read(service.openapi, "open"),
     }
     for prefix in PREFIXES:
-        routes[prefix + "/service-info"] = _read(service.info)
-        routes[prefix + "/tasks/service-info"] = _read(service.old_info)
-        routes[prefix + "/tasks"] = {**_read(tasks.list_), "POST": tasks.create}
-    return routes
+        routes[prefix + "/service-info"] = read(service.info, "open" if public_info else "signed-in")
+        routes[prefix + "/tasks/service-info"] = read(service.old_info, "open" if public_info else "signed-in")
+        routes[prefix + "/tasks"] = {**read(tasks.list_, "read"), "POST": Route(tasks.create, "submit")}
+    return routes | {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes().items()}
+
+
+def _beside_tes() -> dict[str, Methods]:
+    """What /api/v1 has, by its path there: NAME, or NAME/{id} for what is below NAME (see Call.item)."""
+    return {}
 
 
 def _lines(headers: list[Header]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
-
-
-def _read(handler: Handler) -> dict[str, Handler]:
-    return {"GET": handler, "HEAD": handler}
 
 
 @lru_cache(maxsize=256)

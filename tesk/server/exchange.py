@@ -4,12 +4,12 @@ This module knows no route. Errors are JSON, `{"status_code": 400, "msg": "...",
 person reads the reason, a program finds the field.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from tesk.identity import EVERYBODY
+from tesk import identity
 
 if TYPE_CHECKING:
     from tesk.server.budget import MemoryShare
@@ -56,7 +56,9 @@ class Refusal(Exception):
 class Call:
     """A request, as far as handlers read it. Of a repeated header, `headers` has the last value."""
 
-    __slots__ = ("headers", "identity", "method", "path", "query", "receive", "request_id", "scope", "share", "task_id")
+    __slots__ = (
+        "headers", "identity", "item", "method", "path", "query", "receive", "request_id", "scope", "share", "task_id",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, share: "MemoryShare") -> None:
         self.scope = scope
@@ -66,9 +68,27 @@ class Call:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.identity = EVERYBODY
+        self.identity = identity.EVERYBODY
+        """Who calls; the application sets it before it calls the handler."""
         self.request_id = ""
         self.task_id = ""
+        self.item = ""
+        """The last part of /api/v1/NAME/ITEM."""
 
 
 Handler = Callable[[Call], Awaitable[Reply]]
+
+
+class Route(NamedTuple):
+    """A handler, and what a credential must be good for to call it: a scope, `signed-in`, or nothing (`open`)."""
+
+    handler: Handler
+    needs: identity.Scope | Literal["signed-in", "open"]
+
+
+Methods = Mapping[str, Route]
+"""The routes of a path by method."""
+
+
+def read(handler: Handler, needs: identity.Scope | Literal["signed-in", "open"]) -> dict[str, Route]:
+    return {"GET": Route(handler, needs), "HEAD": Route(handler, needs)}

@@ -56,6 +56,10 @@ class Log(logging.Handler):
         """Logs a request that failed by a defect of tesk or by the database."""
         self._put(ERROR, {"msg": "request failed", "error": error, **entry})
 
+    def audit(self, **entry: Any) -> None:
+        """Logs a line of the audit, whatever the level."""
+        self._put(INFO, {"msg": "audit", **entry})
+
     def wants(self, level: int) -> bool:
         return level >= self.level
 

@@ -28,6 +28,8 @@ from tesk.server.app import App, create_app
 from tesk.server.connection import HttpConnection
 from tesk.server.listen import CannotListen, listen, url
 from tesk.server.log import Log, start
+from tesk.server.people.way import PeopleError
+from tesk.server.people.ways import check, edge_of
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import StoreError
@@ -51,11 +53,12 @@ def serve(settings: Settings, warnings: Sequence[str] = ()) -> None:
     try:
         listener = listen(settings.host, settings.port, os.environ)
         with contextlib.closing(listener), contextlib.closing(start(settings.log_level)) as log:
+            check(settings, listener.getsockname()[0])
             for warning in warnings:
                 logging.getLogger(__name__).warning(warning)
             bound_to = listener.getsockname()[0]
             uvloop.run(_serve(msgspec.structs.replace(settings, host=bound_to), listener, log))
-    except (CannotListen, StoreError, PlaceError) as error:
+    except (CannotListen, PeopleError, StoreError, PlaceError) as error:
         raise SystemExit(f"tesk serve: {error}") from None
 
 
@@ -65,10 +68,14 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
+        edge = edge_of(settings, log)
+        if edge is not None:
+            opened.push_async_callback(edge.close)
+            await edge.open()
         place = open_place(settings)
         dispatcher = Dispatcher(store, place, settings)
         opened.push_async_callback(dispatcher.stop)
-        app = create_app(settings, store, dispatcher, parameters=place.backend_parameters, log=log)
+        app = create_app(settings, store, dispatcher, parameters=place.backend_parameters, log=log, edge=edge)
         server = Server(app, url(listener))
         await dispatcher.start()
         await _serve_while_leased(server, listener, lease)

@@ -26,6 +26,7 @@ from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, 
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
+from tesk.server.people.ways import edge_of
 from tesk.server.run import Server
 from tesk.settings import Settings
 from tesk.store import open_store
@@ -150,7 +151,10 @@ class Running:
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
-        self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log)
+        edge = edge_of(self.settings, log)
+        if edge is not None:
+            await edge.open()
+        self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log, edge=edge)
         self._server = ThreadServer(app, self.url)
         await self.engine.asked.wait()
         self._loop.call_soon(self._ready.set_result, None)
@@ -158,6 +162,8 @@ class Running:
             await self._server.serve(sockets=[listener])
         finally:
             await dispatcher.stop()
+            if edge is not None:
+                await edge.close()
             await self.store.close()
             log.close()
 

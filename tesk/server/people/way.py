@@ -5,26 +5,36 @@ challenge that names it.
 """
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from tesk.identity import Identity
 
+Address = IPv4Address | IPv6Address
+OWN_TOKEN: Final = "tesk_"  # noqa: S105 - how one begins
+"""API tokens of this server begin so. They have 256 random bits, so that nobody guesses one."""
+
 
 class Credential(NamedTuple):
-    """What a request shows. `basic`: a user and a password; `bearer` and `key`: a token; `forwarded`: what a proxy says.
+    """What a request shows.
 
+    `basic`: a user and a password; `bearer` and `key`: a token; `forwarded`: what a proxy says.
     `secret` never stands in a log, an answer or an error.
     """
 
     kind: Literal["basic", "bearer", "key", "forwarded"]
     user: str
     secret: str
-    address: IPv4Address | IPv6Address | None = None
+    address: Address | None = None
     """Where the request comes from."""
     groups: tuple[str, ...] = ()
     """What a proxy says (X-Forwarded-Groups)."""
+
+    @property
+    def is_own_token(self) -> bool:
+        """Whether it is an API token of this server, also as the password of Basic: other ways leave it alone."""
+        return self.secret.startswith(OWN_TOKEN)
 
 
 class Found(Struct, frozen=True):
@@ -32,6 +42,13 @@ class Found(Struct, frozen=True):
 
     identity: Identity
     good_for_s: float = 0.0
+
+
+class PeopleError(ValueError):
+    """What is configured of a way in cannot be used, or lets the world in: the server does not start.
+
+    The message names the setting or the file, and the place in it.
+    """
 
 
 class NotLetIn(Exception):
