@@ -36,6 +36,7 @@ from tesk.server.exchange import (
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
+from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
 from tesk.settings import Settings
@@ -74,7 +75,7 @@ def create_app(
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
     service = Service(settings, store, dispatcher, parameters)
-    routes = _routes(tasks, service, public_info=settings.public_service_info)
+    routes = _routes(tasks, service, edge, public_info=settings.public_service_info)
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 
@@ -212,7 +213,7 @@ class App:
             self._log.failure(described(error), id=call.request_id)
 
 
-def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, Methods]:
+def _routes(tasks: Tasks, service: Service, edge: "Edge | None", *, public_info: bool) -> dict[str, Methods]:
     """Routes by path: fixed ones, and PATH/{id} for the items below a path. Those of TES tasks by id are in App."""
     routes: dict[str, Methods] = {
         "/": read(service.root, "open"),
@@ -224,12 +225,12 @@ def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, M
         routes[prefix + "/service-info"] = read(service.info, "open" if public_info else "signed-in")
         routes[prefix + "/tasks/service-info"] = read(service.old_info, "open" if public_info else "signed-in")
         routes[prefix + "/tasks"] = {**read(tasks.list_, "read"), "POST": Route(tasks.create, "submit")}
-    return routes | {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes().items()}
+    return routes | {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(edge).items()}
 
 
-def _beside_tes() -> dict[str, Methods]:
+def _beside_tes(edge: "Edge | None") -> dict[str, Methods]:
     """What /api/v1 has, by its path there: NAME, or NAME/{id} for what is below NAME (see Call.item)."""
-    return {}
+    return {"whoami": read(whoami, "signed-in"), "sign-in": read(SignIn(edge).get, "open")}
 
 
 def _lines(headers: list[Header]) -> bytes:

@@ -29,19 +29,19 @@ class Way:
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[OidcProvider]:
+def running_provider() -> Iterator[OidcProvider]:
     with oidc_provider(KEY) as provider:
         yield provider
 
 
 @pytest.fixture
-def provider(running: OidcProvider) -> Iterator[OidcProvider]:
+def provider(running_provider: OidcProvider) -> Iterator[OidcProvider]:
     """The provider with its first key, without faults, and with its calls counted from now."""
-    running.set(userinfo="", status=0, delay_ms=0, huge=False)
-    running.rotate(KEY)
-    running.calls()
-    yield running
-    running.set(userinfo="", status=0, delay_ms=0, huge=False)
+    running_provider.set(userinfo="", status=0, delay_ms=0, huge=False)
+    running_provider.rotate(KEY)
+    running_provider.calls()
+    yield running_provider
+    running_provider.set(userinfo="", status=0, delay_ms=0, huge=False)
 
 
 MakeWay = Callable[..., Way]

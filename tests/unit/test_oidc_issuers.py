@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tesk.server.people.oidc.issuers import IssuersError, is_safe, read_issuers
+from tesk.server.people.oidc.issuers import is_safe, read_issuers
+from tesk.server.people.way import PeopleError
 
 LOGIN = 'issuer = "https://login.example.org/oidc/"'
 OTHER = 'issuer = "https://other.example.org"'
@@ -76,14 +77,14 @@ def test_what_is_wrong_is_named_with_its_line_and_table(
     tmp_path: Path, lines: list[str], place: str, words: str
 ) -> None:
     path = _file(tmp_path, *lines)
-    with pytest.raises(IssuersError) as refusal:
+    with pytest.raises(PeopleError) as refusal:
         read_issuers(path)
     assert str(refusal.value).startswith(f"{path}{place}")
     assert words in str(refusal.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(IssuersError, match=r"none\.toml: cannot be read"):
+    with pytest.raises(PeopleError, match=r"none\.toml: cannot be read"):
         read_issuers(tmp_path / "none.toml")
 
 

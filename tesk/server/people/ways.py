@@ -68,6 +68,13 @@ def edge_of(settings: Settings, log: Log | None) -> "Edge | None":
         from tesk.server.people.proxy import Proxy
 
         edge.ways.append(Proxy())
+    if settings.issuers:
+        from tesk.server.people.oidc.issuers import read_issuers
+        from tesk.server.people.oidc.way import Oidc
+
+        issuers = read_issuers(Path(settings.issuers))
+        edge.ways.append(Oidc(issuers))
+        edge.logins = [login for issuer in issuers if (login := issuer.login())]
     if settings.users_file:
         from tesk.server.people.basic import Basic
 

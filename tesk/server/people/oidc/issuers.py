@@ -21,12 +21,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from tesk.server.people.way import Login, PeopleError
+
 Seconds = Annotated[float, Meta(ge=0)]
 Source = Literal["", "token", "userinfo", "introspection"]
-
-
-class IssuersError(ValueError):
-    """The file cannot be used: names the file, the line, the table and what to change."""
 
 
 class Issuer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,30 +76,34 @@ class Issuer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     login_resource: str = ""
     """The resource (RFC 8707) that `tesk login` asks a token for; empty: none."""
 
+    def login(self) -> Login | None:
+        """What `tesk login` needs; None where it is not for this issuer."""
+        if not self.login_client_id:
+            return None
+        return Login(self.name, self.issuer, self.login_client_id, self.login_scopes, self.login_resource)
+
     def secret(self) -> str:
         """Read at each use, so that a new secret takes effect. Raises OSError."""
         return Path(self.client_secret_file).read_text().strip()
 
 
 def read_issuers(file: Path) -> tuple[Issuer, ...]:
-    """The issuers of the file. Raises IssuersError."""
+    """The issuers of the file. Raises PeopleError."""
     try:
         text = file.read_text()
         tables = tomllib.loads(text)
     except OSError as error:
-        raise IssuersError(f"{file}: cannot be read: {error.strerror}; check people.issuers") from None
+        raise PeopleError(f"{file}: cannot be read: {error.strerror}; check people.issuers") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise IssuersError(f"{file}: not TOML: {error}") from None
+        raise PeopleError(f"{file}: not TOML: {error}") from None
     if not tables:
-        raise IssuersError(
-            f'{file}: no issuer; write a table [NAME] with issuer = "https://…", or unset people.issuers'
-        )
+        raise PeopleError(f'{file}: no issuer; write a table [NAME] with issuer = "https://…", or unset people.issuers')
     issuers = []
     for name, table in tables.items():
         try:
             issuers.append(_issuer(name, table, file.parent))
         except ValueError as error:
-            raise IssuersError(f"{_place(file, text, name)}: {error}") from None
+            raise PeopleError(f"{_place(file, text, name)}: {error}") from None
     _refuse_twice(issuers, file, text)
     return tuple(issuers)
 
@@ -174,12 +176,12 @@ def _refuse_twice(issuers: list[Issuer], file: Path, text: str) -> None:
     for issuer in issuers:
         place = _place(file, text, issuer.name)
         if issuer.issuer in seen:
-            raise IssuersError(f"{place}: [{seen[issuer.issuer]}] has the same issuer; leave one out")
+            raise PeopleError(f"{place}: [{seen[issuer.issuer]}] has the same issuer; leave one out")
         seen[issuer.issuer] = issuer.name
         if issuer.opaque_tokens == "refused":
             continue
         if opaque:
-            raise IssuersError(
+            raise PeopleError(
                 f"{place}: [{opaque}] takes opaque tokens already: such a token does not tell whose it is, "
                 "and must not be shown to another provider"
             )

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from tesk.server.people.oidc.jwts import Head
 
 MOST_ANSWERS: Final = 8192
-OWN_TOKENS: Final = "tesk_"
-"""What API tokens of tesk begin with: those are another way's, and no provider's business."""
 
 
 class Answer(Struct, frozen=True):
@@ -68,7 +66,7 @@ class Oidc:
 
     async def identify(self, credential: Credential) -> Found | None:
         token = credential.secret
-        if credential.kind != "bearer" or token.startswith(OWN_TOKENS):
+        if credential.kind != "bearer" or credential.is_own_token:
             return None
         key = hashlib.blake2b(token.encode(), key=self._digest_key).digest()
         answer = self._answers.get(key)
