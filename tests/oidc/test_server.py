@@ -73,7 +73,7 @@ def test_a_task_is_made_and_read_with_a_token_in_one_call_to_the_provider(
 def test_a_bad_token_is_401_and_stands_in_no_answer_and_no_log(
     server: Running, provider: OidcProvider, token: str
 ) -> None:
-    answer = server.client.get("/v1/tasks", headers={"Authorization": f"Bearer {token}".encode()})
+    answer = server.client.get("/v1/tasks", headers={b"Authorization": f"Bearer {token}".encode()})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == 'Bearer realm="tesk", error="invalid_token"'
     assert token not in answer.text
