@@ -38,7 +38,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
-    "oidc": ("oidc-provider",),
+    "oidc": ("oidc-provider", "dex"),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
     "whole": ("shim", "podman", "busybox", *SERVERS),
     "podman": ("shim", "podman", "busybox"),

@@ -7,7 +7,7 @@ repeated. A create is never repeated, since the server might have stored the tas
 import json
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -20,6 +20,7 @@ Document = dict[str, Any]
 Query = Sequence[tuple[str, str]]
 
 API: Final = "/ga4gh/tes/v1"
+BESIDE_TES: Final = "/api/v1"
 TIMEOUT_S: Final = 30.0
 PAGE: Final = 256
 RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -35,18 +36,23 @@ class AwayError(ServerError):
 
 
 class TesClient:
-    """The calls of the commands to one server. `server` is its URL, with or without the API's base path."""
+    """The calls of the commands to one server.
 
-    def __init__(self, server: str) -> None:
+    `server` is its URL, with or without the API's base path. `authorization` gives the header of that name for the
+    server's URL, empty where there is no credential; a user and password in the URL come first.
+    """
+
+    def __init__(self, server: str, authorization: Callable[[str], str] = lambda _: "") -> None:
         parts = _server(server)
         userinfo, _, host = parts.netloc.rpartition("@")
         path = parts.path.rstrip("/")
         self.shown = urlunsplit((parts.scheme, host, path, "", ""))
         self._base = self.shown if path.endswith("/v1") else self.shown + API
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if userinfo:
-            self._headers["Authorization"] = f"Basic {b64encode(unquote(userinfo).encode()).decode()}"
-        self._opener = build_opener(*([ProxyHandler({})] if parts.hostname in LOOPBACK else []))
+        basic = f"Basic {b64encode(unquote(userinfo).encode()).decode()}" if userinfo else ""
+        self._authorization = basic or authorization(self.shown)
+        self.is_here = parts.hostname in LOOPBACK
+        self._opener = build_opener(*([ProxyHandler({})] if self.is_here else []))
         self._has_answered = False
 
     def create(self, body: bytes) -> str:
@@ -61,6 +67,12 @@ class TesClient:
 
     def cancel(self, task_id: str) -> None:
         self._send("POST", f"/tasks/{_segment(task_id)}:cancel", b"{}")
+
+    def beside_tes(self, method: str, path: str, content: Document | None = None) -> Document:
+        """Calls the API of tesk that is no part of TES: /api/v1/PATH below the URL that the TES API is below, too."""
+        root = self.shown.removesuffix("/v1").removesuffix("/ga4gh/tes")
+        body = None if content is None else json.dumps(content).encode()
+        return self._request(method, f"{root}{BESIDE_TES}/{path}", body)
 
     def tasks(self, filters: Query, view: str, limit: int) -> Iterator[Document]:
         """The newest tasks first, page after page; with `limit` 0 all of them."""
@@ -90,7 +102,12 @@ class TesClient:
         return self._send("GET", target)
 
     def _send(self, method: str, target: str, body: bytes | None = None) -> Document:
-        request = Request(self._base + target, body, self._headers, method=method)  # noqa: S310 - http(s), see _server
+        return self._request(method, self._base + target, body)
+
+    def _request(self, method: str, url: str, body: bytes | None) -> Document:
+        request = Request(url, body, self._headers, method=method)  # noqa: S310 - http(s), see _server
+        if self._authorization:  # which goes nowhere else, should the server lead there
+            request.add_unredirected_header("Authorization", self._authorization)
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as reply:
                 text = reply.read()

@@ -21,6 +21,9 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "login": "tesk.cli.login",
+    "logout": "tesk.cli.login",
+    "whoami": "tesk.cli.login",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

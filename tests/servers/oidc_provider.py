@@ -7,9 +7,11 @@ import tempfile
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -86,6 +88,36 @@ class OidcProvider(NamedTuple):
         request = urllib.request.Request(f"{self.issuer}/control/{name}", json.dumps(document).encode(), method="POST")
         with urllib.request.urlopen(request, timeout=60) as reply:
             return json.load(reply)
+
+
+class _Forms(HTMLParser):
+    """The first form of a page: where it goes, and what its hidden fields say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action: str | None = None
+        self.fields: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "form" and self.action is None:
+            self.action = given.get("action") or ""
+        elif tag == "input" and given.get("name"):
+            self.fields[str(given["name"])] = given.get("value") or ""
+
+
+def sign_in(url: str, fill: Mapping[str, str]) -> httpx.Response:
+    """What a person does in a browser: opens the page, and fills in and sends each form until there is none."""
+    with httpx.Client(follow_redirects=True, timeout=60) as browser:
+        page = browser.get(url)
+        for _ in range(8):
+            forms = _Forms()
+            forms.feed(page.text)
+            if page.status_code != 200 or forms.action is None:
+                return page
+            fields = {name: fill.get(name, value) for name, value in forms.fields.items()}
+            page = browser.post(page.url.join(forms.action), data=fields)
+    raise AssertionError(f"the provider asks on and on: {page.text}")
 
 
 def cached() -> Path:
