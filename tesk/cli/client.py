@@ -51,7 +51,8 @@ class TesClient:
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         basic = f"Basic {b64encode(unquote(userinfo).encode()).decode()}" if userinfo else ""
         self._authorization = basic or authorization(self.shown)
-        self._opener = build_opener(*([ProxyHandler({})] if parts.hostname in LOOPBACK else []))
+        self.is_here = parts.hostname in LOOPBACK
+        self._opener = build_opener(*([ProxyHandler({})] if self.is_here else []))
         self._has_answered = False
 
     def create(self, body: bytes) -> str:

@@ -39,6 +39,7 @@ from tesk.server.origins import Cors, Hosts
 from tesk.server.people.audit import note
 from tesk.server.people.token_calls import TokenCalls
 from tesk.server.people.ways import ways_in
+from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
 from tesk.settings import Settings
@@ -239,7 +240,10 @@ def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, M
 
 def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log | None) -> dict[str, Methods]:
     """What /api/v1 has, by its path there: NAME, or NAME/{id} for what is below NAME (see Call.item)."""
-    routes: dict[str, Methods] = {}
+    routes: dict[str, Methods] = {
+        "whoami": read(whoami, "signed-in"),
+        "sign-in": read(SignIn(edge).get, "open"),
+    }
     if settings.tokens != "never":
         tokens = TokenCalls(store.tokens, settings.token_days, edge.forget if edge else lambda _: None, log)
         routes["tokens"] = {**read(tokens.list_, "signed-in"), "POST": Route(tokens.make, "signed-in")}

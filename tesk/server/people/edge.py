@@ -22,7 +22,7 @@ from tesk.server.log import Log
 from tesk.server.people.audit import note
 from tesk.server.people.credentials import NOTHING, Networks, address_of, credentials, is_within, shown
 from tesk.server.people.tries import Tries
-from tesk.server.people.way import Address, CannotTell, Credential, NotLetIn, Way
+from tesk.server.people.way import Address, CannotTell, Credential, Login, NotLetIn, Way
 
 BAD_FOR_S: Final = 10.0
 MOST_GOOD: Final = 50_000
@@ -52,6 +52,7 @@ class Edge:
         self.ways: list[Way] = []
         self.learn: Callable[[Identity], None] = lambda _: None
         """Is told who was let in, each time that a way was asked."""
+        self.logins: list[Login] = []
         self._admins = frozenset(admins)
         self._admin_groups = frozenset(admin_groups)
         self._trusted = trusted

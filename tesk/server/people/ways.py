@@ -73,6 +73,14 @@ def edge_of(settings: Settings, log: Log | None, table: TokenTable) -> "Edge | N
 
         edge.ways.append(Proxy())
         known["proxy"] = None
+    if settings.issuers:
+        from tesk.server.people.oidc.issuers import read_issuers
+        from tesk.server.people.oidc.way import Oidc
+
+        issuers = read_issuers(Path(settings.issuers))
+        edge.ways.append(Oidc(issuers))
+        edge.logins = [login for issuer in issuers if (login := issuer.login())]
+        known["oidc"] = None
     if settings.users_file:
         from tesk.server.people.basic import Basic
 
