@@ -63,7 +63,7 @@ async def serve(database_url: str, users_file: str = "") -> None:
         await store.open()
         dispatcher = Dispatcher(store, NoRoom(), settings)
         await dispatcher.start()
-        edge = edge_of(settings, log)
+        edge = edge_of(settings, log, store.tokens)
         if edge is not None:
             await edge.open()
         app = create_app(settings, store, dispatcher, log=log, edge=edge)

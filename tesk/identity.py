@@ -23,17 +23,21 @@ class Identity(Struct, frozen=True, kw_only=True):
     """`user`: the user's name here, unique among all ways in. `shown`: the name that people read.
 
     `groups`: those whose tasks the user sees; `manages`: those whose tasks the user may end, too.
+    `way`: the name of the way in by which the user came.
     `sharers`: users who let this one see their tasks. `scopes`: what the credential is good for.
+    `token`: the id of the API token, if it was one.
     """
 
     user: str
     shown: str = ""
+    way: str = ""
     groups: frozenset[str] = frozenset()
     manages: frozenset[str] = frozenset()
     sharers: frozenset[str] = frozenset()
     default_group: str = ""
     is_admin: bool = False
     scopes: frozenset[Scope] = frozenset(SCOPES)
+    token: str = ""
 
     def may_see(self, owner: Owner) -> bool:
         if self.is_admin or (owner.user and owner.user in {self.user, *self.sharers}):

@@ -38,6 +38,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
+    "oidc": ("oidc-provider", "dex"),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
     "whole": ("shim", "podman", "busybox", *SERVERS),
     "podman": ("shim", "podman", "busybox"),
@@ -51,7 +52,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What scripts/ensure has to bring for each part."""
 
-BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "newest", "image", "oldest")
+BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "dex", "newest", "image", "oldest")
 """What takes minutes to build, in the order of scripts/build."""
 
 
@@ -102,4 +103,4 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "people", "shim", "pod", "chart", "cli", "filer", "whole")
+    return found.name in ("unit", "api", "store", "people", "oidc", "shim", "pod", "chart", "cli", "filer", "whole")

@@ -20,6 +20,7 @@ Document = dict[str, Any]
 Query = Sequence[tuple[str, str]]
 
 API: Final = "/ga4gh/tes/v1"
+BESIDE_TES: Final = "/api/v1"
 TIMEOUT_S: Final = 30.0
 PAGE: Final = 256
 RETRIES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -50,7 +51,8 @@ class TesClient:
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         basic = f"Basic {b64encode(unquote(userinfo).encode()).decode()}" if userinfo else ""
         self._authorization = basic or authorization(self.shown)
-        self._opener = build_opener(*([ProxyHandler({})] if parts.hostname in LOOPBACK else []))
+        self.is_here = parts.hostname in LOOPBACK
+        self._opener = build_opener(*([ProxyHandler({})] if self.is_here else []))
         self._has_answered = False
 
     def create(self, body: bytes) -> str:
@@ -65,6 +67,12 @@ class TesClient:
 
     def cancel(self, task_id: str) -> None:
         self._send("POST", f"/tasks/{_segment(task_id)}:cancel", b"{}")
+
+    def beside_tes(self, method: str, path: str, content: Document | None = None) -> Document:
+        """Calls the API of tesk that is no part of TES: /api/v1/PATH below the URL that the TES API is below, too."""
+        root = self.shown.removesuffix("/v1").removesuffix("/ga4gh/tes")
+        body = None if content is None else json.dumps(content).encode()
+        return self._request(method, f"{root}{BESIDE_TES}/{path}", body)
 
     def tasks(self, filters: Query, view: str, limit: int) -> Iterator[Document]:
         """The newest tasks first, page after page; with `limit` 0 all of them."""
@@ -94,7 +102,10 @@ class TesClient:
         return self._send("GET", target)
 
     def _send(self, method: str, target: str, body: bytes | None = None) -> Document:
-        request = Request(self._base + target, body, self._headers, method=method)  # noqa: S310 - http(s), see _server
+        return self._request(method, self._base + target, body)
+
+    def _request(self, method: str, url: str, body: bytes | None) -> Document:
+        request = Request(url, body, self._headers, method=method)  # noqa: S310 - http(s), see _server
         if self._authorization:  # which goes nowhere else, should the server lead there
             request.add_unredirected_header("Authorization", self._authorization)
         try:

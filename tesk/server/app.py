@@ -37,7 +37,9 @@ from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
 from tesk.server.people.audit import note
+from tesk.server.people.token_calls import TokenCalls
 from tesk.server.people.ways import ways_in
+from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
 from tesk.settings import Settings
@@ -79,6 +81,7 @@ def create_app(
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
     service = Service(settings, store, dispatcher, parameters, ways_in(settings))
     routes = _routes(tasks, service, public_info=settings.public_service_info)
+    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 
@@ -232,12 +235,20 @@ def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, M
         routes[prefix + "/service-info"] = read(service.info, "open" if public_info else "signed-in")
         routes[prefix + "/tasks/service-info"] = read(service.old_info, "open" if public_info else "signed-in")
         routes[prefix + "/tasks"] = {**read(tasks.list_, "read"), "POST": Route(tasks.create, "submit")}
-    return routes | {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes().items()}
+    return routes
 
 
-def _beside_tes() -> dict[str, Methods]:
+def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log | None) -> dict[str, Methods]:
     """What /api/v1 has, by its path there: NAME, or NAME/{id} for what is below NAME (see Call.item)."""
-    return {}
+    routes: dict[str, Methods] = {
+        "whoami": read(whoami, "signed-in"),
+        "sign-in": read(SignIn(edge).get, "open"),
+    }
+    if settings.tokens != "never":
+        tokens = TokenCalls(store.tokens, settings.token_days, edge.forget if edge else lambda _: None, log)
+        routes["tokens"] = {**read(tokens.list_, "signed-in"), "POST": Route(tokens.make, "signed-in")}
+        routes["tokens/{id}"] = {"DELETE": Route(tokens.revoke, "signed-in")}
+    return routes
 
 
 def _lines(headers: list[Header]) -> bytes:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from tesk.identity import Identity, Owner
+from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
 
 TaskId = str
@@ -87,6 +88,8 @@ class Store(Protocol):
 
     What is read or ended for somebody takes that identity: a task which it may not see is as one that does not exist.
     """
+
+    tokens: TokenTable
 
     async def open(self) -> None: ...
 

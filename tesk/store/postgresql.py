@@ -7,7 +7,8 @@ scan of the table.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,6 +27,7 @@ from tesk.store.principals import Principal, Principals
 from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
+from tesk.store.tokens import TokenTable
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
 
@@ -107,6 +109,7 @@ class PostgresqlStore:
     """tesk.store.base.Store on an existing database. Missing tables are made."""
 
     def __init__(self, url: str, *, log_tail_bytes: int) -> None:
+        self.tokens = TokenTable(self._run_token, self._run_token)
         self._url = url
         self._location = location(url)
         self._log_tail_bytes = log_tail_bytes
@@ -322,6 +325,9 @@ class PostgresqlStore:
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
+    async def _run_token(self, text: str, parameters: Sequence[Any]) -> Sequence[Any]:
+        return await self._run(Sql(text, tuple(parameters)))
+
     async def _look_up(self, sql: str, gets: Sequence[Question]) -> None:
         """Answers each number with its row or None."""
         wanted = [get.content for get in gets if not get.answer.done()]
@@ -384,6 +390,24 @@ class PostgresqlStore:
         except (asyncpg.UniqueViolationError, asyncpg.NotNullViolationError):
             return False
         return True
+
+
+@asynccontextmanager
+async def beside_server(url: str) -> AsyncIterator[TokenTable]:
+    """The API tokens of a database that a server may use, over a connection of their own."""
+    try:
+        await migrate.postgresql(url, location(url))
+        connection = await asyncpg.connect(url, timeout=CONNECT_S, command_timeout=STATEMENT_S)
+        try:
+
+            async def run(text: str, parameters: Sequence[Any]) -> Sequence[Any]:
+                return list(await connection.fetch(numbered(text), *parameters))
+
+            yield TokenTable(run, run)
+        finally:
+            await connection.close(timeout=CONNECT_S)
+    except (*DatabaseFailure, ValueError) as error:
+        raise cannot_use(location(url), error) from None
 
 
 _VIEWS: Final = ("MINIMAL", "BASIC", "FULL")

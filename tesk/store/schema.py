@@ -146,6 +146,24 @@ share = Table(
     Column("owner", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user whose tasks"),
     Column("colleague", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user who sees them"),
 )
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", plain_text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, doc="SHA-256 of the token's text"),
+    Column("username", plain_text, nullable=False),
+    Column("name", plain_text, nullable=False),
+    Column("scopes", plain_text, nullable=False, doc="with a space between"),
+    Column("way", plain_text, nullable=False, doc="the way in by which its user had signed in"),
+    Column("rights", LargeBinary, nullable=False, doc="JSON of tokens.Rights"),
+    Column("made", BigInteger, nullable=False, doc="ms since 1970"),
+    Column("expires", BigInteger, nullable=False, doc="ms since 1970"),
+    Column("used", BigInteger, doc="ms since 1970; null until it is used"),
+    Column("revoked", BigInteger, doc="ms since 1970; null until it is revoked"),
+    sqlite_with_rowid=False,
+)
+Index("api_token_digest", api_token.c.digest, unique=True)
+Index("api_token_username", api_token.c.username, api_token.c.made, api_token.c.id)
 
 version = Table(
     "alembic_version",

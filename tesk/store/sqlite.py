@@ -9,8 +9,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -25,6 +26,7 @@ from tesk.store.principals import Principal, Principals
 from tesk.store.queries import SQLITE, WHOSE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import COUNT_PRUNED, BlockChange, addition, keep_up, renewal
+from tesk.store.tokens import TokenTable
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
 
@@ -51,6 +53,7 @@ class SqliteStore:
     """tesk.store.base.Store on a file. A missing file and its folder are made."""
 
     def __init__(self, path: Path, *, log_tail_bytes: int) -> None:
+        self.tokens = TokenTable(self._read_token, self._write_token)
         self._path = path
         self._log_tail_bytes = log_tail_bytes
         self._identifiers = Identifiers()
@@ -222,6 +225,12 @@ class SqliteStore:
                 await self._write("summarise", (change,))
         return change is not None
 
+    async def _read_token(self, text: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        return self._fetch(self._reader, Sql(text, tuple(parameters)))
+
+    async def _write_token(self, text: str, parameters: Sequence[Any]) -> Any:
+        return await self._write("token", (text, parameters))
+
     async def _run_inline(self, sql: Sql) -> Sequence[Sequence[Any]]:
         return self._fetch(self._reader, sql)
 
@@ -267,6 +276,31 @@ class SqliteStore:
                 raise _cannot_use(self._path, error) from error
             raise
         return answers
+
+
+@contextmanager
+def beside_server(path: Path) -> Iterator[TokenTable]:
+    """The API tokens of a file that a server may have open: SQLite itself has both wait for each other's commits."""
+    try:
+        _need_owner(path)
+        if migrate.sqlite_revision(path) != migrate.NEWEST:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(path):
+                migrate.sqlite(path)
+        with closing(_connect(path)) as database:
+
+            async def run(text: str, parameters: Sequence[Any]) -> list[Any]:
+                return database.execute(text, parameters).fetchall()
+
+            yield TokenTable(run, run)
+    except (sqlite3.Error, OSError) as error:
+        raise _cannot_use(path, error) from error
+
+
+def _need_owner(path: Path) -> None:
+    """Raises StoreError for root where the file is another's: files that root made the server could not write."""
+    if os.geteuid() == 0 and path.exists() and (owner := path.stat().st_uid) != 0:
+        raise StoreError(f"SQLite file {path} is the user {owner}'s: do this as that user (sudo -u '#{owner}' …)")
 
 
 def insert(database: sqlite3.Connection, creates: Sequence[NewRows]) -> None:
@@ -345,6 +379,10 @@ def _summarise(database: sqlite3.Connection, change: BlockChange) -> None:
         database.executemany(text, rows)
 
 
+def _token(database: sqlite3.Connection, text: str, parameters: Sequence[Any]) -> list[Any]:
+    return database.execute(text, parameters).fetchall()
+
+
 def _ping(database: sqlite3.Connection) -> None:
     database.execute("SELECT 1 FROM task LIMIT 1").fetchone()
 
@@ -361,6 +399,7 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "statement": _statement,
     "withdraw": _withdraw,
     "summarise": _summarise,
+    "token": _token,
 }
 
 

@@ -158,7 +158,7 @@ class Running:
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
-        edge = edge_of(self.settings, log)
+        self.edge = edge = edge_of(self.settings, log, self.store.tokens)
         if edge is not None:
             edge.ways += self.ways
             await edge.open()

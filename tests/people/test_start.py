@@ -134,7 +134,7 @@ import sys
 from tesk.server.people.ways import edge_of
 from tesk.server import run
 from tesk.settings import Settings
-assert edge_of(Settings(anyone=True), None) is None
+assert edge_of(Settings(anyone=True), None, None) is None
 print(sorted(name for name in sys.modules if name.startswith(("tesk.server.people.", "argon2"))))
 """
 

@@ -22,7 +22,7 @@ from tesk.server.log import Log
 from tesk.server.people.audit import note
 from tesk.server.people.credentials import NOTHING, Networks, address_of, credentials, is_within, shown
 from tesk.server.people.tries import Tries
-from tesk.server.people.way import Address, CannotTell, Credential, NotLetIn, Way
+from tesk.server.people.way import Address, CannotTell, Credential, Login, NotLetIn, Way
 
 BAD_FOR_S: Final = 10.0
 MOST_GOOD: Final = 50_000
@@ -50,6 +50,9 @@ class Edge:
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.ways: list[Way] = []
+        self.learn: Callable[[Identity], None] = lambda _: None
+        """Is told who was let in, each time that a way was asked."""
+        self.logins: list[Login] = []
         self._admins = frozenset(admins)
         self._admin_groups = frozenset(admin_groups)
         self._trusted = trusted
@@ -150,7 +153,8 @@ class Edge:
         try:
             for way in self.ways:
                 if found := await way.identify(credential):
-                    identity = self._with_rights(found.identity)
+                    identity = self._with_rights(msgspec.structs.replace(found.identity, way=way.name))
+                    self.learn(identity)
                     self._note_seen(identity, way.name, credential.address)
                     return _Kept(self._now() + found.good_for_s, identity)
             raise NotLetIn("no way into this server takes this credential")

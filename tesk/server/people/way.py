@@ -44,6 +44,17 @@ class Found(Struct, frozen=True):
     good_for_s: float = 0.0
 
 
+class Login(Struct, frozen=True):
+    """What `tesk login` has to know of an issuer, to get a token of it as the public client `client_id`."""
+
+    name: str
+    issuer: str
+    client_id: str
+    scopes: tuple[str, ...]
+    resource: str
+    """For which the token is to be (RFC 8707); empty: for none in particular."""
+
+
 class PeopleError(ValueError):
     """What is configured of a way in cannot be used, or lets the world in: the server does not start.
 

@@ -1,3 +1,19 @@
+CREATE TABLE api_token (
+	id TEXT COLLATE "C" NOT NULL, 
+	digest BYTEA NOT NULL, 
+	username TEXT COLLATE "C" NOT NULL, 
+	name TEXT COLLATE "C" NOT NULL, 
+	scopes TEXT COLLATE "C" NOT NULL, 
+	way TEXT COLLATE "C" NOT NULL, 
+	rights BYTEA NOT NULL, 
+	made BIGINT NOT NULL, 
+	expires BIGINT NOT NULL, 
+	used BIGINT, 
+	revoked BIGINT, 
+	PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX api_token_digest ON api_token (digest);
+CREATE INDEX api_token_username ON api_token (username, made, id);
 CREATE TABLE content (
 	task BIGINT NOT NULL, 
 	document BYTEA NOT NULL, 

@@ -1,3 +1,20 @@
+CREATE TABLE api_token (
+	id TEXT NOT NULL, 
+	digest BLOB NOT NULL, 
+	username TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	scopes TEXT NOT NULL, 
+	way TEXT NOT NULL, 
+	rights BLOB NOT NULL, 
+	made BIGINT NOT NULL, 
+	expires BIGINT NOT NULL, 
+	used BIGINT, 
+	revoked BIGINT, 
+	PRIMARY KEY (id)
+)
+ WITHOUT ROWID;
+CREATE UNIQUE INDEX api_token_digest ON api_token (digest);
+CREATE INDEX api_token_username ON api_token (username, made, id);
 CREATE TABLE content (
 	task INTEGER NOT NULL, 
 	document BLOB NOT NULL, 
