@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "logout": "tesk.cli.login",
     "whoami": "tesk.cli.login",
     "token": "tesk.cli.token",
+    "share": "tesk.cli.share",
     "user": "tesk.cli.user",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",

@@ -229,7 +229,7 @@ class SqliteStore:
         return self._fetch(self._reader, Sql(text, tuple(parameters)))
 
     async def _write_token(self, text: str, parameters: Sequence[Any]) -> Any:
-        return await self._write("token", (text, parameters))
+        return await self._write("statement", (text, parameters))
 
     async def _run_inline(self, sql: Sql) -> Sequence[Sequence[Any]]:
         return self._fetch(self._reader, sql)
@@ -240,7 +240,7 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._pages, self._fetch, self._page_reader, sql)
 
     async def _run_write(self, sql: Sql) -> Sequence[Sequence[Any]]:
-        return list[Any](await self._write("statement", (sql,)))
+        return list[Any](await self._write("statement", sql))
 
     def _fetch_one(self, sql: str, number: int) -> Any:
         """A row by its id, or None, read in the event loop."""
@@ -370,16 +370,12 @@ def _principals(database: sqlite3.Connection, principals: Sequence[Principal]) -
     return [database.execute(find, principal).fetchone()[0] for principal in principals]
 
 
-def _statement(database: sqlite3.Connection, sql: Sql) -> list[Any]:
-    return database.execute(sql.text, sql.parameters).fetchall()
-
-
 def _summarise(database: sqlite3.Connection, change: BlockChange) -> None:
     for text, rows in change.statements():
         database.executemany(text, rows)
 
 
-def _token(database: sqlite3.Connection, text: str, parameters: Sequence[Any]) -> list[Any]:
+def _statement(database: sqlite3.Connection, text: str, parameters: Sequence[Any]) -> list[Any]:
     return database.execute(text, parameters).fetchall()
 
 
@@ -399,7 +395,6 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "statement": _statement,
     "withdraw": _withdraw,
     "summarise": _summarise,
-    "token": _token,
 }
 
 
