@@ -4,7 +4,7 @@ The store keeps whole JSON documents, ready to be sent, beside the few columns t
 time, so the newest page is one descending scan of the primary key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -141,8 +141,13 @@ class Store(Protocol):
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
-        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet."""
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
+        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet.
+
+        `without`: the numbers of users whose tasks are left out.
+        """
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time. Returns how many."""

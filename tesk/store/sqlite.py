@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -203,12 +203,14 @@ class SqliteStore:
             return []
         return [unfinished(row) for row in await self._run_apart(Sql(transitions.UNFINISHED, (number, limit)))]
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
         number = 0 if after is None else read(after)
         if number is None:
             return []
         undecided = self._withdrawals.undecided
-        rows = await self._run_apart(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        rows = await self._run_apart(transitions.queued(number, limit + len(undecided), without, SQLITE))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
