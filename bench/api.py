@@ -1,7 +1,8 @@
 """How fast the API is: `scripts/bench api [--quick] [--only NAME]... [--database NAME]...`
 
 Everything is a ratio to a bare prototype (bench.proto) measured in turn with tesk on the same machine, so that it
-means the same anywhere. Parts: creates, slow-disk (5 ms more for each fsync), gets, lists, start.
+means the same anywhere. Parts: creates, slow-disk (5 ms more for each fsync), gets, lists, start; and sign-in, whose
+ratio is to tesk itself without a way in.
 """
 
 import argparse
@@ -10,19 +11,21 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from bench.api_figures import Figures, interleaved
 from bench.api_lists import Filled, ListFigures
-from bench.api_load import Lists, creates_per_s, gets_per_s, wait_for_quiet
+from bench.api_load import Lists, creates_per_s, gets_per_s, pages_per_s, wait_for_quiet
 from bench.api_seed import seed_prototype, seed_tesk
-from bench.api_servers import Running, bare, prototype, tesk, tesk_serve
+from bench.api_servers import Running, bare, prototype, tesk, tesk_serve, tesk_with_users
 from tests.servers.postgres import postgres
 
 CREATES_LIMIT = 0.8
 GETS_LIMIT = 1.3
+SIGN_IN_LIMIT = 0.9
 START_LIMIT = 2.5
 START_ROUNDS = 7
 MEMORY_LIMIT_MIB = 60.0
@@ -117,6 +120,30 @@ class Bench(NamedTuple):
             with prototype(database) as floor, tesk(url) as server, Lists(floor) as base, Lists(server) as lists:
                 yield Filled(count, server, lists, base)
 
+    def sign_in(self, kind: str) -> None:
+        """Creates, gets and pages of a user who signs in, in turn with those of a server that asks nobody to."""
+        with (
+            self.databases(kind) as (url, other),
+            tesk(url) as plain,
+            tesk_with_users(other if "://" in other else f"sqlite:///{other}", self.folder) as signed,
+        ):
+            rates: dict[str, Callable[[Running, int], float]] = {
+                "create": lambda server, count: creates_per_s(server, count, self.scale.seconds),
+                "get": lambda server, count: gets_per_s(
+                    server, listed[server.name], "MINIMAL", count, self.scale.seconds
+                ),
+                "page": lambda server, count: pages_per_s(server, count, self.scale.seconds),
+            }
+            listed: dict[str, Path] = {}
+            for name, rate in rates.items():
+                for count in (1, 16, 64):
+                    wait_for_quiet()
+                    measures = [partial(rate, server, count) for server in (plain, signed)]
+                    base, found = interleaved(self.scale.rounds, measures)
+                    label = f"signed in: {name} {kind}, {count} connections"
+                    self.figures.at_least(label, f"{found:,.0f}/s", found / base, SIGN_IN_LIMIT)
+                listed = listed or {each.name: _ids(each, self.folder / f"{each.name}.own") for each in (plain, signed)}
+
     def start(self, _: str) -> None:
         """Against the interpreter with the same server library, which starts to answer as well and does no more."""
         times: list[tuple[float, float]] = []
@@ -163,7 +190,9 @@ def _library(folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench api", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes, few tasks: to see that it works")
-    parser.add_argument("--only", action="append", choices=["creates", "slow-disk", "gets", "lists", "start"])
+    parser.add_argument(
+        "--only", action="append", choices=["creates", "slow-disk", "gets", "lists", "sign-in", "start"]
+    )
     parser.add_argument("--database", action="append", choices=DATABASES)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tesk-bench-") as folder:
@@ -173,6 +202,7 @@ def main() -> None:
             "slow-disk": bench.slow_disk,
             "gets": bench.gets,
             "lists": bench.lists,
+            "sign-in": bench.sign_in,
         }
         only = given.only or [*parts, "start"]
         if "start" in only:

@@ -20,15 +20,24 @@ GET = HERE / "api_get.lua"
 
 
 def creates_per_s(server: Running, connections: int, seconds: float) -> float:
-    return _wrk(server.url + PREFIX + "/tasks", CREATE, connections, seconds, {})
+    return _wrk(server, "/tasks", CREATE, connections, seconds, {})
 
 
 def gets_per_s(server: Running, ids: Path, view: str, connections: int, seconds: float) -> float:
-    return _wrk(server.url, GET, connections, seconds, {"IDS": str(ids), "VIEW": view})
+    return _wrk(server, "", GET, connections, seconds, {"IDS": str(ids), "VIEW": view})
 
 
-def _wrk(url: str, script: Path, connections: int, seconds: float, environment: dict[str, str]) -> float:
+def pages_per_s(server: Running, connections: int, seconds: float) -> float:
+    return _wrk(server, "", GET, connections, seconds, {"TARGET": f"{PREFIX}/tasks"})
+
+
+def _wrk(
+    server: Running, path: str, script: Path, connections: int, seconds: float, environment: dict[str, str]
+) -> float:
     """Answers per second. A single answer that is not 200 is the end of the benchmark."""
+    url = server.url + (PREFIX + path if path else "")
+    if server.authorization:
+        environment = {**environment, "AUTHORIZATION": server.authorization}
     threads = 1 if connections == 1 else 2
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds:.0f}s", "-s", str(script), url]
     done = subprocess.run(
@@ -45,6 +54,7 @@ class Lists:
 
     def __init__(self, server: Running) -> None:
         parts = urlsplit(server.url)
+        self._headers = {"Authorization": server.authorization} if server.authorization else {}
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 
     def __enter__(self) -> "Lists":
@@ -62,7 +72,7 @@ class Lists:
 
     def _page(self, query: Query) -> tuple[float, bytes]:
         began = time.perf_counter()
-        self._connection.request("GET", f"{PREFIX}/tasks?{urlencode(query)}")
+        self._connection.request("GET", f"{PREFIX}/tasks?{urlencode(query)}", headers=self._headers)
         reply = self._connection.getresponse()
         body = reply.read()
         took = time.perf_counter() - began

@@ -1,7 +1,7 @@
 """The server as it is measured: all of tesk's HTTP side, store and dispatcher, on an engine that has no room.
 
 So created tasks stay queued and the figures are those of the API, not of containers. Run as
-`python -m bench.api_serve DATABASE_URL`; says `server: URL` as `tesk serve` does.
+`python -m bench.api_serve DATABASE_URL [USERS_FILE]`; says `server: URL` as `tesk serve` does.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, Report
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import start
+from tesk.server.people.ways import edge_of
 from tesk.server.run import Server
 from tesk.settings import Settings
 from tesk.store import open_store
@@ -53,16 +54,22 @@ class NoRoom:
         return None
 
 
-async def serve(database_url: str) -> None:
-    settings = Settings(database_url=database_url, port=0)
+async def serve(database_url: str, users_file: str = "") -> None:
+    settings = Settings(database_url=database_url, port=0, users_file=users_file)
     listener = listen(settings.host, 0, os.environ)
     with contextlib.closing(listener), contextlib.closing(start("warning")) as log:
         store = open_store(database_url, log_tail_bytes=settings.log_tail_bytes)
         await store.open()
         dispatcher = Dispatcher(store, NoRoom(), settings)
         await dispatcher.start()
-        await Server(create_app(settings, store, dispatcher, log=log), url(listener)).serve(sockets=[listener])
+        edge = edge_of(settings, log)
+        if edge is not None:
+            await edge.open()
+        app = create_app(settings, store, dispatcher, log=log, edge=edge)
+        await Server(app, url(listener)).serve(sockets=[listener])
         await dispatcher.stop()
+        if edge is not None:
+            await edge.close()
         await store.close()
 
 
@@ -70,4 +77,4 @@ if __name__ == "__main__":
     if sys.platform != "linux":
         raise SystemExit("the benchmarks run on Linux")
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(serve(*sys.argv[1:]))

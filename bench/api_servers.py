@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tesk.server.people.passwords import hashed
 from tests.servers.process import free_port
 
+PASSWORD = "correct horse"
 PREFIX = "/ga4gh/tes/v1"
 START_LIMIT_S = 60
 
@@ -26,6 +29,8 @@ class Running(NamedTuple):
     url: str
     process: int
     started_s: float
+    authorization: str = ""
+    """What requests are sent with; empty where nobody signs in."""
 
     def memory_mib(self) -> tuple[float, float]:
         """Resident memory, all and without the pages of files (which the kernel may drop)."""
@@ -36,6 +41,17 @@ class Running(NamedTuple):
 
 def tesk(database_url: str, environment: Mapping[str, str] | None = None) -> contextlib.AbstractContextManager[Running]:
     return _running("tesk", [sys.executable, "-m", "bench.api_serve", database_url], None, environment)
+
+
+@contextlib.contextmanager
+def tesk_with_users(database_url: str, folder: Path) -> Iterator[Running]:
+    """With the way in `basic`, and a user."""
+    users = folder / "users.toml"
+    users.write_text(f'[alice]\npassword = "{hashed(PASSWORD)}"\n')
+    command = [sys.executable, "-m", "bench.api_serve", database_url, str(users)]
+    with _running("tesk with users", command, None, None) as server:
+        authorization = f"Basic {b64encode(f'alice:{PASSWORD}'.encode()).decode()}"
+        yield server._replace(authorization=authorization)
 
 
 def tesk_serve(data: Path) -> contextlib.AbstractContextManager[Running]:

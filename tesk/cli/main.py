@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "user": "tesk.cli.user",
     "login": "tesk.cli.login",
     "logout": "tesk.cli.login",
     "whoami": "tesk.cli.login",

@@ -32,10 +32,12 @@ from tesk.server.exchange import (
     Scope,
     Send,
     read,
-)  # fmt: skip
+)
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
+from tesk.server.people.audit import note
+from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
@@ -52,6 +54,8 @@ GZIP_BYTES: Final = 8 * 1024
 """Answers of at least this size are compressed for clients that accept it."""
 THREAD_BYTES: Final = 64 * 1024
 """Answers of at least this size are compressed outside the event loop."""
+AUDITED: Final = {"submit": "created", "cancel": "cancelled"}
+"""What a call did whose route needs that scope, in the words of the audit log."""
 DISCONNECTED: Final = 499
 """Status in the log of a request whose client went away, as in nginx."""
 
@@ -74,7 +78,7 @@ def create_app(
     `edge` finds out who calls; without one nobody is asked to sign in.
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
-    service = Service(settings, store, dispatcher, parameters)
+    service = Service(settings, store, dispatcher, parameters, ways_in(settings))
     routes = _routes(tasks, service, edge, public_info=settings.public_service_info)
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
@@ -148,6 +152,10 @@ class App:
             if self._edge is not None and route.needs != "open":
                 call.identity = await self._edge.identify(call)
                 self._edge.check_scope(call.identity, route.needs)
+                reply = await route.handler(call)
+                if what := AUDITED.get(route.needs):
+                    note(self._log, what, call.identity, id=call.request_id, task=call.task_id)
+                return reply
             return await route.handler(call)
         except Refusal as refusal:
             return refusal.reply()

@@ -24,7 +24,7 @@ _BROWSERS_OWN: Final = (
 )
 """Headers that only browsers send. A page under plain HTTP that reads from its own origin sends neither Origin nor
 Sec-Fetch. But every browser sends the languages of its user, and no page can prevent that."""
-_METHODS: Final = b"GET, HEAD, POST"
+_METHODS: Final = b"GET, HEAD, POST, DELETE"
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
 _EXPOSED: Final = (b"access-control-expose-headers", b"x-request-id")
 

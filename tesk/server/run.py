@@ -81,6 +81,14 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         await _serve_while_leased(server, listener, lease)
 
 
+HEADERS: Final = (
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("content-security-policy", "frame-ancestors 'none'"),
+)
+"""Of every answer: no page of another origin shows one of ours in a frame, where its reader could be made to click."""
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with our connection class, our signal handlers and one line on stdout when it is ready."""
 
@@ -96,6 +104,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                headers=[*HEADERS],
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
             )

@@ -7,10 +7,13 @@ the three keys that TES 1.0 knew: py-tes 0.4.2 fails on any other.
 import asyncio
 import os
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from tesk import __version__, schemes
 from tesk.dispatch.dispatcher import Dispatcher
@@ -22,6 +25,18 @@ from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
 READY_LIMIT_S: Final = 5.0
+SIGN_IN: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
+    "basic": {"basic": {"type": "http", "scheme": "basic"}},
+    "oidc": {"access_token": {"type": "http", "scheme": "bearer"}},
+    "token": {
+        "token": {"type": "http", "scheme": "bearer"},
+        "token_as_password": {"type": "http", "scheme": "basic"},
+        "token_in_header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "token_in_query": {"type": "apiKey", "in": "query", "name": "api_key"},
+    },
+    "proxy": {},
+}
+"""The ways in as OpenAPI's security schemes. Of the proxy's nothing comes from the client."""
 
 
 def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -47,13 +62,13 @@ def _can_work(prefix: str, reach: Reach) -> bool:
     return bool(declared.bucket) or not reach.is_closed(host)
 
 
-def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, Any]:
-    """tesServiceInfo."""
+def service_info(settings: Settings, parameters: Collection[str], ways: Collection[str] = ()) -> dict[str, Any]:
+    """tesServiceInfo. The ways in stand in the description: clients refuse a key that they do not know."""
     return {
         "id": settings.service_id,
         "name": settings.service_name,
         "type": {"group": "org.ga4gh", "artifact": "tes", "version": "1.1.0"},
-        "description": settings.service_description,
+        "description": _described(settings, ways),
         "organization": {"name": settings.organization_name, "url": settings.organization_url},
         "version": __version__,
         "storage": storage(settings, os.environ),
@@ -61,17 +76,25 @@ def service_info(settings: Settings, parameters: Collection[str]) -> dict[str, A
     }
 
 
-class Service:
-    """The handlers that describe the server."""
+def _described(settings: Settings, ways: Collection[str]) -> str:
+    return f"{settings.service_description} (sign in by: {', '.join(ways)})" if ways else settings.service_description
 
-    def __init__(self, settings: Settings, store: Store, dispatcher: Dispatcher, parameters: Collection[str]) -> None:
+
+class Service:
+    """The handlers that describe the server. `ways`: the names of the ways in."""
+
+    def __init__(
+        self, settings: Settings, store: Store, dispatcher: Dispatcher, parameters: Collection[str],
+        ways: Collection[str],
+    ) -> None:  # fmt: skip
         self._store = store
         self._dispatcher = dispatcher
-        self._info = encode(service_info(settings, parameters))
+        self._ways = tuple(ways)
+        self._info = encode(service_info(settings, parameters, ways))
         self._old_info = encode(
             {
                 "name": settings.service_name,
-                "doc": settings.service_description,
+                "doc": _described(settings, ways),
                 "storage": storage(settings, os.environ),
             }
         )
@@ -104,9 +127,18 @@ class Service:
         return Reply(200, b'{"status":"ok"}')
 
     async def openapi(self, call: Call) -> Reply:
-        return Reply(200, openapi())
+        return Reply(200, openapi(self._ways))
 
 
-def openapi() -> bytes:
-    """The OpenAPI description of what is served, as JSON."""
-    return resources.files("tesk.server").joinpath("openapi.json").read_bytes()
+@lru_cache(maxsize=1)
+def openapi(ways: tuple[str, ...]) -> bytes:
+    """The OpenAPI description of what is served, as JSON, with the security schemes of the ways in."""
+    plain = resources.files("tesk.server").joinpath("openapi.json").read_bytes()
+    if not ways:
+        return plain
+    document = msgspec.json.decode(plain)
+    schemes = {name: scheme for way in ways for name, scheme in SIGN_IN[way].items()}
+    document["components"]["securitySchemes"] = schemes
+    document["security"] = [{name: []} for name in schemes]
+    document["paths"]["/service-info"]["get"]["security"] = []
+    return encode(document)

@@ -61,7 +61,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         False, "whoever reaches the server may do everything, also from other machines", "people.anyone"
     )
     users_file: str = PEOPLE("", "file of users with passwords, written by `tesk user`", "people.usersSecret")
-    issuers: str = PEOPLE("", "TOML file with a table for each OpenID Connect issuer", "people.issuers")
+    issuers: str = PEOPLE("", "TOML file with a table for each OpenID Connect issuer", "people.issuersSecret")
     trusted_addresses: Texts = PEOPLE(
         (), "networks of proxies whose X-Forwarded-User and -Groups count", "people.trustedAddresses"
     )

@@ -10,7 +10,7 @@ import io
 import math
 import queue
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, 
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
+from tesk.server.people.way import Way
 from tesk.server.people.ways import edge_of
 from tesk.server.run import Server
 from tesk.settings import Settings
@@ -101,8 +102,11 @@ class ThreadServer(Server):
 class Running:
     """A server that answers at `url`. `do` runs a coroutine in its event loop, as the dispatcher's own code runs."""
 
-    def __init__(self, settings: Settings, database: str, parameters: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, settings: Settings, database: str, parameters: frozenset[str] = frozenset(), ways: Sequence[Way] = ()
+    ) -> None:
         self.settings = settings
+        self.ways = ways
         self.database = database
         self.engine = IdleEngine(parameters)
         self.log_stream = io.BytesIO()
@@ -153,6 +157,7 @@ class Running:
         parameters = self.engine.backend_parameters
         edge = edge_of(self.settings, log)
         if edge is not None:
+            edge.ways += self.ways
             await edge.open()
         self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log, edge=edge)
         self._server = ThreadServer(app, self.url)
@@ -170,11 +175,15 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, parameters: frozenset[str] = frozenset(), database: str = "", **settings: Any
+    folder: Path,
+    parameters: frozenset[str] = frozenset(),
+    database: str = "",
+    ways: Sequence[Way] = (),
+    **settings: Any,
 ) -> Iterator[Running]:
-    """A server with these settings, on SQLite in this folder unless told otherwise."""
+    """A server with these settings, on SQLite in this folder unless told otherwise. `ways`: further ways in."""
     chosen = Settings(**{"host": "127.0.0.1", "port": 0, "data": str(folder), "log_level": "debug", **settings})
-    server = Running(chosen, database or f"sqlite:///{folder}/tesk.db", parameters)
+    server = Running(chosen, database or f"sqlite:///{folder}/tesk.db", parameters, ways)
     try:
         yield server
     finally:

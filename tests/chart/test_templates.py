@@ -40,7 +40,7 @@ def test_both_major_versions_of_helm_render_the_same(values: Manifest) -> None:
 
 @pytest.mark.parametrize("major", MAJORS)
 def test_helm_finds_nothing_to_complain_about(major: int) -> None:
-    assert "0 chart(s) failed" in helm(["lint", "--strict", str(CHART)], major=major)
+    assert "0 chart(s) failed" in helm(["lint", "--strict", str(CHART), "--set=people.anyone=true"], major=major)
 
 
 def test_the_chart_is_of_this_version() -> None:
@@ -81,6 +81,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("database.sqlite.size", 8, "size"),
     ("database.sqlite.size", "8 GiB", "size"),
     ("database.postgresql.url", "postgresql://a:b@c/d", "url"),
+    ("people.anyone", "yes", "anyone"),
+    ("people.trustedAddresses", "10.0.0.0/8", "trustedAddresses"),
+    ("people.users", {"alice": "hash"}, "users"),
     ("serviceInfo.id", "", "id"),
     ("corsOrigins", "https://a.example.org", "corsOrigins"),
     ("tasks.maxActive", "many", "maxActive"),
@@ -192,6 +195,7 @@ def test_the_defaults_are_the_server_s_own(tmp_path: Path) -> None:
         name: value for name, value in msgspec.structs.asdict(found).items() if value != getattr(Settings(), name)
     }
     assert changed == {
+        "anyone": True,
         "engine": "kubernetes",
         "host": "0.0.0.0",
         "data": "/data",
@@ -310,7 +314,8 @@ def test_our_own_pods_pass_pod_security_restricted(values: Manifest) -> None:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
         assert spec["enableServiceLinks"] is False
         assert all(
-            {"configMap", "emptyDir", "persistentVolumeClaim"} & volume.keys() for volume in spec.get("volumes", [])
+            {"configMap", "emptyDir", "persistentVolumeClaim", "secret"} & volume.keys()
+            for volume in spec.get("volumes", [])
         )
         for container in spec["containers"]:
             assert container["securityContext"] == {

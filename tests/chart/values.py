@@ -9,6 +9,7 @@ EVERYTHING: Manifest = yaml.safe_load(
     platform: openshift
     image: {repository: registry.example.org/tesk, tag: "1", pullSecrets: [registry]}
     database: {postgresql: {existingSecret: database}}
+    people: {usersSecret: users, issuersSecret: issuers, tokens: false, admins: [alice], adminGroups: [admins]}
     corsOrigins: ["https://a.example.org", "https://b.example.org"]
     allowedHosts: [tes.example.org]
     tasks:
@@ -36,6 +37,7 @@ EVERYTHING: Manifest = yaml.safe_load(
       podAnnotations: {example.org/watched: "true"}
       extraVolumes: [{name: ca, configMap: {name: ca}}]
       extraVolumeMounts: [{name: ca, mountPath: /ca}]
+    test: {tokenSecret: token}
     service: {type: NodePort, nodePort: 30080}
     ingress: {enabled: true, hosts: [{host: tes.example.org}], tls: [{hosts: [tes.example.org], secretName: tes}]}
     route: {enabled: true, host: tes.example.org}

@@ -4,11 +4,13 @@ import contextlib
 import json
 import re
 import urllib.error
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tesk.server.people.passwords import hashed
 from tests.servers.cluster import BUSYBOX, Cluster, Object, share, until
 from tests.servers.helm import MAJORS, rendered
 from tests.servers.nginx import nginx
@@ -56,7 +58,7 @@ def runs(client: Client, url: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("major", MAJORS)
-def test_with_no_value_set_it_runs_tasks_with_inputs_and_outputs(
+def test_with_nothing_set_but_who_may_call_it_runs_tasks_with_inputs_and_outputs(
     cluster: Cluster, lab: str, tmp_path: Path, major: int
 ) -> None:
     with files(cluster, tmp_path / "files") as url, released(cluster, lab, major=major) as release:
@@ -76,6 +78,33 @@ def test_in_mode_pod_tasks_are_pods_that_report_to_the_release(cluster: Cluster,
         assert task["logs"][0]["system_logs"] == ["runs as one pod"]
         log = cluster.kubectl("-n", lab, "logs", f"tesk-{task['id']}", "-c", "runner")
         assert "was not told" not in log
+
+
+def users(**passwords: str) -> str:
+    return "".join(f'[{name}]\npassword = "{hashed(password)}"\n' for name, password in passwords.items())
+
+
+def test_users_are_those_of_a_secret_and_a_change_of_it_is_seen(cluster: Cluster, lab: str) -> None:
+    cluster.apply(secret("users", lab, **{"users.toml": users(alice="correct horse")}))
+    values = {"people.anyone": False, "people.usersSecret": "users", "people.admins": ["alice"]}
+    with released(cluster, lab, values) as release, release.forwarded() as anonymous:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            anonymous.create(sh("true"))
+        alice = anonymous._replace(authorization=f"Basic {b64encode(b'alice:correct horse').decode()}")
+        task_id = alice.run(sh("true"))["id"]
+        cluster.apply(secret("users", lab, **{"users.toml": users(alice="battery staple")}))
+
+        def is_refused() -> bool:
+            try:
+                alice.task(task_id)
+            except urllib.error.HTTPError as error:
+                return error.code == 401
+            return False
+
+        until(is_refused, 300.0, "the refusal of the password of before")
+        changed = anonymous._replace(authorization=f"Basic {b64encode(b'alice:battery staple').decode()}")
+        assert changed.task(task_id)["state"] == "COMPLETE"
+    cluster.kubectl("-n", lab, "delete", "secret", "users")
 
 
 def test_where_pod_security_restricted_is_enforced_one_setting_is_enough(cluster: Cluster, tmp_path: Path) -> None:

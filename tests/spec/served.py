@@ -14,15 +14,17 @@ SPEC = Path(__file__).with_name("tes-openapi-1.1.yaml")
 SERVED = Path(__file__).parents[2] / "tesk" / "server" / "openapi.json"
 ERRORS = {
     "400": "The request is not valid; `field` names the place.",
-    "403": "A web page of an origin that is not configured wants to write.",
+    "401": "The caller has to sign in, or the credential is no good; `WWW-Authenticate` names the ways in.",
+    "403": "The credential is not good for this, or a web page of an origin that is not configured wants to write.",
     "404": "There is no such task or path.",
     "405": "The method is not possible here.",
     "408": "The request did not arrive in time.",
     "413": "The request body is too large.",
     "415": "A write needs the header `Content-Type: application/json`.",
     "421": "The server does not answer to this Host name.",
+    "429": "There were too many wrong tries to sign in; `Retry-After` says how long to wait.",
     "500": "Server error; the log has it under the request id.",
-    "503": "The database does not answer; try again later.",
+    "503": "The database, or what checks credentials, does not answer; try again later.",
 }
 ERROR = {
     "type": "object",

@@ -6,6 +6,7 @@ objects rest on is not for extraSettings to change. `$old` has the names without
 {{- $tasks := .Values.tasks -}}
 {{- $storage := .Values.storage -}}
 {{- $info := .Values.serviceInfo -}}
+{{- $people := .Values.people -}}
 {{- $fullname := include "tesk.fullname" . -}}
 {{- $mounts := list -}}
 {{- $roots := list -}}
@@ -35,6 +36,14 @@ objects rest on is not for extraSettings to change. `$old` has the names without
   "server.log_level" .Values.server.logLevel
   "server.cors_origins" .Values.corsOrigins
   "server.allowed_hosts" (include "tesk.hosts" . | fromJsonArray)
+  "people.anyone" $people.anyone
+  "people.users_file" (empty $people.usersSecret | ternary "" "/etc/tesk-users/users.toml")
+  "people.issuers" (empty $people.issuersSecret | ternary "" "/etc/tesk-issuers/issuers.toml")
+  "people.trusted_addresses" $people.trustedAddresses
+  "people.tokens" $people.tokens
+  "people.admins" $people.admins
+  "people.admin_groups" $people.adminGroups
+  "people.public_service_info" $people.publicServiceInfo
   "service.id" $info.id
   "service.name" $info.name
   "service.description" $info.description
@@ -108,7 +117,26 @@ objects rest on is not for extraSettings to change. `$old` has the names without
   {{- end -}}
   {{- $_ := set $chosen $path $value -}}
 {{- end -}}
+{{- include "tesk.checkPeople" (list .Values.front.enabled $chosen) -}}
 {{- merge $own $chosen | toJson -}}
+{{- end -}}
+
+{{/* Fails where nobody knows who could call, before a Pod does. */}}
+{{- define "tesk.checkPeople" -}}
+{{- $hasFront := index . 0 -}}
+{{- $chosen := index . 1 -}}
+{{- $hasProxy := get $chosen "people.trusted_addresses" | empty | not -}}
+{{- $hasWay := or $hasProxy (get $chosen "people.users_file") (get $chosen "people.issuers") -}}
+{{- $isOpen := get $chosen "people.anyone" -}}
+{{- if and $hasWay $isOpen -}}
+  {{- fail "people.anyone lets everybody in, whatever the ways in say: leave one of them out" -}}
+{{- end -}}
+{{- if not (or $hasWay $isOpen) -}}
+  {{- fail "nobody has to sign in, so whoever reaches the server could run anything: set people.usersSecret, people.issuersSecret or people.trustedAddresses (docs/who-may-call.md), or people.anyone=true where that is meant" -}}
+{{- end -}}
+{{- if and $hasProxy $hasFront -}}
+  {{- fail "people.trustedAddresses: the server does not see the proxy's address behind the front; set front.enabled=false" -}}
+{{- end -}}
 {{- end -}}
 
 {{/*

@@ -13,7 +13,6 @@ import argon2
 
 from tesk.server.people.way import CannotTell
 
-LEAST_CHARACTERS: Final = 8
 AT_ONCE: Final = 2
 MOST_WAITING: Final = 200
 WAIT_LIMIT_S: Final = 6.0

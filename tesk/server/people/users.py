@@ -49,16 +49,22 @@ def read(path: Path) -> Users:
     """Raises PeopleError."""
     try:
         tables = tomllib.loads(path.read_text())
-        users = msgspec.convert(tables, Users)
     except OSError as error:
         raise PeopleError(f"{path}: cannot be read: {error.strerror}; `tesk user add` makes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PeopleError(f"{path}: not TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        raise PeopleError(f"{path}: {error}; a table has password, and may have shown, groups, manages") from None
+    users = {name: _user(path, name, table) for name, table in tables.items()}
     for name, user in users.items():
         _check(path, name, user)
     return users
+
+
+def _user(path: Path, name: str, table: object) -> User:
+    try:
+        return msgspec.convert(table, User)
+    except msgspec.ValidationError as error:
+        reason = f"{error}; a table has password, and may have shown, groups, manages"
+        raise PeopleError(f"{path}: {name}: {reason}") from None
 
 
 def _check(path: Path, name: str, user: User) -> None:

@@ -1,0 +1,38 @@
+"""A way in for tests: a card says who has it and what it is good for. The text is `card:USER:SCOPE,SCOPE…`."""
+
+import asyncio
+
+from tesk.identity import SCOPES, Identity
+from tesk.server.people.way import CannotTell, Credential, Found, NotLetIn
+
+
+class Cards:
+    """Counts what it is asked. While `is_open` is not set, it does not answer; `is_away`: it cannot tell."""
+
+    name = "card"
+    challenge = 'Bearer realm="tesk"'
+
+    def __init__(self, good_for_s: float = 300.0) -> None:
+        self.good_for_s = good_for_s
+        self.asked: list[str] = []
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.is_away = False
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def identify(self, credential: Credential) -> Found | None:
+        if credential.kind not in ("bearer", "key"):
+            return None
+        self.asked.append(credential.secret)
+        await self.is_open.wait()
+        if self.is_away:
+            raise CannotTell("the office is closed")
+        kind, _, rest = credential.secret.partition(":")
+        if kind != "card":
+            raise NotLetIn("this is no card")
+        user, _, scopes = rest.partition(":")
+        wanted = scopes.split(",") if scopes else SCOPES
+        return Found(Identity(user=user, scopes=frozenset(each for each in SCOPES if each in wanted)), self.good_for_s)
