@@ -21,11 +21,11 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "token": "tesk.cli.token",
+    "user": "tesk.cli.user",
     "login": "tesk.cli.login",
     "logout": "tesk.cli.login",
     "whoami": "tesk.cli.login",
-    "token": "tesk.cli.token",
-    "user": "tesk.cli.user",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

@@ -33,7 +33,7 @@ from tesk.server.exchange import (
     Scope,
     Send,
     read,
-)  # fmt: skip
+)
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
