@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "login": "tesk.cli.login",
     "logout": "tesk.cli.login",
     "whoami": "tesk.cli.login",
+    "share": "tesk.cli.share",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

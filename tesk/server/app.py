@@ -38,6 +38,7 @@ from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
 from tesk.server.people.audit import note
+from tesk.server.people.sharing import Sharing
 from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
@@ -240,7 +241,13 @@ def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, M
 
 def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log | None) -> dict[str, Methods]:
     """What /api/v1 has, by its path there: NAME, or NAME/{id} for what is below NAME (see Call.item)."""
+    sharing = Sharing(store, log)
     routes: dict[str, Methods] = {
+        "shares": {
+            **read(sharing.list_, "read"),
+            "POST": Route(sharing.share, "submit"),
+            "DELETE": Route(sharing.unshare, "submit"),
+        },
         "whoami": read(whoami, "signed-in"),
         "sign-in": read(SignIn(edge).get, "open"),
     }

@@ -76,6 +76,13 @@ class Query(Struct, frozen=True):
     tags: tuple[tuple[str, str], ...] = ()
 
 
+class Shares(NamedTuple):
+    """With whom a user shares the own tasks, and who shares theirs with the user: names, sorted."""
+
+    seen_by: list[str]
+    sees: list[str]
+
+
 class Store(Protocol):
     """Every write returns after it is durable. An unknown id gives None or False, never an error.
 
@@ -122,6 +129,14 @@ class Store(Protocol):
 
         Raises MayNotEnd where the task may be seen but not ended.
         """
+
+    async def share(self, user: str, colleague: str) -> None:
+        """Lets the colleague see the user's tasks from now on. Raises ValueError for text that no database can hold."""
+
+    async def unshare(self, user: str, colleague: str) -> None:
+        """Ends that."""
+
+    async def shares(self, user: str) -> Shares: ...
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""

@@ -107,12 +107,12 @@ def required_keys(
 
     The state comes last: every block has tasks in most states, so a block without the tag or the name is skipped first.
     """
-    wanted: list[tuple[str, ...]] = []
-    if visible is not None:
-        wanted.append((*map(owner_key, visible.owners), *map(group_key, visible.groups)))
-    wanted += [(tag_key(tag, value),) for tag, value in sorted(set(tags))]
+    wanted: list[tuple[str, ...]] = [(tag_key(tag, value),) for tag, value in sorted(set(tags))]
     if prefix:
         wanted.append((prefix_key(prefix[: next(length for length in PREFIXES if length <= len(prefix))]),))
+    if visible is not None:
+        seen = (*map(owner_key, visible.owners), *map(group_key, visible.groups))
+        wanted.insert(0 if len(seen) == 1 else len(wanted), seen)
     if state is not None:
         wanted.append((UNENDED, state_key(state)) if state.is_terminal else (UNENDED,))
     return wanted

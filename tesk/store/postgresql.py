@@ -17,7 +17,7 @@ import asyncpg
 
 from tesk.identity import Identity
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, Shares, StoreError, TaskId, Unfinished
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Gatherer, Question, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
@@ -119,7 +119,7 @@ class PostgresqlStore:
         self._gets: dict[str, Gatherer] = {}
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
-        self._principals = Principals(self._find_principals)
+        self._principals = Principals(self._find_principals, self._run, self._run)
         self._connections: Pool | None = None
         self._long = asyncio.Semaphore(LONG_READERS)
 
@@ -268,6 +268,15 @@ class PostgresqlStore:
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
         return numbers
+
+    async def share(self, user: str, colleague: str) -> None:
+        await self._principals.share(user, colleague)
+
+    async def unshare(self, user: str, colleague: str) -> None:
+        await self._principals.unshare(user, colleague)
+
+    async def shares(self, user: str) -> Shares:
+        return await self._principals.shares(user)
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)

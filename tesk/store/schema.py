@@ -140,6 +140,12 @@ principal = Table(
 )
 Index("principal_name", principal.c.kind, principal.c.name, unique=True)
 
+share = Table(
+    "share",
+    metadata,
+    Column("owner", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user whose tasks"),
+    Column("colleague", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user who sees them"),
+)
 api_token = Table(
     "api_token",
     metadata,

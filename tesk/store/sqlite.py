@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 
 from tesk.identity import Identity
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, Shares, StoreError, TaskId, Unfinished
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
@@ -65,7 +65,7 @@ class SqliteStore:
         self._pages: ThreadPoolExecutor | None = None
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
-        self._principals = Principals(self._find_principals)
+        self._principals = Principals(self._find_principals, self._run_inline, self._run_write)
 
     async def open(self) -> None:
         try:
@@ -188,6 +188,15 @@ class SqliteStore:
     async def _find_principals(self, principals: Sequence[Principal]) -> Sequence[int]:
         return list[int](await self._write("principals", (principals,)))
 
+    async def share(self, user: str, colleague: str) -> None:
+        await self._principals.share(user, colleague)
+
+    async def unshare(self, user: str, colleague: str) -> None:
+        await self._principals.unshare(user, colleague)
+
+    async def shares(self, user: str) -> Shares:
+        return await self._principals.shares(user)
+
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
         if number is None:
@@ -220,7 +229,7 @@ class SqliteStore:
         return self._fetch(self._reader, Sql(text, tuple(parameters)))
 
     async def _write_token(self, text: str, parameters: Sequence[Any]) -> Any:
-        return await self._write("token", (text, parameters))
+        return await self._write("statement", (text, parameters))
 
     async def _run_inline(self, sql: Sql) -> Sequence[Sequence[Any]]:
         return self._fetch(self._reader, sql)
@@ -229,6 +238,9 @@ class SqliteStore:
         if self._pages is None:
             raise StoreError(f"SQLite file {self._path} is not open")
         return await asyncio.get_running_loop().run_in_executor(self._pages, self._fetch, self._page_reader, sql)
+
+    async def _run_write(self, sql: Sql) -> Sequence[Sequence[Any]]:
+        return list[Any](await self._write("statement", sql))
 
     def _fetch_one(self, sql: str, number: int) -> Any:
         """A row by its id, or None, read in the event loop."""
@@ -363,7 +375,7 @@ def _summarise(database: sqlite3.Connection, change: BlockChange) -> None:
         database.executemany(text, rows)
 
 
-def _token(database: sqlite3.Connection, text: str, parameters: Sequence[Any]) -> list[Any]:
+def _statement(database: sqlite3.Connection, text: str, parameters: Sequence[Any]) -> list[Any]:
     return database.execute(text, parameters).fetchall()
 
 
@@ -380,9 +392,9 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "prune": _prune,
     "ping": _ping,
     "principals": _principals,
+    "statement": _statement,
     "withdraw": _withdraw,
     "summarise": _summarise,
-    "token": _token,
 }
 
 

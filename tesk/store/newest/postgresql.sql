@@ -41,6 +41,11 @@ CREATE TABLE principal (
 	PRIMARY KEY (id)
 );
 CREATE UNIQUE INDEX principal_name ON principal (kind, name);
+CREATE TABLE share (
+	owner INTEGER NOT NULL, 
+	colleague INTEGER NOT NULL, 
+	PRIMARY KEY (owner, colleague)
+);
 CREATE TABLE span (
 	number BIGINT NOT NULL, 
 	first BIGINT NOT NULL, 

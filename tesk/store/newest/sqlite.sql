@@ -42,6 +42,11 @@ CREATE TABLE principal (
 	PRIMARY KEY (id)
 );
 CREATE UNIQUE INDEX principal_name ON principal (kind, name);
+CREATE TABLE share (
+	owner INTEGER NOT NULL, 
+	colleague INTEGER NOT NULL, 
+	PRIMARY KEY (owner, colleague)
+);
 CREATE TABLE span (
 	number INTEGER NOT NULL, 
 	first BIGINT NOT NULL, 

@@ -1,4 +1,4 @@
-"""Whose task it is: principals, groups, and indexes and bitmaps that do not begin with an owner.
+"""Whose task it is: principals, groups, shares, and indexes and bitmaps that do not begin with an owner.
 
 Until now every task was made where nobody signed in, and had the owner 0. So the bitmaps stay as they are.
 """
@@ -25,6 +25,11 @@ def upgrade() -> None:
         sa.Column("name", TEXT, nullable=False),
     )
     op.create_index("principal_name", "principal", ["kind", "name"], unique=True)
+    op.create_table(
+        "share",
+        sa.Column("owner", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("colleague", sa.Integer(), primary_key=True, autoincrement=False),
+    )
     for name in ("task_owner", "task_state", "task_name"):
         op.drop_index(name, "task")
     op.add_column("task", sa.Column("owner_group", sa.Integer(), nullable=False, server_default=sa.text("0")))
