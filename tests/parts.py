@@ -33,7 +33,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "unit": (),
     "api": ("postgres", "nginx"),
     "store": ("postgres",),
-    "people": ("postgres",),
+    "people": ("nginx",),
     "shim": ("shim", "busybox"),
     "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),

@@ -394,7 +394,7 @@ def test_the_database_is_on_a_claim_or_named_by_a_secret(
     spec = deployment["template"]["spec"]
     claims = [each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if "persistentVolumeClaim" in each]
     assert claims == ([claim] if claim else [])
-    environment = {each["name"]: each["valueFrom"] for each in spec["containers"][0].get("env", [])}
+    environment = {each["name"]: each["valueFrom"] for each in spec["containers"][0]["env"] if "valueFrom" in each}
     wanted = {"TESK_STORE_DATABASE_URL": {"secretKeyRef": {"name": "database", "key": "dsn"}}} if has_url else {}
     assert environment == wanted
 
