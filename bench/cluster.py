@@ -2,8 +2,8 @@
 
 The cluster is the one-node Kubernetes of scripts/cluster, or the one that TESK_TEST_CLUSTER names. Every figure is a
 ratio to bare Jobs or pods that are measured in turn with tesk's tasks on it. A task's time is from POST to its end as
-a client sees it that asks every 10 ms. Parts: tasks, pods (tasks of one pod each), line, at-once, simulated, memory,
-roles.
+a client sees it that asks every 10 ms. Parts: tasks, line, pods and pod-line (the same with tasks of one pod each),
+at-once, simulated, memory, roles.
 """
 
 import argparse
@@ -74,8 +74,12 @@ class Bench(NamedTuple):
         await self._time_tasks(LIMITS)
 
     async def pods(self) -> None:
+        await self._time_tasks(POD_LIMITS, **self._as_pods())
+
+    def _as_pods(self) -> dict[str, Any]:
+        """Settings by which each task is one pod, that reports to the server."""
         port = free_port(self.cluster.host)
-        await self._time_tasks(POD_LIMITS, mode="pod", report_port=port, report_address=f"{self.cluster.host}:{port}")
+        return {"mode": "pod", "report_port": port, "report_address": f"{self.cluster.host}:{port}"}
 
     async def _time_tasks(self, limits: dict[str, float], **chosen: Any) -> None:
         async with (
@@ -102,13 +106,20 @@ class Bench(NamedTuple):
             self.figures.at_most(name, f"{seconds:.2f} s", seconds / base, limit)
 
     async def line(self) -> None:
-        async with served(self.cluster, self.namespace, self.folder) as server:
+        await self._show_line(cluster_line.POINTS)
+
+    async def pod_line(self) -> None:
+        await self._show_line(cluster_line.POD_POINTS, **self._as_pods())
+
+    async def _show_line(self, points: dict[str, str], **chosen: Any) -> None:
+        is_pod = points is cluster_line.POD_POINTS
+        async with served(self.cluster, self.namespace, self.folder, **chosen) as server:
             await server.client.timed(HELLO)
             lines = [
-                await cluster_line.line(self.cluster.name, self.client, server, "tesk")
+                await cluster_line.line(self.cluster.name, self.client, server, "tesk", is_pod=is_pod)
                 for _ in range(3 if self.quick else 15)
             ]
-        print(cluster_line.show(lines))
+        print(cluster_line.show(lines, points))
 
     async def at_once(self) -> None:
         count = 60 if self.quick else 200
@@ -213,6 +224,7 @@ PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "tasks": Bench.tasks,
     "pods": Bench.pods,
     "line": Bench.line,
+    "pod-line": Bench.pod_line,
     "at-once": Bench.at_once,
     "simulated": Bench.simulated,
     "memory": Bench.memory,
