@@ -132,6 +132,22 @@ async def test_a_lost_pod_is_followed_by_another(
     assert [entry["stdout"] for entry in second["logs"]] == ["first\n", "on\n"]
 
 
+@pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
+async def test_a_lost_pod_is_followed_by_another_though_the_mode_has_changed_since(
+    settings: Settings, place: KubernetesPlace, doors: Gates
+) -> None:
+    async with started(settings) as tesk:
+        task_id = await held(tesk, doors, "on")
+    async with started(msgspec.structs.replace(settings, mode="taskmaster")) as tesk:
+        await asyncio.to_thread(delete, place.cluster, place.namespace, f"tesk-{task_id}")
+        await asyncio.to_thread(until, lambda: doors.reached["on"] == 2, what="another attempt")
+        doors.open_all()
+        task = await tesk.ended(task_id)
+        assert task["state"] == "COMPLETE", task["logs"]
+        assert [len(log["logs"]) for log in task["logs"]] == [1, 2]
+        assert await place.leftovers(settings) == []
+
+
 @pytest.mark.parametrize(
     ("strike", "words"),
     [(evict, "evicted, as when its node is drained"), (delete, "was deleted by somebody else"), (remove, "somebody")],
