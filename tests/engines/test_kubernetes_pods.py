@@ -5,6 +5,7 @@ What is alike in all places is shown by the tests that run in all: test_executor
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +25,8 @@ from tests.servers.cluster import until
 
 pytestmark = pytest.mark.places(*POD)
 
-FOR_ALL = "app.kubernetes.io/instance={}"
+IN_POD = pytest.mark.parametrize("settings", [{"mode": "pod"}], indirect=True)
+"""For tests that run elsewhere too, where the mode is another."""
 
 
 async def logs_of(tesk: Tesk, task_id: str) -> list[Document]:
@@ -51,6 +53,8 @@ async def held(tesk: Tesk, doors: Gates, name: str, **more: Any) -> str:
     return task_id
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_a_task_is_a_pod_and_a_secret_and_says_so(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
     task_id = await held(tesk, doors, "on")
     assert await objects_of(place, task_id) == {"pods": [f"tesk-{task_id}"], "secrets": [f"tesk-{task_id}"]}
@@ -109,6 +113,18 @@ async def test_a_task_goes_on_as_it_has_begun_whatever_the_mode_becomes(
         assert task["state"] == "COMPLETE", task["logs"]
         assert (await logs_of(tesk, task_id))[0]["system_logs"] == ["runs as one pod"]
         assert await place.leftovers(settings) == []
+
+
+@pytest.mark.oldest
+@IN_POD
+async def test_files_and_volumes_are_on_a_directory_of_the_node(tesk: Tesk, shared: Path) -> None:
+    task = await tesk.run(
+        executors=[sh("cat /mnt/in/a /data/b > /out/c"), sh("cat /out/c > /mnt/v/c; cat /mnt/v/c", workdir="/mnt/v")],
+        inputs=[content("/mnt/in/a", "a"), content("/data/b", "b")], volumes=["/mnt/v"],
+        outputs=[{"path": "/out/c", "url": f"{shared}/c"}],
+    )  # fmt: skip
+    assert task["state"] == "COMPLETE", lines(task)
+    assert (task["logs"][0]["logs"][1]["stdout"], (shared / "c").read_text()) == ("ab", "ab")
 
 
 @pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
@@ -179,6 +195,8 @@ async def test_a_pod_that_goes_while_no_server_runs_is_a_lost_pod_too(
         assert await place.leftovers(settings) == []
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_a_runner_that_is_killed_is_a_lost_pod(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
     task_id = await held(tesk, doors, "on")
     await asyncio.to_thread(strikes.kill, place, f"tesk-{task_id}", names.RUNNER_CONTAINER)
@@ -187,6 +205,8 @@ async def test_a_runner_that_is_killed_is_a_lost_pod(tesk: Tesk, place: Kubernet
     assert f"pod tesk-{task_id}: runner ended with code 137" in lines(task)
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_the_image_of_a_later_executor_that_cannot_be_had_ends_the_task(
     tesk: Tesk, place: KubernetesPlace
 ) -> None:
@@ -212,6 +232,8 @@ async def test_more_on_the_disk_than_asked_for_is_an_eviction(tesk: Tesk) -> Non
     assert "exceeds the limit" in lines(task)
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_cancelling_keeps_what_was_written_and_leaves_nothing(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:
