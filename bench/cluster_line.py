@@ -47,6 +47,19 @@ POINTS = {
     "seen": "the client sees COMPLETE",
 }
 """In order; a cluster without some of them shows the others."""
+POD_POINTS = {
+    "stored": "POST is answered: the task is stored",
+    "task made": "its Secret and then its pod exist",
+    "task bound": "the scheduler has given it a node",
+    "taskmaster sandbox": "its sandbox runs",
+    "taskmaster": "the runner's container runs",
+    "shim": "the shim has been copied",
+    "executor": "the executor's container runs",
+    "ended": "the program ends, by its own clock",
+    "told": "the runner has seen it",
+    "seen": "the client sees COMPLETE",
+}
+"""The same of a task that is one pod."""
 
 Line = dict[str, float]
 
@@ -92,8 +105,8 @@ class Witness:
                 self.containers["executor"] = at
             else:
                 self.containers["taskmaster" if self._sandboxes == 1 else "reporter"] = at
-        elif topic == "/tasks/exit" and event.get("id") != event.get("container_id") and self._sandboxes == 2:
-            self.containers["shim"] = at
+        elif topic == "/tasks/exit" and event.get("id") != event.get("container_id"):
+            self.containers["shim"] = at  # of the only pod, or of the second, the executor's
 
 
 @contextlib.asynccontextmanager
@@ -157,11 +170,11 @@ def own_clock(uptime: str) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + float(uptime.split()[0])
 
 
-def show(lines: list[Line]) -> str:
+def show(lines: list[Line], told: dict[str, str]) -> str:
     """The medians of some tasks' points as a table: after how many ms, how many of them since the point before."""
-    points = {point: median(each[point] for each in lines) for point in POINTS if all(point in each for each in lines)}
+    points = {point: median(each[point] for each in lines) for point in told if all(point in each for each in lines)}
     rows, before = ["   ms   step  what is so"], 0.0
     for point, at in points.items():
-        rows.append(f"{at * 1000:5.0f}  {(at - before) * 1000:5.0f}  {POINTS[point]}")
+        rows.append(f"{at * 1000:5.0f}  {(at - before) * 1000:5.0f}  {told[point]}")
         before = at
     return "\n".join(rows)
