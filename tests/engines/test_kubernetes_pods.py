@@ -197,12 +197,18 @@ async def test_a_pod_that_goes_while_no_server_runs_is_a_lost_pod_too(
 
 @pytest.mark.oldest
 @IN_POD
-async def test_a_runner_that_is_killed_is_a_lost_pod(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
+@pytest.mark.parametrize(
+    ("strike", "words"),
+    [(strikes.kill, "runner ended with code 137"), (strikes.use_up_memory, "runner ran out of memory")],
+)
+async def test_a_runner_that_is_killed_is_a_lost_pod(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates, strike: Any, words: str
+) -> None:
     task_id = await held(tesk, doors, "on")
-    await asyncio.to_thread(strikes.kill, place, f"tesk-{task_id}", names.RUNNER_CONTAINER)
+    await asyncio.to_thread(strike, place, f"tesk-{task_id}", names.RUNNER_CONTAINER)
     task = await tesk.ended(task_id)
     assert task["state"] == "SYSTEM_ERROR"
-    assert f"pod tesk-{task_id}: runner ended with code 137" in lines(task)
+    assert f"pod tesk-{task_id}: {words}" in lines(task)
 
 
 @pytest.mark.oldest
