@@ -8,7 +8,7 @@ import psutil  # type: ignore[import-untyped]
 
 from tests.servers.cluster import Cluster
 
-KINDS = ("pods", "jobs", "secrets", "configmaps", "events", "persistentvolumeclaims")
+KINDS = ("pods", "jobs", "secrets", "configmaps", "serviceaccounts", "events", "persistentvolumeclaims")
 """What is asked for on behalf of tasks, by whomever: the server, controllers, the scheduler, kubelets."""
 COUNTED = re.compile(r'^apiserver_request_total{.*resource="(\w+)".*} (\S+)$', re.MULTILINE)
 
