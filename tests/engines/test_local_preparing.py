@@ -72,7 +72,7 @@ async def test_one_that_somebody_tidies_away_is_made_anew(
     tesk: Tesk, place: LocalPlace, door: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `docker container prune` does with all that do not run. It takes hours at times until inputs are there."""
-    monkeypatch.setattr("tesk.places.local.run.BELIEVED_S", 0.0)
+    monkeypatch.setattr("tesk.places.local.executors.BELIEVED_S", 0.0)
     task_id = await tesk.create(executors=[sh("cat /in/late")], inputs=late(door))
     await prepared(place, task_id)
     await tesk.engine._machine.containers.remove(f"tesk-{task_id}-0")  # type: ignore[attr-defined]
