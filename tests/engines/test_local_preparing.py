@@ -93,10 +93,10 @@ async def test_a_start_is_on_record_before_the_engine_is_asked_for_it(settings: 
         started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk,
     ):
         middle.held = "-0/start"
-        task_id = await tesk.create(executors=[sh("echo ran")])
+        task_id = await tesk.create(executors=[sh("cat /in/x")], inputs=[{"path": "/in/x", "content": "ran\n"}])
         async with asyncio.timeout(180):
             await middle.waits.wait()
         facts = {entry.name for entry in (tesk.data / f"tasks/{task_id}/facts").iterdir()}
-        assert facts >= {"began", "image", "inputs", "started-0"}
+        assert facts >= {"began", "image", "found", "inputs", "started-0"}
         middle.go.set()
         assert (await tesk.ended(task_id))["logs"][0]["logs"][0]["stdout"] == "ran\n"

@@ -55,7 +55,7 @@ class Run:
         self.job = job
         self.folder = folder
         self.machine = machine
-        self.facts = Facts(TaskLog())
+        self.facts = Facts(TaskLog(start_time=now()))
         self.state = State.INITIALIZING
         self.types = FileTypes()
         self.running: int | None = None
@@ -107,9 +107,8 @@ class Run:
             if ended := self.folder.fact("ended", TaskStatus):
                 self.facts.log = ended.log
                 return self._report(ended)
-            self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
-            for name in self.folder.unreadable():
-                self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
+            if self._resumed:
+                await self._recall()
             await self._patiently()
         except End as end:
             if end.reason:
@@ -122,6 +121,12 @@ class Run:
             log.exception("task %s: internal error", self.job.id)
             self.note(f"error: internal error of the server: {error!r}")
             await self._conclude(State.SYSTEM_ERROR)
+
+    async def _recall(self) -> None:
+        """Takes up what an earlier life has learnt."""
+        self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
+        for name in self.folder.unreadable():
+            self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
 
     async def _establish(self, name: str, value: Any, *, durable: bool = False) -> None:
         """Makes the fact so, off the event loop: a slow disk holds up this task alone."""
@@ -315,18 +320,27 @@ class Run:
         return [*dict.fromkeys(executor.image for executor in self.job.task.executors)]
 
     async def _lay_out_and_fetch(self, asked: Sequence[str], images: Sequence[asyncio.Task[None]]) -> Transfer:
-        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task."""
+        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task: it
+        is on record before the inputs are, and so before any start."""
         found: Found | None = self.folder.fact("found", Found)
-        if found is None and asked and not self.folder.has("inputs"):
+        is_new = found is None and bool(asked) and not self.folder.has("inputs")
+        if is_new:
             await asyncio.gather(*images)
             found = Found(await self._look(asked))
-            await self._establish("found", found, durable=True)
         found = found or Found()
         self._layout = await asyncio.to_thread(layout, self.job.task, found)
         async with asyncio.TaskGroup() as group:
+            if is_new:
+                group.create_task(self._establish("found", found, durable=True))
             group.create_task(self._prepare_first(images[0]))
-            fetching = group.create_task(self._fetch(found))
-        return fetching.result()
+            fetching = group.create_task(self._fetch())
+        moved = fetching.result()
+        if moved.alone:
+            found.alone += moved.alone
+            await self._establish("found", found, durable=True)
+            self._layout = await asyncio.to_thread(layout, self.job.task, found)
+        await self._establish("inputs", {"done": now(), "boot": BOOT})
+        return moved
 
     async def _prepare_first(self, image: asyncio.Task[None]) -> None:
         """Prepares the first executor while its inputs are on their way. All that is mounted must be directories, since
@@ -371,7 +385,7 @@ class Run:
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
-    async def _fetch(self, found: Found) -> Transfer:
+    async def _fetch(self) -> Transfer:
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return Transfer(is_done=True)
@@ -385,13 +399,8 @@ class Run:
                 for line in moved.notes():
                     self.note(line)
                 raise End(State.SYSTEM_ERROR, moved.verdict)
-            if moved.alone:
-                found.alone += moved.alone
-                await self._establish("found", found, durable=True)
-                self._layout = await asyncio.to_thread(layout, self.job.task, found)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
-        await self._establish("inputs", {"done": now(), "boot": BOOT})
         return moved
 
     async def _step(self, name: str, plan: Plan) -> Transfer:
@@ -402,8 +411,8 @@ class Run:
             await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
         finally:
             watching.cancel()
-            self._moved(await asyncio.to_thread(last_progress, report))
-        found = await asyncio.to_thread(read_report, report)
+            found = await asyncio.to_thread(read_report, report)
+            self._moved(found.progress)
         if found.types:
             self.types = replace(self.types, **{name: found.types})
             await self._establish("types", self.types)
