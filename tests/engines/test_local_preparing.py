@@ -13,8 +13,10 @@ from tests.engines.gates import Gates, gates, reached
 from tests.engines.places import LOCAL, LocalPlace
 from tests.engines.running import Document, Tesk, cancelled, sh, started
 from tests.servers.between import between
+from tests.servers.containers import image_archive
 
 pytestmark = pytest.mark.places(*LOCAL)
+CHANGING = "localhost/tesk-changing:1"
 
 
 @pytest.fixture
@@ -85,6 +87,20 @@ async def test_what_cannot_be_made_fails_before_the_inputs_are_there(tesk: Tesk,
     task = await tesk.run(executors=[sh("true")], inputs=late(door), volumes=["/a:b,c"])
     assert task["state"] == "SYSTEM_ERROR"
     assert "'/a:b,c' cannot be mounted" in task["logs"][0]["system_logs"][-1]
+
+
+async def test_an_image_built_anew_under_its_name_is_taken_for_what_it_is_now(tesk: Tesk, place: LocalPlace) -> None:
+    """The first container is made, and the inputs are fetched, by what is known of the image from the task before."""
+    task = {
+        "executors": [{"image": CHANGING, "command": ["ls", "/app"]}],
+        "inputs": [{"path": "/app/x", "content": ""}],
+    }
+    async with aiodocker.Docker(url=f"unix://{place.socket}") as docker:
+        await docker.images.import_image(image_archive(CHANGING))
+        found = [await tesk.run(**task) for _ in range(2)]
+        await docker.images.import_image(image_archive(CHANGING, programs={"app/program": 0}))
+        found.append(await tesk.run(**task))
+    assert [each["logs"][0]["logs"][0]["stdout"] for each in found] == ["x\n", "x\n", "program\nx\n"], found
 
 
 async def test_a_start_is_on_record_before_the_engine_is_asked_for_it(settings: Settings, place: LocalPlace) -> None:

@@ -48,6 +48,10 @@ CANNOT_STOP: Final = (*AWAY, PlaceError, DockerError)
 STOP_AGAIN_S: Final = 1.0
 
 
+class ImageChanged(Exception):
+    """An image's name means another image than what the task's files were laid out for. No program of it has run."""
+
+
 class Run:
     """The life of one task. `live` runs it; `log` is what is known of it; `report` hears of every change."""
 
@@ -151,6 +155,9 @@ class Run:
                 if self._patience.is_over(asyncio.get_running_loop().time()):
                     raise End(State.SYSTEM_ERROR, str(away)) from error
                 log.warning("task %s: %s; trying again", self.job.id, away)
+            except ImageChanged as error:
+                log.info("task %s: %s; beginning again", self.job.id, error)
+                await asyncio.to_thread(scratch.scrub, str(self.folder.scratch))
             except DockerError as error:
                 raise End(State.SYSTEM_ERROR, f"the container engine refused: {error.message}") from error
             except PlaceError as error:
@@ -324,14 +331,15 @@ class Run:
         is on record before the inputs are, and so before any start."""
         found: Found | None = self.folder.fact("found", Found)
         is_new = found is None and bool(asked) and not self.folder.has("inputs")
+        believed: dict[str, str] = {}
         if is_new:
             await asyncio.gather(*images)
-            found = Found(await self._look(asked))
+            found = Found(await self._look(asked, believed))
         found = found or Found()
         self._layout = await asyncio.to_thread(layout, self.job.task, found)
         async with asyncio.TaskGroup() as group:
             if is_new:
-                group.create_task(self._establish("found", found, durable=True))
+                group.create_task(self._keep(found, believed))
             group.create_task(self._prepare_first(images[0]))
             fetching = group.create_task(self._fetch())
         moved = fetching.result()
@@ -356,13 +364,28 @@ class Run:
     async def _prepare(self, n: int) -> None:
         await self._executors.prepare(n, self._layout, anew=self._resumed)
 
-    async def _look(self, asked: Sequence[str]) -> dict[str, bool]:
-        """What the images have in these directories, for `layout`."""
-        answers = []
+    async def _look(self, asked: Sequence[str], believed: dict[str, str]) -> dict[str, bool]:
+        """What the images have in these directories, for `layout`. An image of which that is known is taken for what it
+        was when last seen, which goes into `believed`."""
+        looks, answers = self.machine.looks, []
         for image in self._images():
-            image_id = await self.machine.containers.image_id(image)
-            answers.append(await self.machine.looks.at(image_id, asked, partial(self._ask, image)))
+            if image_id := looks.last_id(image, asked):
+                believed[image] = image_id
+            answers.append(await looks.at(image_id or await self._identified(image), asked, partial(self._ask, image)))
         return occupied(asked, answers)
+
+    async def _identified(self, image: str) -> str:
+        image_id = await self.machine.containers.image_id(image)
+        self.machine.looks.name(image, image_id)
+        return image_id
+
+    async def _keep(self, found: Found, believed: dict[str, str]) -> None:
+        """Puts on record what was found once the images are known to be what they were believed to be, while the first
+        container is being made. Raises ImageChanged."""
+        for image, image_id in believed.items():
+            if await self._identified(image) != image_id:
+                raise ImageChanged(f"image {image} is another than a moment ago")
+        await self._establish("found", found, durable=True)
 
     async def _ask(self, image: str, asked: Sequence[str]) -> dict[str, int]:
         """What an image has at these paths. One that cannot be run counts as empty: its executor will say why."""
