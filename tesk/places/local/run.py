@@ -48,6 +48,10 @@ CANNOT_STOP: Final = (*AWAY, PlaceError, DockerError)
 STOP_AGAIN_S: Final = 1.0
 
 
+class ImageChanged(Exception):
+    """An image's name means another image than what the task's files were laid out for. No program of it has run."""
+
+
 class Run:
     """The life of one task. `live` runs it; `log` is what is known of it; `report` hears of every change."""
 
@@ -55,7 +59,7 @@ class Run:
         self.job = job
         self.folder = folder
         self.machine = machine
-        self.facts = Facts(TaskLog())
+        self.facts = Facts(TaskLog(start_time=now()))
         self.state = State.INITIALIZING
         self.types = FileTypes()
         self.running: int | None = None
@@ -107,9 +111,8 @@ class Run:
             if ended := self.folder.fact("ended", TaskStatus):
                 self.facts.log = ended.log
                 return self._report(ended)
-            self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
-            for name in self.folder.unreadable():
-                self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
+            if self._resumed:
+                await self._recall()
             await self._patiently()
         except End as end:
             if end.reason:
@@ -122,6 +125,12 @@ class Run:
             log.exception("task %s: internal error", self.job.id)
             self.note(f"error: internal error of the server: {error!r}")
             await self._conclude(State.SYSTEM_ERROR)
+
+    async def _recall(self) -> None:
+        """Takes up what an earlier life has learnt."""
+        self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
+        for name in self.folder.unreadable():
+            self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
 
     async def _establish(self, name: str, value: Any, *, durable: bool = False) -> None:
         """Makes the fact so, off the event loop: a slow disk holds up this task alone."""
@@ -146,6 +155,9 @@ class Run:
                 if self._patience.is_over(asyncio.get_running_loop().time()):
                     raise End(State.SYSTEM_ERROR, str(away)) from error
                 log.warning("task %s: %s; trying again", self.job.id, away)
+            except ImageChanged as error:
+                log.info("task %s: %s; beginning again", self.job.id, error)
+                await asyncio.to_thread(scratch.scrub, str(self.folder.scratch))
             except DockerError as error:
                 raise End(State.SYSTEM_ERROR, f"the container engine refused: {error.message}") from error
             except PlaceError as error:
@@ -315,18 +327,28 @@ class Run:
         return [*dict.fromkeys(executor.image for executor in self.job.task.executors)]
 
     async def _lay_out_and_fetch(self, asked: Sequence[str], images: Sequence[asyncio.Task[None]]) -> Transfer:
-        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task."""
+        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task: it
+        is on record before the inputs are, and so before any start."""
         found: Found | None = self.folder.fact("found", Found)
-        if found is None and asked and not self.folder.has("inputs"):
+        is_new = found is None and bool(asked) and not self.folder.has("inputs")
+        believed: dict[str, str] = {}
+        if is_new:
             await asyncio.gather(*images)
-            found = Found(await self._look(asked))
-            await self._establish("found", found, durable=True)
+            found = Found(await self._look(asked, believed))
         found = found or Found()
         self._layout = await asyncio.to_thread(layout, self.job.task, found)
         async with asyncio.TaskGroup() as group:
+            if is_new:
+                group.create_task(self._keep(found, believed))
             group.create_task(self._prepare_first(images[0]))
-            fetching = group.create_task(self._fetch(found))
-        return fetching.result()
+            fetching = group.create_task(self._fetch())
+        moved = fetching.result()
+        if moved.alone:
+            found.alone += moved.alone
+            await self._establish("found", found, durable=True)
+            self._layout = await asyncio.to_thread(layout, self.job.task, found)
+        await self._establish("inputs", {"done": now(), "boot": BOOT})
+        return moved
 
     async def _prepare_first(self, image: asyncio.Task[None]) -> None:
         """Prepares the first executor while its inputs are on their way. All that is mounted must be directories, since
@@ -342,13 +364,28 @@ class Run:
     async def _prepare(self, n: int) -> None:
         await self._executors.prepare(n, self._layout, anew=self._resumed)
 
-    async def _look(self, asked: Sequence[str]) -> dict[str, bool]:
-        """What the images have in these directories, for `layout`."""
-        answers = []
+    async def _look(self, asked: Sequence[str], believed: dict[str, str]) -> dict[str, bool]:
+        """What the images have in these directories, for `layout`. An image of which that is known is taken for what it
+        was when last seen, which goes into `believed`."""
+        looks, answers = self.machine.looks, []
         for image in self._images():
-            image_id = await self.machine.containers.image_id(image)
-            answers.append(await self.machine.looks.at(image_id, asked, partial(self._ask, image)))
+            if image_id := looks.last_id(image, asked):
+                believed[image] = image_id
+            answers.append(await looks.at(image_id or await self._identified(image), asked, partial(self._ask, image)))
         return occupied(asked, answers)
+
+    async def _identified(self, image: str) -> str:
+        image_id = await self.machine.containers.image_id(image)
+        self.machine.looks.name(image, image_id)
+        return image_id
+
+    async def _keep(self, found: Found, believed: dict[str, str]) -> None:
+        """Puts on record what was found once the images are known to be what they were believed to be, while the first
+        container is being made. Raises ImageChanged."""
+        for image, image_id in believed.items():
+            if await self._identified(image) != image_id:
+                raise ImageChanged(f"image {image} is another than a moment ago")
+        await self._establish("found", found, durable=True)
 
     async def _ask(self, image: str, asked: Sequence[str]) -> dict[str, int]:
         """What an image has at these paths. One that cannot be run counts as empty: its executor will say why."""
@@ -371,7 +408,7 @@ class Run:
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
-    async def _fetch(self, found: Found) -> Transfer:
+    async def _fetch(self) -> Transfer:
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return Transfer(is_done=True)
@@ -385,13 +422,8 @@ class Run:
                 for line in moved.notes():
                     self.note(line)
                 raise End(State.SYSTEM_ERROR, moved.verdict)
-            if moved.alone:
-                found.alone += moved.alone
-                await self._establish("found", found, durable=True)
-                self._layout = await asyncio.to_thread(layout, self.job.task, found)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
-        await self._establish("inputs", {"done": now(), "boot": BOOT})
         return moved
 
     async def _step(self, name: str, plan: Plan) -> Transfer:
@@ -402,8 +434,8 @@ class Run:
             await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
         finally:
             watching.cancel()
-            self._moved(await asyncio.to_thread(last_progress, report))
-        found = await asyncio.to_thread(read_report, report)
+            found = await asyncio.to_thread(read_report, report)
+            self._moved(found.progress)
         if found.types:
             self.types = replace(self.types, **{name: found.types})
             await self._establish("types", self.types)
