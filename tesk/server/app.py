@@ -23,6 +23,7 @@ from tesk.server.exchange import (
     ANSWER,
     WHEN_SENT,
     Call,
+    Handler,
     Header,
     Methods,
     Receive,
@@ -32,13 +33,12 @@ from tesk.server.exchange import (
     Scope,
     Send,
     read,
-)  # fmt: skip
+)
 from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
 from tesk.server.people.audit import note
 from tesk.server.people.sharing import Sharing
-from tesk.server.people.token_calls import TokenCalls
 from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
@@ -251,11 +251,23 @@ def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log 
         "whoami": read(whoami, "signed-in"),
         "sign-in": read(SignIn(edge).get, "open"),
     }
-    if settings.tokens != "never":
-        tokens = TokenCalls(store.tokens, settings.token_days, edge.forget if edge else lambda _: None, log)
-        routes["tokens"] = {**read(tokens.list_, "signed-in"), "POST": Route(tokens.make, "signed-in")}
-        routes["tokens/{id}"] = {"DELETE": Route(tokens.revoke, "signed-in")}
-    return routes
+    if edge is None or settings.tokens == "never":
+        none = _refusing("nobody signs in here" if edge is None else "the setting tokens is never")
+        return routes | {"tokens": {**read(none, "open"), "POST": Route(none, "open")}}
+    from tesk.server.people.token_calls import TokenCalls
+
+    tokens = TokenCalls(store.tokens, settings.token_days, edge.forget, log)
+    return routes | {
+        "tokens": {**read(tokens.list_, "signed-in"), "POST": Route(tokens.make, "signed-in")},
+        "tokens/{id}": {"DELETE": Route(tokens.revoke, "signed-in")},
+    }
+
+
+def _refusing(reason: str) -> Handler:
+    async def refuse(_: Call) -> Reply:
+        raise Refusal(403, f"there are no API tokens on this server: {reason}")
+
+    return refuse
 
 
 def _lines(headers: list[Header]) -> bytes:

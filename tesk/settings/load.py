@@ -37,8 +37,8 @@ def load(
 ) -> Settings:
     """The settings in force. `flags` are by setting name; `config` is the file of --config, else TESK_CONFIG names one.
 
-    An empty variable counts as unset. `data`, `file_roots` and `credentials` come out as absolute paths. `warn` takes
-    a line for each old name. Raises SettingsError, also for a setting that the chosen engine does not read.
+    An empty variable counts as unset. Paths of the server's own files and folders come out absolute. `warn` takes a
+    line for each old name. Raises SettingsError, also for a setting that the chosen engine does not read.
     """
     if config is None and environ.get("TESK_CONFIG"):
         config = Path(environ["TESK_CONFIG"])
@@ -58,6 +58,8 @@ def load(
     return msgspec.structs.replace(
         settings,
         data=_absolute(settings.data),
+        users_file=_absolute(settings.users_file) if settings.users_file else "",
+        issuers=_absolute(settings.issuers) if settings.issuers else "",
         file_roots=tuple(map(_absolute, settings.file_roots)),
         credentials=tuple(map(_absolute, settings.credentials)),
     )

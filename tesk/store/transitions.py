@@ -25,14 +25,11 @@ def _numbers(states: frozenset[State]) -> str:
 
 
 ADVANCE: Final = {
-    state: f"UPDATE task SET state = {int(state)}, logs = ?, ended = ? "
+    state: f"UPDATE task SET state = {int(state)}, logs = ?, ended = ?, basic = coalesce(?, basic) "
     f"WHERE id = ? AND state IN ({_numbers(allowed_from(state))})"
     for state in State
 }
-"""By the new state. Parameters: BASIC logs, time of the end (ms) or null, id."""
-
-DESCRIBE: Final = "UPDATE task SET basic = ? WHERE id = ?"
-DESCRIBE_CONTENT: Final = "UPDATE content SET document = ? WHERE task = ?"
+"""By the new state. Parameters: BASIC logs, time of the end (ms) or null, the new BASIC document or null, id."""
 
 SUBMITTED: Final = f"UPDATE task SET submitted = 1 WHERE id = ? AND state = {int(State.QUEUED)}"
 

@@ -10,7 +10,7 @@ from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
 from tesk.server.exchange import Call, Refusal
 from tesk.server.people import edge as edge_module
 from tesk.server.people.edge import BAD_FOR_S, Edge
-from tesk.server.people.tries import ADDRESS_TRIES
+from tesk.server.people.tries import ADDRESS_TRIES, ADDRESS_TRY_EVERY_S
 from tests.people.cards import Cards
 from tests.people.test_tries import Clock
 
@@ -159,6 +159,16 @@ async def test_different_wrong_tries_are_limited_for_their_address_alone() -> No
     assert name == b"retry-after"
     office.clock.now += int(seconds)
     assert await office.status("card:carol") == 200
+
+
+async def test_ten_thousand_bad_tokens_in_a_minute_reach_the_ways_in_a_few_times() -> None:
+    office = Office()
+    await office.ask("card:alice")
+    for n in range(10_000):
+        office.clock.now += 60 / 10_000
+        assert await office.status(f"wrong-{n}") in (401, 429)
+    assert len(office.cards.asked) <= 1 + ADDRESS_TRIES + 60 / ADDRESS_TRY_EVERY_S + 1
+    assert await office.status("card:alice") == 200
 
 
 async def test_wrong_tries_at_once_are_as_many_as_one_after_the_other() -> None:

@@ -263,17 +263,15 @@ def test_without_tokens_none_is_made_and_none_lets_in(tmp_path: Path) -> None:
     with running(tmp_path, users_file=users) as server:
         text = make(server)["token"]
     with running(tmp_path, users_file=users, tokens="never") as server:
-        assert server.client.post(TOKENS, json={"name": "n"}, auth=ALICE).status_code == 404
+        refused = server.client.post(TOKENS, json={"name": "n"}, auth=ALICE)
+        assert (refused.status_code, "the setting tokens is never" in refused.text) == (403, True)
         assert status(server, text) == 401
 
 
 def test_nobody_has_tokens_where_nobody_signs_in(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         answer = server.client.post(TOKENS, json={"name": "n"})
-        assert (answer.status_code, answer.json()["msg"]) == (
-            403,
-            "API tokens are for users, and nobody is signed in",
-        )
+        assert (answer.status_code, "nobody signs in here" in answer.text) == (403, True)
 
 
 def tesk(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:

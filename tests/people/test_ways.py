@@ -20,6 +20,7 @@ from tesk.server.people import passwords
 from tesk.server.people.passwords import hashed
 from tests.api.conftest import Running, running
 from tests.people.cards import Cards
+from tests.servers.signing_proxy import signing_proxy
 
 TASK = {"executors": [{"image": "alpine", "command": ["true"]}]}
 USERS = {"alice": "correct horse", "bob": "battery staple"}
@@ -83,7 +84,7 @@ class TestWhoGetsIn:
 
     def test_a_refused_token_is_told_so(self, server: Running) -> None:
         answer = server.client.get("/v1/tasks", headers={"Authorization": "Bearer nonsense"})
-        assert answer.json() == {"status_code": 401, "msg": "this is no card; ways in: basic, card"}
+        assert answer.json() == {"status_code": 401, "msg": "this is no card; ways in: basic, token, card"}
         challenges = answer.headers.get_list("www-authenticate", split_commas=False)
         assert challenges[1] == f'{CHALLENGES[1]}, error="invalid_token"'
 
@@ -331,6 +332,16 @@ class TestProxies:
 
     def test_groups_without_a_name_do_not(self, behind: Running) -> None:
         assert behind.client.get("/v1/tasks", headers={"X-Forwarded-Groups": "operators"}).status_code == 401
+
+    def test_a_real_one_asks_and_what_its_callers_say_of_themselves_goes_no_further(self, tmp_path: Path) -> None:
+        chosen: dict[str, Any] = {"trusted_addresses": ("127.0.0.1/32",), "admins": ("root",)}
+        said = {"X-Forwarded-User": "root", "X-Forwarded-Groups": "operators", "X-Forwarded-For": "192.0.2.9"}
+        with running(tmp_path, **chosen) as server, signing_proxy(server.url, tmp_path, alice="pw") as url:
+            assert httpx.get(f"{url}/v1/tasks").status_code == 401
+            made = httpx.post(f"{url}/v1/tasks", json=TASK, auth=("alice", "pw"), headers=said)
+            assert made.status_code == 200
+        audit = [line for line in server.log_lines() if line["msg"] == "audit"]
+        assert {(line["what"], line["user"]) for line in audit} == {("signed in", "alice"), ("created", "alice")}
 
     def test_the_word_of_anybody_else_is_ignored(self, tmp_path: Path) -> None:
         with running(tmp_path, trusted_addresses=("192.0.2.1/32",)) as server:

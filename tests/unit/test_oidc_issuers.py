@@ -1,12 +1,14 @@
 """The issuers' file: what it may say, and that nobody lets the world in by accident."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tesk.server.people.oidc.issuers import is_safe, read_issuers
+from tesk.server.people.oidc.issuers import Issuer, is_safe, read_issuers
 from tesk.server.people.way import PeopleError
 
+ROOT = Path(__file__).parents[2]
 LOGIN = 'issuer = "https://login.example.org/oidc/"'
 OTHER = 'issuer = "https://other.example.org"'
 AUDIENCE = 'audience = ["https://tes.example.org"]'
@@ -86,6 +88,12 @@ def test_what_is_wrong_is_named_with_its_line_and_table(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(PeopleError, match=r"none\.toml: cannot be read"):
         read_issuers(tmp_path / "none.toml")
+
+
+def test_every_key_of_a_table_is_documented() -> None:
+    table = (ROOT / "docs" / "openid-connect.md").read_text().partition("## Keys of a table")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+    assert documented == set(Issuer.__struct_fields__) - {"name"}
 
 
 @pytest.mark.parametrize(

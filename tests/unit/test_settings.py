@@ -63,8 +63,9 @@ def test_a_list_can_be_written_in_each_source(
 def test_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
-    loaded = load({"file_roots": ("~/shared", "here", "/there")}, {})
+    loaded = load({"file_roots": ("~/shared", "here", "/there"), "users_file": "users.toml"}, {})
     assert loaded.data == "/home/somebody/.local/share/tesk"
+    assert (loaded.users_file, loaded.issuers) == (f"{tmp_path}/users.toml", "")
     assert loaded.file_roots == ("/home/somebody/shared", f"{tmp_path}/here", "/there")
 
 

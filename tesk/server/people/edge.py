@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from tesk.server.people.credentials import NOTHING, Networks, address_of, creden
 from tesk.server.people.tries import Tries
 from tesk.server.people.way import Address, CannotTell, Credential, Login, NotLetIn, Way
 
+K = TypeVar("K")
+V = TypeVar("V")
 BAD_FOR_S: Final = 10.0
 MOST_GOOD: Final = 50_000
 MOST_BAD: Final = 10_000
@@ -190,7 +192,7 @@ class Edge:
         return Refusal(401, f"{reason}; ways in: {names}", headers=tuple(challenges))
 
 
-def _keep(kept: dict, key: object, value: object, most: int) -> None:  # type: ignore[type-arg]
+def _keep(kept: dict[K, V], key: K, value: V, most: int) -> None:
     """Adds an entry, and drops the oldest where there are too many."""
     kept.pop(key, None)
     kept[key] = value
