@@ -69,7 +69,8 @@ class Principals:
             return None
         visible = self._seen.get(identity)
         if visible is None:
-            visible = await self._visible({identity.user, *identity.sharers}, identity.groups)
+            groups = identity.groups | identity.manages
+            visible = await self._visible({identity.user, *identity.sharers}, groups)
             if len(self._seen) >= MOST_KEPT:
                 self._seen.clear()
             self._seen[identity] = visible
