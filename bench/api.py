@@ -19,13 +19,15 @@ from typing import NamedTuple
 from bench.api_figures import Figures, interleaved
 from bench.api_lists import Filled, ListFigures
 from bench.api_load import Lists, creates_per_s, gets_per_s, pages_per_s, wait_for_quiet
-from bench.api_seed import seed_prototype, seed_tesk
-from bench.api_servers import Running, bare, prototype, tesk, tesk_serve, tesk_with_users
+from bench.api_seed import seed_prototype, seed_tesk, user
+from bench.api_servers import ADMIN, Running, bare, prototype, tesk, tesk_serve, tesk_with_users
 from tests.servers.postgres import postgres
 
 CREATES_LIMIT = 0.8
 GETS_LIMIT = 1.3
 SIGN_IN_LIMIT = 0.9
+PEOPLE = {"a user": user(77), "a member of a group": user(177)}
+"""Who asks for lists beside the admin, who sees all tasks: somebody with one of 1,000, and with one in 15."""
 START_LIMIT = 2.5
 START_ROUNDS = 7
 MEMORY_LIMIT_MIB = 60.0
@@ -110,6 +112,8 @@ class Bench(NamedTuple):
                     lists = ListFigures(self.figures, f"{kind}, {count:,} tasks", filled, first)
                     lists.pages(self.scale.rounds * self.scale.requests)
                     lists.filters(self.scale.requests // 10)
+                    if count == self.scale.tasks[-1]:
+                        lists.filters_of_people(self.scale.requests // 10)
                     self._memory(filled.server, f"list {kind}, {count:,} tasks")
 
     @contextlib.contextmanager
@@ -117,8 +121,14 @@ class Bench(NamedTuple):
         with self.databases(kind, durable=False) as (url, database):
             seed_prototype(database, count)
             seed_tesk(url, count)
-            with prototype(database) as floor, tesk(url) as server, Lists(floor) as base, Lists(server) as lists:
-                yield Filled(count, server, lists, base)
+            with (
+                prototype(database) as floor,
+                tesk_with_users(url, self.folder) as server,
+                contextlib.ExitStack() as kept,
+            ):
+                people = {who: kept.enter_context(Lists(server.signed_in(name))) for who, name in PEOPLE.items()}
+                base, lists = (kept.enter_context(Lists(each)) for each in (floor, server.signed_in(ADMIN)))
+                yield Filled(count, server, lists, base, people)
 
     def sign_in(self, kind: str) -> None:
         """Creates, gets and pages of a user who signs in, in turn with those of a server that asks nobody to."""

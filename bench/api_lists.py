@@ -96,7 +96,10 @@ class Filled(NamedTuple):
     size: int
     server: Running
     tesk: Lists
+    """As an admin asks, who sees all tasks."""
     prototype: Lists
+    people: dict[str, Lists]
+    """As others ask."""
 
 
 class ListFigures(NamedTuple):
@@ -141,6 +144,15 @@ class ListFigures(NamedTuple):
             self.figures.plain(f"the most that one takes, {self._over}: {slowest}", f"{most:.2f}")
         else:
             self.figures.plain(name, shown)
+
+    def filters_of_people(self, times: int) -> None:
+        """The same filters for those who see a part of the tasks, against the page of all tasks without a filter."""
+        for who, lists in self.filled.people.items():
+            asked = [[(self.filled.tesk, _sized([])), (lists, _sized(query))] for query in [[], *FILTERS.values()]]
+            rounds = [[_in_turn(times, each) for each in asked] for _ in range(FILTER_ROUNDS)]
+            taken = [_columns_ms(chain.from_iterable(each)) for each in zip(*rounds, strict=True)]
+            for name, (page, ms) in zip(("no filter", *FILTERS), taken, strict=True):
+                self.figures.at_most(f"{name}; {who}, {self.where}", f"{ms:.2f} ms", ms / page, FILTER_LIMIT)
 
     def _asked(self, query: Query) -> list[tuple[Lists, Query]]:
         """A page without and one with the filter; then, for a larger store, pages of both stores with as many tasks

@@ -11,6 +11,7 @@ import sys
 
 import uvloop
 
+from bench.api_servers import ADMIN
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.life.status import TaskId
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, Report
@@ -55,14 +56,14 @@ class NoRoom:
 
 
 async def serve(database_url: str, users_file: str = "") -> None:
-    settings = Settings(database_url=database_url, port=0, users_file=users_file)
+    settings = Settings(database_url=database_url, port=0, users_file=users_file, admins=(ADMIN,) if users_file else ())
     listener = listen(settings.host, 0, os.environ)
     with contextlib.closing(listener), contextlib.closing(start("warning")) as log:
         store = open_store(database_url, log_tail_bytes=settings.log_tail_bytes)
         await store.open()
         dispatcher = Dispatcher(store, NoRoom(), settings)
         await dispatcher.start()
-        edge = edge_of(settings, log)
+        edge = edge_of(settings, log, store.tokens)
         if edge is not None:
             await edge.open()
         app = create_app(settings, store, dispatcher, log=log, edge=edge)

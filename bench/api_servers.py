@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from bench.api_seed import group, user
 from tesk.server.people.passwords import hashed
 from tests.servers.process import free_port
 
 PASSWORD = "correct horse"
+ADMIN = "admin"
+USERS: dict[str, list[str]] = {ADMIN: [], "alice": [], user(77): [], user(177): [group(177)]}
 PREFIX = "/ga4gh/tes/v1"
 START_LIMIT_S = 60
 
@@ -32,6 +36,10 @@ class Running(NamedTuple):
     authorization: str = ""
     """What requests are sent with; empty where nobody signs in."""
 
+    def signed_in(self, user: str) -> "Running":
+        """The same, as that user asks it."""
+        return self._replace(authorization=f"Basic {b64encode(f'{user}:{PASSWORD}'.encode()).decode()}")
+
     def memory_mib(self) -> tuple[float, float]:
         """Resident memory, all and without the pages of files (which the kernel may drop)."""
         status = Path(f"/proc/{self.process}/status").read_text()
@@ -45,13 +53,14 @@ def tesk(database_url: str, environment: Mapping[str, str] | None = None) -> con
 
 @contextlib.contextmanager
 def tesk_with_users(database_url: str, folder: Path) -> Iterator[Running]:
-    """With the way in `basic`, and a user."""
-    users = folder / "users.toml"
-    users.write_text(f'[alice]\npassword = "{hashed(PASSWORD)}"\n')
+    """With the way in `basic`; asked by alice unless another signs in."""
+    users, word = folder / "users.toml", hashed(PASSWORD)
+    users.write_text(
+        "".join(f'["{name}"]\npassword = "{word}"\ngroups = {json.dumps(groups)}\n' for name, groups in USERS.items())
+    )
     command = [sys.executable, "-m", "bench.api_serve", database_url, str(users)]
     with _running("tesk with users", command, None, None) as server:
-        authorization = f"Basic {b64encode(f'alice:{PASSWORD}'.encode()).decode()}"
-        yield server._replace(authorization=authorization)
+        yield server.signed_in("alice")
 
 
 def tesk_serve(data: Path) -> contextlib.AbstractContextManager[Running]:

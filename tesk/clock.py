@@ -21,6 +21,11 @@ def stamp(text: str) -> str:
     return now() if moment.year < 1971 else _show(moment.astimezone(UTC))
 
 
+def at(since_1970_ms: int) -> str:
+    """A time in milliseconds since 1970."""
+    return _show(datetime.fromtimestamp(since_1970_ms / 1000, UTC))
+
+
 def steady() -> Callable[[], datetime]:
     """A clock that is right now, and from now on never jumps, as this machine's may."""
     begun, at = time.monotonic(), datetime.now(UTC)

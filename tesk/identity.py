@@ -25,6 +25,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     `groups`: those whose tasks the user sees; `manages`: those whose tasks the user may end, too.
     `way`: the name of the way in by which the user came.
     `sharers`: users who let this one see their tasks. `scopes`: what the credential is good for.
+    `token`: the id of the API token, if it was one.
     """
 
     user: str
@@ -36,16 +37,28 @@ class Identity(Struct, frozen=True, kw_only=True):
     default_group: str = ""
     is_admin: bool = False
     scopes: frozenset[Scope] = frozenset(SCOPES)
+    token: str = ""
 
     def may_see(self, owner: Owner) -> bool:
-        if self.is_admin or owner.user == self.user or owner.user in self.sharers:
+        if self.is_admin or (owner.user and owner.user in {self.user, *self.sharers}):
             return True
         return bool(owner.group) and owner.group in self.groups
 
     def may_end(self, owner: Owner) -> bool:
-        if self.is_admin or owner.user == self.user:
+        if self.is_admin or (owner.user and owner.user == self.user):
             return True
         return bool(owner.group) and owner.group in self.manages
+
+    def owner(self, group: str | None) -> Owner | None:
+        """Whose a new task is: for this group, or for the default one where `group` is None; empty: for none.
+
+        None where the user may make no task for the group.
+        """
+        if not self.user:
+            return Owner()
+        chosen = self.default_group if group is None else group
+        may = not group or self.is_admin or group in self.groups
+        return Owner(self.user, chosen) if may else None
 
 
 EVERYBODY: Final = Identity(user="", is_admin=True)

@@ -21,10 +21,12 @@ COMMANDS: Final = {
     "logs": "tesk.cli.tasks",
     "wait": "tesk.cli.tasks",
     "cancel": "tesk.cli.tasks",
+    "token": "tesk.cli.token",
     "user": "tesk.cli.user",
     "login": "tesk.cli.login",
     "logout": "tesk.cli.login",
     "whoami": "tesk.cli.login",
+    "share": "tesk.cli.share",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

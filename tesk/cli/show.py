@@ -6,7 +6,7 @@ rich is imported only where a table is drawn. Task ids and states stand first, s
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -60,6 +60,20 @@ def as_table(tasks: Iterable[Document]) -> None:
             _coloured(task.get("state")),
             *(Text(escaped(shown)) for shown in (_moment(task), _name(task), _command(task))),
         )
+    Console().print(table)
+
+
+def rows(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """A table of plain texts."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(escaped(text)) for text in line))
     Console().print(table)
 
 

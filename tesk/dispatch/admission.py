@@ -15,6 +15,7 @@ from msgspec import Struct
 from tesk import tes
 from tesk.dispatch.queue import Waiting
 from tesk.dispatch.work import FIRST_PAUSE_S, LAST_PAUSE_S, PAGE, TRIES, Work, attempt, failed
+from tesk.identity import SERVER
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
 from tesk.retry import pauses
@@ -23,7 +24,14 @@ from tesk.store.base import Queued, Row, Store
 from tesk.tes import Resources, TaskLog
 
 AHEAD: Final = 5000
-"""Queued tasks among which the next is looked for."""
+"""Queued tasks among which the next is looked for, oldest first; beyond them some of owners who have FEW there."""
+FEW: Final = 20
+"""Tasks of one owner that are in memory in any case."""
+RESCAN_S: Final = 30.0
+AGAIN_S: Final = 2.0
+"""So long after the last news the place may have room that it had not, without anything having happened."""
+LEAST: Final = Demand(0, 0)
+"""No task asks for less."""
 LATE_S: Final = 10.0
 LOOK_BEHIND_S: Final = 0.5
 LOOKING_SHARE: Final = 0.1
@@ -53,6 +61,10 @@ class Admission:
         self._cursor: TaskId | None = None
         self._read_at = 0.0
         self._reading_s = 0.0
+        self._is_behind = False
+        """Whether a task was created after the last read."""
+        self._is_full = False
+        """Whether no task whatsoever may start, by the last look at the queue."""
         self._denied: tuple[TaskId, Denial] | None = None
 
     async def serve(self) -> None:
@@ -60,8 +72,7 @@ class Admission:
 
         While the tasks in memory have to wait, the store is read now and then only.
         """
-        pause_s = max(LOOK_BEHIND_S, self._reading_s / LOOKING_SHARE)
-        if not self._queue or time.monotonic() - self._read_at > pause_s:
+        if not self._queue or self._next_read_s() <= 0:
             await self._refill()
         while found := self._next():
             waiting, denial = found
@@ -73,10 +84,11 @@ class Admission:
                 await self._refuse(waiting.id, denial.reason)
             else:
                 self._denied = waiting.id, denial
+                self._is_full = self._place.admission(LEAST, self._work.load) is not None
                 return
             if not self._queue:
                 await self._refill()
-        self._denied = None
+        self._denied, self._is_full = None, False
 
     def _next(self) -> tuple[Waiting, Denial | None] | None:
         load = self._work.load
@@ -92,10 +104,24 @@ class Admission:
                 return _waiting(task_id, first.id, denial)
         return None if self._denied is None else _waiting(task_id, *self._denied)
 
-    @property
-    def denies_all(self) -> bool:
-        """True when no task of any kind may start, by the last look at the queue."""
-        return self._denied is not None and self._denied[1].blocks == "all"
+    def created(self) -> bool:
+        """A task was created. Whether it is a reason to look at the queue: not while no task whatsoever may start.
+
+        A task that the first in line keeps waiting may be another owner's, whose turn is first.
+        """
+        self._is_behind = True
+        return not self._queue or not self._is_full
+
+    def look_again_s(self) -> float:
+        """After so long there is a reason to look at the queue again, without any news."""
+        if not self._queue:
+            return RESCAN_S
+        is_behind = self._is_behind and not self._is_full
+        return min(AGAIN_S, max(self._next_read_s(), 0.0)) if is_behind else AGAIN_S
+
+    def _next_read_s(self) -> float:
+        pause_s = max(LOOK_BEHIND_S, self._reading_s / LOOKING_SHARE)
+        return self._read_at + pause_s - time.monotonic()
 
     def rescan(self) -> None:
         """The next read begins with the oldest queued task."""
@@ -109,26 +135,45 @@ class Admission:
         newest task that was seen a while ago, and now and then from the oldest.
         """
         moment = self._read_at = time.monotonic()
+        self._is_behind = False
         while self._seen and moment - self._seen[0][0] > LATE_S:
             self._cursor = self._seen.popleft()[1]
-        after = self._cursor
+        after = newest = self._cursor
         while len(self._queue) < AHEAD:
             page = await self._store.queued(after, PAGE)
             for row in page:
                 if row.id not in self._queue and row.id not in self._work.active:
                     await self._enqueue(row)
+            if page:
+                newest = page[-1].id
             if len(page) < PAGE:
                 break
-            after = page[-1].id
-        newest = self._queue.newest()
+            after = newest
+        if len(self._queue) >= AHEAD:
+            await self._look_past()
         if newest is not None and (not self._seen or newest > self._seen[-1][1]):
             self._seen.append((moment, newest))
         self._reading_s = time.monotonic() - moment
 
+    async def _look_past(self) -> None:
+        """Reads tasks of owners who have few in memory, where the tasks of others fill it: all get their turn."""
+        counts, after, read = self._queue.owners(), None, 0
+        while read < PAGE:
+            crowded = sorted(owner for owner, count in counts.items() if count >= FEW)
+            page = await self._store.queued(after, PAGE, crowded)
+            for row in page:
+                if counts[row.owner] < FEW and row.id not in self._queue and row.id not in self._work.active:
+                    await self._enqueue(row)
+                    counts[row.owner] += 1
+                    read += 1
+            if len(page) < PAGE:
+                return
+            after = page[-1].id
+
     async def _enqueue(self, row: Queued) -> None:
         document = row.basic
         if document is None:
-            found = await self._store.get(row.id, "BASIC")
+            found = await self._store.get(row.id, "BASIC", SERVER)
             document = found.document if isinstance(found, Row) else b"{}"
         try:
             asked = _read_asking(document).resources
@@ -139,7 +184,7 @@ class Admission:
 
     async def _admit(self, waiting: Waiting) -> None:
         """Admits one task. It leaves the queue only once it counts as active, so a failure in between is retried."""
-        row = await self._store.get(waiting.id, "FULL")
+        row = await self._store.get(waiting.id, "FULL", SERVER)
         if not isinstance(row, Row):
             self._queue.pop(waiting.id)
             return

@@ -5,6 +5,7 @@ import logging
 from typing import Final
 
 from tesk.dispatch.work import PAGE, Work, repeat
+from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
 from tesk.places.base import Place
 from tesk.store.base import Query, Store, StoreError
@@ -21,21 +22,24 @@ class Cancelling:
 
     def __init__(self, store: Store, place: Place, work: Work) -> None:
         self._store, self._place, self._work = store, place, work
-        self._cancels: dict[TaskId, asyncio.Task[State | None]] = {}
+        self._cancels: dict[tuple[TaskId, Identity], asyncio.Task[State | None]] = {}
 
-    async def cancel(self, task_id: TaskId) -> State | None:
-        """The task's state once its end is asked for; None for an unknown task.
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
+        """The task's state once its end is asked for; None for a task that the caller does not see. Raises MayNotEnd.
 
-        The write goes on when the caller gives up, and calls for one task share it.
+        The write goes on when the caller gives up, and one caller's calls for one task share it.
         """
-        write = self._cancels.get(task_id)
+        call = task_id, identity
+        write = self._cancels.get(call)
         if write is None:
-            write = self._cancels[task_id] = asyncio.create_task(self._cancel(task_id), name=f"cancel {task_id}")
-            write.add_done_callback(lambda _: self._cancels.pop(task_id))
+            write = self._cancels[call] = asyncio.create_task(self._cancel(*call), name=f"cancel {task_id}")
+            write.add_done_callback(lambda _: self._cancels.pop(call))
         return await asyncio.shield(write)
 
-    async def _cancel(self, task_id: TaskId) -> State | None:
-        state = await self._store.cancel(task_id)
+    async def _cancel(self, task_id: TaskId, identity: Identity) -> State | None:
+        state = await self._store.cancel(task_id, identity)
+        if state is None:
+            return None
         self._work.queue.pop(task_id)
         if state is State.CANCELING:
             self.begin(task_id)
@@ -49,7 +53,7 @@ class Cancelling:
 
     async def is_over(self, task_id: TaskId) -> bool:
         """Whether the store has the task's end, or no such task. The end of a CANCELING task is begun."""
-        row = await self._store.get(task_id, "MINIMAL")
+        row = await self._store.get(task_id, "MINIMAL", SERVER)
         if row is not None and row.state is State.CANCELING:
             self.begin(task_id)
         return row is None or row.state.is_terminal
@@ -69,7 +73,7 @@ class Cancelling:
         before = None
         while True:
             busy = self._work.ending | self._work.recording
-            page = await self._store.page(Query(PAGE, before=before, state=State.CANCELING))
+            page = await self._store.page(Query(PAGE, before=before, state=State.CANCELING), SERVER)
             for row in page:
                 if row.id not in busy and row.id not in self._work.recording:
                     self.begin(row.id)

@@ -13,11 +13,12 @@ import time
 from typing import Any, Final
 
 from tesk import tes
-from tesk.dispatch.admission import UNREADABLE, UNREADABLE_ERRORS, Admission
+from tesk.dispatch.admission import RESCAN_S, UNREADABLE, UNREADABLE_ERRORS, Admission
 from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.cleaning import Cleaning
 from tesk.dispatch.recording import Recording
 from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, PAGE, Work, failed, unexpected
+from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
 from tesk.places.base import Job, Place
 from tesk.retry import pauses
@@ -28,9 +29,6 @@ from tesk.tes import State, TaskLog
 
 log = logging.getLogger(__name__)
 
-RESCAN_S: Final = 30.0
-AGAIN_S: Final = 2.0
-"""So long after the last news the place may have room that it had not, without anything having happened."""
 READY_TIMEOUT_S: Final = 5.0
 
 
@@ -62,16 +60,19 @@ class Dispatcher:
 
     def wake(self) -> None:
         """A task was created: look at the queue, unless nothing at all may start now. Then the next end is a reason."""
-        if not (self.work.queue and self._admission.denies_all):
+        if self._admission.created():
             self.work.wake.set()
 
-    async def cancel(self, task_id: TaskId) -> State | None:
-        """The task's state once its end is asked for; None for an unknown task."""
-        return None if read(task_id) is None else await self._cancelling.cancel(task_id)
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
+        """The task's state once its end is asked for; None for a task that is not seen. Raises MayNotEnd."""
+        return None if read(task_id) is None else await self._cancelling.cancel(task_id, identity)
 
-    async def live_log(self, task_id: TaskId) -> TaskLog | None:
-        """The log of a running task with its executors' output so far, or why a queued one waits; else None."""
-        if not self._opened:
+    async def live_log(self, task_id: TaskId, identity: Identity) -> TaskLog | None:
+        """The log of a running task with its executors' output so far, or why a queued one waits; else None.
+
+        None too for a task that the caller does not see.
+        """
+        if not self._opened or await self._store.get(task_id, "MINIMAL", identity) is None:
             return None
         live = await self._place.live_log(task_id)
         if live is not None or task_id in self.work.active:
@@ -100,7 +101,7 @@ class Dispatcher:
             self.work.wake.clear()
             await self._patiently("serving the queue", self._admission.serve)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_S if self.work.queue else RESCAN_S):
+                async with asyncio.timeout(self._admission.look_again_s()):
                     await self.work.wake.wait()
             if time.monotonic() - self._rescanned_at >= RESCAN_S:
                 self._rescanned_at = time.monotonic()
@@ -134,7 +135,7 @@ class Dispatcher:
 
     async def _take_up_task(self, row: Unfinished) -> None:
         """The task is read again, since it may have been cancelled after the page was read."""
-        found = await self._store.get(row.id, "FULL")
+        found = await self._store.get(row.id, "FULL", SERVER)
         if not isinstance(found, Row) or found.state.is_terminal:
             return
         try:
@@ -148,4 +149,5 @@ class Dispatcher:
             self._cancelling.begin(row.id)
         else:
             begun = found.state > State.QUEUED
-            await self._admission.submit(Job(row.id, demand, task, begun, found.logs if begun else None))
+            logs = found.logs if begun else None
+            await self._admission.submit(Job(row.id, demand, task, submitted=True, begun=begun, logs=logs))

@@ -23,6 +23,7 @@ from tesk.server.exchange import (
     ANSWER,
     WHEN_SENT,
     Call,
+    Handler,
     Header,
     Methods,
     Receive,
@@ -37,6 +38,7 @@ from tesk.server.log import DEBUG, ERROR, INFO, Log, described
 from tesk.server.maxima import maxima
 from tesk.server.origins import Cors, Hosts
 from tesk.server.people.audit import note
+from tesk.server.people.sharing import Sharing
 from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
@@ -79,7 +81,8 @@ def create_app(
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
     service = Service(settings, store, dispatcher, parameters, ways_in(settings))
-    routes = _routes(tasks, service, edge, public_info=settings.public_service_info)
+    routes = _routes(tasks, service, public_info=settings.public_service_info)
+    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 
@@ -221,7 +224,7 @@ class App:
             self._log.failure(described(error), id=call.request_id)
 
 
-def _routes(tasks: Tasks, service: Service, edge: "Edge | None", *, public_info: bool) -> dict[str, Methods]:
+def _routes(tasks: Tasks, service: Service, *, public_info: bool) -> dict[str, Methods]:
     """Routes by path: fixed ones, and PATH/{id} for the items below a path. Those of TES tasks by id are in App."""
     routes: dict[str, Methods] = {
         "/": read(service.root, "open"),
@@ -233,12 +236,38 @@ def _routes(tasks: Tasks, service: Service, edge: "Edge | None", *, public_info:
         routes[prefix + "/service-info"] = read(service.info, "open" if public_info else "signed-in")
         routes[prefix + "/tasks/service-info"] = read(service.old_info, "open" if public_info else "signed-in")
         routes[prefix + "/tasks"] = {**read(tasks.list_, "read"), "POST": Route(tasks.create, "submit")}
-    return routes | {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(edge).items()}
+    return routes
 
 
-def _beside_tes(edge: "Edge | None") -> dict[str, Methods]:
+def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log | None) -> dict[str, Methods]:
     """What /api/v1 has, by its path there: NAME, or NAME/{id} for what is below NAME (see Call.item)."""
-    return {"whoami": read(whoami, "signed-in"), "sign-in": read(SignIn(edge).get, "open")}
+    sharing = Sharing(store, log)
+    routes: dict[str, Methods] = {
+        "shares": {
+            **read(sharing.list_, "read"),
+            "POST": Route(sharing.share, "submit"),
+            "DELETE": Route(sharing.unshare, "submit"),
+        },
+        "whoami": read(whoami, "signed-in"),
+        "sign-in": read(SignIn(edge).get, "open"),
+    }
+    if edge is None or settings.tokens == "never":
+        none = _refusing("nobody signs in here" if edge is None else "the setting tokens is never")
+        return routes | {"tokens": {**read(none, "open"), "POST": Route(none, "open")}}
+    from tesk.server.people.token_calls import TokenCalls
+
+    tokens = TokenCalls(store.tokens, settings.token_days, edge.forget, log)
+    return routes | {
+        "tokens": {**read(tokens.list_, "signed-in"), "POST": Route(tokens.make, "signed-in")},
+        "tokens/{id}": {"DELETE": Route(tokens.revoke, "signed-in")},
+    }
+
+
+def _refusing(reason: str) -> Handler:
+    async def refuse(_: Call) -> Reply:
+        raise Refusal(403, f"there are no API tokens on this server: {reason}")
+
+    return refuse
 
 
 def _lines(headers: list[Header]) -> bytes:

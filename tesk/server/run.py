@@ -13,9 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 import msgspec
 import uvicorn
@@ -31,7 +29,7 @@ from tesk.server.log import Log, start
 from tesk.server.people.way import PeopleError
 from tesk.server.people.ways import check, edge_of
 from tesk.settings import Settings
-from tesk.store import open_store
+from tesk.store import database_of, open_store
 from tesk.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -65,10 +63,10 @@ def serve(settings: Settings, warnings: Sequence[str] = ()) -> None:
 async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
     async with contextlib.AsyncExitStack() as opened:
         lease = await _take_lease(settings, opened)
-        store = open_store(_database(settings), log_tail_bytes=settings.log_tail_bytes)
+        store = open_store(database_of(settings), log_tail_bytes=settings.log_tail_bytes)
         opened.push_async_callback(store.close)
         await store.open()
-        edge = edge_of(settings, log)
+        edge = edge_of(settings, log, store.tokens)
         if edge is not None:
             opened.push_async_callback(edge.close)
             await edge.open()
@@ -154,14 +152,3 @@ async def _serve_while_leased(server: Server, listener: socket.socket, lease: "L
     finally:
         if keeping is not None and not keeping.cancel():
             keeping.result()
-
-
-def _database(settings: Settings) -> str:
-    if settings.database_url:
-        return settings.database_url
-    data = Path(settings.data).expanduser().absolute()
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the data folder {data}: {error.strerror}; choose another --data") from None
-    return f"sqlite:///{quote(str(data))}/tesk.db"

@@ -65,7 +65,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     trusted_addresses: Texts = PEOPLE(
         (), "networks of proxies whose X-Forwarded-User and -Groups count", "people.trustedAddresses"
     )
-    tokens: bool = PEOPLE(True, "users may make API tokens, which are a way in", "people.tokens")
+    tokens: Literal["beside", "alone", "never"] = PEOPLE(
+        "beside",
+        "API tokens are a way in beside others; alone: also without others, since the operator makes them; never: off",
+        "people.tokens",
+    )
+    token_days: int = PEOPLE(
+        365, "days that an API token lasts at most; 90 unless more or less is asked", "people.tokenDays", ge=1
+    )
     admins: Texts = PEOPLE((), "users who see and end everybody's tasks", "people.admins")
     admin_groups: Texts = PEOPLE((), "groups whose members are admins", "people.adminGroups")
     public_service_info: bool = PEOPLE(True, "service-info is answered without signing in", "people.publicServiceInfo")

@@ -4,11 +4,13 @@ The store keeps whole JSON documents, ready to be sent, beside the few columns t
 time, so the newest page is one descending scan of the primary key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from tesk.identity import Identity, Owner
+from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
 
 TaskId = str
@@ -23,7 +25,8 @@ class NewTask(Struct, frozen=True):
     """The FULL document where it differs: where inputs have content."""
     name: str | None = None
     tags: dict[str, str] | None = None
-    owner: int = 0
+    owner: Owner = Owner()
+    """Whose task it is. By default nobody's, which admins alone see."""
     warnings: list[str] | None = None
 
 
@@ -45,7 +48,7 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended. `submitted`: a place may know it."""
+    """A task that has not ended. `owner`: the number of its user. `submitted`: a place may know it."""
 
     id: TaskId
     owner: int
@@ -54,11 +57,16 @@ class Unfinished(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """A task that no place knows yet. `basic` is its BASIC document, None for a long one (see `get`)."""
+    """A task that no place knows yet. `owner`: the number of its user. `basic` is its BASIC document, None for a long
+    one (see `get`)."""
 
     id: TaskId
     owner: int
     basic: bytes | None
+
+
+Documents = tuple[bytes, bytes | None]
+"""What a task says of itself: see NewTask. The second is None exactly if it was None there."""
 
 
 class Query(Struct, frozen=True):
@@ -70,11 +78,22 @@ class Query(Struct, frozen=True):
     state: State | None = None
     name_prefix: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
-    owner: int | None = None
+
+
+class Shares(NamedTuple):
+    """With whom a user shares the own tasks, and who shares theirs with the user: names, sorted."""
+
+    seen_by: list[str]
+    sees: list[str]
 
 
 class Store(Protocol):
-    """Every write returns after it is durable. An unknown id gives None or False, never an error."""
+    """Every write returns after it is durable. An unknown id gives None or False, never an error.
+
+    What is read or ended for somebody takes that identity: a task which it may not see is as one that does not exist.
+    """
+
+    tokens: TokenTable
 
     async def open(self) -> None: ...
 
@@ -86,40 +105,68 @@ class Store(Protocol):
     async def create(self, new: NewTask) -> TaskId:
         """Stores the task as QUEUED. If that fails, or if the caller gives up, the task never runs."""
 
-    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+    async def get(self, task_id: TaskId, view: str, identity: Identity) -> Row | Brief | None:
         """Brief for MINIMAL, else Row. FULL has contents, stdout, stderr and system logs."""
 
-    async def page(self, query: Query) -> list[Row | Brief]:
-        """At most `limit` tasks, newest first. Briefs for MINIMAL, and in any view for long tasks (see `get`)."""
+    async def page(self, query: Query, identity: Identity) -> list[Row | Brief]:
+        """At most `limit` tasks that it may see, newest first.
+
+        Briefs for MINIMAL, and in any view for long tasks (see `get`).
+        """
 
     async def submitted(self, task_id: TaskId) -> bool:
         """Records that a place is about to get a QUEUED task. False if the task is not QUEUED any more."""
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
+    async def advance(
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
+    ) -> bool:
         """Records the state and the log, if the state is the present one or may follow it (tes.NEXT).
 
         One conditional update. False when nothing changed, as after a terminal state. The warnings of `create` stay
         before the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of the attempts
-        before this one.
+        before this one. `new`: what the task's documents become.
         """
 
-    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        """Replaces the task's documents. `full` is None exactly if it was None in NewTask."""
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
+        """Makes the task CANCELED if no place knows it, else CANCELING. Returns its state, None for an unknown id.
 
-    async def cancel(self, task_id: TaskId) -> State | None:
-        """Makes the task CANCELED if no place knows it, else CANCELING. Returns its state, None for an unknown id."""
+        Raises MayNotEnd where the task may be seen but not ended.
+        """
+
+    async def share(self, user: str, colleague: str) -> None:
+        """Lets the colleague see the user's tasks from now on. Raises ValueError for text that no database can hold."""
+
+    async def unshare(self, user: str, colleague: str) -> None:
+        """Ends that."""
+
+    async def shares(self, user: str) -> Shares: ...
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
-        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet."""
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
+        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet.
+
+        `without`: the numbers of users whose tasks are left out.
+        """
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time. Returns how many."""
 
     async def summarise(self) -> None:
         """Brings the bitmaps of blocks up to date (see blocks). The store does so in the background too."""
+
+
+class MayNotEnd(Exception):
+    """The caller sees the task, and may not end it."""
+
+    def __init__(self, task_id: TaskId) -> None:
+        super().__init__(
+            f"task {task_id} is another user's: it may be cancelled by that user, by a manager of its group "
+            "and by an admin"
+        )
 
 
 class StoreError(RuntimeError):

@@ -2,13 +2,13 @@
 
 An index gives the ids that pass one filter. Of two filters that each match many tasks and exclude each other, an index
 would give half a million ids to look at. So tasks are summarised in blocks of SIZE, in the order of their ids: for each
-*key* (a tag, a tag's name, an ended state, the start of a name) a block has a bitmap of the positions whose tasks have
-that key. A page combines a hundred bitmaps by AND, newest first, and looks up only the tasks that remain. An index for
-each pair of filters would cost every create, and three filters would defeat it.
+*key* (a tag, a tag's name, an ended state, the start of a name, an owner, a group) a block has a bitmap of the
+positions whose tasks have that key. A page combines a hundred bitmaps by AND, newest first, and looks up only the tasks
+that remain. An index for each pair of filters would cost every create, and three filters would defeat it.
 
-Tags and names never change, and an ended state is final. So bitmaps are made in the background (see summariser), and
-neither a create nor a transition waits for them. A task that has not ended is a candidate for every state until its
-block is summarised again: the task's own row always has the last word.
+Tags, names and owners never change, and an ended state is final. So bitmaps are made in the background (see
+summariser), and neither a create nor a transition waits for them. A task that has not ended is a candidate for every
+state until its block is summarised again: the task's own row always has the last word.
 """
 
 import struct
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tesk.store.queries import after_prefix, tag_text
+from tesk.store.queries import Visible, after_prefix, tag_text
 from tesk.tes import State
 
 SIZE: Final = 8192
@@ -35,36 +35,48 @@ FEW: Final = 16
 _read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
-PositionsByKey = defaultdict[tuple[int, str], list[int]]
-"""Rising positions by owner and key."""
+PositionsByKey = defaultdict[str, list[int]]
+"""Rising positions by key."""
 
 
 def positions_by_state(tasks: Iterable[Sequence[Any]]) -> PositionsByKey:
-    """The keys of states, of tasks that begin with (position, owner, state, ended), with rising positions."""
+    """The keys of states, of tasks that begin with (position, state, ended), with rising positions."""
     found: PositionsByKey = defaultdict(list)
-    for position, owner, state, ended, *_ in tasks:
-        found[owner, UNENDED if ended is None else state_key(state)].append(position)
+    for position, state, ended, *_ in tasks:
+        found[UNENDED if ended is None else state_key(state)].append(position)
     return found
 
 
 def positions_by_content(tasks: Iterable[Sequence[Any]]) -> PositionsByKey:
-    """The keys that never change, of tasks (position, owner, state, ended, name, tags) with rising positions."""
+    """The keys that never change, of tasks (position, state, ended, name, tags, owner, group) with rising positions."""
     found: PositionsByKey = defaultdict(list)
-    for position, owner, _, _, name, tags in tasks:
+    for position, _, _, name, tags, owner, group in tasks:
+        if owner:
+            found[owner_key(owner)].append(position)
+        if group:
+            found[group_key(group)].append(position)
         for tag, value in ({} if tags is None else _read_tags(tags)).items():
-            found[owner, tag_key(tag, "")].append(position)
+            found[tag_key(tag, "")].append(position)
             if value:
-                found[owner, tag_key(tag, value)].append(position)
+                found[tag_key(tag, value)].append(position)
         if name:
-            found[owner, "m" + name[:NAME_CHARACTERS]].append(position)
+            found["m" + name[:NAME_CHARACTERS]].append(position)
             for length in PREFIXES:
                 if length <= len(name):
-                    found[owner, prefix_key(name[:length])].append(position)
+                    found[prefix_key(name[:length])].append(position)
     return found
 
 
 def state_key(state: int) -> str:
     return f"s{state}"
+
+
+def owner_key(owner: int) -> str:
+    return f"o{owner}"
+
+
+def group_key(group: int) -> str:
+    return f"g{group}"
 
 
 def tag_key(tag: str, value: str) -> str:
@@ -88,7 +100,9 @@ def name_range(prefix: str) -> tuple[str, str] | None:
     return f"m{start}", "n" if (end := after_prefix(start)) is None else f"m{end}"
 
 
-def required_keys(state: State | None, prefix: str | None, tags: Iterable[tuple[str, str]]) -> list[tuple[str, ...]]:
+def required_keys(
+    state: State | None, prefix: str | None, tags: Iterable[tuple[str, str]], visible: Visible | None = None
+) -> list[tuple[str, ...]]:
     """A task that passes the filters has one key of each tuple.
 
     The state comes last: every block has tasks in most states, so a block without the tag or the name is skipped first.
@@ -96,6 +110,9 @@ def required_keys(state: State | None, prefix: str | None, tags: Iterable[tuple[
     wanted: list[tuple[str, ...]] = [(tag_key(tag, value),) for tag, value in sorted(set(tags))]
     if prefix:
         wanted.append((prefix_key(prefix[: next(length for length in PREFIXES if length <= len(prefix))]),))
+    if visible is not None:
+        seen = (*map(owner_key, visible.owners), *map(group_key, visible.groups))
+        wanted.insert(0 if len(seen) == 1 else len(wanted), seen)
     if state is not None:
         wanted.append((UNENDED, state_key(state)) if state.is_terminal else (UNENDED,))
     return wanted

@@ -10,13 +10,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from tesk.store.base import StoreError
 
-NEWEST: Final = "0001"
+NEWEST: Final = "0003"
 """The newest revision in `migrations/versions`."""
 MIGRATION_S: Final = 3600.0
 CONNECT_S: Final = 10.0
@@ -34,16 +35,29 @@ def sqlite(path: Path) -> None:
     database = sqlite3.connect(path, isolation_level=None, timeout=10)
     try:
         database.execute("PRAGMA journal_mode = WAL").fetchone()
-        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
-            found = database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
-        else:
-            found = None
+        found = _sqlite_revision(database)
+        if found is None:
             script = f"BEGIN IMMEDIATE;{newest_sql('sqlite')}INSERT INTO alembic_version VALUES ('{NEWEST}');COMMIT"
             database.executescript(script)
     finally:
         database.close()
     if found is not None and found != NEWEST:
         upgrade(f"sqlite:///{quote(str(path))}", found, f"SQLite file {path}")
+
+
+def sqlite_revision(path: Path) -> str | None:
+    """The schema that the file has; None for one that is missing or empty."""
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as database:
+        return _sqlite_revision(database)
+
+
+def _sqlite_revision(database: sqlite3.Connection) -> str | None:
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+        return None
+    found: str = database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+    return found
 
 
 async def postgresql(url: str, location: str) -> None:

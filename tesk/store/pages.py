@@ -1,9 +1,8 @@
-"""How a page is read, whatever the database: choose how to find its tasks, read them, merge the owners.
+"""How a page is read, whatever the database: choose how to find its tasks, then read them.
 
 At first a few blocks are read, since mostly they fill the page; then all blocks that are left.
 """
 
-import heapq
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -16,14 +15,15 @@ from tesk.store.blocks import intersection, name_range, positions, required_keys
 from tesk.store.identifiers import GREATEST, read
 from tesk.store.queries import (
     LAST_BELOW,
-    OWNERS,
     RARE,
     WITHIN,
+    AllDriver,
     Dialect,
     Filters,
     NameDriver,
-    OwnerDriver,
     Sql,
+    Visible,
+    VisibleDriver,
     bitmaps,
     bitmaps_in_range,
     is_storable,
@@ -46,6 +46,8 @@ FIRST_DOUBTFUL: Final = 32
 """Candidates that are checked at first where only the start of their names is known."""
 KEYS_AT_ONCE: Final = 30
 """Tuples of keys in one statement, two keys in some: SQLite joins at most 64 tables."""
+VISIBLE_AT_ONCE: Final = 16
+"""Users and groups whose tasks one page is read from. The page of somebody who sees more is merged from several."""
 MISSES: Final = 24
 """When more candidates than this had another name, a range of whole names is read in place of the names' starts."""
 
@@ -58,24 +60,23 @@ def batched(ordinals: Iterator[int], first: int, size: int) -> Iterator[list[int
         wanted = size
 
 
-async def read_page(query: Query, dialect: Dialect, run: Reader) -> list[Row | Brief]:
-    """The page. Empty for a `before` that is no id, and for text that no task can have."""
+async def read_page(query: Query, visible: Visible | None, dialect: Dialect, run: Reader) -> list[Row | Brief]:
+    """The page, of tasks that are `visible`. Empty for a `before` that is no id, and for text that no task can have."""
     before = GREATEST if query.before is None else read(query.before)
     texts = (query.name_prefix or "", *(text for tag in query.tags for text in tag))
     if before is None or query.limit <= 0 or not all(map(is_storable, texts)):
         return []
-    owners = [query.owner] if query.owner is not None else [row[0] for row in await run(Sql(OWNERS))]
-    pages = []
-    for owner in owners:
-        filters = Filters(owner, before, state=query.state, name_prefix=query.name_prefix, tags=query.tags)
-        pages.append(await _owners_page(filters, query, dialect, run))
-    rows = pages[0] if len(pages) == 1 else list(heapq.merge(*pages, key=lambda row: -row[0]))[: query.limit]
+    found = dict[int, Any]()
+    for part in [None] if visible is None else visible.parts(VISIBLE_AT_ONCE):
+        filters = Filters(part, before, state=query.state, name_prefix=query.name_prefix, tags=query.tags)
+        found |= {row[0]: row for row in await _rows(filters, query, dialect, run)}
+    rows = [found[number] for number in sorted(found, reverse=True)[: query.limit]]
     return [brief(row) for row in rows] if query.view == "MINIMAL" else [whole(row) for row in rows]
 
 
-async def _owners_page(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
-    """Rows of one owner. The only filter or a rare one drives them; else bitmaps answer."""
-    drivers = filters.drivers() or [OwnerDriver()]
+async def _rows(filters: Filters, query: Query, dialect: Dialect, run: Reader) -> Sequence[Any]:
+    """The rows of a page. The only filter or a rare one drives them; else bitmaps answer."""
+    drivers = filters.drivers() or [AllDriver()]
     if len(drivers) > 1 or filters.name_prefix:
         *counts, number, last, taken = (await run(probe(filters, dialect)))[0]
         fewest = min(counts)
@@ -99,7 +100,8 @@ async def _page_by_blocks(
     number, last, count = newest
     rows: list[Any] = []
     if last + 1 < filters.before:
-        driver = next((each for each in filters.drivers() if not isinstance(each, NameDriver)), OwnerDriver())
+        driven = (each for each in filters.drivers() if not isinstance(each, NameDriver | VisibleDriver))
+        driver = next(driven, AllDriver())
         rows += await run(page(replace(filters, after=last), driver, query.view, query.limit, WITHIN[dialect]))
     else:
         begin = number * blocks.SIZE
@@ -149,10 +151,11 @@ async def _candidates(
     They lie in `limit` blocks up to `number`, of which the first `count` positions count. `names`: the range of keys of
     whole names, to be read in place of the names' starts.
     """
-    keys = required_keys(filters.state, filters.name_prefix if names is None else None, filters.tags)
-    candidates, following = await _intersections(filters.owner, keys, number, limit, dialect, run)
+    prefix = filters.name_prefix if names is None else None
+    keys = required_keys(filters.state, prefix, filters.tags, filters.visible)
+    candidates, following = await _intersections(keys, number, limit, dialect, run)
     if names is not None:
-        rows = await run(bitmaps_in_range(filters.owner, names, number, blocks.SIZE + 1, dialect))
+        rows = await run(bitmaps_in_range(names, number, blocks.SIZE + 1, dialect))
         if len(rows) > blocks.SIZE:  # the last block may have more
             following = max(following, rows[-1][0])
         named: dict[int, int] = {}
@@ -169,14 +172,14 @@ async def _candidates(
 
 
 async def _intersections(
-    owner: int, keys: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect, run: Reader
+    keys: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect, run: Reader
 ) -> tuple[dict[int, int], int]:
     """By block, newest first, the bitmap of positions with one key of each tuple; and the block from which to continue,
     or -1."""
     found, following = dict[int, int](), -1
     for begin in range(0, len(keys), KEYS_AT_ONCE):
         some = keys[begin : begin + KEYS_AT_ONCE]
-        rows = await run(bitmaps(owner, some, number, limit, dialect))
+        rows = await run(bitmaps(some, number, limit, dialect))
         if len(rows) == limit:
             following = max(following, rows[-1][0] - 1)
         of_some = {row[0]: intersection(row[1:], some) for row in rows}

@@ -7,23 +7,39 @@ scan of the table.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from tesk.identity import Identity
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import (
+    Brief,
+    Documents,
+    NewTask,
+    NotConfirmed,
+    Query,
+    Queued,
+    Row,
+    Shares,
+    StoreError,
+    TaskId,
+    Unfinished,
+)
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Gatherer, Question, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.postgresql_blocks import COUNT_PRUNED, LOCK_FRONTIER, MOVE_FRONTIER, summarise_step
-from tesk.store.queries import POSTGRESQL, Sql, numbered, one
+from tesk.store.principals import Principal, Principals
+from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
+from tesk.store.tokens import TokenTable
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
 
@@ -31,10 +47,10 @@ INSERT: Final = f"""
 WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
 t AS (INSERT INTO task ({TASK_COLUMNS})
   SELECT CASE WHEN u.id > (SELECT closed FROM f) THEN u.id END, u.owner, u.state, u.submitted, u.created, u.name,
-  u.tags, u.warnings, u.basic FROM unnest($1::bigint[], $2::int[], $3::smallint[], $4::smallint[], $5::bigint[],
-  $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]) AS u({TASK_COLUMNS})),
-c AS (INSERT INTO content (task, document) SELECT * FROM unnest($10::bigint[], $11::bytea[]))
-INSERT INTO tag (owner, key, task, value) SELECT * FROM unnest($12::int[], $13::text[], $14::bigint[], $15::text[])
+  u.tags, u.warnings, u.basic, u.owner_group FROM unnest($1::bigint[], $2::int[], $3::smallint[], $4::smallint[],
+  $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::int[]) AS u({TASK_COLUMNS})),
+c AS (INSERT INTO content (task, document) SELECT * FROM unnest($11::bigint[], $12::bytea[]))
+INSERT INTO tag (key, task, value) SELECT * FROM unnest($13::text[], $14::bigint[], $15::text[])
 """
 """An id that is not above the frontier becomes null, which PostgreSQL refuses: so a late server takes another id.
 
@@ -45,9 +61,20 @@ KEEP_LOG: Final = (
     "INSERT INTO log (task, logs) SELECT id, ? FROM changed "
     "ON CONFLICT (task) DO UPDATE SET logs = excluded.logs RETURNING 1"
 )
+DESCRIBE: Final = (
+    "UPDATE content SET document = ?::bytea WHERE ?::bytea IS NOT NULL AND task IN (SELECT id FROM changed)"
+)
 DELETE_TAGS: Final = (
-    "DELETE FROM tag AS g USING unnest($1::int[], $2::text[], $3::bigint[]) AS d(owner, key, task) "
-    "WHERE g.owner = d.owner AND g.key = d.key AND g.task = d.task"
+    "DELETE FROM tag AS g USING unnest($1::text[], $2::bigint[]) AS d(key, task) "
+    "WHERE g.key = d.key AND g.task = d.task"
+)
+MAKE_PRINCIPALS: Final = (
+    "INSERT INTO principal (kind, name) SELECT * FROM unnest($1::smallint[], $2::text[]) ON CONFLICT DO NOTHING"
+)
+FIND_PRINCIPALS: Final = (
+    "SELECT p.id FROM unnest($1::smallint[], $2::text[]) WITH ORDINALITY AS g(kind, name, n) LEFT JOIN LATERAL "
+    "(SELECT id FROM principal WHERE principal.kind = g.kind AND principal.name = g.name OFFSET 0) AS p ON true "
+    "ORDER BY g.n"
 )
 SESSION: Final = {  # enable_sort off still allows incremental sorts, which stop at the end of the page
     "application_name": "tesk",
@@ -83,19 +110,21 @@ DatabaseFailure = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Timeo
 class Create:
     """A task to be stored. Where its id is taken, its rows are made anew with another."""
 
-    def __init__(self, new: NewTask, number: int) -> None:
+    def __init__(self, new: NewTask, owner: tuple[int, int], number: int) -> None:
         self.new = new
+        self.owner = owner
         self.renumber(number)
 
     def renumber(self, number: int) -> None:
         self.number = number
-        self.rows = new_rows(number, self.new, now_ms())
+        self.rows = new_rows(number, self.new, *self.owner, now_ms())
 
 
 class PostgresqlStore:
     """tesk.store.base.Store on an existing database. Missing tables are made."""
 
     def __init__(self, url: str, *, log_tail_bytes: int) -> None:
+        self.tokens = TokenTable(self._run_token, self._run_token)
         self._url = url
         self._location = location(url)
         self._log_tail_bytes = log_tail_bytes
@@ -105,6 +134,7 @@ class PostgresqlStore:
         self._gets: dict[str, Gatherer] = {}
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
+        self._principals = Principals(self._find_principals, self._run, self._run)
         self._connections: Pool | None = None
         self._long = asyncio.Semaphore(LONG_READERS)
 
@@ -160,7 +190,8 @@ class PostgresqlStore:
     async def create(self, new: NewTask) -> TaskId:
         if self._creates is None:
             raise self._not_open()
-        create = Create(new, self._identifiers.give())
+        owner = await self._principals.owner(new.owner)
+        create = Create(new, owner, self._identifiers.give())
         undecided = self._withdrawals.undecided
         undecided.add(create.number)
         try:
@@ -187,51 +218,77 @@ class PostgresqlStore:
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
-    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+    async def get(self, task_id: TaskId, view: str, identity: Identity) -> Row | Brief | None:
         number = read(task_id)
         if number is None:
             return None
         if not self._gets:
             raise self._not_open()
+        visible = await self._principals.seen_by(identity)
         row = await self._gets[view].ask(number)
-        if row is None or view == "MINIMAL":
-            return None if row is None else brief(row)
+        if row is None or not (visible is None or visible.holds(*row[-2:])):
+            return None
+        if view == "MINIMAL":
+            return brief(row)
         if row[3] is not None:
-            return whole(row)
+            return whole(row[:-2])
         async with self._long:
             rows = await self._run(Sql(_LONG[view], (number,)))
-        return whole(rows[0]) if rows else None
+        return whole(rows[0][:-2]) if rows else None
 
-    async def page(self, query: Query) -> list[Row | Brief]:
-        return await read_page(query, POSTGRESQL, self._run)
+    async def page(self, query: Query, identity: Identity) -> list[Row | Brief]:
+        return await read_page(query, await self._principals.seen_by(identity), POSTGRESQL, self._run)
 
     async def submitted(self, task_id: TaskId) -> bool:
         number = read(task_id)
         return number is not None and bool(await self._run(Sql(f"{transitions.SUBMITTED} RETURNING 1", (number,))))
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
+    async def advance(
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
+    ) -> bool:
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
-        full = full_logs([*earlier, log], self._log_tail_bytes)
-        return bool(await self._run(Sql(_ADVANCE[state], (basic_logs([*earlier, log]), ended, number, full))))
+        basic, full = new or (None, None)
+        change = (basic_logs([*earlier, log]), ended, basic, number)
+        log_document = full_logs([*earlier, log], self._log_tail_bytes)
+        return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
 
-    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        if (number := read(task_id)) is None:
-            return
-        content = f"{transitions.DESCRIBE_CONTENT} AND ?::bytea IS NOT NULL"
-        sql = f"WITH c AS ({content}) {transitions.DESCRIBE}"
-        await self._run(Sql(sql, (full, number, full, basic, number)))
-
-    async def cancel(self, task_id: TaskId) -> State | None:
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
         if number is None:
             return None
+        if not identity.is_admin:
+            whose = await self._run(Sql(WHOSE, (number,)))
+            if not whose or not await self._principals.may_end(task_id, identity, *whose[0]):
+                return None
         rows = await self._run(Sql(f"{transitions.CANCEL} RETURNING state", (now_ms(), number)))
         # A statement of its own, so that it sees the change that made the update match no row.
         rows = rows or await self._run(Sql(transitions.STATE, (number,)))
         return State(rows[0][0]) if rows else None
+
+    async def _find_principals(self, principals: Sequence[Principal]) -> Sequence[int]:
+        """Numbers are looked for first, since the insert of a name that is there takes a number too."""
+        kinds, names = [int(kind) for kind, _ in principals], [name for _, name in principals]
+        try:
+            async with self._pool.acquire() as connection:
+                numbers = [row[0] for row in await connection.fetch(FIND_PRINCIPALS, kinds, names)]
+                if None in numbers:
+                    await connection.execute(MAKE_PRINCIPALS, kinds, names)
+                    numbers = [row[0] for row in await connection.fetch(FIND_PRINCIPALS, kinds, names)]
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
+        return numbers
+
+    async def share(self, user: str, colleague: str) -> None:
+        await self._principals.share(user, colleague)
+
+    async def unshare(self, user: str, colleague: str) -> None:
+        await self._principals.unshare(user, colleague)
+
+    async def shares(self, user: str) -> Shares:
+        return await self._principals.shares(user)
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
@@ -239,12 +296,14 @@ class PostgresqlStore:
             return []
         return [unfinished(row) for row in await self._run(Sql(transitions.UNFINISHED, (number, limit)))]
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
         number = 0 if after is None else read(after)
         if number is None:
             return []
         undecided = self._withdrawals.undecided
-        rows = await self._run(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        rows = await self._run(transitions.queued(number, limit + len(undecided), without, POSTGRESQL))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
@@ -279,6 +338,9 @@ class PostgresqlStore:
             return await self._pool.fetch(numbered(sql.text), *sql.parameters)
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
+
+    async def _run_token(self, text: str, parameters: Sequence[Any]) -> Sequence[Any]:
+        return await self._run(Sql(text, tuple(parameters)))
 
     async def _look_up(self, sql: str, gets: Sequence[Question]) -> None:
         """Answers each number with its row or None."""
@@ -344,12 +406,31 @@ class PostgresqlStore:
         return True
 
 
+@asynccontextmanager
+async def beside_server(url: str) -> AsyncIterator[TokenTable]:
+    """The API tokens of a database that a server may use, over a connection of their own."""
+    try:
+        await migrate.postgresql(url, location(url))
+        connection = await asyncpg.connect(url, timeout=CONNECT_S, command_timeout=STATEMENT_S)
+        try:
+
+            async def run(text: str, parameters: Sequence[Any]) -> Sequence[Any]:
+                return list(await connection.fetch(numbered(text), *parameters))
+
+            yield TokenTable(run, run)
+        finally:
+            await connection.close(timeout=CONNECT_S)
+    except (*DatabaseFailure, ValueError) as error:
+        raise cannot_use(location(url), error) from None
+
+
 _VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
 _BY_ID: Final = {view: one(view, of_long=False).replace("= ?", "= ANY($1::bigint[])") for view in _VIEWS}
 _LONG: Final = {view: one(view) for view in _VIEWS}
 _WITHDRAWN: Final = transitions.WITHDRAWN.replace("= ?", "= ANY($1::bigint[])", 1) + " FOR UPDATE"
 _ADVANCE: Final = {
-    state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()
+    state: f"WITH changed AS ({update} RETURNING id), described AS ({DESCRIBE}) {KEEP_LOG}"
+    for state, update in transitions.ADVANCE.items()
 }
 
 
@@ -358,7 +439,7 @@ async def insert(connection: Any, new: Sequence[NewRows]) -> None:
     tasks = zip(*(each.task for each in new), strict=True)
     contents = [each.content for each in new if each.content is not None]
     tags = [tag for each in new for tag in each.tags]
-    await connection.execute(INSERT, *map(list, tasks), *_columns(contents, 2), *_columns(tags, 4))
+    await connection.execute(INSERT, *map(list, tasks), *_columns(contents, 2), *_columns(tags, 3))
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -394,10 +475,10 @@ async def _prune(connection: Any, ended_before_ms: int, limit: int) -> int:
 
 
 async def _remove(connection: Any, rows: Sequence[Any]) -> int:
-    """Rows: id, owner and tags."""
+    """Rows: id and tags."""
     ids = [row["id"] for row in rows]
-    tags = [(row["owner"], key, row["id"]) for row in rows for key in transitions.tag_keys(row["tags"])]
-    await connection.execute(DELETE_TAGS, *_columns(tags, 3))
+    tags = [(key, row["id"]) for row in rows for key in transitions.tag_keys(row["tags"])]
+    await connection.execute(DELETE_TAGS, *_columns(tags, 2))
     await connection.execute(COUNT_PRUNED, ids)
     for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
         await connection.execute(f"DELETE FROM {table} WHERE {key} = ANY($1::bigint[])", ids)

@@ -5,6 +5,9 @@ each id is checked against the other filters. A rare filter drives; a bounded co
 filters are frequent, bitmaps of blocks answer the page (see blocks), and a filter drives only among the newest tasks,
 which are in no block yet. So a page costs the same among a thousand tasks and a million.
 
+Whose tasks the caller sees is one more filter. So a user with few tasks is answered from these, a user with many by
+bitmaps, and whoever sees all tasks pays nothing for the others.
+
 Parameters are written as `?`. The two databases differ only in how they are made to follow a plan (`Dialect`).
 """
 
@@ -50,10 +53,29 @@ WITHIN: Final = {SQLITE: SQLITE, POSTGRESQL: Dialect(pins=False, compares_rows=F
 """The dialects for pages that `after` limits to a few thousand ids, where any plan is quick."""
 
 
-class Filters(Struct, frozen=True):
-    """A list request of one owner: ids below `before` and above `after`."""
+class Visible(Struct, frozen=True):
+    """Whose tasks: those of any of these users or groups, by their numbers (see principals)."""
 
-    owner: int
+    owners: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
+
+    def holds(self, owner: int, group: int) -> bool:
+        return owner in self.owners or group in self.groups
+
+    def parts(self, most: int) -> "list[Visible]":
+        """The same in parts of at most `most` users and groups together."""
+        each = [*(("owners", number) for number in self.owners), *(("groups", number) for number in self.groups)]
+        parts = [each[begin : begin + most] for begin in range(0, len(each), most)]
+        return [
+            Visible(*(tuple(number for kind, number in part if kind == wanted) for wanted in ("owners", "groups")))
+            for part in parts
+        ]
+
+
+class Filters(Struct, frozen=True):
+    """A list request: ids below `before` and above `after`. `visible`: whose tasks; None for all."""
+
+    visible: Visible | None = None
     before: int = GREATEST
     after: int = 0
     state: State | None = None
@@ -66,6 +88,8 @@ class Filters(Struct, frozen=True):
         drivers: list[Driver] = [TagDriver(tag, value) for tag, value in tags]
         if self.state is not None:
             drivers.append(StateDriver(self.state))
+        if self.visible is not None:
+            drivers.append(VisibleDriver(self.visible))
         if self.name_prefix:
             drivers.append(NameDriver(self.name_prefix))
         return drivers
@@ -84,11 +108,17 @@ class NameDriver(Struct, frozen=True):
     prefix: str
 
 
-class OwnerDriver(Struct, frozen=True):
-    """All tasks of the owner, newest first."""
+class VisibleDriver(Struct, frozen=True):
+    """The tasks of some owners and groups: a scan for each, newest first, of as many as a page may need."""
+
+    visible: Visible
 
 
-Driver = TagDriver | StateDriver | NameDriver | OwnerDriver
+class AllDriver(Struct, frozen=True):
+    """All tasks, newest first."""
+
+
+Driver = TagDriver | StateDriver | NameDriver | VisibleDriver | AllDriver
 
 
 def tag_text(text: str) -> str:
@@ -130,7 +160,11 @@ def probe(filters: Filters, dialect: Dialect) -> Sql:
     for driver in filters.drivers():
         # The index on names is not in the order of ids, so all ids of the prefix are counted.
         counted = replace(filters, before=GREATEST, after=0) if isinstance(driver, NameDriver) else filters
-        source = _source(driver, counted, dialect)
+        if isinstance(driver, VisibleDriver):
+            scans = _scans(driver.visible, filters, RARE, dialect)
+            source = Sql(f"FROM ({' UNION ALL '.join(scan.text for scan in scans)}) AS v", _parameters(scans))
+        else:
+            source = _source(driver, counted, dialect)
         counts.append(f"(SELECT count(*) FROM (SELECT 1 {source.text} LIMIT {RARE}) AS c)")
         parameters += source.parameters
     newest = f"(SELECT 1) AS o LEFT JOIN ({NEWEST_BLOCK}) AS e ON true"
@@ -145,6 +179,8 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
         # The ids come first: a sort would carry the documents along.
         text = f"WITH d AS MATERIALIZED ({ids.text} LIMIT ?) SELECT {_columns(view)} FROM d{_task('d.id', dialect)}"
         return Sql(f"{text}{_more(view)} ORDER BY d.id DESC", (*ids.parameters, limit))
+    if isinstance(driver, VisibleDriver):
+        return _visible_page(filters, driver, view, limit, dialect)
     source = _source(driver, filters, dialect)
     checks = _checks(filters, driver, _id_column(driver))
     join = _task("g.task", dialect) if isinstance(driver, TagDriver) else ""
@@ -155,7 +191,7 @@ def page(filters: Filters, driver: Driver, view: str, limit: int, dialect: Diale
 
 def tasks_at(filters: Filters, ordinals: Sequence[int], view: str, limit: int, dialect: Dialect) -> Sql:
     """The tasks at these positions that have the state and the name, in any order, with the columns of the view."""
-    checks = _checks(replace(filters, tags=()), OwnerDriver(), "t.id")
+    checks = _checks(replace(filters, tags=(), visible=None), AllDriver(), "t.id")
     given: Parameter
     if dialect.pins:
         positions, given = "json_each(?) AS o CROSS JOIN place AS p ON p.ordinal = o.value", str(list(ordinals))
@@ -184,42 +220,72 @@ def _source(driver: Driver, filters: Filters, dialect: Dialect) -> Sql:
     """FROM and WHERE of a driver's own ids."""
     if isinstance(driver, NameDriver):
         return _names(driver, filters, dialect)
-    owner, before, after = filters.owner, filters.before, filters.after
+    before, after = filters.before, filters.after
     ids = (before, after)
     match driver:
-        case OwnerDriver() if dialect.compares_rows:
-            where = "(t.owner, t.id) < (?, ?) AND t.owner >= ?"
-            return Sql(_fenced(where, _order(driver, dialect)), (owner, before, owner))
-        case OwnerDriver():
-            pin = " INDEXED BY task_owner" if dialect.pins else ""
-            return Sql(f"FROM task AS t{pin} WHERE t.owner = ? AND t.id < ? AND t.id > ?", (owner, *ids))
+        case AllDriver():
+            pin = " NOT INDEXED" if dialect.pins else ""
+            return Sql(f"FROM task AS t{pin} WHERE t.id < ? AND t.id > ?", ids)
         case StateDriver(state=state) if dialect.compares_rows:
-            where = "t.owner = ? AND (t.state, t.id) < (?, ?) AND t.state >= ?"
-            return Sql(_fenced(where, _order(driver, dialect)), (owner, int(state), before, int(state)))
+            where = "(t.state, t.id) < (?, ?) AND t.state >= ?"
+            return Sql(_fenced(where, _order(driver, dialect)), (int(state), before, int(state)))
         case StateDriver(state=state):
             pin = " INDEXED BY task_state" if dialect.pins else ""
-            where = "t.owner = ? AND t.state = ? AND t.id < ? AND t.id > ?"
-            return Sql(f"FROM task AS t{pin} WHERE {where}", (owner, int(state), *ids))
+            where = "t.state = ? AND t.id < ? AND t.id > ?"
+            return Sql(f"FROM task AS t{pin} WHERE {where}", (int(state), *ids))
         case TagDriver(tag=tag, value=""):
             pin = " INDEXED BY sqlite_autoindex_tag_1" if dialect.pins else ""
-            where = "g.owner = ? AND g.key = ? AND g.task < ? AND g.task > ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(tag), *ids))
+            where = "g.key = ? AND g.task < ? AND g.task > ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (tag_text(tag), *ids))
         case TagDriver(tag=tag, value=value) if dialect.compares_rows:
-            where = "g.owner = ? AND g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
+            where = "g.key = ? AND (g.value, g.task) < (?, ?) AND g.value >= ?"
             shown = tag_text(value)
-            return Sql(f"FROM tag AS g WHERE {where}", (owner, tag_text(tag), shown, before, shown))
+            return Sql(f"FROM tag AS g WHERE {where}", (tag_text(tag), shown, before, shown))
         case TagDriver(tag=tag, value=value):
             pin = " INDEXED BY tag_value" if dialect.pins else ""
-            where = "g.owner = ? AND g.key = ? AND g.value = ? AND g.task < ? AND g.task > ?"
-            return Sql(f"FROM tag AS g{pin} WHERE {where}", (owner, tag_text(tag), tag_text(value), *ids))
+            where = "g.key = ? AND g.value = ? AND g.task < ? AND g.task > ?"
+            return Sql(f"FROM tag AS g{pin} WHERE {where}", (tag_text(tag), tag_text(value), *ids))
+        case VisibleDriver():
+            raise AssertionError("several scans are one source in no order: see _scans")
 
 
 def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
     """FROM and WHERE of a prefix's ids, from the index on names."""
     name = _name_check(driver.prefix)
     pin = " INDEXED BY task_name" if dialect.pins else ""
-    where = f"t.owner = ? AND t.id < ? AND t.id > ?{name.text}"
-    return Sql(f"FROM task AS t{pin} WHERE {where}", (filters.owner, filters.before, filters.after, *name.parameters))
+    where = f"t.id < ? AND t.id > ?{name.text}"
+    return Sql(f"FROM task AS t{pin} WHERE {where}", (filters.before, filters.after, *name.parameters))
+
+
+def _visible_page(filters: Filters, driver: VisibleDriver, view: str, limit: int, dialect: Dialect) -> Sql:
+    """A page of the tasks of some owners and groups; where other filters are checked, all of these tasks are RARE."""
+    scans = _scans(driver.visible, filters, max(limit, RARE), dialect)
+    ids = f"({' UNION '.join(scan.text for scan in scans)})"
+    checks = _checks(filters, driver, "v.id")
+    if view == "MINIMAL" and not checks.text:
+        return Sql(f"SELECT t.id, t.state FROM {ids} AS t ORDER BY t.id DESC LIMIT ?", (*_parameters(scans), limit))
+    text = f"SELECT {_columns(view)} FROM {ids} AS v{_task('v.id', dialect)}{_more(view)} WHERE true{checks.text}"
+    return Sql(f"{text} ORDER BY v.id DESC LIMIT ?", (*_parameters(scans), *checks.parameters, limit))
+
+
+def _scans(visible: Visible, filters: Filters, most: int, dialect: Dialect) -> list[Sql]:
+    """The newest tasks of each owner and each group, `most` of each: id and state, from an index that has both."""
+    scans = list[Sql]()
+    columns = [("owner", number) for number in visible.owners] + [("owner_group", number) for number in visible.groups]
+    for column, number in columns:
+        parameters: tuple[Parameter, ...] = (number, filters.before, filters.after, most)
+        pin = f" INDEXED BY task_{column}" if dialect.pins else ""
+        where, order = f"{column} = ? AND id < ? AND id > ?", "id DESC"
+        if dialect.compares_rows:
+            where, order = f"({column}, id) < (?, ?) AND {column} >= ?", f"{column} DESC, id DESC"
+            parameters = (number, filters.before, number, most)
+        text = f"SELECT id, state FROM task{pin} WHERE {where} AND {column} <> 0 ORDER BY {order} LIMIT ?"
+        scans.append(Sql(f"SELECT id, state FROM ({text}) AS s", parameters))
+    return scans
+
+
+def _parameters(statements: Sequence[Sql]) -> tuple[Parameter, ...]:
+    return tuple(parameter for sql in statements for parameter in sql.parameters)
 
 
 def _fenced(where: str, order: str) -> str:
@@ -240,13 +306,19 @@ def _checks(filters: Filters, driver: Driver, id_column: str) -> Sql:
     for tag, value in set(filters.tags):
         if isinstance(driver, TagDriver) and (driver.tag, driver.value) == (tag, value):
             continue
-        tag_row = f"FROM tag AS h WHERE h.owner = ? AND h.key = ? AND h.task = {id_column}"
-        parameters += [filters.owner, tag_text(tag)]
+        tag_row = f"FROM tag AS h WHERE h.key = ? AND h.task = {id_column}"
+        parameters.append(tag_text(tag))
         if value:
             text += f" AND (SELECT h.value {tag_row}) = ?"
             parameters.append(tag_text(value))
         else:
             text += f" AND (SELECT 1 {tag_row}) = 1"
+    if filters.visible is not None and not isinstance(driver, VisibleDriver):
+        visible = filters.visible
+        kinds = (("t.owner", visible.owners), ("t.owner_group", visible.groups))
+        some = [f"{column} IN ({', '.join('?' * len(numbers))})" for column, numbers in kinds if numbers]
+        text += f" AND ({' OR '.join(some)})"
+        parameters += [*visible.owners, *visible.groups]
     return Sql(text, tuple(parameters))
 
 
@@ -274,8 +346,6 @@ def _order(driver: Driver, dialect: Dialect) -> str:
             return "ORDER BY g.task DESC"
         case StateDriver() if dialect.compares_rows:
             return "ORDER BY t.state DESC, t.id DESC"
-        case OwnerDriver() if dialect.compares_rows:
-            return "ORDER BY t.owner DESC, t.id DESC"
         case _:
             return "ORDER BY t.id DESC"
 
@@ -317,7 +387,7 @@ LAST_BELOW: Final = (
 """The last ordinal of a range whose task's id is below the last parameter."""
 
 
-def bitmaps(owner: int, keys: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect) -> Sql:
+def bitmaps(keys: Sequence[tuple[str, ...]], number: int, limit: int, dialect: Dialect) -> Sql:
     """Of blocks up to `number`, newest first: the number, then one column with the bitmap of each key.
 
     A block without a bitmap for any of a tuple's keys is left out.
@@ -328,45 +398,40 @@ def bitmaps(owner: int, keys: Sequence[tuple[str, ...]], number: int, limit: int
         for name, key in zip(names, alternatives, strict=True):
             columns += f", {name}.found"
             joins += _bitmap(name, len(names) > 1, dialect)
-            parameters += [owner, key]
+            parameters.append(key)
         if len(names) > 1:
             some += f" AND coalesce({', '.join(f'{name}.found' for name in names)}) IS NOT NULL"
     text = f"SELECT s.number{columns} FROM span AS s{joins} WHERE s.number <= ?{some} ORDER BY s.number DESC LIMIT ?"
     return Sql(text, (*parameters, number, limit))
 
 
-def bitmaps_in_range(owner: int, keys: tuple[str, str], number: int, limit: int, dialect: Dialect) -> Sql:
+def bitmaps_in_range(keys: tuple[str, str], number: int, limit: int, dialect: Dialect) -> Sql:
     """Of blocks up to `number`, newest first: the number and the bitmap of each key from the first to below the second.
 
     A block has a row for each of these keys.
     """
     if dialect.pins:
-        joined = "CROSS JOIN term AS m ON m.span = s.number AND m.owner = ? AND m.term >= ? AND m.term < ?"
+        joined = "CROSS JOIN term AS m ON m.span = s.number AND m.term >= ? AND m.term < ?"
     else:
-        where = "term.span = s.number AND term.owner = ? AND term.term >= ? AND term.term < ?"
+        where = "term.span = s.number AND term.term >= ? AND term.term < ?"
         joined = f"CROSS JOIN LATERAL (SELECT found FROM term WHERE {where} OFFSET 0) AS m"
     text = f"SELECT s.number, m.found FROM span AS s {joined} WHERE s.number <= ? ORDER BY s.number DESC LIMIT ?"
-    return Sql(text, (owner, *keys, number, limit))
+    return Sql(text, (*keys, number, limit))
 
 
 def _bitmap(name: str, may_lack: bool, dialect: Dialect) -> str:
     """Joins the bitmap of a key as `name`; the block stands before."""
     kind = "LEFT" if may_lack else "CROSS"
     if dialect.pins:
-        return f" {kind} JOIN term AS {name} ON {name}.span = s.number AND {name}.owner = ? AND {name}.term = ?"
-    bitmap = "SELECT found FROM term WHERE term.span = s.number AND term.owner = ? AND term.term = ? OFFSET 0"
+        return f" {kind} JOIN term AS {name} ON {name}.span = s.number AND {name}.term = ?"
+    bitmap = "SELECT found FROM term WHERE term.span = s.number AND term.term = ? OFFSET 0"
     return f" {kind} JOIN LATERAL ({bitmap}) AS {name}{' ON true' if may_lack else ''}"
 
 
 def one(view: str, *, of_long: bool = True) -> str:
-    """A task by its id."""
-    return f"SELECT {_columns(view, of_long=of_long)} FROM task AS t{_more(view)} WHERE t.id = ?"
+    """A task by its id; the last two columns say whose it is."""
+    columns = f"{_columns(view, of_long=of_long)}, t.owner, t.owner_group"
+    return f"SELECT {columns} FROM task AS t{_more(view)} WHERE t.id = ?"
 
 
-OWNERS: Final = """
-WITH RECURSIVE o(owner) AS (
-  SELECT min(owner) FROM task
-  UNION ALL SELECT (SELECT min(t.owner) FROM task AS t WHERE t.owner > o.owner) FROM o WHERE o.owner IS NOT NULL
-) SELECT owner FROM o WHERE owner IS NOT NULL
-"""
-"""All owners, by one step in the index for each."""
+WHOSE: Final = "SELECT owner, owner_group FROM task WHERE id = ?"

@@ -16,15 +16,17 @@ class NewRows(NamedTuple):
     """The rows of a new task: columns of `task` in the order of TASK_COLUMNS, rows of `tag`, a row of `content`."""
 
     task: tuple[Any, ...]
-    tags: list[tuple[int, str, int, str]]
+    tags: list[tuple[str, int, str]]
     content: tuple[int, bytes] | None
 
 
-TASK_COLUMNS = "id, owner, state, submitted, created, name, tags, warnings, basic"
+TASK_COLUMNS = "id, owner, state, submitted, created, name, tags, warnings, basic, owner_group"
 
 
-def new_rows(number: int, new: NewTask, created_ms: int) -> NewRows:
+def new_rows(number: int, new: NewTask, owner: int, group: int, created_ms: int) -> NewRows:
     """The rows of a new task. Its id `number` gives an order, not a time: it may be ahead of the clock.
+
+    `owner`, `group`: the numbers of its owner (see principals).
 
     Raises ValueError for text that no database can hold; tes.parse refuses such tasks before.
     """
@@ -34,8 +36,8 @@ def new_rows(number: int, new: NewTask, created_ms: int) -> NewRows:
     kept_tags = encode(tags) if tags else None
     warnings = encode_warnings(new.warnings)
     return NewRows(
-        (number, new.owner, int(State.QUEUED), 0, created_ms, new.name, kept_tags, warnings, new.basic),
-        [(new.owner, tag_text(key), number, tag_text(value)) for key, value in tags.items()],
+        (number, owner, int(State.QUEUED), 0, created_ms, new.name, kept_tags, warnings, new.basic, group),
+        [(tag_text(key), number, tag_text(value)) for key, value in tags.items()],
         None if new.full is None else (number, new.full),
     )
 

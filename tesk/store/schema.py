@@ -3,8 +3,10 @@
 A server never imports this module: SQLAlchemy costs more time and memory than all the rest of the store. It reads the
 same tables as SQL from `newest/`, which `python -m tesk.store.schema` writes and a test compares.
 
-A task's row ends with its BASIC document, which a page sends unchanged. Data of the FULL view alone lies in tables of
-its own, so that pages do not read it. Every index begins with the owner and ends with the id, in the order of lists.
+A task's row has its BASIC document near its end, which a page sends unchanged. Data of the FULL view alone lies in
+tables of its own, so that pages do not read it. Every index that lists use ends with the id, in the order of lists.
+A task has the numbers of its user and its group, of rows of `principal`; 0 is nobody. The indexes of both leave out
+what is nobody's, so that a server that asks nobody to sign in does not pay for them.
 Indexed values have a limited size, since PostgreSQL cannot index a row of more than 2,704 bytes.
 """
 
@@ -40,7 +42,7 @@ task = Table(
     "task",
     metadata,
     Column("id", identifier, primary_key=True, autoincrement=False),
-    Column("owner", Integer, nullable=False),
+    Column("owner", Integer, nullable=False, doc="the user's principal.id, or 0"),
     Column("state", SmallInteger, nullable=False, doc="tes.State"),
     Column("submitted", SmallInteger, nullable=False, doc="1 once a place may know the task"),
     Column("created", BigInteger, nullable=False, doc="ms since 1970"),
@@ -50,13 +52,23 @@ task = Table(
     Column("warnings", LargeBinary, doc="JSON array of texts"),
     Column("basic", LargeBinary, nullable=False, doc="BASIC document"),
     Column("logs", LargeBinary, doc="BASIC logs"),
+    Column("owner_group", Integer, nullable=False, server_default=text("0"), doc="the group's principal.id, or 0"),
 )
-Index("task_owner", task.c.owner, task.c.id, task.c.state)
-Index("task_state", task.c.owner, task.c.state, task.c.id)
+owned, grouped = text("owner <> 0"), text("owner_group <> 0")
+Index("task_owner", task.c.owner, task.c.id, task.c.state, sqlite_where=owned, postgresql_where=owned)
+Index(
+    "task_owner_group",
+    task.c.owner_group,
+    task.c.id,
+    task.c.state,
+    sqlite_where=grouped,
+    postgresql_where=grouped,
+)
+Index("task_state", task.c.state, task.c.id)
 indexed_name = text(f"substr(name, 1, {NAME_INDEXED})")
-Index("task_name", task.c.owner, indexed_name, task.c.id)
+Index("task_name", indexed_name, task.c.id)
 unended, over = text("ended IS NULL"), text("ended IS NOT NULL")
-Index("task_unfinished", task.c.id, sqlite_where=unended, postgresql_where=unended)
+Index("task_unfinished", task.c.id, task.c.owner, sqlite_where=unended, postgresql_where=unended)
 Index("task_ended", task.c.ended, sqlite_where=over, postgresql_where=over)
 
 frontier = Table(
@@ -90,7 +102,6 @@ bitmap = Table(
     "term",
     metadata,
     Column("span", identifier, primary_key=True, autoincrement=False),
-    Column("owner", Integer, primary_key=True, autoincrement=False),
     Column("term", plain_text, primary_key=True, doc="what tasks can have in common (blocks.py)"),
     Column("found", LargeBinary, nullable=False, doc="bitmap of the positions that have it"),
     sqlite_with_rowid=False,
@@ -113,13 +124,46 @@ log = Table(
 tag = Table(
     "tag",
     metadata,
-    Column("owner", Integer, primary_key=True, autoincrement=False),
     Column("key", plain_text, primary_key=True),
     Column("task", identifier, primary_key=True, autoincrement=False),
     Column("value", plain_text, nullable=False),
     sqlite_with_rowid=False,
 )
-Index("tag_value", tag.c.owner, tag.c.key, tag.c.value, tag.c.task)
+Index("tag_value", tag.c.key, tag.c.value, tag.c.task)
+
+principal = Table(
+    "principal",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", SmallInteger, nullable=False, doc="principals.Kind"),
+    Column("name", plain_text, nullable=False, doc="as queries.tag_text shortens it"),
+)
+Index("principal_name", principal.c.kind, principal.c.name, unique=True)
+
+share = Table(
+    "share",
+    metadata,
+    Column("owner", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user whose tasks"),
+    Column("colleague", Integer, primary_key=True, autoincrement=False, doc="principal.id of the user who sees them"),
+)
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", plain_text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, doc="SHA-256 of the token's text"),
+    Column("username", plain_text, nullable=False),
+    Column("name", plain_text, nullable=False),
+    Column("scopes", plain_text, nullable=False, doc="with a space between"),
+    Column("way", plain_text, nullable=False, doc="the way in by which its user had signed in"),
+    Column("rights", LargeBinary, nullable=False, doc="JSON of tokens.Rights"),
+    Column("made", BigInteger, nullable=False, doc="ms since 1970"),
+    Column("expires", BigInteger, nullable=False, doc="ms since 1970"),
+    Column("used", BigInteger, doc="ms since 1970; null until it is used"),
+    Column("revoked", BigInteger, doc="ms since 1970; null until it is revoked"),
+    sqlite_with_rowid=False,
+)
+Index("api_token_digest", api_token.c.digest, unique=True)
+Index("api_token_username", api_token.c.username, api_token.c.made, api_token.c.id)
 
 version = Table(
     "alembic_version",

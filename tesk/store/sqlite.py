@@ -9,28 +9,45 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from tesk.identity import Identity
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, StoreError, TaskId, Unfinished
+from tesk.store.base import (
+    Brief,
+    Documents,
+    NewTask,
+    NotConfirmed,
+    Query,
+    Queued,
+    Row,
+    Shares,
+    StoreError,
+    TaskId,
+    Unfinished,
+)
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
-from tesk.store.queries import SQLITE, Sql, one
+from tesk.store.principals import Principal, Principals
+from tesk.store.queries import SQLITE, WHOSE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import COUNT_PRUNED, BlockChange, addition, keep_up, renewal
+from tesk.store.tokens import TokenTable
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
 
-INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce((SELECT max(last) FROM span), 0))"
-INSERT_TAG: Final = "INSERT INTO tag (owner, key, task, value) VALUES (?, ?, ?, ?)"
+INSERT_TAG: Final = "INSERT INTO tag (key, task, value) VALUES (?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
 KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
+DESCRIBE: Final = "UPDATE content SET document = ? WHERE task = ?"
 PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -49,6 +66,7 @@ class SqliteStore:
     """tesk.store.base.Store on a file. A missing file and its folder are made."""
 
     def __init__(self, path: Path, *, log_tail_bytes: int) -> None:
+        self.tokens = TokenTable(self._read_token, self._write_token)
         self._path = path
         self._log_tail_bytes = log_tail_bytes
         self._identifiers = Identifiers()
@@ -60,6 +78,7 @@ class SqliteStore:
         self._pages: ThreadPoolExecutor | None = None
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
+        self._principals = Principals(self._find_principals, self._run_inline, self._run_write)
 
     async def open(self) -> None:
         try:
@@ -119,11 +138,12 @@ class SqliteStore:
             raise StoreError(f"SQLite file {self._path} did not take a write within {PING_S:.0f} s") from None
 
     async def create(self, new: NewTask) -> TaskId:
+        owner = await self._principals.owner(new.owner)
         number = self._identifiers.give()
         undecided = self._withdrawals.undecided
         undecided.add(number)
         try:
-            await self._write("create", (new_rows(number, new, now_ms()),))
+            await self._write("create", (new_rows(number, new, *owner, now_ms()),))
         except (asyncio.CancelledError, NotConfirmed):
             await self._withdrawals.withdraw(number)
             raise
@@ -137,41 +157,56 @@ class SqliteStore:
         """Writes are done in order, so the creates of these tasks are done before this write."""
         await self._write("withdraw", (numbers,))
 
-    async def get(self, task_id: TaskId, view: str) -> Row | Brief | None:
+    async def get(self, task_id: TaskId, view: str, identity: Identity) -> Row | Brief | None:
         number = read(task_id)
         if number is None:
             return None
-        try:
-            row = self._reader.execute(_ONE[view], (number,)).fetchone()
-        except sqlite3.Error as error:
-            raise _cannot_use(self._path, error) from error
-        if row is None:
+        visible = await self._principals.seen_by(identity)
+        row = self._fetch_one(_ONE[view], number)
+        if row is None or not (visible is None or visible.holds(*row[-2:])):
             return None
-        return brief(row) if view == "MINIMAL" else whole(row)
+        return brief(row) if view == "MINIMAL" else whole(row[:-2])
 
-    async def page(self, query: Query) -> list[Row | Brief]:
+    async def page(self, query: Query, identity: Identity) -> list[Row | Brief]:
         inline = query.view != "FULL" and query.limit <= INLINE
-        return await read_page(query, SQLITE, self._run_inline if inline else self._run_apart)
+        visible = await self._principals.seen_by(identity)
+        return await read_page(query, visible, SQLITE, self._run_inline if inline else self._run_apart)
 
     async def submitted(self, task_id: TaskId) -> bool:
         return (number := read(task_id)) is not None and bool(await self._write("submitted", (number,)))
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
+    async def advance(
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
+    ) -> bool:
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
-        change = (state, basic_logs([*earlier, log]), ended, number, full_logs([*earlier, log], self._log_tail_bytes))
-        return bool(await self._write("advance", change))
+        logs = basic_logs([*earlier, log]), full_logs([*earlier, log], self._log_tail_bytes)
+        return bool(await self._write("advance", (number, state, ended, *logs, *(new or (None, None)))))
 
-    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        if (number := read(task_id)) is not None:
-            await self._write("describe", (number, basic, full))
-
-    async def cancel(self, task_id: TaskId) -> State | None:
+    async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
-        state = None if number is None else await self._write("cancel", (now_ms(), number))
+        if number is None:
+            return None
+        if not identity.is_admin:
+            whose = self._fetch_one(WHOSE, number)
+            if whose is None or not await self._principals.may_end(task_id, identity, *whose):
+                return None
+        state = await self._write("cancel", (now_ms(), number))
         return None if state is None else State(state)
+
+    async def _find_principals(self, principals: Sequence[Principal]) -> Sequence[int]:
+        return list[int](await self._write("principals", (principals,)))
+
+    async def share(self, user: str, colleague: str) -> None:
+        await self._principals.share(user, colleague)
+
+    async def unshare(self, user: str, colleague: str) -> None:
+        await self._principals.unshare(user, colleague)
+
+    async def shares(self, user: str) -> Shares:
+        return await self._principals.shares(user)
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
@@ -179,12 +214,14 @@ class SqliteStore:
             return []
         return [unfinished(row) for row in await self._run_apart(Sql(transitions.UNFINISHED, (number, limit)))]
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
         number = 0 if after is None else read(after)
         if number is None:
             return []
         undecided = self._withdrawals.undecided
-        rows = await self._run_apart(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        rows = await self._run_apart(transitions.queued(number, limit + len(undecided), without, SQLITE))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
@@ -201,6 +238,12 @@ class SqliteStore:
                 await self._write("summarise", (change,))
         return change is not None
 
+    async def _read_token(self, text: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        return self._fetch(self._reader, Sql(text, tuple(parameters)))
+
+    async def _write_token(self, text: str, parameters: Sequence[Any]) -> Any:
+        return await self._write("statement", (text, parameters))
+
     async def _run_inline(self, sql: Sql) -> Sequence[Sequence[Any]]:
         return self._fetch(self._reader, sql)
 
@@ -208,6 +251,16 @@ class SqliteStore:
         if self._pages is None:
             raise StoreError(f"SQLite file {self._path} is not open")
         return await asyncio.get_running_loop().run_in_executor(self._pages, self._fetch, self._page_reader, sql)
+
+    async def _run_write(self, sql: Sql) -> Sequence[Sequence[Any]]:
+        return list[Any](await self._write("statement", sql))
+
+    def _fetch_one(self, sql: str, number: int) -> Any:
+        """A row by its id, or None, read in the event loop."""
+        try:
+            return self._reader.execute(sql, (number,)).fetchone()
+        except sqlite3.Error as error:
+            raise _cannot_use(self._path, error) from error
 
     def _fetch(self, connection: sqlite3.Connection, sql: Sql) -> Sequence[Sequence[Any]]:
         try:
@@ -238,6 +291,31 @@ class SqliteStore:
         return answers
 
 
+@contextmanager
+def beside_server(path: Path) -> Iterator[TokenTable]:
+    """The API tokens of a file that a server may have open: SQLite itself has both wait for each other's commits."""
+    try:
+        _need_owner(path)
+        if migrate.sqlite_revision(path) != migrate.NEWEST:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(path):
+                migrate.sqlite(path)
+        with closing(_connect(path)) as database:
+
+            async def run(text: str, parameters: Sequence[Any]) -> list[Any]:
+                return database.execute(text, parameters).fetchall()
+
+            yield TokenTable(run, run)
+    except (sqlite3.Error, OSError) as error:
+        raise _cannot_use(path, error) from error
+
+
+def _need_owner(path: Path) -> None:
+    """Raises StoreError for root where the file is another's: files that root made the server could not write."""
+    if os.geteuid() == 0 and path.exists() and (owner := path.stat().st_uid) != 0:
+        raise StoreError(f"SQLite file {path} is the user {owner}'s: do this as that user (sudo -u '#{owner}' …)")
+
+
 def insert(database: sqlite3.Connection, creates: Sequence[NewRows]) -> None:
     """Adds tasks with rising ids."""
     if not creates:
@@ -252,22 +330,20 @@ def _created(database: sqlite3.Connection, *_: Any) -> None:
 
 
 def _advance(
-    database: sqlite3.Connection, state: State, basic: bytes, ended: int | None, number: int, full: bytes
-) -> bool:
-    changed = database.execute(transitions.ADVANCE[state], (basic, ended, number)).rowcount == 1
+    database: sqlite3.Connection, number: int, state: State, ended: int | None, basic_logs: bytes, full_logs: bytes,
+    basic: bytes | None, full: bytes | None,
+) -> bool:  # fmt: skip
+    """`basic`, `full`: what the task's documents become; None for one that stays."""
+    changed = database.execute(transitions.ADVANCE[state], (basic_logs, ended, basic, number)).rowcount == 1
     if changed:
-        database.execute(KEEP_LOG, (number, full))
+        database.execute(KEEP_LOG, (number, full_logs))
+    if changed and full is not None:
+        database.execute(DESCRIBE, (full, number))
     return changed
 
 
 def _submitted(database: sqlite3.Connection, number: int) -> bool:
     return database.execute(transitions.SUBMITTED, (number,)).rowcount == 1
-
-
-def _describe(database: sqlite3.Connection, number: int, basic: bytes, full: bytes | None) -> None:
-    database.execute(transitions.DESCRIBE, (basic, number))
-    if full is not None:
-        database.execute(transitions.DESCRIBE_CONTENT, (full, number))
 
 
 def _cancel(database: sqlite3.Connection, now: int, number: int) -> int | None:
@@ -286,18 +362,32 @@ def _withdraw(database: sqlite3.Connection, numbers: Sequence[int]) -> int:
 
 
 def _remove(database: sqlite3.Connection, rows: Sequence[Any]) -> int:
-    """Rows: id, owner and tags."""
-    tags = [(owner, key, number) for number, owner, tags in rows for key in transitions.tag_keys(tags)]
-    database.executemany("DELETE FROM tag WHERE owner = ? AND key = ? AND task = ?", tags)
+    """Rows: id and tags."""
+    tags = [(key, number) for number, tags in rows for key in transitions.tag_keys(tags)]
+    database.executemany("DELETE FROM tag WHERE key = ? AND task = ?", tags)
     for table, key in (("content", "task"), ("log", "task"), ("task", "id")):
         database.executemany(f"DELETE FROM {table} WHERE {key} = ?", [(row[0],) for row in rows])
     database.executemany(COUNT_PRUNED, [(row[0],) for row in rows])
     return len(rows)
 
 
+def _principals(database: sqlite3.Connection, principals: Sequence[Principal]) -> list[int]:
+    database.executemany(
+        "INSERT INTO principal (kind, name) SELECT ?1, ?2 WHERE NOT EXISTS "
+        "(SELECT 1 FROM principal WHERE kind = ?1 AND name = ?2)",
+        principals,
+    )
+    find = "SELECT id FROM principal WHERE kind = ? AND name = ?"
+    return [database.execute(find, principal).fetchone()[0] for principal in principals]
+
+
 def _summarise(database: sqlite3.Connection, change: BlockChange) -> None:
     for text, rows in change.statements():
         database.executemany(text, rows)
+
+
+def _statement(database: sqlite3.Connection, text: str, parameters: Sequence[Any]) -> list[Any]:
+    return database.execute(text, parameters).fetchall()
 
 
 def _ping(database: sqlite3.Connection) -> None:
@@ -309,9 +399,10 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "advance": _advance,
     "submitted": _submitted,
     "cancel": _cancel,
-    "describe": _describe,
     "prune": _prune,
     "ping": _ping,
+    "principals": _principals,
+    "statement": _statement,
     "withdraw": _withdraw,
     "summarise": _summarise,
 }

@@ -28,11 +28,13 @@ PAUSE_S: Final = 0.5
 IDLE_S: Final = 2.0
 """Between two looks while there is no change to make."""
 NEWEST: Final = "SELECT number, first, last, held, unended, alive, pruned FROM span ORDER BY first DESC LIMIT 1"
-NEW: Final = "SELECT id, owner, state, ended, name, tags FROM task WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+NEW: Final = (
+    "SELECT id, state, ended, name, tags, owner, owner_group FROM task WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+)
 POSITIONS: Final = "SELECT ordinal, task FROM place WHERE ordinal >= ? AND ordinal < ?"
-TASKS: Final = "SELECT id, owner, state, ended, name, tags FROM task WHERE id >= ? AND id <= ? ORDER BY id"
-STATES: Final = "SELECT id, owner, state, ended FROM task WHERE id >= ? AND id <= ? ORDER BY id"
-BITMAPS: Final = "SELECT owner, term, found FROM term WHERE span = ?"
+TASKS: Final = "SELECT id, state, ended, name, tags, owner, owner_group FROM task WHERE id >= ? AND id <= ? ORDER BY id"
+STATES: Final = "SELECT id, state, ended FROM task WHERE id >= ? AND id <= ? ORDER BY id"
+BITMAPS: Final = "SELECT term, found FROM term WHERE span = ?"
 STATE_BITMAPS: Final = f"{BITMAPS} AND (term = '{blocks.UNENDED}' OR term LIKE 's%')"
 CHANGED: Final = (
     "SELECT number, first, last, held, unended, alive, pruned, (SELECT count(*) FROM task AS t WHERE t.ended IS NULL "
@@ -68,10 +70,10 @@ class BlockChange(NamedTuple):
     """What one transaction writes of a block."""
 
     block: Block
-    obsolete: list[tuple[int, int, str]]
-    """Bitmaps to be deleted, by block, owner and key."""
-    bitmaps: list[tuple[int, int, str, bytes]]
-    """New bitmaps, by block, owner and key."""
+    obsolete: list[tuple[int, str]]
+    """Bitmaps to be deleted, by block and key."""
+    bitmaps: list[tuple[int, str, bytes]]
+    """New bitmaps, by block and key."""
     positions: list[tuple[int, int]]
     """New positions: ordinal and task."""
 
@@ -90,9 +92,9 @@ class BlockChange(NamedTuple):
         return [
             drop_block,
             (f"INSERT INTO span ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", [self.block]),
-            ("DELETE FROM term WHERE span = ? AND owner = ? AND term = ?", list(self.obsolete)),
+            ("DELETE FROM term WHERE span = ? AND term = ?", list(self.obsolete)),
             ("INSERT INTO place (ordinal, task) VALUES (?, ?)", list(self.positions)),
-            ("INSERT INTO term (span, owner, term, found) VALUES (?, ?, ?, ?)", list(self.bitmaps)),
+            ("INSERT INTO term (span, term, found) VALUES (?, ?, ?)", list(self.bitmaps)),
         ]
 
 
@@ -120,7 +122,7 @@ async def addition(run: Reader, closed: int) -> BlockChange | None:
         return None
     begin = block.number * blocks.SIZE
     positions = [(begin + position, row[0]) for position, row in enumerate(new, block.taken)]
-    unended = sum(row[3] is None for row in new)
+    unended = sum(row[2] is None for row in new)
     grown = block._replace(
         last=new[-1][0], taken=block.taken + len(new), unended=block.unended + unended, alive=block.alive + len(new)
     )
@@ -134,7 +136,7 @@ def _grown(
     """The change that adds the tasks `new` from `first_position` on; `old` are the block's bitmaps until now."""
     tasks = [(position, *row[1:]) for position, row in enumerate(new, first_position)]
     found = blocks.positions_by_state(tasks) | blocks.positions_by_content(tasks)
-    touched = (((owner, key), bitmap) for owner, key, bitmap in old if (owner, key) in found)
+    touched = ((key, bitmap) for key, bitmap in old if key in found)
     merged = {key: blocks.extended(bitmap, found[key]) for key, bitmap in touched}
     return _change(block, list(merged), {key: blocks.pack(found[key]) for key in found} | merged, positions)
 
@@ -172,14 +174,14 @@ def _made_anew(
     found = blocks.positions_by_state(tasks)
     if whole:
         found |= blocks.positions_by_content(tasks)
-    return _change(block, [(row[0], row[1]) for row in old], {key: blocks.pack(found[key]) for key in found}, [])
+    return _change(block, [row[0] for row in old], {key: blocks.pack(found[key]) for key in found}, [])
 
 
 def _change(
     block: Block,
-    obsolete: Sequence[tuple[int, str]],
-    bitmaps: Mapping[tuple[int, str], bytes],
+    obsolete: Sequence[str],
+    bitmaps: Mapping[str, bytes],
     positions: list[tuple[int, int]],
 ) -> BlockChange:
-    new = [(block.number, *key, bitmaps[key]) for key in sorted(bitmaps)]
-    return BlockChange(block, [(block.number, *key) for key in obsolete], new, positions)
+    new = [(block.number, key, bitmaps[key]) for key in sorted(bitmaps)]
+    return BlockChange(block, [(block.number, key) for key in obsolete], new, positions)

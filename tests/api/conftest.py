@@ -49,6 +49,7 @@ class IdleEngine:
         self.reason: str | None = None
         self.room = 0
         self.no_node_from_gb = math.inf
+        self.ram_gb = math.inf
         self.asked = asyncio.Event()
         self.submitted: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
         self.cancelled: queue.SimpleQueue[TaskId] = queue.SimpleQueue()
@@ -65,6 +66,8 @@ class IdleEngine:
     def admission(self, demand: Demand, load: Load) -> Denial | None:
         if demand.ram_gb >= self.no_node_from_gb:
             return Denial("no node", "its like")
+        if demand.ram_gb + load.ram_gb > self.ram_gb:
+            return Denial("tasks that run have the memory")
         return None if load.tasks < self.room else ALL_ACTIVE
 
     async def submit(self, job: Job) -> None:
@@ -155,7 +158,7 @@ class Running:
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
-        edge = edge_of(self.settings, log)
+        self.edge = edge = edge_of(self.settings, log, self.store.tokens)
         if edge is not None:
             edge.ways += self.ways
             await edge.open()

@@ -1,6 +1,7 @@
 """Drives a server with py-tes 0.4.2, as Snakemake and Toil do, and prints what it saw as JSON.
 
-Run by test_clients.py in an environment that has that version; arguments: the server's URL and an ended task's id.
+Run by test_clients.py in an environment that has that version; arguments: the server's URL, the id of a task that was
+made before, and what the client signs in with, as JSON.
 """
 
 import json
@@ -13,8 +14,9 @@ import tes  # type: ignore[import-untyped]
 VIEWS = ("MINIMAL", "BASIC", "FULL")
 
 
-def main(url: str, ended: str) -> dict[str, Any]:
-    client = tes.HTTPClient(url, timeout=180, token=None, user=None, password=None)
+def main(url: str, ended: str, credential: str = "{}") -> dict[str, Any]:
+    nothing = {"token": None, "user": None, "password": None}
+    client = tes.HTTPClient(url, timeout=180, **{**nothing, **json.loads(credential)})
     task = tes.Task(
         name="old client",
         inputs=[tes.Input(path="/in", content="x")],

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tesk.dispatch.dispatcher import RESCAN_S
+from tesk.dispatch.admission import RESCAN_S
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
 from tests.api.conftest import Running, running
 

@@ -15,7 +15,8 @@ BEHIND_FRONT = r"set front\.enabled=false"
     ("values", "why"),
     [
         ({"people.anyone": False}, NOBODY),
-        ({"people.anyone": False, "people.tokens": True}, NOBODY),
+        ({"people.anyone": False, "people.tokens": "beside"}, NOBODY),
+        ({"people.anyone": True, "people.tokens": "alone"}, CONTRADICTION),
         ({"people.anyone": True, "people.usersSecret": "users"}, CONTRADICTION),
         ({"people.anyone": True, "extraSettings": {"people": {"users_file": "/users.toml"}}}, CONTRADICTION),
         ({"people.trustedAddresses": ["10.0.0.7/32"]}, BEHIND_FRONT),
@@ -32,6 +33,7 @@ def test_a_release_that_lets_in_nobody_knows_whom_is_refused(values: Manifest, w
         {"people.anyone": True},
         {"people.usersSecret": "users"},
         {"people.issuersSecret": "issuers"},
+        {"people.anyone": False, "people.tokens": "alone"},
         {"people.trustedAddresses": ["10.0.0.7/32"], "front.enabled": False},
         {"people.anyone": False, "extraSettings": {"people": {"users_file": "/users.toml"}}},
         {"people.anyone": False, "extraSettings": {"people": {"anyone": True}}},

@@ -14,7 +14,7 @@ from scripts.values_table import PAGE, VALUES, rows, table
 from tesk import __version__
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.task_settings import Mount
-from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER, WITH_PODS
+from tesk.places.kubernetes.rights import OPTIONAL, TASKMASTER, WITH_PODS
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
@@ -347,7 +347,7 @@ def test_on_openshift_the_platform_chooses_user_ids(
 @pytest.mark.parametrize(
     ("mode", "role", "needed"),
     [
-        ("taskmaster", "tesk-server", NEEDED | OPTIONAL),
+        ("taskmaster", "tesk-server", WITH_PODS | OPTIONAL),
         ("pod", "tesk-server", WITH_PODS | OPTIONAL),
         ("auto", "tesk-taskmaster", TASKMASTER),
     ],
@@ -394,7 +394,7 @@ def test_the_database_is_on_a_claim_or_named_by_a_secret(
     spec = deployment["template"]["spec"]
     claims = [each["persistentVolumeClaim"]["claimName"] for each in spec["volumes"] if "persistentVolumeClaim" in each]
     assert claims == ([claim] if claim else [])
-    environment = {each["name"]: each["valueFrom"] for each in spec["containers"][0].get("env", [])}
+    environment = {each["name"]: each["valueFrom"] for each in spec["containers"][0]["env"] if "valueFrom" in each}
     wanted = {"TESK_STORE_DATABASE_URL": {"secretKeyRef": {"name": "database", "key": "dsn"}}} if has_url else {}
     assert environment == wanted
 

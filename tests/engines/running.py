@@ -10,6 +10,7 @@ from typing import Any
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.identity import SERVER
 from tesk.places import open_place
 from tesk.settings import Settings
 from tesk.store import open_store
@@ -48,7 +49,7 @@ class Tesk:
 
     async def task(self, task_id: str) -> Document:
         """The FULL view, as a client would see it."""
-        row = await self.store.get(task_id, "FULL")
+        row = await self.store.get(task_id, "FULL", SERVER)
         assert isinstance(row, Row)
         logs = [without_mode(log) for log in json.loads(row.logs)] if row.logs else []
         return {**json.loads(row.document), "id": row.id, "state": row.state.name, "logs": logs}
@@ -66,7 +67,7 @@ class Tesk:
         """Returns when the executor that runs has written just this to stdout."""
         async with asyncio.timeout(seconds):
             while True:
-                log = await self.dispatcher.live_log(task_id)
+                log = await self.dispatcher.live_log(task_id, SERVER)
                 if log is not None and log.logs and log.logs[-1].stdout == text:
                     return
                 await asyncio.sleep(0.02)
@@ -75,7 +76,7 @@ class Tesk:
         """Returns when the task that is under way has just this line in its system logs."""
         async with asyncio.timeout(seconds):
             while True:
-                log = await self.dispatcher.live_log(task_id)
+                log = await self.dispatcher.live_log(task_id, SERVER)
                 if log is not None and (log.system_logs or [])[-1:] == [line]:
                     return
                 await asyncio.sleep(0.02)
@@ -110,7 +111,7 @@ async def started(settings: Settings) -> AsyncIterator[Tesk]:
 async def cancelled(tesk: Tesk, place: Place, task_id: str) -> Document:
     """Cancels a task; nothing of it may run when it is CANCELED, which comes soon after the grace period."""
     begun = time.monotonic()
-    state = await tesk.dispatcher.cancel(task_id)
+    state = await tesk.dispatcher.cancel(task_id, SERVER)
     assert state is not None
     assert state.name in ("CANCELING", "CANCELED")
     task = await tesk.ended(task_id, seconds=tesk.settings.grace_s + SHORT_S)

@@ -8,6 +8,7 @@ from typing import Any
 import aiodocker
 import pytest
 
+from tesk.identity import SERVER
 from tests.engines.places import LOOKED_AT, LocalPlace, Place
 from tests.engines.running import SHORT_S, Tesk, content, sh
 from tests.servers.containers import APP_IMAGE, BARE_IMAGE, IMAGE, NOBODY_IMAGE, WORKER_IMAGE
@@ -386,8 +387,10 @@ async def test_a_running_tasks_log_has_what_it_wrote_so_far(tesk: Tesk) -> None:
     task_id = await tesk.create(executors=[sh("true"), sh("echo so far; echo oops >&2; sleep 30")])
     await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
     async with asyncio.timeout(SHORT_S):
-        while not ((log := await tesk.dispatcher.live_log(task_id)) and len(log.logs) == 2 and log.logs[1].stderr):  # noqa: ASYNC110
+        log = None
+        while not (log and len(log.logs) == 2 and log.logs[1].stderr):
             await asyncio.sleep(0.02)
+            log = await tesk.dispatcher.live_log(task_id, SERVER)
     assert (log.logs[1].stdout, log.logs[1].stderr, log.logs[1].exit_code) == ("so far\n", "oops\n", -1)
-    await tesk.dispatcher.cancel(task_id)
+    await tesk.dispatcher.cancel(task_id, SERVER)
     assert (await tesk.ended(task_id))["state"] == "CANCELED"

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from tesk.dispatch import cleaning
+from tesk.identity import SERVER
 from tesk.kubernetes import names
 from tesk.settings import Settings
 from tests.engines.gates import Gates
@@ -152,7 +153,7 @@ async def test_live_output_is_bounded_for_the_user_and_on_the_disk(tesk: Tesk, p
     task_id = await tesk.create(executors=[sh(script)])
     async with asyncio.timeout(180):
         while True:
-            log = await tesk.dispatcher.live_log(task_id)
+            log = await tesk.dispatcher.live_log(task_id, SERVER)
             entry = log.logs[-1] if log and log.logs else None
             if entry and entry.stdout and entry.stderr and int(str(entry.stderr).split()[-1]) * 512 < 20_000_000:
                 break

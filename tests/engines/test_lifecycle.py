@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tesk.identity import SERVER
 from tesk.settings import Settings
 from tesk.store.base import Row
 from tests.engines.alone import lines
-from tests.engines.places import Place
+from tests.engines.places import LOCAL, Place
 from tests.engines.running import Tesk, cancelled, content, running, sh, started
 from tests.servers.silent import Silent
 
@@ -97,7 +98,7 @@ async def test_cancelling_at_any_moment_ends_in_cancelled_or_the_true_end(tesk: 
         await asyncio.sleep(n * pause_s)
         task_id = await tesk.create(executors=[sh("sleep 0.1"), sh("true")], inputs=[content("/in/a")])
         await asyncio.sleep(n * 7 % 20 / 20 * whole_s)
-        await tesk.dispatcher.cancel(task_id)
+        await tesk.dispatcher.cancel(task_id, SERVER)
         state = str((await tesk.ended(task_id))["state"])
         async with asyncio.timeout(120):  # a Job controller that lags makes a pod, and takes it away once it knows
             while state == "CANCELED" and await place.running(tesk.settings, task_id):  # noqa: ASYNC110
@@ -134,14 +135,16 @@ async def test_an_executor_that_runs_past_its_time_is_ended_and_keeps_what_it_wr
 
 async def test_cancelling_an_ended_task_changes_nothing(tesk: Tesk) -> None:
     task = await tesk.run(executors=[sh("exit 2")])
-    state = await tesk.dispatcher.cancel(task["id"])
+    state = await tesk.dispatcher.cancel(task["id"], SERVER)
     assert state is not None
     assert state.name == "EXECUTOR_ERROR"
     assert await tesk.task(task["id"]) == task
-    assert await tesk.dispatcher.cancel("0000000000000") is None
+    assert await tesk.dispatcher.cancel("0000000000000", SERVER) is None
 
 
+@pytest.mark.places(*LOCAL)
 async def test_many_tasks_at_once_all_end_right(tesk: Tesk) -> None:
+    """On a cluster: test_kubernetes_storm."""
     codes = [n % 4 for n in range(24)]
     ids = await asyncio.gather(*(tesk.create(executors=[sh(f"exit {code}")], name=str(code)) for code in codes))
     tasks = [await tesk.ended(task_id) for task_id in ids]
@@ -197,7 +200,7 @@ async def test_types_are_filled_in_as_inputs_and_outputs_turn_out_to_be(tesk: Te
     assert [each.get("type") for each in task["inputs"]] == ["FILE", "DIRECTORY", "FILE"]
     assert [each.get("type") for each in task["outputs"]] == ["DIRECTORY", "FILE", None, None, "DIRECTORY"]
     assert task["inputs"][0]["content"] == "x"
-    basic = await tesk.store.get(task_id, "BASIC")
+    basic = await tesk.store.get(task_id, "BASIC", SERVER)
     assert isinstance(basic, Row)
     assert [each.get("type") for each in json.loads(basic.document)["inputs"]] == ["FILE", "DIRECTORY", "FILE"]
 
@@ -215,7 +218,7 @@ async def test_finished_tasks_are_deleted_at_their_age(settings: Settings, place
         task_id = await tesk.create(executors=[sh("true")])
         still = await tesk.create(executors=[sh("sleep 30")])
         async with asyncio.timeout(180):
-            while await tesk.store.get(task_id, "MINIMAL"):  # noqa: ASYNC110
+            while await tesk.store.get(task_id, "MINIMAL", SERVER):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         await cancelled(tesk, place, still)
         assert await place.leftovers(settings) == []

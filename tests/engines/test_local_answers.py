@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tesk.identity import SERVER
 from tesk.places.base import PlaceError
 from tesk.places.local.containers import Containers
 from tesk.places.local.place import instance
@@ -80,7 +81,7 @@ async def test_a_container_without_a_name_is_known_by_its_id(settings: Settings,
         finally:
             middle.changes.clear()
             await containers.close()
-        await tesk.dispatcher.cancel(task_id)
+        await tesk.dispatcher.cancel(task_id, SERVER)
         await tesk.ended(task_id)
 
 
@@ -93,7 +94,7 @@ async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(settings
         let_go(tesk, task_id)
         async with asyncio.timeout(180):
             await middle.waits.wait()
-        log = await tesk.dispatcher.live_log(task_id)
+        log = await tesk.dispatcher.live_log(task_id, SERVER)
         assert log is not None
         assert [entry.exit_code for entry in log.logs] == [0]
         middle.go.set()

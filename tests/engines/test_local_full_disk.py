@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tesk.identity import SERVER
 from tesk.settings import Settings
 from tests.engines.places import LOCAL, Place
 from tests.engines.running import Tesk, cancelled, sh, started
@@ -70,7 +71,7 @@ async def test_a_disk_that_was_full_at_the_server_s_end_keeps_no_task_from_being
         task_id = await tesk.create(executors=[sh(f"{FILL}; sleep 60")], volumes=["/work"])
         await is_full(disk)
         await tesk.dispatcher.stop()
-        await tesk.store.cancel(task_id)
+        await tesk.store.cancel(task_id, SERVER)
         await tesk.restart()
         task = await tesk.ended(task_id)
         assert task["state"] == "CANCELED"

@@ -29,7 +29,7 @@ OPEN = "whoever reaches .* could run anything"
         ({}, "0.0.0.0", OPEN),
         ({}, "::", OPEN),
         ({}, "192.0.2.1", OPEN),
-        ({"tokens": True}, "192.0.2.1", OPEN),  # nobody could make one
+        ({"tokens": "beside"}, "192.0.2.1", OPEN),  # nobody could make one
         ({"anyone": True}, "0.0.0.0", ""),
         (USERS, "0.0.0.0", ""),
         ({"issuers": "issuers.toml"}, "0.0.0.0", ""),
@@ -57,7 +57,8 @@ def test_a_configuration_that_lets_the_world_in_is_refused_by_name(
         ({}, ()),
         ({"anyone": True}, ()),
         (USERS, ("basic", "token")),
-        ({**USERS, "tokens": False}, ("basic",)),
+        ({**USERS, "tokens": "never"}, ("basic",)),
+        ({"tokens": "alone"}, ("token",)),
         ({**PROXY, **USERS, "issuers": "i"}, ("basic", "oidc", "proxy", "token")),
     ],
 )
@@ -134,12 +135,12 @@ import sys
 from tesk.server.people.ways import edge_of
 from tesk.server import run
 from tesk.settings import Settings
-assert edge_of(Settings(anyone=True), None) is None
+assert edge_of(Settings(anyone=True), None, None) is None
 print(sorted(name for name in sys.modules if name.startswith(("tesk.server.people.", "argon2"))))
 """
 
 
 def test_without_a_way_in_nothing_of_them_is_imported() -> None:
     found = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True, timeout=60)
-    light = ["audit", "way", "ways"]
+    light = ["audit", "way", "ways", "whoami"]
     assert found.stdout.strip() == str([f"tesk.server.people.{name}" for name in light])

@@ -84,7 +84,7 @@ class TestWhoGetsIn:
 
     def test_a_refused_token_is_told_so(self, server: Running) -> None:
         answer = server.client.get("/v1/tasks", headers={"Authorization": "Bearer nonsense"})
-        assert answer.json() == {"status_code": 401, "msg": "this is no card; ways in: basic, card"}
+        assert answer.json() == {"status_code": 401, "msg": "this is no card; ways in: basic, token, card"}
         challenges = answer.headers.get_list("www-authenticate", split_commas=False)
         assert challenges[1] == f'{CHALLENGES[1]}, error="invalid_token"'
 

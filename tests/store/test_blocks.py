@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tesk.identity import SERVER
 from tesk.store import blocks, postgresql_blocks, summariser
 from tesk.store.base import Brief, NewTask, Query, Store
 from tesk.store.identifiers import now_ms, show
@@ -75,7 +76,7 @@ async def test_blocks_of_which_nothing_is_left_go_and_others_shrink(
     assert await rows(store, database_url, postgres_server, sql) == [(1, 4, 2, 2, 0), (2, 2, 1, 1, 0)]
     ordinals = await rows(store, database_url, postgres_server, "SELECT ordinal FROM place ORDER BY 1")
     assert ordinals == [(4,), (5,), (6,), (7,), (8,), (9,)]
-    assert await store.page(Query(limit=9)) == [Brief(ids[n], State.QUEUED) for n in (8, 7, 6)]
+    assert await store.page(Query(limit=9), SERVER) == [Brief(ids[n], State.QUEUED) for n in (8, 7, 6)]
 
 
 @pytest.mark.usefixtures("small")
@@ -106,7 +107,7 @@ async def test_a_task_with_an_id_below_the_frontier_gets_another(postgres_server
         await store.summarise()
         created = await asyncio.gather(*(late.create(NewTask(basic=b"{}", tags={"a": "b"})) for _ in range(20)))
         assert all(task_id > newest for task_id in created)
-        page = await store.page(Query(limit=99, tags=(("a", "b"),)))
+        page = await store.page(Query(limit=99, tags=(("a", "b"),)), SERVER)
         assert sorted(each.id for each in page) == sorted(created)
     finally:
         for each in (store, late):

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tesk.identity import SERVER
 from tesk.store import open_store
 from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.tes import State
@@ -75,9 +76,9 @@ async def test_what_was_answered_outlives_a_kill(durable_url: str, tmp_path: Pat
 
 async def _all_is_whole(store: Store, answered: dict[str, int], running: set[str]) -> None:
     for task_id in answered:
-        assert await store.get(task_id, "MINIMAL") is not None
+        assert await store.get(task_id, "MINIMAL", SERVER) is not None
     before, found = None, set[str]()
-    while page := await store.page(Query(limit=500, view="FULL", before=before)):
+    while page := await store.page(Query(limit=500, view="FULL", before=before), SERVER):
         for row in page:
             assert isinstance(row, Row)
             await _is_whole(store, row)
@@ -89,13 +90,13 @@ async def _all_is_whole(store: Store, answered: dict[str, int], running: set[str
 
 async def _is_whole(store: Store, row: Row) -> None:
     number = int(msgspec.json.decode(row.document)["name"])
-    basic = await store.get(row.id, "BASIC")
+    basic = await store.get(row.id, "BASIC", SERVER)
     assert isinstance(basic, Row)
     assert (basic.document, row.document) == (document(number), content(number))
     assert (row.logs is None) is (basic.logs is None) is (row.state is State.QUEUED)
     if row.logs is not None:
         assert msgspec.json.decode(row.logs)[0]["logs"] == [{"exit_code": -1, "stdout": str(number)}]
-    same = await store.page(Query(limit=100, tags=(("number", str(number)),), name_prefix=str(number)))
+    same = await store.page(Query(limit=100, tags=(("number", str(number)),), name_prefix=str(number)), SERVER)
     assert Brief(row.id, row.state) in same
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tesk.identity import SERVER
 from tesk.store import open_store
 from tesk.store.base import NewTask, Store, StoreError
 from tests.servers.postgres import PASSWORD, Postgres, postgres
@@ -110,7 +111,7 @@ async def test_a_disk_that_is_full_fails_the_write_and_not_the_store(tmp_path: P
     with pytest.raises(StoreError, match="make room"):
         await store.create(NewTask(basic=b"{}" * 100_000))
     writer.execute("PRAGMA max_page_count = 1000000")
-    assert await store.get(task_id, "MINIMAL") is not None
+    assert await store.get(task_id, "MINIMAL", SERVER) is not None
     assert await store.create(NewTask(basic=b"{}" * 100_000)) > task_id
     await store.close()
 
@@ -120,7 +121,7 @@ async def test_a_postgresql_that_goes_away_is_told_and_found_again() -> None:
         store = open_store(server.url(), log_tail_bytes=9)
         await store.open()
         await store.create(NewTask(basic=b"{}"))
-    calls = [store.create(NewTask(basic=b"{}")), store.ping(), store.cancel("0" * 13), store.prune(1)]
+    calls = [store.create(NewTask(basic=b"{}")), store.ping(), store.cancel("0" * 13, SERVER), store.prune(1)]
     for error in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(error, StoreError)
         assert PASSWORD not in str(error)

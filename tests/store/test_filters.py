@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tesk.identity import SERVER, Identity, Owner
 from tesk.store import blocks, pages, postgresql_blocks, queries, summariser
 from tesk.store.base import Brief, NewTask, Query, Store
 from tesk.store.postgresql import PostgresqlStore
@@ -68,9 +69,21 @@ TAG_QUERIES: list[tuple[tuple[str, str], ...]] = [
 ]
 
 
+OWNERS = [Owner(), Owner("ann"), Owner("ann", "lab"), Owner("ben", "lab"), Owner("cy", "other"), Owner("dora")]
+IDENTITIES = [
+    SERVER,
+    Identity(user=""),
+    Identity(user="ann"),
+    Identity(user="ben", groups=frozenset({"lab", "other"})),
+    Identity(user="eve", sharers=frozenset({"ann", "dora"})),
+    Identity(user="fay", groups=frozenset({"ann", ""}), sharers=frozenset({"", "lab"})),
+    Identity(user="gus", groups=frozenset({"lab", *(f"group-{n}" for n in range(40))}), sharers=frozenset({"ben"})),
+]
+
+
 class Kept(NamedTuple):
     id: str
-    owner: int
+    owner: Owner
     state: State
     name: str | None
     tags: dict[str, str]
@@ -97,7 +110,7 @@ def summarised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 async def kept(store: Store, summarised: bool) -> list[Kept]:
-    """Tasks of three owners, newest first."""
+    """Tasks of several owners, and of nobody, newest first."""
     tasks = []
     for n, name in enumerate(NAMES * 4):
         tags = (
@@ -105,7 +118,7 @@ async def kept(store: Store, summarised: bool) -> list[Kept]:
             | ({"run": str(n % 2)} if n % 5 else {})
             | ({LONG: LONG} if n == 7 else {})
         )
-        owner = (0, 0, 7, 2**31 - 1)[n % 4]
+        owner = OWNERS[n % len(OWNERS)]
         task_id = await store.create(NewTask(basic=b"{}", name=name, tags=tags, owner=owner))
         state = (State.QUEUED, State.RUNNING, State.COMPLETE, State.COMPLETE)[n % 4 if n > 20 else 3]
         if state is not State.QUEUED:
@@ -116,12 +129,12 @@ async def kept(store: Store, summarised: bool) -> list[Kept]:
     return tasks[::-1]
 
 
-def expected(kept: list[Kept], query: Query) -> list[Brief]:
+def expected(kept: list[Kept], query: Query, identity: Identity) -> list[Brief]:
     def passes(task: Kept) -> bool:
         return (
             (query.before is None or task.id < query.before)
             and (query.state is None or task.state is query.state)
-            and (query.owner is None or task.owner == query.owner)
+            and identity.may_see(task.owner)
             and (not query.name_prefix or (task.name or "").startswith(query.name_prefix))
             and all(key in task.tags and value in ("", task.tags[key]) for key, value in query.tags)
         )
@@ -130,19 +143,19 @@ def expected(kept: list[Kept], query: Query) -> list[Brief]:
 
 
 async def test_every_filter_alone_and_combined(store: Store, kept: list[Kept]) -> None:
-    for state, tags, owner in itertools.product((None, State.COMPLETE, State.PAUSED), TAG_QUERIES, (None, 0, 7, 5)):
+    for state, tags, identity in itertools.product((None, State.COMPLETE, State.PAUSED), TAG_QUERIES, IDENTITIES):
         for prefix in PREFIXES if tags in TAG_QUERIES[:3] else (None, "a"):
             for before, limit in ((None, 100), (kept[9].id, 3)):
-                query = Query(limit, "MINIMAL", before, state, prefix, tags, owner)
-                assert await store.page(query) == expected(kept, query), query
+                query = Query(limit, "MINIMAL", before, state, prefix, tags)
+                assert await store.page(query, identity) == expected(kept, query, identity), (query, identity)
 
 
 async def test_a_filtered_page_in_each_view_has_the_same_tasks(store: Store, kept: list[Kept]) -> None:
     for view, prefix, state in itertools.product(("BASIC", "FULL"), (None, "a"), (None, State.COMPLETE)):
-        for tags in TAG_QUERIES[:4]:
-            query = Query(7, view, None, state, prefix, tags, None)
-            page = await store.page(query)
-            assert [(each.id, each.state) for each in page] == expected(kept, query), query
+        for tags, identity in itertools.product(TAG_QUERIES[:4], IDENTITIES):
+            query = Query(7, view, None, state, prefix, tags)
+            page = await store.page(query, identity)
+            assert [(each.id, each.state) for each in page] == expected(kept, query, identity), (query, identity)
 
 
 async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +166,7 @@ async def test_more_frequent_tags_than_a_statement_can_join(store: Store, monkey
     ids = [await store.create(each) for each in new]
     await store.summarise()
     for number in (63, 64, 256):
-        page = await store.page(Query(10, tags=tuple(list(tags.items())[:number])))
+        page = await store.page(Query(10, tags=tuple(list(tags.items())[:number])), SERVER)
         wanted = ids[-2::-2] if number == 256 else ids[::-1]
         assert [task.id for task in page] == wanted[:10]
 
@@ -163,12 +176,15 @@ async def test_a_page_by_frequent_filters_is_four_statements(store: Store, monke
     monkeypatch.setattr(postgresql_blocks, "SETTLED_MS", -1000)
     monkeypatch.setattr(summariser, "FEWEST_NEW", 1)
     for _ in range(2 * queries.RARE):
-        await store.create(NewTask(basic=b"{}", name="sample", tags={"run": "1", "step": "2"}))
+        tags = {"run": "1", "step": "2"}
+        await store.create(NewTask(basic=b"{}", name="sample", tags=tags, owner=Owner("ann", "lab")))
     await store.summarise()
     asked = statements(store, monkeypatch)
-    query = Query(10, state=State.QUEUED, name_prefix="sa", tags=(("run", "1"), ("step", "2")), owner=0)
-    assert len(await store.page(query)) == 10
-    assert len(asked) == 4, asked
+    query = Query(10, state=State.QUEUED, name_prefix="sa", tags=(("run", "1"), ("step", "2")))
+    for identity in (SERVER, Identity(user="ann", groups=frozenset({"lab"}))):
+        asked.clear()
+        assert len(await store.page(query, identity)) == 10
+        assert len(asked) == 4, asked
 
 
 def statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:

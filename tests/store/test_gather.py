@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tesk.identity import SERVER
 from tesk.store.base import NewTask, Store
 from tesk.store.gather import Gatherer, Question, fail, give
 
@@ -75,7 +76,7 @@ async def test_tasks_read_at_once_are_each_its_own(store: Store) -> None:
     wanted = [*ids, "0000000000000", *reversed(ids)]
     numbers = [*range(20), None, *reversed(range(20))]
     for view, key in (("BASIC", "n"), ("FULL", "full")):
-        rows = await asyncio.gather(*(store.get(task_id, view) for task_id in wanted))
+        rows = await asyncio.gather(*(store.get(task_id, view, SERVER) for task_id in wanted))
         found = [None if row is None else (row[0], row[3:4]) for row in rows]
         assert found == [
             None if n is None else (task_id, (f'{{"{key}":{n}}}'.encode(),))

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from tesk.identity import SERVER, Owner
 from tesk.store import open_store, postgresql
 from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.store.identifiers import Identifiers, now_ms, show
@@ -38,7 +39,7 @@ RUNNING_LOG = TaskLog(
 
 
 async def row(store: Store, task_id: str, view: str) -> Row:
-    found = await store.get(task_id, view)
+    found = await store.get(task_id, view, SERVER)
     assert isinstance(found, Row)
     return found
 
@@ -51,7 +52,7 @@ def decoded(logs: bytes | None) -> Any:
 async def test_a_new_task_is_queued_and_read_in_each_view(store: Store) -> None:
     before = time.time_ns() // 1_000_000
     task_id = await store.create(NewTask(basic=BASIC, full=FULL, name="hello"))
-    assert await store.get(task_id, "MINIMAL") == Brief(task_id, State.QUEUED)
+    assert await store.get(task_id, "MINIMAL", SERVER) == Brief(task_id, State.QUEUED)
     basic, full = await row(store, task_id, "BASIC"), await row(store, task_id, "FULL")
     assert (basic.document, basic.logs, basic.state) == (BASIC, None, State.QUEUED)
     assert (full.document, full.logs, full.created_ms) == (FULL, None, basic.created_ms)
@@ -66,16 +67,16 @@ async def test_without_content_the_full_document_is_the_basic_one(store: Store) 
 @pytest.mark.parametrize("task_id", UNKNOWN_IDS)
 async def test_an_unknown_id_gives_nothing_and_no_error(store: Store, task_id: str) -> None:
     await store.create(NewTask(basic=BASIC))
-    assert await store.get(task_id, "FULL") is None
+    assert await store.get(task_id, "FULL", SERVER) is None
     assert await store.submitted(task_id) is False
     assert await store.advance(task_id, State.RUNNING, TaskLog()) is False
-    assert await store.cancel(task_id) is None
+    assert await store.cancel(task_id, SERVER) is None
 
 
 @pytest.mark.parametrize("before", ["", "0", "z" * 13, "\0" * 13])
 async def test_a_page_after_no_id_is_empty(store: Store, before: str) -> None:
     await store.create(NewTask(basic=BASIC))
-    assert await store.page(Query(limit=10, before=before)) == []
+    assert await store.page(Query(limit=10, before=before), SERVER) == []
 
 
 async def test_ids_of_concurrent_creates_differ_and_sort_by_time(store: Store) -> None:
@@ -90,12 +91,12 @@ async def test_ids_of_concurrent_creates_differ_and_sort_by_time(store: Store) -
 async def test_tasks_outlive_the_store(store: Store, database_url: str) -> None:
     task_id = await store.create(NewTask(basic=BASIC, full=FULL, warnings=["w"], tags={"a": "b"}))
     await store.advance(task_id, State.RUNNING, RUNNING_LOG)
-    before = await store.get(task_id, "FULL")
+    before = await store.get(task_id, "FULL", SERVER)
     await store.close()
     again = open_store(database_url, log_tail_bytes=LOG_TAIL_BYTES)
     await again.open()
-    assert await again.get(task_id, "FULL") == before
-    assert await again.page(Query(limit=9, tags=(("a", "b"),))) == [Brief(task_id, State.RUNNING)]
+    assert await again.get(task_id, "FULL", SERVER) == before
+    assert await again.page(Query(limit=9, tags=(("a", "b"),)), SERVER) == [Brief(task_id, State.RUNNING)]
     assert await again.create(NewTask(basic=BASIC)) > task_id
     await again.close()
 
@@ -156,15 +157,15 @@ async def test_a_page_shows_what_get_shows(store: Store) -> None:
     ]
     await store.advance(ids[2], State.RUNNING, RUNNING_LOG)
     for view in ("MINIMAL", "BASIC", "FULL"):
-        expected = [await store.get(task_id, view) for task_id in reversed(ids)]
-        assert await store.page(Query(limit=10, view=view)) == expected
+        expected = [await store.get(task_id, view, SERVER) for task_id in reversed(ids)]
+        assert await store.page(Query(limit=10, view=view), SERVER) == expected
 
 
 async def test_pages_follow_each_other_while_tasks_are_added(store: Store) -> None:
     ids = [await store.create(NewTask(basic=BASIC)) for _ in range(10)]
     seen: list[str] = []
     before = None
-    while page := await store.page(Query(limit=3, before=before)):
+    while page := await store.page(Query(limit=3, before=before), SERVER):
         seen += [each.id for each in page]
         before = page[-1].id
         await store.create(NewTask(basic=BASIC))
@@ -179,15 +180,15 @@ async def test_a_clock_that_was_wrong_once_gives_later_tasks_no_wrong_time(store
     before = now_ms()
     second = await store.create(NewTask(basic=BASIC))
     assert before <= (await row(store, second, "BASIC")).created_ms <= now_ms()
-    assert [each.id for each in await store.page(Query(limit=9))] == [second, first], "the newest is first"
+    assert [each.id for each in await store.page(Query(limit=9), SERVER)] == [second, first], "the newest is first"
 
 
 async def test_unfinished_tasks_come_oldest_first(store: Store) -> None:
-    ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
+    ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=Owner(f"user-{n}" if n else ""))) for n in range(5)]
     await store.submitted(ids[1])
     await store.advance(ids[2], State.RUNNING, TaskLog())
     await store.advance(ids[3], State.COMPLETE, TaskLog())
-    await store.cancel(ids[4])
+    await store.cancel(ids[4], SERVER)
     found = await store.unfinished()
     assert [(each.id, each.owner, each.state, each.submitted) for each in found] == [
         (ids[0], 0, State.QUEUED, False),
@@ -203,7 +204,7 @@ async def test_long_tasks_are_brief_in_a_page_and_whole_by_themselves(store: Sto
     document, short = [await store.create(NewTask(basic=each)) for each in (long, BASIC)]
     content = await store.create(NewTask(basic=BASIC, full=long))
     for view, briefs in (("BASIC", {document}), ("FULL", {document, content})):
-        page = await store.page(Query(limit=9, view=view))
+        page = await store.page(Query(limit=9, view=view), SERVER)
         assert {each.id for each in page if isinstance(each, Brief)} == briefs
         assert {each.id for each in page} >= {short, *briefs}
         for each in briefs:
@@ -212,11 +213,11 @@ async def test_long_tasks_are_brief_in_a_page_and_whole_by_themselves(store: Sto
 
 async def test_queued_tasks_come_oldest_first_without_long_documents(store: Store) -> None:
     long = b'{"name":"' + b"x" * 65536 + b'"}'
-    ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=n)) for n in range(5)]
+    ids = [await store.create(NewTask(basic=BASIC, full=FULL, owner=Owner(f"user-{n}" if n else ""))) for n in range(5)]
     ids.append(await store.create(NewTask(basic=long)))
     await store.submitted(ids[1])
     await store.advance(ids[2], State.RUNNING, TaskLog())
-    await store.cancel(ids[3])
+    await store.cancel(ids[3], SERVER)
     assert await store.queued() == [(ids[0], 0, BASIC), (ids[4], 4, BASIC), (ids[5], 0, None)]
     assert await store.queued(after=ids[0], limit=1) == [(ids[4], 4, BASIC)]
     assert await store.queued(after="nonsense") == []
@@ -232,21 +233,20 @@ async def test_prune_deletes_ended_tasks_by_age_and_leaves_nothing_of_them(store
     assert await store.prune(now + 60_000, limit=2) == 2
     assert await store.prune(now + 60_000) == 1
     assert await store.prune(now + 60_000) == 0
-    assert await store.page(Query(limit=9)) == [Brief(ids[3], State.QUEUED)]
-    assert await store.page(Query(limit=9, tags=(("a", ""),))) == [Brief(ids[3], State.QUEUED)]
-    assert [await store.get(task_id, "FULL") for task_id in ids[:3]] == [None] * 3
+    assert await store.page(Query(limit=9), SERVER) == [Brief(ids[3], State.QUEUED)]
+    assert await store.page(Query(limit=9, tags=(("a", ""),)), SERVER) == [Brief(ids[3], State.QUEUED)]
+    assert [await store.get(task_id, "FULL", SERVER) for task_id in ids[:3]] == [None] * 3
 
 
 async def test_a_task_that_cannot_be_stored_fails_alone(store: Store) -> None:
     good = [store.create(NewTask(basic=BASIC, name=f"good-{n}")) for n in range(20)]
-    too_many = 2**40
-    bad = [store.create(NewTask(basic=BASIC, owner=too_many**2)), store.create(NewTask(basic=BASIC, name="a\0b"))]
+    bad = [store.create(NewTask(basic=BASIC, owner=Owner("a\0b"))), store.create(NewTask(basic=BASIC, name="a\0b"))]
     results = await asyncio.gather(
         *good, *bad, *(store.create(NewTask(basic=BASIC)) for _ in range(20)), return_exceptions=True
     )
     failed = [n for n, result in enumerate(results) if isinstance(result, Exception)]
     assert failed == [20, 21]
-    assert len(await store.page(Query(limit=100))) == 40
+    assert len(await store.page(Query(limit=100), SERVER)) == 40
 
 
 async def test_ping_answers(store: Store) -> None:
@@ -262,7 +262,7 @@ async def test_a_closed_store_says_so(store: Store) -> None:
 
 
 async def test_an_id_of_the_greatest_number_is_unknown_too(store: Store) -> None:
-    assert await store.get(show(2**63 - 1), "MINIMAL") is None
+    assert await store.get(show(2**63 - 1), "MINIMAL", SERVER) is None
 
 
 @contextlib.asynccontextmanager
@@ -295,16 +295,26 @@ async def test_a_create_that_was_given_up_while_it_waited_is_not_stored(
             each.cancel()
         await asyncio.wait(given_up)
     stored = [await first, await store.create(NewTask(basic=BASIC))]
-    assert [task.id for task in await store.page(Query(10))] == stored[::-1]
+    assert [task.id for task in await store.page(Query(10), SERVER)] == stored[::-1]
     await store.close()
 
 
-async def test_documents_are_replaced_and_nothing_else(store: Store) -> None:
-    both, one = await store.create(NewTask(basic=BASIC, full=FULL)), await store.create(NewTask(basic=BASIC))
+async def test_a_change_of_state_may_replace_the_documents(store: Store) -> None:
+    both, one, other = [await store.create(NewTask(basic=BASIC, full=full)) for full in (FULL, None, FULL)]
     before = await row(store, both, "BASIC")
-    await store.describe(both, b'{"name":"basic"}', b'{"name":"full"}')
-    await store.describe(one, b'{"name":"basic"}', None)
-    await store.describe("unknown", b"{}", None)
-    assert await row(store, both, "BASIC") == before._replace(document=b'{"name":"basic"}')
+    new = b'{"name":"basic"}'
+    assert await store.advance(both, State.COMPLETE, TaskLog(), new=(new, b'{"name":"full"}'))
+    assert await store.advance(one, State.COMPLETE, TaskLog(), new=(new, None))
+    assert not await store.advance("unknown", State.COMPLETE, TaskLog(), new=(new, None))
+    after = await row(store, both, "BASIC")
+    assert after == before._replace(document=new, state=State.COMPLETE, logs=after.logs)
     assert (await row(store, both, "FULL")).document == b'{"name":"full"}'
     assert (await row(store, one, "FULL")).document == b'{"name":"basic"}'
+    assert (await row(store, other, "FULL")).document == FULL
+
+
+async def test_a_state_that_is_refused_leaves_the_documents(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC, full=FULL))
+    await store.advance(task_id, State.CANCELED, TaskLog())
+    assert not await store.advance(task_id, State.COMPLETE, TaskLog(), new=(b"{}", b"{}"))
+    assert [(await row(store, task_id, view)).document for view in ("BASIC", "FULL")] == [BASIC, FULL]

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from tesk.identity import SERVER
 from tesk.store import open_store, transitions
 from tesk.store.base import Brief, NewTask, Store
 from tesk.tes import NEXT, TERMINAL, State, TaskLog
@@ -32,7 +33,7 @@ async def in_state(store: Store, state: State, *, submitted: bool = False) -> st
 
 
 async def state_of(store: Store, task_id: str) -> State:
-    found = await store.get(task_id, "MINIMAL")
+    found = await store.get(task_id, "MINIMAL", SERVER)
     assert isinstance(found, Brief)
     return found.state
 
@@ -47,12 +48,12 @@ async def test_a_state_follows_another_only_as_the_table_says(store: Store) -> N
     for earlier, later in itertools.product(ROADS, State):
         task_id = await in_state(store, earlier)
         may = later in NEXT[earlier] or (earlier is later and not earlier.is_terminal)
-        before = await store.get(task_id, "FULL")
+        before = await store.get(task_id, "FULL", SERVER)
         assert await store.advance(task_id, later, TaskLog(system_logs=["now"])) is may, (earlier, later)
         if may:
             assert await state_of(store, task_id) is later
         else:
-            assert await store.get(task_id, "FULL") == before, (earlier, later)
+            assert await store.get(task_id, "FULL", SERVER) == before, (earlier, later)
 
 
 async def test_only_a_queued_task_can_be_submitted_and_as_often_as_one_likes(store: Store) -> None:
@@ -70,7 +71,7 @@ async def test_cancel_ends_what_no_engine_knows_and_asks_the_engine_otherwise(st
         if state is State.QUEUED and not submitted:
             expected = State.CANCELED
         for _ in range(2):
-            assert await store.cancel(task_id) is expected
+            assert await store.cancel(task_id, SERVER) is expected
             assert await state_of(store, task_id) is expected
         unfinished = {each.id for each in await store.unfinished()}
         assert (task_id in unfinished) is not expected.is_terminal
@@ -86,7 +87,7 @@ async def test_the_first_of_many_racing_ends_wins_and_keeps_its_log(store: Store
         assert sum(won) == 1
         n = won.index(True)
         assert await state_of(store, task_id) is ends[n]
-        found = await store.get(task_id, "FULL")
+        found = await store.get(task_id, "FULL", SERVER)
         assert not isinstance(found, Brief)
         assert found is not None
         assert f"{n} {ends[n].name}".encode() in (found.logs or b"")
@@ -96,7 +97,7 @@ async def test_a_cancel_that_races_with_a_submission_is_never_lost(store: Store)
     """Either no engine was told and the task is CANCELED, or one may have been and the task is CANCELING."""
     for _ in range(30):
         task_id = await store.create(TASK)
-        state, told = await asyncio.gather(store.cancel(task_id), store.submitted(task_id))
+        state, told = await asyncio.gather(store.cancel(task_id, SERVER), store.submitted(task_id))
         assert (state, told) in {(State.CANCELED, False), (State.CANCELING, True), (State.CANCELING, False)}
         assert await state_of(store, task_id) is state
         assert await store.submitted(task_id) is False
@@ -113,7 +114,7 @@ async def test_two_servers_on_one_postgresql_agree(store: Store, database_url: s
             ends = [State.COMPLETE, State.SYSTEM_ERROR] * 4
             servers = [store, other] * 4
             calls = [server.advance(task_id, end, TaskLog()) for server, end in zip(servers, ends, strict=True)]
-            won = await asyncio.gather(*calls, store.cancel(task_id), other.cancel(task_id))
+            won = await asyncio.gather(*calls, store.cancel(task_id, SERVER), other.cancel(task_id, SERVER))
             state = await state_of(other, task_id)
             assert sum(bool(each) for each in won[:8]) <= 1
             assert state in {State.COMPLETE, State.SYSTEM_ERROR, State.CANCELED}

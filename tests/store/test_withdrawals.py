@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tesk.identity import SERVER
 from tesk.store import open_store
 from tesk.store.base import NewTask, Query, Store
 from tests.servers.postgres import postgres
@@ -70,8 +71,8 @@ async def stored(url: str) -> list[str]:
     store = open_store(url, log_tail_bytes=9)
     await store.open()
     try:
-        found = {row.id for row in await store.page(Query(10))} | {each.id for each in await store.queued()}
-        assert await store.page(Query(10, tags=(("a", "b"),))) == []
+        found = {row.id for row in await store.page(Query(10), SERVER)} | {each.id for each in await store.queued()}
+        assert await store.page(Query(10, tags=(("a", "b"),)), SERVER) == []
         return sorted(found)
     finally:
         await store.close()
@@ -118,9 +119,9 @@ async def test_a_create_that_was_given_up_while_another_had_the_lock_never_runs(
     after = await store.create(NewTask(basic=b"{}"))
     assert [each.id for each in await store.queued()] == [before, after]
     async with asyncio.timeout(180):
-        while len(await store.page(Query(10))) > 2:  # noqa: ASYNC110
+        while len(await store.page(Query(10), SERVER)) > 2:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    assert [each.id for each in await store.page(Query(10))] == [after, before]
+    assert [each.id for each in await store.page(Query(10), SERVER)] == [after, before]
 
 
 async def test_a_create_is_in_the_queue_once_it_is_answered(store: Store) -> None:

@@ -41,6 +41,7 @@ objects rest on is not for extraSettings to change. `$old` has the names without
   "people.issuers" (empty $people.issuersSecret | ternary "" "/etc/tesk-issuers/issuers.toml")
   "people.trusted_addresses" $people.trustedAddresses
   "people.tokens" $people.tokens
+  "people.token_days" $people.tokenDays
   "people.admins" $people.admins
   "people.admin_groups" $people.adminGroups
   "people.public_service_info" $people.publicServiceInfo
@@ -126,13 +127,14 @@ objects rest on is not for extraSettings to change. `$old` has the names without
 {{- $hasFront := index . 0 -}}
 {{- $chosen := index . 1 -}}
 {{- $hasProxy := get $chosen "people.trusted_addresses" | empty | not -}}
-{{- $hasWay := or $hasProxy (get $chosen "people.users_file") (get $chosen "people.issuers") -}}
+{{- $hasTokens := eq (get $chosen "people.tokens") "alone" -}}
+{{- $hasWay := or $hasProxy $hasTokens (get $chosen "people.users_file") (get $chosen "people.issuers") -}}
 {{- $isOpen := get $chosen "people.anyone" -}}
 {{- if and $hasWay $isOpen -}}
   {{- fail "people.anyone lets everybody in, whatever the ways in say: leave one of them out" -}}
 {{- end -}}
 {{- if not (or $hasWay $isOpen) -}}
-  {{- fail "nobody has to sign in, so whoever reaches the server could run anything: set people.usersSecret, people.issuersSecret or people.trustedAddresses (docs/who-may-call.md), or people.anyone=true where that is meant" -}}
+  {{- fail "nobody has to sign in, so whoever reaches the server could run anything: set people.usersSecret, people.issuersSecret, people.trustedAddresses or people.tokens=alone (docs/who-may-call.md), or people.anyone=true where that is meant" -}}
 {{- end -}}
 {{- if and $hasProxy $hasFront -}}
   {{- fail "people.trustedAddresses: the server does not see the proxy's address behind the front; set front.enabled=false" -}}

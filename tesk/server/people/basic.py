@@ -54,14 +54,12 @@ class Basic:
         is_right = await self._checks.is_right(hashed, credential.secret) if hashed else False
         if user is None or not is_right:
             raise NotLetIn("there is no user with this name and password")
-        identity = Identity(
-            user=credential.user,
-            shown=user.shown or credential.user,
-            groups=frozenset((*user.groups, *user.manages)),
-            manages=frozenset(user.manages),
-            default_group=next(iter((*user.groups, *user.manages)), ""),
-        )
-        return Found(identity, GOOD_FOR_S)
+        return Found(_identity(credential.user, user), GOOD_FOR_S)
+
+    def known(self, name: str) -> Identity | None:
+        """The user of that name as the file has it now."""
+        user = self._users.get(name)
+        return None if user is None else _identity(name, user)
 
     def _some_hash(self, name: str) -> str:
         """One of the hashes, the same for a name each time: hashes of different cost tell nothing either."""
@@ -85,6 +83,16 @@ class Basic:
             for name in before:
                 if found.get(name) != before[name]:
                     self._forget(name)
+
+
+def _identity(name: str, user: users.User) -> Identity:
+    return Identity(
+        user=name,
+        shown=user.shown or name,
+        groups=frozenset((*user.groups, *user.manages)),
+        manages=frozenset(user.manages),
+        default_group=next(iter((*user.groups, *user.manages)), ""),
+    )
 
 
 def _version(path: Path) -> tuple[int, ...]:

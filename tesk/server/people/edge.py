@@ -52,6 +52,8 @@ class Edge:
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.ways: list[Way] = []
+        self.learn: Callable[[Identity], None] = lambda _: None
+        """Is told who was let in, each time that a way was asked."""
         self.logins: list[Login] = []
         self._admins = frozenset(admins)
         self._admin_groups = frozenset(admin_groups)
@@ -154,6 +156,7 @@ class Edge:
             for way in self.ways:
                 if found := await way.identify(credential):
                     identity = self._with_rights(msgspec.structs.replace(found.identity, way=way.name))
+                    self.learn(identity)
                     self._note_seen(identity, way.name, credential.address)
                     return _Kept(self._now() + found.good_for_s, identity)
             raise NotLetIn("no way into this server takes this credential")

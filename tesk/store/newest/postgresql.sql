@@ -1,3 +1,19 @@
+CREATE TABLE api_token (
+	id TEXT COLLATE "C" NOT NULL, 
+	digest BYTEA NOT NULL, 
+	username TEXT COLLATE "C" NOT NULL, 
+	name TEXT COLLATE "C" NOT NULL, 
+	scopes TEXT COLLATE "C" NOT NULL, 
+	way TEXT COLLATE "C" NOT NULL, 
+	rights BYTEA NOT NULL, 
+	made BIGINT NOT NULL, 
+	expires BIGINT NOT NULL, 
+	used BIGINT, 
+	revoked BIGINT, 
+	PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX api_token_digest ON api_token (digest);
+CREATE INDEX api_token_username ON api_token (username, made, id);
 CREATE TABLE content (
 	task BIGINT NOT NULL, 
 	document BYTEA NOT NULL, 
@@ -18,6 +34,18 @@ CREATE TABLE place (
 	task BIGINT NOT NULL, 
 	PRIMARY KEY (ordinal)
 );
+CREATE TABLE principal (
+	id SERIAL NOT NULL, 
+	kind SMALLINT NOT NULL, 
+	name TEXT COLLATE "C" NOT NULL, 
+	PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX principal_name ON principal (kind, name);
+CREATE TABLE share (
+	owner INTEGER NOT NULL, 
+	colleague INTEGER NOT NULL, 
+	PRIMARY KEY (owner, colleague)
+);
 CREATE TABLE span (
 	number BIGINT NOT NULL, 
 	first BIGINT NOT NULL, 
@@ -30,13 +58,12 @@ CREATE TABLE span (
 );
 CREATE UNIQUE INDEX span_first ON span (first);
 CREATE TABLE tag (
-	owner INTEGER NOT NULL, 
 	key TEXT COLLATE "C" NOT NULL, 
 	task BIGINT NOT NULL, 
 	value TEXT COLLATE "C" NOT NULL, 
-	PRIMARY KEY (owner, key, task)
+	PRIMARY KEY (key, task)
 );
-CREATE INDEX tag_value ON tag (owner, key, value, task);
+CREATE INDEX tag_value ON tag (key, value, task);
 CREATE TABLE task (
 	id BIGINT NOT NULL, 
 	owner INTEGER NOT NULL, 
@@ -49,19 +76,20 @@ CREATE TABLE task (
 	warnings BYTEA, 
 	basic BYTEA NOT NULL, 
 	logs BYTEA, 
+	owner_group INTEGER DEFAULT 0 NOT NULL, 
 	PRIMARY KEY (id)
 );
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
-CREATE INDEX task_name ON task (owner, substr(name, 1, 500), id);
-CREATE INDEX task_owner ON task (owner, id, state);
-CREATE INDEX task_state ON task (owner, state, id);
-CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
+CREATE INDEX task_name ON task (substr(name, 1, 500), id);
+CREATE INDEX task_owner ON task (owner, id, state) WHERE owner <> 0;
+CREATE INDEX task_owner_group ON task (owner_group, id, state) WHERE owner_group <> 0;
+CREATE INDEX task_state ON task (state, id);
+CREATE INDEX task_unfinished ON task (id, owner) WHERE ended IS NULL;
 CREATE TABLE term (
 	span BIGINT NOT NULL, 
-	owner INTEGER NOT NULL, 
 	term TEXT COLLATE "C" NOT NULL, 
 	found BYTEA NOT NULL, 
-	PRIMARY KEY (span, owner, term)
+	PRIMARY KEY (span, term)
 );
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 

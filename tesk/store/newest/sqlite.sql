@@ -1,3 +1,20 @@
+CREATE TABLE api_token (
+	id TEXT NOT NULL, 
+	digest BLOB NOT NULL, 
+	username TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	scopes TEXT NOT NULL, 
+	way TEXT NOT NULL, 
+	rights BLOB NOT NULL, 
+	made BIGINT NOT NULL, 
+	expires BIGINT NOT NULL, 
+	used BIGINT, 
+	revoked BIGINT, 
+	PRIMARY KEY (id)
+)
+ WITHOUT ROWID;
+CREATE UNIQUE INDEX api_token_digest ON api_token (digest);
+CREATE INDEX api_token_username ON api_token (username, made, id);
 CREATE TABLE content (
 	task INTEGER NOT NULL, 
 	document BLOB NOT NULL, 
@@ -18,6 +35,18 @@ CREATE TABLE place (
 	task BIGINT NOT NULL, 
 	PRIMARY KEY (ordinal)
 );
+CREATE TABLE principal (
+	id INTEGER NOT NULL, 
+	kind SMALLINT NOT NULL, 
+	name TEXT NOT NULL, 
+	PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX principal_name ON principal (kind, name);
+CREATE TABLE share (
+	owner INTEGER NOT NULL, 
+	colleague INTEGER NOT NULL, 
+	PRIMARY KEY (owner, colleague)
+);
 CREATE TABLE span (
 	number INTEGER NOT NULL, 
 	first BIGINT NOT NULL, 
@@ -30,14 +59,13 @@ CREATE TABLE span (
 );
 CREATE UNIQUE INDEX span_first ON span (first);
 CREATE TABLE tag (
-	owner INTEGER NOT NULL, 
 	"key" TEXT NOT NULL, 
 	task INTEGER NOT NULL, 
 	value TEXT NOT NULL, 
-	PRIMARY KEY (owner, "key", task)
+	PRIMARY KEY ("key", task)
 )
  WITHOUT ROWID;
-CREATE INDEX tag_value ON tag (owner, "key", value, task);
+CREATE INDEX tag_value ON tag ("key", value, task);
 CREATE TABLE task (
 	id INTEGER NOT NULL, 
 	owner INTEGER NOT NULL, 
@@ -50,19 +78,20 @@ CREATE TABLE task (
 	warnings BLOB, 
 	basic BLOB NOT NULL, 
 	logs BLOB, 
+	owner_group INTEGER DEFAULT 0 NOT NULL, 
 	PRIMARY KEY (id)
 );
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
-CREATE INDEX task_name ON task (owner, substr(name, 1, 500), id);
-CREATE INDEX task_owner ON task (owner, id, state);
-CREATE INDEX task_state ON task (owner, state, id);
-CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
+CREATE INDEX task_name ON task (substr(name, 1, 500), id);
+CREATE INDEX task_owner ON task (owner, id, state) WHERE owner <> 0;
+CREATE INDEX task_owner_group ON task (owner_group, id, state) WHERE owner_group <> 0;
+CREATE INDEX task_state ON task (state, id);
+CREATE INDEX task_unfinished ON task (id, owner) WHERE ended IS NULL;
 CREATE TABLE term (
 	span INTEGER NOT NULL, 
-	owner INTEGER NOT NULL, 
 	term TEXT NOT NULL, 
 	found BLOB NOT NULL, 
-	PRIMARY KEY (span, owner, term)
+	PRIMARY KEY (span, term)
 )
  WITHOUT ROWID;
 CREATE TABLE alembic_version (
