@@ -35,7 +35,7 @@ timeout_s = 2.0
 @pytest.fixture(scope="module")
 def server(running_provider: OidcProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("oidc")
-    with running(folder, issuers=str(issuers_file(folder, running_provider)), tokens=False) as started:
+    with running(folder, issuers=str(issuers_file(folder, running_provider)), tokens="never") as started:
         yield started
 
 
