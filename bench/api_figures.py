@@ -19,8 +19,9 @@ class Figures:
         holds = limit is None or ratio >= limit
         self._print(name, value, f"{ratio:.2f}", "" if limit is None else f">= {limit:g}", holds)
 
-    def at_most(self, name: str, value: str, ratio: float, limit: float) -> None:
-        self._print(name, value, f"{ratio:.2f}", f"<= {limit:g}", ratio <= limit)
+    def at_most(self, name: str, value: str, ratio: float, limit: float | None) -> None:
+        holds = limit is None or ratio <= limit
+        self._print(name, value, f"{ratio:.2f}", "" if limit is None else f"<= {limit:g}", holds)
 
     def memory_at_most(self, name: str, mib: float, limit_mib: float) -> None:
         """The one figure that means the same on every machine by itself."""

@@ -1,13 +1,17 @@
-"""A client of a running server, as workflow engines are: it posts tasks and asks how they are on a kept connection."""
+"""A client of a running server, as workflow engines are: it posts tasks and asks how they are on a kept connection.
+
+It asks often, and on the same machine: with aiohttp that takes a quarter of the processor's time of httpx.
+"""
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from statistics import median, quantiles
 from typing import Any
 
-import httpx
+import aiohttp
 
 UNFINISHED = ("QUEUED", "INITIALIZING", "RUNNING")
 POSTS_AT_ONCE = 16
@@ -17,27 +21,33 @@ class Client:
     """`every_s`: how often a task is asked for that is waited for. `pause_s`: for cleaning up after a timed one."""
 
     def __init__(self, url: str, every_s: float, pause_s: float) -> None:
-        self._http = httpx.AsyncClient(base_url=f"{url}/ga4gh/tes/v1", timeout=60)
+        self._tasks = f"{url}/ga4gh/tes/v1/tasks"
+        self._http = session()
         self._every_s, self._pause_s = every_s, pause_s
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def create(self, task: dict[str, Any]) -> str:
-        return str((await self._http.post("/tasks", json=task)).raise_for_status().json()["id"])
+        async with self._http.post(self._tasks, json=task) as answer:
+            answer.raise_for_status()
+            return str((await answer.json())["id"])
 
     async def get(self, task_id: str) -> dict[str, Any]:
         """The FULL view."""
-        found: dict[str, Any] = (await self._http.get(f"/tasks/{task_id}?view=FULL")).json()
+        return await self._ask(f"{task_id}?view=FULL")
+
+    async def _ask(self, task: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(await fetched(self._http, f"{self._tasks}/{task}"))
         return found
 
     async def reached(self, task_id: str, state: str) -> None:
-        while (await self._http.get(f"/tasks/{task_id}")).json()["state"] != state:  # noqa: ASYNC110
+        while (await self._ask(task_id))["state"] != state:  # noqa: ASYNC110
             await asyncio.sleep(self._every_s)
 
     async def ended(self, task_id: str, every_s: float = 0.0, expected: str = "COMPLETE") -> None:
         while True:
-            state = (await self._http.get(f"/tasks/{task_id}")).json()["state"]
+            state = (await self._ask(task_id))["state"]
             if state not in UNFINISHED:
                 break
             await asyncio.sleep(every_s or self._every_s)
@@ -61,10 +71,19 @@ class Client:
 
         began = time.perf_counter()
         ids = await asyncio.gather(*(create() for _ in range(count)))
-        async with asking(lambda: self._http.get(f"/tasks/{ids[-1]}")) as took:
+        async with asking(lambda: self._ask(ids[-1])) as took:
             for task_id in ids:
                 await self.ended(task_id, every_s=0.25)
         return count / (time.perf_counter() - began), p99_ms(took)
+
+
+def session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+
+
+async def fetched(http: aiohttp.ClientSession, url: str) -> bytes:
+    async with http.get(url) as answer:
+        return await answer.read()
 
 
 @contextlib.asynccontextmanager

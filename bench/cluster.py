@@ -2,8 +2,9 @@
 
 The cluster is the one-node Kubernetes of scripts/cluster, or the one that TESK_TEST_CLUSTER names. Every figure is a
 ratio to bare Jobs or pods that are measured in turn with tesk's tasks on it. A task's time is from POST to its end as
-a client sees it that asks every 10 ms. Parts: tasks, pods (tasks of one pod each), line, at-once, simulated, memory,
-roles.
+a client sees it that asks every 10 ms. Parts: tasks, line, at-once, simulated, memory, roles; the same of tasks of one
+pod each: pods, pods-line, pods-at-once, pods-simulated, pods-memory; api: what tasks of both modes cost the Kubernetes
+API, beside bare Jobs.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from bench import cluster_line, cluster_roles
 from bench import cluster_simulated as simulated
 from bench.api_figures import Figures
 from bench.client import asking, interleaved, p99_ms
+from bench.cluster_api import Cost, cost
 from bench.cluster_jobs import Bare, connected, settled
+from bench.cluster_runners import Runners
 from bench.cluster_server import PAUSE_S, Server, served
 from bench.cluster_standin import StandIn
 from tesk import tes
@@ -37,6 +40,9 @@ LIMITS = {"hello": 0.8, "staged": 1.5, "three": 1.7, "failed": 0.3}
 POD_LIMITS = {"hello": 0.25, "staged": 0.35, "three": 0.4, "failed": 0.3}
 """The same where each task is one pod."""
 RATE_LIMIT = SIMULATED_LIMIT = 0.5
+PODS_RATE_LIMIT, PODS_SIMULATED_LIMIT, PODS_API_LIMIT, PODS_MEMORY_LIMIT_MIB = 0.85, 0.9, 1.0, 500
+IN_FLIGHT_S = 30.0
+"""How long it is looked at while all run."""
 COMMAND = ["echo", "hello"]
 HELLO: dict[str, Any] = {"executors": [{"image": BUSYBOX, "command": COMMAND}]}
 SMALL = {**HELLO, "resources": {"cpu_cores": 0.001, "ram_gb": 0.01}}
@@ -74,8 +80,12 @@ class Bench(NamedTuple):
         await self._time_tasks(LIMITS)
 
     async def pods(self) -> None:
+        await self._time_tasks(POD_LIMITS, **self._in_pods())
+
+    def _in_pods(self) -> dict[str, Any]:
+        """Settings with which each task is one pod, which reports to the server."""
         port = free_port(self.cluster.host)
-        await self._time_tasks(POD_LIMITS, mode="pod", report_port=port, report_address=f"{self.cluster.host}:{port}")
+        return {"mode": "pod", "report_port": port, "report_address": f"{self.cluster.host}:{port}"}
 
     async def _time_tasks(self, limits: dict[str, float], **chosen: Any) -> None:
         async with (
@@ -102,18 +112,31 @@ class Bench(NamedTuple):
             self.figures.at_most(name, f"{seconds:.2f} s", seconds / base, limit)
 
     async def line(self) -> None:
-        async with served(self.cluster, self.namespace, self.folder) as server:
+        await self._line(cluster_line.POINTS)
+
+    async def pods_line(self) -> None:
+        await self._line(cluster_line.POD_POINTS, **self._in_pods())
+
+    async def _line(self, points: dict[str, str], **chosen: Any) -> None:
+        is_pod = points is cluster_line.POD_POINTS
+        async with served(self.cluster, self.namespace, self.folder, **chosen) as server:
             await server.client.timed(HELLO)
             lines = [
-                await cluster_line.line(self.cluster.name, self.client, server, "tesk")
+                await cluster_line.line(self.cluster.name, self.client, server, "tesk", is_pod=is_pod)
                 for _ in range(3 if self.quick else 15)
             ]
-        print(cluster_line.show(lines))
+        print(cluster_line.show(lines, points))
 
     async def at_once(self) -> None:
+        await self._at_once(2, RATE_LIMIT)
+
+    async def pods_at_once(self) -> None:
+        await self._at_once(1, PODS_RATE_LIMIT, **self._in_pods())
+
+    async def _at_once(self, pods_each: int, limit: float, **chosen: Any) -> None:
         count = 60 if self.quick else 200
         async with (
-            served(self.cluster, self.namespace, self.folder) as server,
+            served(self.cluster, self.namespace, self.folder, **chosen) as server,
             Bare(self.client, BUSYBOX, COMMAND) as bare,
         ):
             await server.client.timed(HELLO)
@@ -127,19 +150,24 @@ class Bench(NamedTuple):
             after = await bare.rate("pods", count)
         pods = max(before, after)
         self.figures.plain(f"{count} bare pods at once, per s", f"{before:.1f}, {after:.1f}")
-        self.figures.at_least(
-            f"{count} hello tasks at once, pods per s", f"{2 * rate:.1f}", 2 * rate / pods, RATE_LIMIT
-        )
+        name, rate = f"{count} hello tasks at once, pods per s", pods_each * rate
+        self.figures.at_least(name, f"{rate:.1f}", rate / pods, limit)
         self.figures.plain("p99 of a GET of the server meanwhile", f"{get_ms:.0f} ms")
         self.figures.plain("p99 of a GET of the Kubernetes API", f"{p99_ms(took):.0f} ms")
 
     async def simulated(self) -> None:
+        await self._simulated(SIMULATED_LIMIT)
+
+    async def pods_simulated(self) -> None:
+        await self._simulated(PODS_SIMULATED_LIMIT, **self._in_pods())
+
+    async def _simulated(self, limit: float, **chosen: Any) -> None:
         count = 200 if self.quick else 2000
         async with (
             simulated.nodes(self.cluster, self.folder, ending=True),
-            served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS) as server,
+            served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS, **chosen) as server,
             Bare(self.client, BUSYBOX, COMMAND, simulated.SPEC) as bare,
-            StandIn(self.client, self._task_settings(server), parsed(HELLO), hold=False),
+            self._stand_ins(server, hold=False),
         ):
             await server.client.timed(HELLO)
             before = await bare.rate("jobs", count)
@@ -152,27 +180,72 @@ class Bench(NamedTuple):
             after = await bare.rate("jobs", count)
         jobs = max(before, after)
         self.figures.plain(f"{count} bare Jobs on simulated nodes, per s", f"{before:.0f}, {after:.0f}")
-        self.figures.at_least(f"{count} tasks there, per s", f"{rate:.0f}", rate / jobs, SIMULATED_LIMIT)
+        self.figures.at_least(f"{count} tasks there, per s", f"{rate:.0f}", rate / jobs, limit)
         self.figures.plain("the server's CPU for each", f"{cpu_s / count * 1000:.1f} ms")
         self.figures.plain("its memory then", f"{memory_mib:.0f} MiB")
         self.figures.plain("p99 of a GET of the server meanwhile", f"{get_ms:.0f} ms")
         self.figures.plain("p99 of a GET of the Kubernetes API", f"{p99_ms(took):.0f} ms")
 
     async def memory(self) -> None:
-        count = 100 if self.quick else 1000
+        await self._in_flight(100 if self.quick else 1000)
+
+    async def pods_memory(self) -> None:
+        await self._in_flight(1000 if self.quick else 10_000, **self._in_pods(), max_active_tasks=20_000)
+
+    async def _in_flight(self, count: int, **chosen: Any) -> None:
         async with (
             simulated.nodes(self.cluster, self.folder, ending=False),
-            served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS) as server,
-            StandIn(self.client, self._task_settings(server), parsed(HELLO), hold=True) as taskmasters,
+            served(self.cluster, self.namespace, self.folder, **simulated.SETTINGS, **chosen) as server,
+            self._stand_ins(server, hold=True) as stand_ins,
         ):
-            idle_mib = server.memory_mib()
+            idle_mib, cpu_s = server.memory_mib(), server.cpu_s()
             ids = [await server.client.create(HELLO) for _ in range(count)]
-            await taskmasters.all_run(count)
+            await stand_ins.all_run(count)
             for task_id in ids:
                 await server.client.reached(task_id, "RUNNING")
-            memory_mib = server.memory_mib()
+            memory_mib, cpu_s = server.memory_mib(), server.cpu_s() - cpu_s
+            idle_cpu_s = server.cpu_s()
+            await asyncio.sleep(IN_FLIGHT_S)
+            idle_cpu_s = server.cpu_s() - idle_cpu_s
         self.figures.plain("the server's memory without tasks", f"{idle_mib:.0f} MiB")
-        self.figures.plain(f"with {count} tasks in flight", f"{memory_mib:.0f} MiB")
+        self.figures.memory_at_most(f"with {count} tasks in flight", memory_mib, PODS_MEMORY_LIMIT_MIB)
+        self.figures.plain("the server's CPU for each until it runs", f"{cpu_s / count * 1000:.1f} ms")
+        self.figures.plain("its CPU for all while they run", f"{idle_cpu_s / IN_FLIGHT_S * 100:.1f} % of a core")
+
+    def _stand_ins(self, server: Server, *, hold: bool) -> StandIn | Runners:
+        chosen = self._task_settings(server)
+        if server.settings.mode == "pod":
+            return Runners(self.client, chosen.instance, server.settings.report_address, hold=hold)
+        return StandIn(self.client, chosen, parsed(HELLO), hold=hold)
+
+    async def api(self) -> None:
+        """All on the real node, kubelet included."""
+        count = 20 if self.quick else 60
+        async with Bare(self.client, BUSYBOX, COMMAND) as bare:
+            await bare.job()
+            job = await self._cost(count, lambda: bare.rate("jobs", count))
+        await self._tasks_cost("with a taskmaster", job, count, None)
+        await self._tasks_cost("of one pod", job, count, PODS_API_LIMIT, **self._in_pods())
+        self.figures.plain("a bare Job, requests to the Kubernetes API", f"{job.requests:.0f}")
+        self.figures.plain("CPU of the API server for it", f"{job.cpu_s * 1000:.0f} ms")
+
+    async def _tasks_cost(self, which: str, job: Cost, count: int, limit: float | None, **chosen: Any) -> None:
+        async with served(self.cluster, self.namespace, self.folder, **chosen) as server:
+            await server.client.timed(SMALL)
+            task = await self._cost(count, lambda: server.client.rate(SMALL, count))
+        name = f"a task {which}: requests to the Kubernetes API, over a bare Job"
+        self.figures.at_most(name, f"{task.requests:.0f}", task.requests / job.requests, limit)
+        name = f"a task {which}: CPU of the API server, over a bare Job"
+        self.figures.at_most(name, f"{task.cpu_s * 1000:.0f} ms", task.cpu_s / job.cpu_s, limit)
+
+    async def _cost(self, count: int, work: Callable[[], Awaitable[object]]) -> Cost:
+        """What each of so many costs the API, until nothing is left of them."""
+        await settled(self.cluster)
+        before = await asyncio.to_thread(cost, self.cluster)
+        await work()
+        await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, 60.0)
+        await settled(self.cluster)
+        return (await asyncio.to_thread(cost, self.cluster)).since(before, count)
 
     async def roles(self) -> None:
         task = staged(self.shared)
@@ -212,6 +285,11 @@ async def after_end(server: Server) -> float:
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "tasks": Bench.tasks,
     "pods": Bench.pods,
+    "pods-line": Bench.pods_line,
+    "pods-at-once": Bench.pods_at_once,
+    "pods-simulated": Bench.pods_simulated,
+    "pods-memory": Bench.pods_memory,
+    "api": Bench.api,
     "line": Bench.line,
     "at-once": Bench.at_once,
     "simulated": Bench.simulated,

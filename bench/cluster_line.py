@@ -47,6 +47,20 @@ POINTS = {
     "seen": "the client sees COMPLETE",
 }
 """In order; a cluster without some of them shows the others."""
+POD_POINTS = {
+    "stored": "POST is answered: the task is stored",
+    "task made": "the server has made its pod",
+    "task bound": "the scheduler has given it a node",
+    "task sandbox": "its sandbox runs",
+    "runner": "the runner's container runs",
+    "shim": "the shim has been copied",
+    "executor": "the executor's container runs, and its shim waits",
+    "started": "the runner has seen its program begin",
+    "ended": "the program ends, by its own clock",
+    "told": "the runner has seen it",
+    "seen": "the client sees COMPLETE",
+}
+"""The same where each task is one pod. The program's clock is coarse: it may end before it has been seen to begin."""
 
 Line = dict[str, float]
 
@@ -54,7 +68,8 @@ Line = dict[str, float]
 class Witness:
     """Keeps the first time of everything that happens while it looks: of each task, and of containers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_pod: bool = False) -> None:
+        self._roles = [("task", "runner")] if is_pod else [("taskmaster", "taskmaster"), ("executor", "reporter")]
         self.tasks: dict[TaskId, Line] = {}
         self.containers: Line = {}
         self._images: dict[str, str] = {}
@@ -87,12 +102,12 @@ class Witness:
             image = self._images.get(event["container_id"], "")
             if "pause" in image:
                 self._sandboxes += 1
-                self.containers[("taskmaster" if self._sandboxes == 1 else "executor") + " sandbox"] = at
+                self.containers[f"{self._roles[self._sandboxes - 1][0]} sandbox"] = at
             elif image == BUSYBOX:
                 self.containers["executor"] = at
             else:
-                self.containers["taskmaster" if self._sandboxes == 1 else "reporter"] = at
-        elif topic == "/tasks/exit" and event.get("id") != event.get("container_id") and self._sandboxes == 2:
+                self.containers[self._roles[self._sandboxes - 1][1]] = at
+        elif topic == "/tasks/exit" and event.get("id") != event.get("container_id"):
             self.containers["shim"] = at
 
 
@@ -121,9 +136,9 @@ async def containerd(cluster: str, witness: Witness) -> AsyncIterator[None]:
         await reading
 
 
-async def line(cluster: str, client: Client, server: Server, instance: str) -> Line:
-    """Runs one task alone; seconds after its POST, by point."""
-    witness = Witness()
+async def line(cluster: str, client: Client, server: Server, instance: str, *, is_pod: bool = False) -> Line:
+    """Runs one task alone, as one pod with `is_pod`; seconds after its POST, by point."""
+    witness = Witness(is_pod=is_pod)
     kinds: list[tuple[str, Any, Any]] = [
         ("jobs", objects.Job, witness.job),
         ("pods", objects.Pod, witness.pod),
@@ -146,9 +161,9 @@ async def line(cluster: str, client: Client, server: Server, instance: str) -> L
         watch.cancel()
     await asyncio.gather(*watches, return_exceptions=True)
     log = (await server.client.get(task_id))["logs"][0]["logs"][0]
-    told = datetime.fromisoformat(log["end_time"]).timestamp()
+    started, told = (datetime.fromisoformat(log[key]).timestamp() for key in ("start_time", "end_time"))
     await asyncio.sleep(PAUSE_S)
-    line = {"stored": stored, "ended": own_clock(log["stdout"]), "told": told, "seen": seen}
+    line = {"stored": stored, "started": started, "ended": own_clock(log["stdout"]), "told": told, "seen": seen}
     return {point: at - began for point, at in (witness.tasks[task_id] | witness.containers | line).items()}
 
 
@@ -157,11 +172,11 @@ def own_clock(uptime: str) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + float(uptime.split()[0])
 
 
-def show(lines: list[Line]) -> str:
+def show(lines: list[Line], words: dict[str, str]) -> str:
     """The medians of some tasks' points as a table: after how many ms, how many of them since the point before."""
-    points = {point: median(each[point] for each in lines) for point in POINTS if all(point in each for each in lines)}
+    points = {point: median(each[point] for each in lines) for point in words if all(point in each for each in lines)}
     rows, before = ["   ms   step  what is so"], 0.0
     for point, at in points.items():
-        rows.append(f"{at * 1000:5.0f}  {(at - before) * 1000:5.0f}  {POINTS[point]}")
+        rows.append(f"{at * 1000:5.0f}  {(at - before) * 1000:5.0f}  {words[point]}")
         before = at
     return "\n".join(rows)

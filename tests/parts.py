@@ -13,15 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 TESTS: Final = Path(__file__).parent
 T = TypeVar("T")
 
-LONGEST: Final = (
-    "outages.py disrupted",
-    "test_kubernetes_storm",
-    "podman",
-    "docker",
-    "oldest",
-    "disrupted",
-    "restricted",
-)
+LONGEST: Final = ("disrupted", "test_kubernetes_storm", "podman", "docker", "oldest", "restricted")
 """Groups that begin first, by a part of their names, since nothing should wait for them at the end."""
 
 TOGETHER: Final = ("test_kubernetes_resources",)
@@ -76,7 +68,7 @@ def part(nodeid: str) -> Part:
     name = "kubernetes" if name == "pod" else name
     if name == "kubernetes" and not any(f"/{module}." in path for module in TOGETHER):
         return Part(name, nodeid)
-    return Part(name, f"{path} {name}" if name in ("kubernetes", "disrupted", "restricted") else name)
+    return Part(name, f"{path} {name}" if name in ("kubernetes", "restricted") else name)
 
 
 def rank(nodeid: str) -> int:

@@ -24,7 +24,9 @@ from tesk.store.base import Queued, Row, Store
 from tesk.tes import Resources, TaskLog
 
 AHEAD: Final = 5000
-"""Queued tasks among which the next is looked for."""
+"""Queued tasks among which the next is looked for, oldest first; beyond them some of owners who have FEW there."""
+FEW: Final = 20
+"""Tasks of one owner that are in memory in any case."""
 RESCAN_S: Final = 30.0
 AGAIN_S: Final = 2.0
 """So long after the last news the place may have room that it had not, without anything having happened."""
@@ -136,19 +138,37 @@ class Admission:
         self._is_behind = False
         while self._seen and moment - self._seen[0][0] > LATE_S:
             self._cursor = self._seen.popleft()[1]
-        after = self._cursor
+        after = newest = self._cursor
         while len(self._queue) < AHEAD:
             page = await self._store.queued(after, PAGE)
             for row in page:
                 if row.id not in self._queue and row.id not in self._work.active:
                     await self._enqueue(row)
+            if page:
+                newest = page[-1].id
             if len(page) < PAGE:
                 break
-            after = page[-1].id
-        newest = self._queue.newest()
+            after = newest
+        if len(self._queue) >= AHEAD:
+            await self._look_past()
         if newest is not None and (not self._seen or newest > self._seen[-1][1]):
             self._seen.append((moment, newest))
         self._reading_s = time.monotonic() - moment
+
+    async def _look_past(self) -> None:
+        """Reads tasks of owners who have few in memory, where the tasks of others fill it: all get their turn."""
+        counts, after, read = self._queue.owners(), None, 0
+        while read < PAGE:
+            crowded = sorted(owner for owner, count in counts.items() if count >= FEW)
+            page = await self._store.queued(after, PAGE, crowded)
+            for row in page:
+                if counts[row.owner] < FEW and row.id not in self._queue and row.id not in self._work.active:
+                    await self._enqueue(row)
+                    counts[row.owner] += 1
+                    read += 1
+            if len(page) < PAGE:
+                return
+            after = page[-1].id
 
     async def _enqueue(self, row: Queued) -> None:
         document = row.basic

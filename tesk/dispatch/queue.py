@@ -58,6 +58,13 @@ class Queue:
                 del self._lanes[waiting.lane]
         return waiting
 
+    def owners(self) -> Counter[int]:
+        """How many tasks each owner has here."""
+        counts = Counter[int]()
+        for (owner, _), lane in self._lanes.items():
+            counts[owner] += len(lane)
+        return counts
+
     def newest(self) -> TaskId | None:
         """The greatest id."""
         return max((next(reversed(lane)) for lane in self._lanes.values()), default=None)

@@ -10,7 +10,7 @@ from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, Work
 from tesk.identity import SERVER
 from tesk.life.status import TaskId, TaskStatus
 from tesk.retry import pauses
-from tesk.store.base import Row, Store, StoreError
+from tesk.store.base import Documents, Row, Store, StoreError
 from tesk.tes import FileTypes
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,8 @@ class Recording:
         """True when the status is the task's end and is on record, or another end is."""
         for pause_s in pauses(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             try:
-                if status.state.is_terminal:
-                    await self._fill_in(task_id, status.types)
-                if await self._store.advance(task_id, status.state, status.log, status.earlier):
+                new = await self._described(task_id, status.types) if status.state.is_terminal else None
+                if await self._store.advance(task_id, status.state, status.log, status.earlier, new):
                     return status.state.is_terminal
                 return await self._cancelling.is_over(task_id) and status.state.is_terminal
             except StoreError as error:
@@ -54,13 +53,14 @@ class Recording:
                 await asyncio.sleep(pause_s)
         raise AssertionError
 
-    async def _fill_in(self, task_id: TaskId, types: FileTypes) -> None:
-        """Gives the task's document the types that its inputs and outputs turned out to have.
+    async def _described(self, task_id: TaskId, types: FileTypes) -> Documents | None:
+        """The task's documents with the types that its inputs and outputs turned out to have, where they are new.
 
         Not before its end: a place that takes a task up again must get the same document as at first.
         """
         if types == FileTypes():
-            return
+            return None
         row = await self._store.get(task_id, "FULL", SERVER)
         if isinstance(row, Row) and tes.fill_in_types(task := tes.decode(row.document), types):
-            await self._store.describe(task_id, *tes.documents(task))
+            return tes.documents(task)
+        return None

@@ -43,7 +43,7 @@ def used_up() -> str:
             "the filer was refused memory by this machine; are its inputs, outputs or a listing of a store very many?"
         )
     return (
-        f"the filer used up its memory, {limit // MIB} MiB with its threads' stacks (filer_ram_gb); "
+        f"the filer used up its memory, {limit // MIB} MiB with its threads' stacks (on one machine: filer_ram_gb); "
         "are its inputs, outputs or a listing of a store very many?"
     )
 

@@ -125,6 +125,11 @@ def disk_gb(task: Task, cluster: TaskSettings) -> float:
     return max(1 / 1024, (task.resources or Resources()).disk_gb or cluster.default_disk_gb)
 
 
+def is_on_node(task: Task, cluster: TaskSettings) -> bool:
+    """True when the scratch volume of a task that is one pod is on the disk of its node, not a volume of its own."""
+    return not cluster.storage_class and disk_gb(task, cluster) <= cluster.pod_disk_gb
+
+
 class PodContext(msgspec.Struct, frozen=True):
     """What all pods of one attempt have in common. `node`: where its volume is, if that binds them; `parts` as above.
 

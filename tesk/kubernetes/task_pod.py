@@ -80,11 +80,6 @@ def task_pod(task_id: TaskId, task: Task, cluster: TaskSettings, plan: Layout, a
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": fitting}
 
 
-def is_on_node(task: Task, cluster: TaskSettings) -> bool:
-    """True when the task's scratch volume is on the disk of its node, not a volume of its own."""
-    return not cluster.storage_class and manifests.disk_gb(task, cluster) <= cluster.pod_disk_gb
-
-
 def pack_earlier(logs: Sequence[TaskLog]) -> str:
     """What is known of earlier attempts as an annotation: with less of their output, or of fewer, where it must be."""
     for characters in (None, *SHORTER):
@@ -123,7 +118,7 @@ def _runner(place: PodContext, plan: Layout, attempt: PodAttempt) -> tuple[Manif
     runner = manifests.own_container(
         names.RUNNER_CONTAINER, place.cluster, ["runner"], mounts, memory_mib=RUNNER_MEMORY_MIB
     )
-    if not plan.is_empty and is_on_node(place.task, place.cluster):
+    if not plan.is_empty and manifests.is_on_node(place.task, place.cluster):
         runner["resources"]["requests"]["ephemeral-storage"] = _disk(place)
     runner["env"] += [
         {"name": "TESK_POD", "value": names.task_pod(place.task_id, attempt.number)},
@@ -144,7 +139,7 @@ def _executor(place: PodContext, n: int, executor: Executor, plan: Layout) -> Ma
 
 def _scratch(place: PodContext) -> Manifest:
     """The source of the scratch volume: a folder of the node, else a claim that the cluster deletes with the pod."""
-    if is_on_node(place.task, place.cluster):
+    if manifests.is_on_node(place.task, place.cluster):
         return {"emptyDir": {"sizeLimit": _disk(place)}}
     template = {
         "metadata": {"labels": place.cluster.labels | names.labels(place.cluster.instance, place.task_id)},

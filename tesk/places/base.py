@@ -36,13 +36,15 @@ class Demand(Struct, frozen=True):
 class Job(Struct, frozen=True):
     """A task as a place needs it: its id, what it asks for and the document with the inputs' content.
 
-    `begun`: something of it has run, by the store's account; a place that finds nothing of it must not begin again.
+    `submitted`: a place has been told of it before, and may have run it. `begun`: something of it has run, by the
+    store's account; a place that finds nothing of it must not begin again.
     `logs`: what is on record of it then, as JSON: an array of tesTaskLog.
     """
 
     id: TaskId
     demand: Demand
     task: Task
+    submitted: bool = False
     begun: bool = False
     logs: bytes | None = None
 

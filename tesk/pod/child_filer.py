@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from tesk.filer.plan import Done, Event, OutputsPlan, Plan, Pushed
+from tesk.filer.plan import Event, OutputsPlan, Plan, Pushed
 from tesk.life.facts import TaskStep
 from tesk.life.steps import Absent, AtWork, FilerEnded, Seen
 from tesk.life.transfer import Transfer
@@ -19,22 +19,25 @@ from tesk.life.transfer import Transfer
 OUTPUTS_BYTES: Final = 4 * 1024 * 1024
 """As much of what it says as may name outputs that become part of the task's log: some 40,000 of them."""
 READ_BYTES: Final = 65536
+MEMORY_BYTES: Final = 256 * 1024 * 1024
+"""Of the limit of the runner's container. Where a filer met that itself, the kernel would kill the runner with it
+(cgroup v2, memory.oom.group), and nobody could say why the task ends."""
 MOST_DESCRIPTORS: Final = 4096
 _decode: Final = msgspec.json.Decoder(Event).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class FilerStep:
-    """The step that moves the inputs or the outputs. `make_plan` is called in its process."""
+    """The step that moves the inputs or the outputs. `make_plan` is called in its process. `empties`: the scratch
+    volume outlives its pod, and is emptied once the outputs are pushed."""
 
     look_s = None
     broken: Sequence[int] = ()
 
-    def __init__(self, step: TaskStep, make_plan: Callable[[], Plan]) -> None:
+    def __init__(self, step: TaskStep, make_plan: Callable[[], Plan], *, empties: bool) -> None:
         self.step = step
         self.transfer = Transfer()
         self.has_ended = False
-        self._make_plan = make_plan
+        self._make_plan, self._empties = make_plan, empties
         self._rest = b""
         self._size = 0
         self._process = 0
@@ -45,7 +48,7 @@ class FilerStep:
         self.readable, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._process = os.fork()
         if not self._process:
-            _work(self._make_plan, writer)
+            _work(self._make_plan, writer, empties=self._empties)
         os.close(writer)
 
     def end(self) -> None:
@@ -79,7 +82,7 @@ class FilerStep:
             self.transfer.add(event, is_shown=self._size <= OUTPUTS_BYTES)
 
 
-def _work(make_plan: Callable[[], Plan], writer: int) -> None:
+def _work(make_plan: Callable[[], Plan], writer: int, *, empties: bool) -> None:
     """Runs the filer in the forked child, which ends here. It keeps nothing of its parent's open."""
     code = 70
     try:
@@ -90,7 +93,7 @@ def _work(make_plan: Callable[[], Plan], writer: int) -> None:
         os.closerange(3, writer)
         os.closerange(writer + 1, MOST_DESCRIPTORS)
         sys.modules.pop("typing_extensions", None)  # which storage libraries need
-        code = _move(make_plan(), writer, stop)
+        code = _move(make_plan(), writer, stop, empties=empties)
     except BaseException as error:
         print(f"filer: {error!r}", file=sys.stderr, flush=True)
         raise
@@ -98,15 +101,15 @@ def _work(make_plan: Callable[[], Plan], writer: int) -> None:
         os._exit(code)
 
 
-def _move(plan: Plan, writer: int, stop: threading.Event) -> int:
-    from tesk.filer.main import run
+def _move(plan: Plan, writer: int, stop: threading.Event, *, empties: bool) -> int:
+    from tesk.filer import child
     from tesk.pod.transfers import scrub
 
-    def emit(event: Event) -> None:
-        if isinstance(event, Done) and isinstance(plan, OutputsPlan):
-            scrub(plan.root)
-        data = _encode(event) + b"\n"
+    def write(data: bytes) -> None:
         while data:
             data = data[os.write(writer, data) :]
 
-    return 0 if run(plan, emit, stop) else 1
+    code = child.run(plan, write, stop, MEMORY_BYTES, plan.settings.concurrency)
+    if not code and empties and isinstance(plan, OutputsPlan):
+        scrub(plan.root)
+    return code

@@ -24,8 +24,8 @@ class ProgramEnd(NamedTuple):
     exit_code: int
     out_of_memory: bool = False
     terminated: bool = False
-    lacks_workdir: bool = False
-    """The program never ran, since its working directory is not there."""
+    problem: str = ""
+    """Why the program never ran: its "workdir" is not there, or its files could not be copied in ("copies")."""
     is_untold: bool = False
     """The shim was killed too, before it could say anything."""
 
@@ -40,7 +40,7 @@ def program_end(folder: Path) -> ProgramEnd | None:
     found = ENDED.fullmatch(tail(folder, "/ended", MOST_ENDED))
     if found is None:
         return None
-    return ProgramEnd(int(found[1]), has_mark(folder, "oom"), has_mark(folder, "terminated"), bool(found[2]))
+    return ProgramEnd(int(found[1]), has_mark(folder, "oom"), has_mark(folder, "terminated"), (found[2] or "").strip())
 
 
 class Watch:

@@ -16,6 +16,8 @@ TERM_WITHIN_S: Final = 5.0
 """A program that somebody else has told to end does so with its pod, unless its runner is not told within this time."""
 KILLED_WITHIN_S: Final = 1.0
 """The same of a container that somebody else has killed."""
+WORDS: Final = 500
+"""Characters of what a shim says that become part of a reason."""
 NEVER: Final = float("inf")
 
 
@@ -92,15 +94,26 @@ class ExecutorStep:
         if time.monotonic() < self._give_up_at:
             return Starting()
         n, executor = self.step.n, self._executor
-        if end.lacks_workdir:
-            return Hopeless(
-                f"executor {n} ({executor.image}): the image lacks its working directory {executor.workdir}, and its "
-                "user cannot make it; name it as a volume of the task, or run the task in mode taskmaster"
-            )
+        if end.problem:
+            return Hopeless(f"executor {n} ({executor.image}): {self._why_hopeless(end.problem)}")
         started = self._turn.started or self._ended
         entry = ExecutorLog(end.exit_code, started, self._ended, **self._output.tails())
         killed = f"executor {n} ({executor.image}): it was killed with its whole container"
         return ExecutorEnded(entry, end.out_of_memory, notes=(killed,) if end.is_untold else ())
+
+    def _why_hopeless(self, problem: str) -> str:
+        """Why the image's user cannot run the program, which began before anybody could look at the image."""
+        if problem == "workdir":
+            return (
+                f"the image lacks its working directory {self._executor.workdir}, and its user cannot make it; name it "
+                "as a volume of the task, or run the task in mode taskmaster"
+            )
+        said = str(self._output.tails()["stderr"]).strip().splitlines()
+        return (
+            "its files could not be copied into its container, where the image's user may not write"
+            f"{': ' + said[-1][:WORDS] if said else ''}; use paths below /tmp or /mnt, name their directories as "
+            "volumes of the task, or run the task in mode taskmaster"
+        )
 
     def _may_be_pods_s(self, end: ProgramEnd) -> float:
         """For so long the end may turn out to be that of the whole pod, which is no end of the task."""

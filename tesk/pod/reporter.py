@@ -66,8 +66,8 @@ class Reporter:
             facts["out_of_memory"] = True
         if end.terminated:
             facts["terminated"] = True
-        if end.lacks_workdir:
-            facts["problem"] = "workdir"
+        if end.problem:
+            facts["problem"] = end.problem
         tails = self._output.tails()
         try:
             LAST_WORDS.write_text(json.dumps(facts))

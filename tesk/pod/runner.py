@@ -111,7 +111,7 @@ class Runner:
     def _see(self, due: TaskStep) -> steps.Seen:
         """What is seen of the step whose turn it is."""
         if self._step is None or self._step.step != due:
-            self._step = self._executor(due) if due.role == "executor" else FilerStep(due, partial(self._transfer, due))
+            self._step = self._executor(due) if due.role == "executor" else self._filer(due)
         seen = self._step.see()
         if isinstance(self._step, FilerStep):
             moved = self._step.transfer
@@ -126,6 +126,9 @@ class Runner:
         where = streams(executor.stdout or "", executor.stderr or "", scratch, turn.folder)
         output = OutputFollower(where, self._cluster.log_tail_bytes, turn.folder)
         return ExecutorStep(due, executor, turn, output, self._cluster.grace_s)
+
+    def _filer(self, due: TaskStep) -> FilerStep:
+        return FilerStep(due, partial(self._transfer, due), empties=not manifests.is_on_node(self._task, self._cluster))
 
     def _transfer(self, due: TaskStep) -> "Plan":
         """What is to be moved. It is asked in the filer's process, which has the modules for it."""

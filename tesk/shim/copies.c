@@ -92,24 +92,33 @@ static bool make_readable(const char *path)
     return true;
 }
 
-void copy_in(const struct words *given)
+static bool make_folder_of(const char *path)
 {
+    const char *name;
+    int folder = make_parent(path, false, &name);
+    if (folder < 0)
+        say("could not make the folder of %s: %s", path, strerror(errno));
+    close(folder);
+    return folder >= 0;
+}
+
+bool copy_in(const struct words *given)
+{
+    bool done = true;
     char kept[PATH_MAX];
     struct stat status;
-    const char *name;
     for (int n = 0; n < given->count; n++) {
         const char *path = given->copies[n] + 1;
         if (snprintf(kept, sizeof kept, KEPT "%s", path) >= (int)sizeof kept)
             continue;
         if (given->copies[n][0] == 'i' && stat(kept, &status) == 0)
-            copy_path(kept, path, false);
+            done &= copy_path(kept, path, false);
         if (given->copies[n][0] == 't')
             take(AT_FDCWD, path);
-        if (given->copies[n][0] == 'o') {
-            close(make_parent(path, false, &name));
-            for_each(kept, bring_in);
-        }
+        if (given->copies[n][0] == 'o')
+            done &= make_folder_of(path) && for_each(kept, bring_in);
     }
+    return done;
 }
 
 bool copy_out(const struct words *given)

@@ -192,7 +192,8 @@ _Noreturn void run(const struct words *given, bool waits)
     redirect(2, given->err, CONTROL "/stderr");
     redirect(1, given->out, CONTROL "/stdout");
     enter_workdir(given);
-    copy_in(given);
+    if (!copy_in(given) && waits)
+        end(1, " copies"); /* nobody has looked at the image: what it lacks shows here */
     set_variables(given);
     int in = open_stdin(given);
     mark("started", "");

@@ -18,7 +18,8 @@
    For an executor in the pod of a whole task, where all containers start at once. The shim makes a pipe `turn` in the
    control folder, which the task's runner holds open from then on. It says G: the program's turn has come. Then T: the
    program is to end, as by a TERM from outside; K: it is killed. The runner's end is seen as the pipe's end, and kills
-   the program. Before its turn, these and a TERM from outside end the shim with 143.
+   the program. Before its turn, these and a TERM from outside end the shim with 143. Where something cannot be copied in,
+   or an output has no folder, the program does not run, and `ended` has the word "copies".
 
      shim look ANSWER PATH...       writes a digit for each path to a file: 1 where something is there, 2 more unless it
                                     is an empty folder, 4 more for a folder in which this user can make files

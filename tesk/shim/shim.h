@@ -31,8 +31,9 @@ enum order next_order(int turn);
 /* program.c: becomes the program, with a file for its stdin; ends with the code that a shell gives where it cannot. */
 _Noreturn void become(char **words, int in);
 
-/* copies.c: copies inputs, and outputs of earlier executors, into the container. */
-void copy_in(const struct words *given);
+/* copies.c: copies inputs, and outputs of earlier executors, into the container. False when one could not be copied, or
+   when an output has no folder there. */
+bool copy_in(const struct words *given);
 
 /* copies.c: copies outputs out, and makes them readable. False when one could not be copied. */
 bool copy_out(const struct words *given);

@@ -4,7 +4,7 @@ The store keeps whole JSON documents, ready to be sent, beside the few columns t
 time, so the newest page is one descending scan of the primary key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -65,6 +65,10 @@ class Queued(NamedTuple):
     basic: bytes | None
 
 
+Documents = tuple[bytes, bytes | None]
+"""What a task says of itself: see NewTask. The second is None exactly if it was None there."""
+
+
 class Query(Struct, frozen=True):
     """A list request. The page begins after the task `before`, with older tasks."""
 
@@ -113,16 +117,15 @@ class Store(Protocol):
     async def submitted(self, task_id: TaskId) -> bool:
         """Records that a place is about to get a QUEUED task. False if the task is not QUEUED any more."""
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
+    async def advance(
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
+    ) -> bool:
         """Records the state and the log, if the state is the present one or may follow it (tes.NEXT).
 
         One conditional update. False when nothing changed, as after a terminal state. The warnings of `create` stay
         before the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of the attempts
-        before this one.
+        before this one. `new`: what the task's documents become.
         """
-
-    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        """Replaces the task's documents. `full` is None exactly if it was None in NewTask."""
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         """Makes the task CANCELED if no place knows it, else CANCELING. Returns its state, None for an unknown id.
@@ -141,8 +144,13 @@ class Store(Protocol):
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
-        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet."""
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
+        """Tasks that no place knows yet, oldest first, except those whose create is not answered yet.
+
+        `without`: the numbers of users whose tasks are left out.
+        """
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         """Deletes tasks that ended before that time. Returns how many."""

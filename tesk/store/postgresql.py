@@ -7,7 +7,7 @@ scan of the table.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,19 @@ import asyncpg
 
 from tesk.identity import Identity
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, Shares, StoreError, TaskId, Unfinished
+from tesk.store.base import (
+    Brief,
+    Documents,
+    NewTask,
+    NotConfirmed,
+    Query,
+    Queued,
+    Row,
+    Shares,
+    StoreError,
+    TaskId,
+    Unfinished,
+)
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.gather import Gatherer, Question, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
@@ -48,6 +60,9 @@ after a move every session sees all tasks below the frontier.
 KEEP_LOG: Final = (
     "INSERT INTO log (task, logs) SELECT id, ? FROM changed "
     "ON CONFLICT (task) DO UPDATE SET logs = excluded.logs RETURNING 1"
+)
+DESCRIBE: Final = (
+    "UPDATE content SET document = ?::bytea WHERE ?::bytea IS NOT NULL AND task IN (SELECT id FROM changed)"
 )
 DELETE_TAGS: Final = (
     "DELETE FROM tag AS g USING unnest($1::text[], $2::bigint[]) AS d(key, task) "
@@ -228,20 +243,17 @@ class PostgresqlStore:
         number = read(task_id)
         return number is not None and bool(await self._run(Sql(f"{transitions.SUBMITTED} RETURNING 1", (number,))))
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
+    async def advance(
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
+    ) -> bool:
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
-        full = full_logs([*earlier, log], self._log_tail_bytes)
-        return bool(await self._run(Sql(_ADVANCE[state], (basic_logs([*earlier, log]), ended, number, full))))
-
-    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        if (number := read(task_id)) is None:
-            return
-        content = f"{transitions.DESCRIBE_CONTENT} AND ?::bytea IS NOT NULL"
-        sql = f"WITH c AS ({content}) {transitions.DESCRIBE}"
-        await self._run(Sql(sql, (full, number, full, basic, number)))
+        basic, full = new or (None, None)
+        change = (basic_logs([*earlier, log]), ended, basic, number)
+        log_document = full_logs([*earlier, log], self._log_tail_bytes)
+        return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
@@ -284,12 +296,14 @@ class PostgresqlStore:
             return []
         return [unfinished(row) for row in await self._run(Sql(transitions.UNFINISHED, (number, limit)))]
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
         number = 0 if after is None else read(after)
         if number is None:
             return []
         undecided = self._withdrawals.undecided
-        rows = await self._run(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        rows = await self._run(transitions.queued(number, limit + len(undecided), without, POSTGRESQL))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
@@ -415,7 +429,8 @@ _BY_ID: Final = {view: one(view, of_long=False).replace("= ?", "= ANY($1::bigint
 _LONG: Final = {view: one(view) for view in _VIEWS}
 _WITHDRAWN: Final = transitions.WITHDRAWN.replace("= ?", "= ANY($1::bigint[])", 1) + " FOR UPDATE"
 _ADVANCE: Final = {
-    state: f"WITH changed AS ({update} RETURNING id) {KEEP_LOG}" for state, update in transitions.ADVANCE.items()
+    state: f"WITH changed AS ({update} RETURNING id), described AS ({DESCRIBE}) {KEEP_LOG}"
+    for state, update in transitions.ADVANCE.items()
 }
 
 

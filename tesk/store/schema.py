@@ -68,7 +68,7 @@ Index("task_state", task.c.state, task.c.id)
 indexed_name = text(f"substr(name, 1, {NAME_INDEXED})")
 Index("task_name", indexed_name, task.c.id)
 unended, over = text("ended IS NULL"), text("ended IS NOT NULL")
-Index("task_unfinished", task.c.id, sqlite_where=unended, postgresql_where=unended)
+Index("task_unfinished", task.c.id, task.c.owner, sqlite_where=unended, postgresql_where=unended)
 Index("task_ended", task.c.ended, sqlite_where=over, postgresql_where=over)
 
 frontier = Table(

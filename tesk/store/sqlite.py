@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,7 +17,19 @@ from typing import Any, Final, TextIO
 
 from tesk.identity import Identity
 from tesk.store import migrate, transitions
-from tesk.store.base import Brief, NewTask, NotConfirmed, Query, Queued, Row, Shares, StoreError, TaskId, Unfinished
+from tesk.store.base import (
+    Brief,
+    Documents,
+    NewTask,
+    NotConfirmed,
+    Query,
+    Queued,
+    Row,
+    Shares,
+    StoreError,
+    TaskId,
+    Unfinished,
+)
 from tesk.store.committer import Committer, Write
 from tesk.store.documents import basic_logs, full_logs
 from tesk.store.identifiers import GREATEST, Identifiers, now_ms, read, show
@@ -35,6 +47,7 @@ NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce
 INSERT_TAG: Final = "INSERT INTO tag (key, task, value) VALUES (?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
 KEEP_LOG: Final = "INSERT INTO log (task, logs) VALUES (?, ?) ON CONFLICT (task) DO UPDATE SET logs = excluded.logs"
+DESCRIBE: Final = "UPDATE content SET document = ? WHERE task = ?"
 PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -162,17 +175,15 @@ class SqliteStore:
     async def submitted(self, task_id: TaskId) -> bool:
         return (number := read(task_id)) is not None and bool(await self._write("submitted", (number,)))
 
-    async def advance(self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = ()) -> bool:
+    async def advance(
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
+    ) -> bool:
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
-        change = (state, basic_logs([*earlier, log]), ended, number, full_logs([*earlier, log], self._log_tail_bytes))
-        return bool(await self._write("advance", change))
-
-    async def describe(self, task_id: TaskId, basic: bytes, full: bytes | None) -> None:
-        if (number := read(task_id)) is not None:
-            await self._write("describe", (number, basic, full))
+        logs = basic_logs([*earlier, log]), full_logs([*earlier, log], self._log_tail_bytes)
+        return bool(await self._write("advance", (number, state, ended, *logs, *(new or (None, None)))))
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
@@ -203,12 +214,14 @@ class SqliteStore:
             return []
         return [unfinished(row) for row in await self._run_apart(Sql(transitions.UNFINISHED, (number, limit)))]
 
-    async def queued(self, after: TaskId | None = None, limit: int = 1000) -> list[Queued]:
+    async def queued(
+        self, after: TaskId | None = None, limit: int = 1000, without: Collection[int] = ()
+    ) -> list[Queued]:
         number = 0 if after is None else read(after)
         if number is None:
             return []
         undecided = self._withdrawals.undecided
-        rows = await self._run_apart(Sql(transitions.QUEUED, (number, limit + len(undecided))))
+        rows = await self._run_apart(transitions.queued(number, limit + len(undecided), without, SQLITE))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
@@ -317,22 +330,20 @@ def _created(database: sqlite3.Connection, *_: Any) -> None:
 
 
 def _advance(
-    database: sqlite3.Connection, state: State, basic: bytes, ended: int | None, number: int, full: bytes
-) -> bool:
-    changed = database.execute(transitions.ADVANCE[state], (basic, ended, number)).rowcount == 1
+    database: sqlite3.Connection, number: int, state: State, ended: int | None, basic_logs: bytes, full_logs: bytes,
+    basic: bytes | None, full: bytes | None,
+) -> bool:  # fmt: skip
+    """`basic`, `full`: what the task's documents become; None for one that stays."""
+    changed = database.execute(transitions.ADVANCE[state], (basic_logs, ended, basic, number)).rowcount == 1
     if changed:
-        database.execute(KEEP_LOG, (number, full))
+        database.execute(KEEP_LOG, (number, full_logs))
+    if changed and full is not None:
+        database.execute(DESCRIBE, (full, number))
     return changed
 
 
 def _submitted(database: sqlite3.Connection, number: int) -> bool:
     return database.execute(transitions.SUBMITTED, (number,)).rowcount == 1
-
-
-def _describe(database: sqlite3.Connection, number: int, basic: bytes, full: bytes | None) -> None:
-    database.execute(transitions.DESCRIBE, (basic, number))
-    if full is not None:
-        database.execute(transitions.DESCRIBE_CONTENT, (full, number))
 
 
 def _cancel(database: sqlite3.Connection, now: int, number: int) -> int | None:
@@ -388,7 +399,6 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
     "advance": _advance,
     "submitted": _submitted,
     "cancel": _cancel,
-    "describe": _describe,
     "prune": _prune,
     "ping": _ping,
     "principals": _principals,

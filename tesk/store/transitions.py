@@ -3,11 +3,12 @@
 The conditions are made from tes.NEXT; nothing else in the store knows which state may follow which.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
-from tesk.store.queries import LONG_BYTES, tag_text
+from tesk.store.queries import LONG_BYTES, Dialect, Parameter, Sql, tag_text
 from tesk.tes import NEXT, TERMINAL, State
 
 _read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -24,14 +25,11 @@ def _numbers(states: frozenset[State]) -> str:
 
 
 ADVANCE: Final = {
-    state: f"UPDATE task SET state = {int(state)}, logs = ?, ended = ? "
+    state: f"UPDATE task SET state = {int(state)}, logs = ?, ended = ?, basic = coalesce(?, basic) "
     f"WHERE id = ? AND state IN ({_numbers(allowed_from(state))})"
     for state in State
 }
-"""By the new state. Parameters: BASIC logs, time of the end (ms) or null, id."""
-
-DESCRIBE: Final = "UPDATE task SET basic = ? WHERE id = ?"
-DESCRIBE_CONTENT: Final = "UPDATE content SET document = ? WHERE task = ?"
+"""By the new state. Parameters: BASIC logs, time of the end (ms) or null, the new BASIC document or null, id."""
 
 SUBMITTED: Final = f"UPDATE task SET submitted = 1 WHERE id = ? AND state = {int(State.QUEUED)}"
 
@@ -53,6 +51,16 @@ QUEUED: Final = (
     f"FROM task WHERE ended IS NULL AND {_UNSUBMITTED} AND id > ? ORDER BY id LIMIT ?"
 )
 """Parameters: id after which to begin, limit. Long documents are left out, so that pages take little memory."""
+
+
+def queued(after: int, limit: int, without: Collection[int], dialect: Dialect) -> Sql:
+    """The oldest tasks that no place knows yet, except those of some owners, whose entries in the index are skipped."""
+    if not without:
+        return Sql(QUEUED, (after, limit))
+    given: Parameter = str(list(without)) if dialect.pins else list(without)
+    others = "NOT IN (SELECT value FROM json_each(?))" if dialect.pins else "<> ALL(?::int[])"
+    return Sql(QUEUED.replace(" ORDER BY", f" AND owner {others} ORDER BY"), (after, given, limit))
+
 
 WITHDRAWN: Final = f"SELECT id, tags FROM task WHERE id = ? AND {_UNSUBMITTED}"
 PRUNABLE: Final = "SELECT id, tags FROM task WHERE ended < ? ORDER BY ended LIMIT ?"

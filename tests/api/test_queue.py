@@ -18,6 +18,7 @@ from tests.servers.postgres import Postgres
 from tests.servers.stalled import stalled
 
 LARGE = {"ram_gb": 100}
+DOCUMENT = b'{"executors":[{"image":"alpine","command":["true"]}]}'
 
 
 def post(server: Running, **resources: float) -> str:
@@ -68,6 +69,32 @@ def test_another_owners_task_that_fits_does_not_wait_behind_one_that_does_not(
         until(lambda: "tasks that run have the memory" in server.client.get(full).text, 20, "why it waits")
         small = server.do(create("ben", 1))
         assert given(server) == small
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_owner_with_few_tasks_has_a_turn_behind_more_of_another_than_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
+) -> None:
+    for name, value in {"AHEAD": 5, "PAGE": 3, "FEW": 2, "LATE_S": 0.0}.items():
+        monkeypatch.setattr(admission, name, value)
+
+    async def create(user: str) -> str:
+        return await server.store.create(NewTask(basic=DOCUMENT, owner=Owner(user)))
+
+    with running(tmp_path, database=database(kind, tmp_path, request)) as server:
+        many = [server.do(create("ann")) for _ in range(30)]
+        few = [server.do(create("ben")) for _ in range(4)]
+        one = server.do(create("cy"))
+        server.engine.room = 3
+        server.dispatcher.wake()
+        assert [given(server) for _ in range(3)] == [many[0], few[0], one]
+        server.engine.room = 99
+        server.dispatcher.wake()
+        rest = [given(server) for _ in range(len(many) + len(few) - 2)]
+        assert sorted(rest) == sorted([*many[1:], *few[1:]]), "each is given once"
+        assert [each for each in rest if each in many] == many[1:]
+        assert [each for each in rest if each in few] == few[1:]
+        assert rest.index(few[-1]) < 10
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

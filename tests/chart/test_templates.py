@@ -14,7 +14,7 @@ from scripts.values_table import PAGE, VALUES, rows, table
 from tesk import __version__
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.task_settings import Mount
-from tesk.places.kubernetes.rights import NEEDED, OPTIONAL, TASKMASTER, WITH_PODS
+from tesk.places.kubernetes.rights import OPTIONAL, TASKMASTER, WITH_PODS
 from tesk.places.kubernetes.task_settings import task_settings
 from tesk.server.exchange import Refusal
 from tesk.server.origins import Hosts
@@ -347,7 +347,7 @@ def test_on_openshift_the_platform_chooses_user_ids(
 @pytest.mark.parametrize(
     ("mode", "role", "needed"),
     [
-        ("taskmaster", "tesk-server", NEEDED | OPTIONAL),
+        ("taskmaster", "tesk-server", WITH_PODS | OPTIONAL),
         ("pod", "tesk-server", WITH_PODS | OPTIONAL),
         ("auto", "tesk-taskmaster", TASKMASTER),
     ],

@@ -18,6 +18,9 @@ from tests.servers.cluster import until
 
 TWO = ("executor-0", "executor-1")
 STEPS = ("inputs", *TWO, "outputs")
+IN_BOTH_MODES = {"": "/work", "pod-": "/mnt/work"}
+"""What tasks' names begin with, and their folders: in mode "auto" the first, which an image may have, means a
+taskmaster, and the second one pod. So tasks of both modes meet the same fault."""
 
 
 class Gates:
@@ -109,15 +112,16 @@ def gated(gates: Gates, name: str, *codes: int) -> Document:
     Another output, NAME/early, goes through at once.
     """
     gates.open(f"{name}/early")
+    folder = IN_BOTH_MODES["pod-" if name.startswith("pod-") else ""]
     return {
         "name": name,
-        "inputs": [{"path": "/work/in", "url": f"{gates.url}/{name}/inputs"}],
+        "inputs": [{"path": f"{folder}/in", "url": f"{gates.url}/{name}/inputs"}],
         "outputs": [
-            {"path": "/work/in", "url": f"{gates.url}/{name}/early"},
-            {"path": "/work/ran", "url": f"{gates.url}/{name}/outputs"},
+            {"path": f"{folder}/in", "url": f"{gates.url}/{name}/early"},
+            {"path": f"{folder}/ran", "url": f"{gates.url}/{name}/outputs"},
         ],
         "executors": [
-            sh(f"wget -q -O - {gates.url}/{name}/executor-{n} >> /work/ran; echo out {n}; exit {code}")
+            sh(f"wget -q -O - {gates.url}/{name}/executor-{n} >> {folder}/ran; echo out {n}; exit {code}")
             for n, code in enumerate(codes)
         ],
     }
@@ -148,11 +152,12 @@ def steps(name: str, before: str = "") -> list[str]:
     return [f"{name}/{step}" for step in STEPS[: STEPS.index(before) if before else None]]
 
 
-async def in_every_step(server: Server, doors: Gates) -> dict[str, str]:
-    """Tasks that are held in each of their steps, by name."""
+async def in_every_step(server: Server, doors: Gates, *prefixes: str) -> dict[str, str]:
+    """Tasks that are held in each of their steps, by name. `prefixes`: see IN_BOTH_MODES."""
     ids: dict[str, str] = {}
-    for step in STEPS:
-        ids[f"in-{step}"] = await server.create(gated(doors, f"in-{step}", 0, 0))
-        doors.open(*steps(f"in-{step}", before=step))
-    await reached(doors, *(f"{name}/{name.removeprefix('in-')}" for name in ids))
+    held = {f"{prefix}in-{step}": step for prefix in prefixes or ("",) for step in STEPS}
+    for name, step in held.items():
+        ids[name] = await server.create(gated(doors, name, 0, 0))
+        doors.open(*steps(name, before=step))
+    await reached(doors, *(f"{name}/{step}" for name, step in held.items()))
     return ids

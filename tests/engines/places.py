@@ -90,7 +90,8 @@ class KubernetesPlace:
             data=str(folder), engine="kubernetes", kubeconfig=str(self.cluster.kubeconfig), namespace=self.namespace,
             image=clusters.PRODUCT, instance=root.name, grace_s=1.0, file_roots=(str(root),),
             filer_mounts=(f"{self._shared}=claim:shared",), cpu_limit="request", default_cpu_cores=0.05,
-            default_ram_gb=0.03, default_disk_gb=0.1, transfer_retries=1, image_timeout_s=4.0, **self._more,
+            default_ram_gb=0.03, default_disk_gb=0.1, transfer_retries=1, image_timeout_s=4.0, report_port=0,
+            report_address=f"{self.host}:0", **self._more,
         )  # fmt: skip
 
     async def leftovers(self, settings: Settings) -> list[str]:
@@ -108,8 +109,7 @@ class PodPlace(KubernetesPlace):
     name = "pod"
 
     def settings(self, folder: Path) -> Settings:
-        chosen = super().settings(folder)
-        return msgspec.structs.replace(chosen, mode="pod", report_port=0, report_address=f"{self.host}:0")
+        return msgspec.structs.replace(super().settings(folder), mode="pod")
 
 
 @contextlib.contextmanager

@@ -48,16 +48,33 @@ def kill(
     place: KubernetesPlace, pod: str, container: str, signal: str = "KILL", seconds: float = WAIT_S
 ) -> None:  # fmt: skip
     """A signal for the first process of a container that runs, of which the kubelet may say so later."""
+    name = container_id(place, pod, container, seconds)
+    place.cluster.on_node(
+        "sh", "-c", f"kill -s {signal} $(ctr tasks ls 2> /dev/null | awk '$1 == \"{name}\" {{print $2}}')"
+    )
+
+
+def container_id(place: KubernetesPlace, pod: str, container: str, seconds: float = WAIT_S) -> str:
+    """The name of a container on its node, once it has one."""
 
     def known() -> str:
         found = place.cluster.get(place.namespace, "pods", name=pod)
         statuses = [status for each in found for status in each["status"].get("containerStatuses") or ()]
         return next((status.get("containerID", "") for status in statuses if status["name"] == container), "")
 
-    name = str(until(known, seconds, f"the start of {container} in {pod}")).removeprefix("containerd://")
-    place.cluster.on_node(
-        "sh", "-c", f"kill -s {signal} $(ctr tasks ls 2> /dev/null | awk '$1 == \"{name}\" {{print $2}}')"
-    )
+    return str(until(known, seconds, f"the start of {container} in {pod}")).removeprefix("containerd://")
+
+
+def use_up_memory(place: KubernetesPlace, pod: str, container: str) -> None:
+    """The kernel kills what runs in a container for want of memory: a process that it may not kill has it all."""
+    name = container_id(place, pod, container)
+    script = f"""
+        group=$(find /sys/fs/cgroup/memory /sys/fs/cgroup -type d -name '*{name}*' 2> /dev/null | head -n 1)
+        echo $$ > "$group/cgroup.procs"
+        echo -1000 > /proc/self/oom_score_adj
+        exec timeout -s KILL 10 sh -c 'head -c 2000000000 /dev/zero | tail -c 2000000000 > /dev/null'
+    """
+    place.cluster.on_node("sh", "-c", f"({script}) > /dev/null 2>&1 &")
 
 
 def rewrite(place: KubernetesPlace, task_id: str, change: Callable[[Record], None]) -> None:

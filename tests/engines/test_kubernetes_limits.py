@@ -82,19 +82,21 @@ def grant(cluster: Cluster, namespace: str, **hard: str) -> None:
     cluster.apply({**raised, "metadata": {**raised["metadata"], "namespace": namespace}})
 
 
-QUOTAS: list[tuple[dict[str, str], str]] = [
-    ({"pods": "0"}, "pods=1, used: pods=0, limited: pods=0"),
-    ({"pods": "1"}, "pods=1, used: pods=1, limited: pods=1"),
-    ({"persistentvolumeclaims": "1"}, "persistentvolumeclaims=1, used: persistentvolumeclaims=1"),
-    ({"count/secrets": "0"}, "count/secrets=1, used: count/secrets=0"),
-    ({"count/configmaps": "1"}, ""),
+QUOTAS: list[tuple[str, dict[str, str], str]] = [
+    ("taskmaster", {"pods": "0"}, "pods=1, used: pods=0, limited: pods=0"),
+    ("taskmaster", {"pods": "1"}, "pods=1, used: pods=1, limited: pods=1"),
+    ("taskmaster", {"persistentvolumeclaims": "1"}, "persistentvolumeclaims=1, used: persistentvolumeclaims=1"),
+    ("taskmaster", {"count/secrets": "0"}, "count/secrets=1, used: count/secrets=0"),
+    ("taskmaster", {"count/configmaps": "1"}, ""),
+    ("pod", {"pods": "0"}, "pods=1, used: pods=0, limited: pods=0"),
+    ("pod", {"count/secrets": "0"}, "count/secrets=1, used: count/secrets=0"),
 ]
-"""What there is room for (a namespace has a configmap and a claim from the start), and how that is said."""
+"""By mode: what there is room for (a namespace has a configmap and a claim from the start), and how that is said."""
 
 
 async def test_a_task_waits_for_room_in_a_quota_and_runs_when_there_is(place: KubernetesPlace, tmp_path: Path) -> None:
-    async def wait_for_room(number: int, few: dict[str, str], words: str) -> None:
-        async with alone(place, tmp_path / f"{number}", objects=(quota(**few),)) as (tesk, namespace):
+    async def wait_for_room(number: int, mode: str, few: dict[str, str], words: str) -> None:
+        async with alone(place, tmp_path / f"{number}", objects=(quota(**few),), mode=mode) as (tesk, namespace):
             task_id = await tesk.create(executors=[sh("true")], inputs=[content("/in/a")])
             if words:
                 words = f"exceeded quota: few, requested: {words}"

@@ -20,11 +20,14 @@ from tests.servers.holding import Holding
 pytestmark = pytest.mark.places(*DISRUPTED)
 
 ONCE = "test.example.com/once"
+AUTO = {"retries": 1, "mode": "auto", "allowed_backend_parameters": ("service_account", f"node_selector.{ONCE}")}
+MODES: dict[str, dict[str, str]] = {"taskmaster": {"service_account": "default"}, "pod": {}}
+"""Parameters with which a task has a taskmaster, and is one pod, in mode "auto"."""
 
 
-def held(holding: Holding) -> dict[str, Any]:
+def held(holding: Holding, name: str = "held") -> dict[str, Any]:
     """An executor that runs for ever at first, and not the next time."""
-    return sh(f"wget -q -O /dev/null {holding.url}/held")
+    return sh(f"wget -q -O /dev/null {holding.url}/{name}")
 
 
 def node(cluster: Cluster) -> Object:
@@ -69,24 +72,31 @@ async def test_a_preempted_task_says_so_waits_for_room_and_runs_again(
     assert (first["logs"], [log["exit_code"] for log in second["logs"]]) == ([], [0])
 
 
-@pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
+@pytest.mark.parametrize("settings", [AUTO], indirect=True)
 async def test_a_task_on_a_drained_node_runs_again_when_there_is_one(
     tesk: Tesk, place: KubernetesPlace, holding: Holding
 ) -> None:
+    """With a taskmaster, and as one pod."""
     cluster, name = place.cluster, node(place.cluster)["metadata"]["name"]
-    task_id = await tesk.create(executors=[held(holding)])
-    await holding.reached("held")
+    ids = {
+        mode: await tesk.create(executors=[held(holding, mode)], resources={"backend_parameters": chosen})
+        for mode, chosen in MODES.items()
+    }
+    for mode in MODES:
+        await holding.reached(mode)
     pods = f"--pod-selector=app.kubernetes.io/instance={tesk.settings.instance}"
     try:
         await asyncio.to_thread(cluster.kubectl, "drain", name, pods, "--delete-emptydir-data", "--force")
-        await waits_for(tesk, task_id, "1 node(s) were unschedulable")
+        for task_id in ids.values():
+            await waits_for(tesk, task_id, "1 node(s) were unschedulable")
     finally:
         cluster.kubectl("uncordon", name)
-    task = await tesk.ended(task_id)
-    assert task["state"] == "COMPLETE"
-    first, second = task["logs"]
-    assert "drained" in lines(task)
-    assert (first["logs"], [log["exit_code"] for log in second["logs"]]) == ([], [0])
+    for task_id in ids.values():
+        task = await tesk.ended(task_id)
+        assert task["state"] == "COMPLETE"
+        first, second = task["logs"]
+        assert "drained" in lines(task)
+        assert (first["logs"], [log["exit_code"] for log in second["logs"]]) == ([], [0])
 
 
 @pytest.mark.parametrize("settings", [{"schedule_timeout_s": 2.0}], indirect=True)
@@ -132,18 +142,17 @@ def second_node(cluster: Cluster, name: str) -> None:
     cluster.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
 
 
-@pytest.mark.parametrize(
-    "settings", [{"retries": 1, "allowed_backend_parameters": (f"node_selector.{ONCE}",)}], indirect=True
-)
+@pytest.mark.parametrize("settings", [AUTO], indirect=True)
 async def test_a_task_whose_node_is_lost_runs_on_another(tesk: Tesk, place: KubernetesPlace) -> None:
     cluster, other = place.cluster, node(place.cluster)["metadata"]["name"]
 
-    async def lost(strike: Callable[[str], Any], words: str) -> None:
+    async def lost(strike: Callable[[str], Any], words: str, mode: str) -> None:
         name = f"lost-{uuid.uuid4().hex[:8]}"
         second_node(cluster, name)
         try:
             task_id = await tesk.create(
-                executors=[sh("echo ran")], resources={"backend_parameters": {f"node_selector.{ONCE}": name}}
+                executors=[sh("echo ran")],
+                resources={"backend_parameters": {f"node_selector.{ONCE}": name, **MODES[mode]}},
             )
             await tesk.until(task_id, lambda task: task["state"] == "INITIALIZING")
             strike(name)
@@ -156,12 +165,19 @@ async def test_a_task_whose_node_is_lost_runs_on_another(tesk: Tesk, place: Kube
             cluster.kubectl("delete", "node", name, "--ignore-not-found")
         assert task["state"] == "COMPLETE"
         assert [[log["stdout"] for log in attempt["logs"]] for attempt in task["logs"]] == [[], ["ran\n"]]
-        assert f"error: pod tesk-{task_id}-executor-0: {words}" in task["logs"][0]["system_logs"][-1]
+        pod = f"tesk-{task_id}" if mode == "pod" else f"tesk-{task_id}-executor-0"
+        assert f"error: pod {pod}: {words}" in task["logs"][0]["system_logs"][-1]
+
+    def taint(name: str) -> None:
+        cluster.kubectl("taint", "node", name, "lost=yes:NoExecute")
+
+    def delete(name: str) -> None:
+        cluster.kubectl("delete", "node", name)
 
     here = asyncio.Lock()
     await asyncio.gather(
-        lost(lambda name: cluster.kubectl("taint", "node", name, "lost=yes:NoExecute"), "its node was lost or tainted"),
-        lost(lambda name: cluster.kubectl("delete", "node", name), "its node was lost: PodGC: node no longer exists"),
+        *(lost(taint, "its node was lost or tainted", mode) for mode in MODES),
+        *(lost(delete, "its node was lost: PodGC: node no longer exists", mode) for mode in MODES),
     )
 
 

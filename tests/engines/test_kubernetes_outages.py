@@ -20,7 +20,7 @@ from tesk.places.kubernetes.watch import Cache
 from tesk.settings import Settings
 from tests.engines import strikes
 from tests.engines.alone import lines
-from tests.engines.gates import Gates, assert_ran_once, gated, in_every_step, reached, steps
+from tests.engines.gates import IN_BOTH_MODES, Gates, assert_ran_once, gated, in_every_step, reached, steps
 from tests.engines.places import DISRUPTED, KubernetesPlace
 from tests.engines.running import Document, Tesk, running, sh
 from tests.engines.serving import Server, serving
@@ -33,6 +33,12 @@ SHORT_S = 6.0
 LONG_S = 20.0
 """Four times the longest pause between two tries of a server or a taskmaster."""
 ETCD = "http://127.0.0.1:2379/v3/kv"
+AUTO = pytest.mark.parametrize("settings", [{"mode": "auto"}], indirect=True)
+
+
+def in_both(*names: str) -> list[str]:
+    """These tasks or gates of theirs, in both modes."""
+    return [prefix + name for prefix in IN_BOTH_MODES for name in names]
 
 
 def assert_failed_once(doors: Gates, task: Document) -> None:
@@ -51,38 +57,48 @@ def recover(cluster: Cluster) -> None:
 
 
 async def with_failing_and_cancelled(server: Server, doors: Gates) -> dict[str, str]:
-    """Tasks in every step, one that is going to fail and one that is going to be cancelled, by name."""
-    ids = await in_every_step(server, doors)
-    for name in ("failing", "cancelled"):
+    """Tasks in every step, one that is going to fail and one that is going to be cancelled, in both modes, by name."""
+    ids = await in_every_step(server, doors, *IN_BOTH_MODES)
+    for name in in_both("failing", "cancelled"):
         ids[name] = await server.create(gated(doors, name, 0, 3))
         doors.open(f"{name}/inputs", f"{name}/executor-0")
-    await reached(doors, "failing/executor-1", "cancelled/executor-1")
+    await reached(doors, *in_both("failing/executor-1", "cancelled/executor-1"))
     return ids
+
+
+async def add_fresh(server: Server, doors: Gates, ids: dict[str, str], name: str) -> None:
+    for each in in_both(name):
+        ids[each] = await server.create(gated(doors, each, 0, 0))
 
 
 async def assert_all_end_right(server: Server, doors: Gates, ids: dict[str, str]) -> None:
     for name, task_id in ids.items():
         task = await server.ended(task_id)
-        if name == "cancelled":
+        if name.endswith("cancelled"):
             assert (task["state"], task["logs"][0]["system_logs"][-1]) == ("CANCELED", "canceled by the user")
-        elif name == "failing":
+        elif name.endswith("failing"):
             assert_failed_once(doors, task)
         else:
             assert_ran_once(doors, task)
 
 
+@AUTO
 async def test_tasks_end_right_after_a_while_without_the_api_server(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:
     ids = await with_failing_and_cancelled(server, doors)
     await asyncio.to_thread(strikes.cut_down, place.cluster, "kube-apiserver")
     try:
-        await server.cancel(ids["cancelled"])
-        for n in range(3):
-            ids[f"fresh-{n}"] = await server.create(gated(doors, f"fresh-{n}", 0, 0))
-        doors.open("in-inputs/inputs", "in-executor-0/executor-0", "in-executor-1/executor-1", "failing/executor-1")
+        for name in in_both("cancelled"):
+            await server.cancel(ids[name])
+        await add_fresh(server, doors, ids, "fresh-0")
+        await add_fresh(server, doors, ids, "fresh-1")
+        doors.open(
+            *in_both("in-inputs/inputs", "in-executor-0/executor-0", "in-executor-1/executor-1", "failing/executor-1")
+        )
         await server.troubled("cannot be reached")
-        await server.until(ids["fresh-0"], lambda task: "cannot be reached" in str(task.get("logs")))
+        for name in in_both("fresh-0"):
+            await server.until(ids[name], lambda task: "cannot be reached" in str(task.get("logs")))
         await asyncio.sleep(LONG_S)
     finally:
         await asyncio.to_thread(place.cluster.start, "kube-apiserver")
@@ -92,21 +108,24 @@ async def test_tasks_end_right_after_a_while_without_the_api_server(
     await assert_all_end_right(server, doors, ids)
 
 
+@AUTO
 async def test_tasks_end_right_when_parts_of_the_cluster_crash_one_after_the_other(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:
     ids = await with_failing_and_cancelled(server, doors)
     await strike(place, "etcd")
-    ids["fresh-0"] = await server.create(gated(doors, "fresh-0", 0, 0))
-    doors.open("in-inputs/inputs", "in-executor-0/executor-0")
+    await add_fresh(server, doors, ids, "fresh-0")
+    doors.open(*in_both("in-inputs/inputs", "in-executor-0/executor-0"))
     await strike(place, "kube-controller-manager")
-    ids["fresh-1"] = await server.create(gated(doors, "fresh-1", 0, 0))
-    doors.open("in-executor-1/executor-1", "in-outputs/outputs")
+    await add_fresh(server, doors, ids, "fresh-1")
+    doors.open(*in_both("in-executor-1/executor-1", "in-outputs/outputs"))
     await asyncio.to_thread(strikes.cut_down, place.cluster, "kubelet")
-    await server.cancel(ids["cancelled"])
-    ids["fresh-2"] = await server.create(gated(doors, "fresh-2", 0, 0))
-    doors.open("failing/executor-1")
-    assert (await server.task(ids["in-executor-0"]))["state"] == "RUNNING"
+    for name in in_both("cancelled"):
+        await server.cancel(ids[name])
+    await add_fresh(server, doors, ids, "fresh-2")
+    doors.open(*in_both("failing/executor-1"))
+    for name in in_both("in-executor-0"):
+        assert (await server.task(ids[name]))["state"] == "RUNNING"
     assert await server.trouble() is None, "a node that cannot give a log is not the API"
     await asyncio.sleep(SHORT_S)
     await asyncio.to_thread(place.cluster.start, "kubelet")
@@ -114,19 +133,26 @@ async def test_tasks_end_right_when_parts_of_the_cluster_crash_one_after_the_oth
     await assert_all_end_right(server, doors, ids)
 
 
-@pytest.mark.parametrize("settings", [{"executor_timeout_s": 5.0}], indirect=True)
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 8.0, "mode": "auto"}], indirect=True)
 async def test_an_overdue_executor_on_a_node_that_is_gone_comes_to_its_end(tesk: Tesk, place: KubernetesPlace) -> None:
+    """In one pod its runner ends it, and tells the server."""
     place.cluster.need_node()
-    task_id = await tesk.create(executors=[sh("echo begun; sleep 600")])
-    await tesk.until(task_id, running)
+    task_id, own = [
+        await tesk.create(executors=[sh("echo begun; sleep 600")], volumes=[volume]) for volume in ("/work", "/mnt/v")
+    ]
+    for each in (task_id, own):
+        await tesk.until(each, running)
     await asyncio.to_thread(strikes.cut_down, place.cluster, "kubelet")
     try:
+        in_pod = await tesk.ended(own)
         task = await tesk.ended(task_id)
     finally:
         await asyncio.to_thread(place.cluster.start, "kubelet")
+    assert (in_pod["state"], [log["stdout"] for log in in_pod["logs"][0]["logs"]]) == ("EXECUTOR_ERROR", ["begun\n"])
+    assert "ended after its time limit of 8 s" in lines(in_pod)
     assert task["state"] == "EXECUTOR_ERROR"
     assert [log["exit_code"] for log in task["logs"][0]["logs"]] == [137]
-    assert "ended after its time limit of 5 s" in lines(task)
+    assert "ended after its time limit of 8 s" in lines(task)
     assert f"the log of pod tesk-{task_id}-executor-0 cannot be had; node" in lines(task)
 
 
@@ -172,6 +198,29 @@ async def test_outputs_are_not_lost_while_the_log_of_their_filer_cannot_be_had(
     assert_ran_once(doors, await server.ended(task_id))
 
 
+@AUTO
+async def test_the_end_of_a_pod_is_not_lost_while_its_log_cannot_be_had(
+    server: Server, place: KubernetesPlace, doors: Gates
+) -> None:
+    """It was told to nobody, since no server ran."""
+    place.cluster.need_node()
+    task_id = await server.create(gated(doors, "pod-unheard", 0, 0))
+    doors.open(*steps("pod-unheard", before="executor-1"))
+    await reached(doors, "pod-unheard/executor-1")
+    await server.kill()
+    doors.open_all()
+    await asyncio.to_thread(until, lambda: has_succeeded(place, f"tesk-{task_id}"), what="the pod's end")
+    with strikes.without_logs(place.cluster):
+        await server.start()
+        await asyncio.sleep(SHORT_S)
+        assert (await server.task(task_id))["state"] == "RUNNING"
+    assert_ran_once(doors, await server.ended(task_id))
+
+
+def has_succeeded(place: KubernetesPlace, pod: str) -> bool:
+    return [each["status"]["phase"] for each in place.cluster.get(place.namespace, "pods", name=pod)] == ["Succeeded"]
+
+
 async def strike(place: KubernetesPlace, component: str) -> None:
     """A component crashes and is back after a while."""
     await asyncio.to_thread(strikes.cut_down, place.cluster, component)
@@ -179,13 +228,14 @@ async def strike(place: KubernetesPlace, component: str) -> None:
     await asyncio.to_thread(place.cluster.start, component)
 
 
+@AUTO
 async def test_connections_that_die_without_a_word_are_noticed(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:
-    ids = await in_every_step(server, doors)
+    ids = await in_every_step(server, doors, *IN_BOTH_MODES)
     with strikes.silenced(place.cluster):
         doors.open_all()
-        ids["fresh"] = await server.create(gated(doors, "fresh", 0, 0))
+        await add_fresh(server, doors, ids, "fresh")
         await assert_all_end_right(server, doors, ids)
     assert "was cut" in server.log
 
@@ -212,18 +262,21 @@ async def test_a_watch_behind_a_proxy_that_went_silent_is_taken_up_again(place: 
             await client.close()
 
 
+@AUTO
 async def test_what_happens_while_the_server_sleeps_is_seen_although_its_history_has_expired(
     server: Server, place: KubernetesPlace, doors: Gates
 ) -> None:
     place.cluster.need_node()
-    ids = await in_every_step(server, doors)
-    taken = await server.create(gated(doors, "taken", 0, 0))
-    doors.open("taken/inputs", "in-inputs/inputs", "in-executor-1/executor-1")
-    await reached(doors, "taken/executor-0")
+    ids = await in_every_step(server, doors, *IN_BOTH_MODES)
+    taken = {name: await server.create(gated(doors, name, 0, 0)) for name in in_both("taken")}
+    pods = [f"tesk-{taken['taken']}-executor-0", f"tesk-{taken['pod-taken']}"]
+    doors.open(*in_both("taken/inputs", "in-inputs/inputs", "in-executor-1/executor-1"))
+    await reached(doors, *in_both("taken/executor-0"))
     server.signal(signal.SIGSTOP)
-    await asyncio.to_thread(strikes.delete, place, "pod", f"tesk-{taken}-executor-0")
-    doors.open("in-executor-0/executor-0", "in-outputs/outputs")
-    await reached(doors, "in-executor-0/executor-1", "in-executor-1/outputs", "in-inputs/executor-0")
+    for pod in pods:
+        await asyncio.to_thread(strikes.delete, place, "pod", pod)
+    doors.open(*in_both("in-executor-0/executor-0", "in-outputs/outputs"))
+    await reached(doors, *in_both("in-executor-0/executor-1", "in-executor-1/outputs", "in-inputs/executor-0"))
     await asyncio.to_thread(strikes.cut_down, place.cluster, "kube-apiserver")
     await asyncio.to_thread(place.cluster.start, "kube-apiserver")
     await asyncio.to_thread(recover, place.cluster)
@@ -231,9 +284,11 @@ async def test_what_happens_while_the_server_sleeps_is_seen_although_its_history
     server.signal(signal.SIGCONT)
     doors.open_all()
     await assert_all_end_right(server, doors, ids)
-    task = await server.ended(taken)
-    assert task["state"] == "SYSTEM_ERROR"
-    assert f"pod tesk-{taken}-executor-0 was deleted by somebody else" in task["logs"][0]["system_logs"][-1]
+    words = ("was deleted by somebody else", "is gone: somebody deleted it")  # a taskmaster was awake
+    for task_id, pod, why in zip(taken.values(), pods, words, strict=True):
+        task = await server.ended(task_id)
+        assert task["state"] == "SYSTEM_ERROR"
+        assert f"pod {pod} {why}" in task["logs"][0]["system_logs"][-1]
     assert "too old resource version" in server.log
 
 

@@ -5,6 +5,7 @@ What is alike in all places is shown by the tests that run in all: test_executor
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +26,8 @@ from tests.servers.cluster import until
 
 pytestmark = pytest.mark.places(*POD)
 
-FOR_ALL = "app.kubernetes.io/instance={}"
+IN_POD = pytest.mark.parametrize("settings", [{"mode": "pod"}], indirect=True)
+"""For tests that run elsewhere too, where the mode is another."""
 
 
 async def logs_of(tesk: Tesk, task_id: str) -> list[Document]:
@@ -52,6 +54,8 @@ async def held(tesk: Tesk, doors: Gates, name: str, **more: Any) -> str:
     return task_id
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_a_task_is_a_pod_and_a_secret_and_says_so(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
     task_id = await held(tesk, doors, "on")
     assert await objects_of(place, task_id) == {"pods": [f"tesk-{task_id}"], "secrets": [f"tesk-{task_id}"]}
@@ -112,6 +116,18 @@ async def test_a_task_goes_on_as_it_has_begun_whatever_the_mode_becomes(
         assert await place.leftovers(settings) == []
 
 
+@pytest.mark.oldest
+@IN_POD
+async def test_files_and_volumes_are_on_a_directory_of_the_node(tesk: Tesk, shared: Path) -> None:
+    task = await tesk.run(
+        executors=[sh("cat /mnt/in/a /data/b > /out/c"), sh("cat /out/c > /mnt/v/c; cat /mnt/v/c", workdir="/mnt/v")],
+        inputs=[content("/mnt/in/a", "a"), content("/data/b", "b")], volumes=["/mnt/v"],
+        outputs=[{"path": "/out/c", "url": f"{shared}/c"}],
+    )  # fmt: skip
+    assert task["state"] == "COMPLETE", lines(task)
+    assert (task["logs"][0]["logs"][1]["stdout"], (shared / "c").read_text()) == ("ab", "ab")
+
+
 @pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
 @pytest.mark.parametrize(
     ("strike", "words"),
@@ -131,6 +147,22 @@ async def test_a_lost_pod_is_followed_by_another(
     assert first["system_logs"][-1].endswith("; trying again")
     assert [entry["stdout"] for entry in first["logs"]] == ["first\n"]
     assert [entry["stdout"] for entry in second["logs"]] == ["first\n", "on\n"]
+
+
+@pytest.mark.parametrize("settings", [{"retries": 1}], indirect=True)
+async def test_a_lost_pod_is_followed_by_another_though_the_mode_has_changed_since(
+    settings: Settings, place: KubernetesPlace, doors: Gates
+) -> None:
+    async with started(settings) as tesk:
+        task_id = await held(tesk, doors, "on")
+    async with started(msgspec.structs.replace(settings, mode="taskmaster")) as tesk:
+        await asyncio.to_thread(delete, place.cluster, place.namespace, f"tesk-{task_id}")
+        await asyncio.to_thread(until, lambda: doors.reached["on"] == 2, what="another attempt")
+        doors.open_all()
+        task = await tesk.ended(task_id)
+        assert task["state"] == "COMPLETE", task["logs"]
+        assert [len(log["logs"]) for log in task["logs"]] == [1, 2]
+        assert await place.leftovers(settings) == []
 
 
 @pytest.mark.parametrize(
@@ -164,14 +196,24 @@ async def test_a_pod_that_goes_while_no_server_runs_is_a_lost_pod_too(
         assert await place.leftovers(settings) == []
 
 
-async def test_a_runner_that_is_killed_is_a_lost_pod(tesk: Tesk, place: KubernetesPlace, doors: Gates) -> None:
+@pytest.mark.oldest
+@IN_POD
+@pytest.mark.parametrize(
+    ("strike", "words"),
+    [(strikes.kill, "runner ended with code 137"), (strikes.use_up_memory, "runner ran out of memory")],
+)
+async def test_a_runner_that_is_killed_is_a_lost_pod(
+    tesk: Tesk, place: KubernetesPlace, doors: Gates, strike: Any, words: str
+) -> None:
     task_id = await held(tesk, doors, "on")
-    await asyncio.to_thread(strikes.kill, place, f"tesk-{task_id}", names.RUNNER_CONTAINER)
+    await asyncio.to_thread(strike, place, f"tesk-{task_id}", names.RUNNER_CONTAINER)
     task = await tesk.ended(task_id)
     assert task["state"] == "SYSTEM_ERROR"
-    assert f"pod tesk-{task_id}: runner ended with code 137" in lines(task)
+    assert f"pod tesk-{task_id}: {words}" in lines(task)
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_the_image_of_a_later_executor_that_cannot_be_had_ends_the_task(
     tesk: Tesk, place: KubernetesPlace
 ) -> None:
@@ -197,6 +239,8 @@ async def test_more_on_the_disk_than_asked_for_is_an_eviction(tesk: Tesk) -> Non
     assert "exceeds the limit" in lines(task)
 
 
+@pytest.mark.oldest
+@IN_POD
 async def test_cancelling_keeps_what_was_written_and_leaves_nothing(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:

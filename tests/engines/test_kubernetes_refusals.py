@@ -18,12 +18,14 @@ pytestmark = pytest.mark.places(*KUBERNETES)
 
 
 @pytest.mark.parametrize(
-    "before", [{}, {"inputs": [content("/in/a")]}], ids=["the first of its pods", "after its inputs"]
+    ("before", "mode"),
+    [({}, "taskmaster"), ({"inputs": [content("/in/a")]}, "taskmaster"), ({}, "auto")],
+    ids=["the first of its pods", "after its inputs", "its only one"],
 )
 async def test_a_pod_that_breaks_the_namespaces_security_standard_is_an_error_that_names_the_setting(
-    place: KubernetesPlace, tmp_path: Path, before: dict[str, Any]
+    place: KubernetesPlace, tmp_path: Path, before: dict[str, Any], mode: str
 ) -> None:
-    async with alone(place, tmp_path / "alone", security="restricted") as (tesk, _):
+    async with alone(place, tmp_path / "alone", security="restricted", mode=mode) as (tesk, _):
         task = await tesk.run(executors=[sh("echo never")], **before)
     assert task["state"] == "SYSTEM_ERROR"
     assert 'is forbidden: violates PodSecurity "restricted:latest"' in lines(task)
@@ -63,13 +65,15 @@ async def test_a_pod_that_a_policy_refuses_ends_the_task_with_the_policys_words(
         ("inputs", {"reason": "Forbidden"}),
         ("executor", {"reason": "Forbidden"}),
         ("outputs", {"reason": "RequestEntityTooLarge"}),
+        ("task", {"reason": "Forbidden"}),
     ]
 
     async def refused(role: str, more: dict[str, str]) -> None:
         name, message = f"no-{uuid.uuid4().hex[:8]}", f"one cannot use resource {role} here"
         cluster.apply(*policy(name, role, message, **more))
         try:
-            async with alone(place, tmp_path / name) as (tesk, namespace):
+            mode = "pod" if role == "task" else "taskmaster"
+            async with alone(place, tmp_path / name, mode=mode) as (tesk, namespace):
                 cluster.kubectl("label", "namespace", namespace, f"test/policy={name}")
                 await asyncio.to_thread(strikes.await_refusal, cluster, namespace, role, message)
                 output = {"path": "/in/a", "url": f"{tesk.settings.file_roots[0]}/a"}

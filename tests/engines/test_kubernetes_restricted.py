@@ -19,6 +19,7 @@ from tests.engines.test_executors import (  # noqa: F401
     test_outputs_arrive_whatever_their_modes_and_owners,
     test_streams_go_to_files_and_to_the_log_apart,
 )
+from tests.engines.test_kubernetes_pods import logs_of
 from tests.engines.test_lifecycle import (  # noqa: F401
     test_cancelling_a_running_program_lets_it_end_in_its_own_way,
     test_cancelling_while_inputs_are_fetched,
@@ -27,6 +28,7 @@ from tests.engines.test_lifecycle import (  # noqa: F401
 from tests.servers.containers import NUMERIC_IMAGE
 
 pytestmark = pytest.mark.places(*RESTRICTED)
+IN_BOTH_MODES = pytest.mark.parametrize("settings", [{}, {"mode": "pod"}], indirect=True)
 
 
 @pytest.fixture
@@ -39,26 +41,34 @@ def said(task: Document) -> str:
     return "\n".join(task["logs"][0]["system_logs"])
 
 
+@IN_BOTH_MODES
 async def test_executors_run_as_the_user_that_is_set(tesk: Tesk) -> None:
     task = await tesk.run(executors=[sh("id -u"), sh("id -u; grep NoNewPrivs /proc/self/status")])
     assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["1000\n", "1000\nNoNewPrivs:\t1\n"]
 
 
+@IN_BOTH_MODES
 async def test_user_ids_may_be_left_to_the_image_or_the_platform(unset: Settings, place: Place, shared: Path) -> None:
+    is_pod = unset.mode == "pod"
+    workdir = "/mnt/v" if is_pod else "/made"
+    first = "id -u; umask 077; cat /mnt/in/a > /mnt/out/a; echo > /mnt/v/x"
     async with started(unset) as tesk:
         task = await tesk.run(
             executors=[
-                {"image": NUMERIC_IMAGE, "command": ["sh", "-c", "id -u; umask 077; cat /in/a > /out/a; echo > /v/x"]},
-                {"image": NUMERIC_IMAGE, "command": ["sh", "-c", "rm /v/x; pwd"], "workdir": "/made"},
+                {"image": NUMERIC_IMAGE, "command": ["sh", "-c", first]},
+                {"image": NUMERIC_IMAGE, "command": ["sh", "-c", "rm /mnt/v/x; pwd"], "workdir": workdir},
             ],
-            inputs=[content("/in/a", "hello\n")], outputs=[{"path": "/out/a", "url": f"{shared}/a"}], volumes=["/v"],
+            inputs=[content("/mnt/in/a", "hello\n")], outputs=[{"path": "/mnt/out/a", "url": f"{shared}/a"}],
+            volumes=["/mnt/v"],
         )  # fmt: skip
         assert task["state"] == "COMPLETE", said(task)
-        assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["1234\n", "/made\n"]
+        assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["1234\n", f"{workdir}\n"]
+        assert ("runs as one pod" in str(await logs_of(tesk, task["id"]))) == is_pod
         assert (shared / "a").read_text() == "hello\n"
         assert await place.leftovers(unset) == []
 
 
+@IN_BOTH_MODES
 async def test_what_the_namespace_or_the_node_refuses_ends_at_once_and_names_the_setting(
     unset: Settings, place: Place
 ) -> None:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tesk.identity import EVERYBODY
+from tesk.identity import SERVER
 from tesk.places.kubernetes import rights
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
@@ -27,9 +28,11 @@ from tests.servers.containers import ENTRY_IMAGE, IMAGE
 pytestmark = pytest.mark.places(*KUBERNETES)
 
 Right = tuple[str, str]
-SERVER: Final = [(kind, verb) for kind, verbs in rights.NEEDED.items() for verb in verbs]
-TASKMASTER: Final = [(kind, verb) for kind, verbs in rights.TASKMASTER.items() for verb in verbs]
 SECONDS: Final = 300.0
+
+
+def pairs(needed: Mapping[str, tuple[str, ...]]) -> set[Right]:
+    return {(kind, verb) for kind, verbs in needed.items() for verb in verbs}
 
 
 def without(right: Right, needed: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -108,7 +111,7 @@ async def run(tesk: Tesk, granted: asyncio.Event) -> str:
 
 
 async def run_with_volume(tesk: Tesk, granted: asyncio.Event) -> str:
-    return str((await tesk.run(executors=[sh("cat /in/a")], inputs=[content("/in/a")]))["state"])
+    return str((await tesk.run(executors=[sh("cat /mnt/in/a")], inputs=[content("/mnt/in/a")]))["state"])
 
 
 async def look_and_cancel(tesk: Tesk, granted: asyncio.Event) -> str:
@@ -124,6 +127,14 @@ async def get_no_pod(tesk: Tesk, granted: asyncio.Event) -> str:
     task = await tesk.run(executors=[sh("true")])
     assert "error looking up service account" in task["logs"][0]["system_logs"][-1]
     return str(task["state"])
+
+
+async def wait_for_a_mount(tesk: Tesk, granted: asyncio.Event) -> str:
+    """A task whose pod waits for a Secret that is not there, as only its events tell."""
+    task_id = await tesk.create(executors=[sh("true")], inputs=[content("/mnt/in/a")])
+    await tesk.until(task_id, lambda task: "FailedMount" in json.dumps(task["logs"]), SECONDS)
+    await tesk.dispatcher.cancel(task_id, SERVER)
+    return str((await tesk.ended(task_id, SECONDS))["state"])
 
 
 async def begin_again(tesk: Tesk, granted: asyncio.Event) -> str:
@@ -156,40 +167,72 @@ USES: Final[dict[Right, Use]] = {
     ("events", "list"): Use(get_no_pod, "SYSTEM_ERROR", {"taskmaster_service_account": "nobody"}),
     ("jobs", "get"): Use(begin_again, "CANCELED", {"node_selector": ("no-such=node",)}),
 }
+ABSENT: Final = {"filer_mounts": ("/k=secret:absent",)}
+POD_USES: Final[dict[Right, Use]] = {
+    **{("pods", verb): Use(listen, "") for verb in ("list", "watch")},
+    **{right: Use(run_with_volume, "COMPLETE") for right in (("secrets", "create"), ("secrets", "delete"))},
+    ("pods", "create"): Use(run_with_volume, "COMPLETE"),
+    **{right: Use(look_and_cancel, "CANCELED") for right in (("pods", "delete"), ("pods/log", "get"))},
+    ("events", "list"): Use(wait_for_a_mount, "CANCELED", ABSENT),
+}
+"""Of tasks that are one pod each. The server's other rights are for tasks that have a taskmaster."""
+SHARED: Final = {(kind, verb) for kind in ("jobs", "configmaps") for verb in ("list", "watch")}
+"""It looks at these in every mode, before it knows what there is."""
+
+
+def only(chosen: set[Right]) -> dict[str, tuple[str, ...]]:
+    """Rights by kind."""
+    kinds = sorted({kind for kind, _ in chosen})
+    return {kind: tuple(sorted(verb for other, verb in chosen if other == kind)) for kind in kinds}
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("mode", "needed", "uses", "enough"),
+    [
+        ("taskmaster", rights.NEEDED, USES, rights.NEEDED | rights.OPTIONAL),
+        ("pod", rights.WITH_PODS, POD_USES, only(SHARED | POD_USES.keys()) | rights.OPTIONAL),
+    ],
+    ids=["with taskmasters", "of one each"],
+)
 async def test_the_server_uses_each_of_its_rights_and_needs_no_other(
-    place: KubernetesPlace, accounts: Accounts, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+    place: KubernetesPlace, accounts: Accounts, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: str,
+    needed: Mapping[str, tuple[str, ...]], uses: Mapping[Right, Use], enough: Mapping[str, tuple[str, ...]],
+) -> None:  # fmt: skip
+    """`enough`: all that the tasks of the mode need, of what the server may."""
+    assert USES.keys() == pairs(rights.NEEDED)
+    assert USES.keys() | POD_USES.keys() == pairs(rights.WITH_PODS)
     caplog.set_level("INFO")
-    names = {right: name_of("server", right) for right in SERVER}
-    full = {**rights.NEEDED, **rights.OPTIONAL}
-    await accounts.grant(full=full, **{name: without(right, rights.NEEDED) for right, name in names.items()})
+    names = {right: name_of(mode, right) for right in uses}
+    full = f"full-{mode}"
+    await accounts.grant(**{full: enough}, **{name: without(right, needed) for right, name in names.items()})
 
     async def said(tesk: Tesk) -> str:
         return f"{caplog.text} {await readyz(tesk)}"
 
     async def lacking(right: Right) -> None:
         name, granted = names[right], asyncio.Event()
-        action, end, changes = USES[right]
-        async with apart(place, tmp_path / name, kubeconfig=await accounts.kubeconfig(name), **changes) as tesk:
+        action, end, changes = uses[right]
+        kubeconfig = await accounts.kubeconfig(name)
+        async with apart(place, tmp_path / name, kubeconfig=kubeconfig, mode=mode, **changes) as tesk:
             work = asyncio.ensure_future(action(tesk, granted))
             await until_said(lambda: said(tesk), f':{name}" {refusal(right)}')
             await until_said(lambda: readyz(tesk), f"{right[1]} {right[0]}", refusal(right))
-            await accounts.grant(**{name: rights.NEEDED})
+            await accounts.grant(**{name: needed})
             granted.set()
             assert await work == end
             await until_said(lambda: readyz(tesk), "it is ready")
 
     async def complete() -> None:
-        async with apart(place, tmp_path / "full", kubeconfig=await accounts.kubeconfig("full")) as tesk:
+        async with apart(place, tmp_path / full, kubeconfig=await accounts.kubeconfig(full), mode=mode) as tesk:
             assert await run_with_volume(tesk, asyncio.Event()) == "COMPLETE"
             assert await look_and_cancel(tesk, asyncio.Event()) == "CANCELED"
-            assert await readyz(tesk) == "it is ready"
+            trouble, unused = await tesk.dispatcher.ready() or "", pairs(needed) - pairs(enough)
+            assert [right for right in unused if f"{right[1]} {right[0]}" not in trouble] == []
+            assert unused or not trouble
 
-    await asyncio.gather(complete(), *map(lacking, SERVER))
-    assert caplog.text.count(':full"') == 0
+    await asyncio.gather(complete(), *map(lacking, uses))
+    assert caplog.text.count(f':{full}"') == 0
 
 
 class Step(NamedTuple):
@@ -228,7 +271,7 @@ STEPS: Final = {
 async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
     place: KubernetesPlace, accounts: Accounts, tmp_path: Path
 ) -> None:
-    names = {right: name_of("taskmaster", right) for right in TASKMASTER}
+    names = {right: name_of("of-taskmaster", right) for right in pairs(rights.TASKMASTER)}
     reduced = {name: without(right, rights.TASKMASTER) for right, name in names.items()}
     await accounts.grant(complete=rights.TASKMASTER, **reduced)
 
@@ -257,7 +300,7 @@ async def test_a_taskmaster_uses_each_of_its_rights_and_needs_no_other(
                 await delete_pod(place, f"tesk-{task_id}-{step.meets}")
 
     steps = [Step(), *STEPS.values()]
-    await asyncio.gather(*map(lacking, TASKMASTER), *(live("complete", step) for step in steps))
+    await asyncio.gather(*map(lacking, names), *(live("complete", step) for step in steps))
 
 
 def foreign_pod(place: KubernetesPlace, name: str) -> Document:

@@ -26,7 +26,7 @@ from tests.engines.serving import Server, serving
 
 pytestmark = pytest.mark.places(*BOTH)
 
-TASKS = int(os.environ.get("TESK_TEST_STORM") or 150)
+TASKS = int(os.environ.get("TESK_TEST_STORM") or 100)
 AT_ONCE = 40
 ROLES = {"kubernetes": ("taskmaster", "inputs", "executor", "outputs"), "pod": ("task",)}
 CONTAINERS = {"taskmaster": ("taskmaster",), "executor": ("executor",), "task": ("runner", "executor-0", "executor-1")}

@@ -11,7 +11,7 @@ from tesk.identity import SERVER
 from tesk.settings import Settings
 from tesk.store.base import Row
 from tests.engines.alone import lines
-from tests.engines.places import Place
+from tests.engines.places import LOCAL, Place
 from tests.engines.running import Tesk, cancelled, content, running, sh, started
 from tests.servers.silent import Silent
 
@@ -142,7 +142,9 @@ async def test_cancelling_an_ended_task_changes_nothing(tesk: Tesk) -> None:
     assert await tesk.dispatcher.cancel("0000000000000", SERVER) is None
 
 
+@pytest.mark.places(*LOCAL)
 async def test_many_tasks_at_once_all_end_right(tesk: Tesk) -> None:
+    """On a cluster: test_kubernetes_storm."""
     codes = [n % 4 for n in range(24)]
     ids = await asyncio.gather(*(tesk.create(executors=[sh(f"exit {code}")], name=str(code)) for code in codes))
     tasks = [await tesk.ended(task_id) for task_id in ids]

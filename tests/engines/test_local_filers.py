@@ -32,7 +32,7 @@ async def test_a_filer_that_uses_up_its_memory_ends_and_says_so(tmp_path: Path) 
     found = await fetched(tmp_path, MIB, *many)
     assert found.verdict
     assert found.verdict.startswith("the filer used up its memory, ")
-    assert "MiB with its threads' stacks (filer_ram_gb)" in found.verdict
+    assert "MiB with its threads' stacks (on one machine: filer_ram_gb)" in found.verdict
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 64 * MIB])

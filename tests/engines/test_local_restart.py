@@ -18,7 +18,7 @@ from tests.engines.places import containers_and_folders
 from tests.engines.running import content, sh
 from tests.servers import containers
 
-TASKS = 60
+TASKS = 36
 KILLS = 14
 
 

@@ -319,6 +319,40 @@ def test_a_working_directory_that_cannot_be_made_is_named(pods: MakePod) -> None
     assert "the image lacks its working directory /none/here" in (outcome.record.now.log.system_logs or [])[0]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"inputs": [{"path": "/data/in", "content": "x"}]}, "could not copy /.tesk/files/data/in to /data/in"),
+        ({"outputs": [{"path": "/data/out", "url": "file:///out"}]}, "could not make the folder of /data/out"),
+    ],
+)
+def test_files_in_a_folder_that_the_image_s_user_cannot_make_are_an_error(
+    pods: MakePod, files: dict[str, Any], words: str
+) -> None:
+    pod = pods("echo never", **files)
+    pod.start_runner()
+    pod.start_executor(0, user=NOBODY)
+    outcome = pod.ended()
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.exit_codes) == (State.SYSTEM_ERROR, [])
+    (line,) = outcome.record.now.log.system_logs or []
+    assert "executor 0 (busybox): its files could not be copied into its container" in line
+    assert words in line
+
+
+@pytest.mark.parametrize(("storage_class", "left"), [("", ["v/a"]), ("fast", [])])
+def test_a_volume_that_outlives_its_pod_is_emptied(
+    pods: MakePod, tmp_path: Path, storage_class: str, left: list[str]
+) -> None:
+    outputs = [{"path": "/mnt/v/a", "url": f"file://{tmp_path}/0/store/a"}]
+    pod = pods("echo x > /mnt/v/a", outputs=outputs, settings={"storage_class": storage_class})
+    pod.start()
+    assert pod.ended().exit_codes == [0]
+    mounted = pod.scratch / "mnt"
+    assert [str(each.relative_to(mounted)) for each in mounted.rglob("*") if each.is_file()] == left
+
+
 LIES = """
 cd /.tesk/control
 rm -f started ended oom terminated

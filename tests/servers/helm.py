@@ -53,7 +53,7 @@ def rendered(
     arguments = ["template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES]
     arguments += [f"--set-json={key}={json.dumps(value)}" for key, value in values.items()]
     arguments += [f"--api-versions={api}" for api in apis]
-    return [each for each in yaml.safe_load_all(helm(arguments, major=major)) if each]
+    return [each for each in yaml.load_all(helm(arguments, major=major), Loader=yaml.CSafeLoader) if each]
 
 
 def of_kind(objects: Sequence[Manifest], kind: str) -> dict[str, Manifest]:

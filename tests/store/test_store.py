@@ -299,12 +299,22 @@ async def test_a_create_that_was_given_up_while_it_waited_is_not_stored(
     await store.close()
 
 
-async def test_documents_are_replaced_and_nothing_else(store: Store) -> None:
-    both, one = await store.create(NewTask(basic=BASIC, full=FULL)), await store.create(NewTask(basic=BASIC))
+async def test_a_change_of_state_may_replace_the_documents(store: Store) -> None:
+    both, one, other = [await store.create(NewTask(basic=BASIC, full=full)) for full in (FULL, None, FULL)]
     before = await row(store, both, "BASIC")
-    await store.describe(both, b'{"name":"basic"}', b'{"name":"full"}')
-    await store.describe(one, b'{"name":"basic"}', None)
-    await store.describe("unknown", b"{}", None)
-    assert await row(store, both, "BASIC") == before._replace(document=b'{"name":"basic"}')
+    new = b'{"name":"basic"}'
+    assert await store.advance(both, State.COMPLETE, TaskLog(), new=(new, b'{"name":"full"}'))
+    assert await store.advance(one, State.COMPLETE, TaskLog(), new=(new, None))
+    assert not await store.advance("unknown", State.COMPLETE, TaskLog(), new=(new, None))
+    after = await row(store, both, "BASIC")
+    assert after == before._replace(document=new, state=State.COMPLETE, logs=after.logs)
     assert (await row(store, both, "FULL")).document == b'{"name":"full"}'
     assert (await row(store, one, "FULL")).document == b'{"name":"basic"}'
+    assert (await row(store, other, "FULL")).document == FULL
+
+
+async def test_a_state_that_is_refused_leaves_the_documents(store: Store) -> None:
+    task_id = await store.create(NewTask(basic=BASIC, full=FULL))
+    await store.advance(task_id, State.CANCELED, TaskLog())
+    assert not await store.advance(task_id, State.COMPLETE, TaskLog(), new=(b"{}", b"{}"))
+    assert [(await row(store, task_id, view)).document for view in ("BASIC", "FULL")] == [BASIC, FULL]

@@ -34,3 +34,16 @@ async def test_an_image_that_could_not_be_asked_is_asked_again() -> None:
 
     assert await looks.at("sha256:1", ["/app"], ask) == {}
     assert await looks.at("sha256:1", ["/app"], ask) == {"/": 7, "/app": 7}
+
+
+async def test_the_image_of_a_name_is_believed_where_it_is_known_what_that_has() -> None:
+    async def ask(_: Sequence[str]) -> dict[str, int]:
+        return {"/": 7, "/app": 7}
+
+    looks = Looks()
+    looks.name("image:1", "sha256:1")
+    assert looks.last_id("image:1", ["/app"]) == ""
+    await looks.at("sha256:1", ["/app"], ask)
+    assert looks.last_id("image:1", ["/app"]) == "sha256:1"
+    assert looks.last_id("image:1", ["/data"]) == ""
+    assert looks.last_id("image:2", ["/app"]) == ""

@@ -25,7 +25,7 @@ ENGINES = "tests/engines"
             f"{ENGINES}/test_kubernetes_resources.py::test_a[kubernetes]",
             Part("kubernetes", f"{ENGINES}/test_kubernetes_resources.py kubernetes"),
         ),
-        (f"{ENGINES}/test_nodes.py::test_a[disrupted-b]", Part("disrupted", f"{ENGINES}/test_nodes.py disrupted")),
+        (f"{ENGINES}/test_nodes.py::test_a[disrupted-b]", Part("disrupted", "disrupted")),
         (f"{ENGINES}/test_lifecycle.py::test_a[oldest]", Part("oldest", "oldest")),
     ],
 )

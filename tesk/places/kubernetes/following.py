@@ -26,6 +26,8 @@ class Following(Struct, eq=False):
     """What its reports are known by, where this server has made its Secrets."""
     made_at: float | None = None
     """When its objects had been made."""
+    may_have_run: bool = False
+    """What runs it may have been made, by an earlier server or by a request that was not answered."""
     attempt: int = 1
     """The newest attempt at it that was begun from here."""
     end: Literal["", "being prepared", "prepared"] = ""

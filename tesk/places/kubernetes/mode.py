@@ -5,7 +5,6 @@ from typing import Literal
 from tesk import parameters
 from tesk.kubernetes import manifests, names
 from tesk.kubernetes.pod_layout import pod_layout
-from tesk.kubernetes.task_pod import is_on_node
 from tesk.kubernetes.task_settings import TaskSettings
 from tesk.layout import doubtful
 from tesk.tes import Task
@@ -13,7 +12,7 @@ from tesk.tes import Task
 Mode = Literal["taskmaster", "pod"]
 
 MOST_EXECUTORS = 20
-"""More of them are not started all at once."""
+"""More of them are not started all at once, and the runner's log has the record of all at each of their changes."""
 
 
 def choose(task: Task, settings: TaskSettings) -> tuple[Mode, str]:
@@ -26,6 +25,8 @@ def choose(task: Task, settings: TaskSettings) -> tuple[Mode, str]:
 
 def impossible(task: Task, settings: TaskSettings) -> str:
     """Why the task cannot run in one pod; empty where it can."""
+    if len(task.executors) > MOST_EXECUTORS:
+        return f"it has more than {MOST_EXECUTORS} executors"
     if parameters.ENTRYPOINT in parameters.given(task, settings.allowed_backend_parameters):
         return "the images' own programs begin before the executors (entrypoint), which a pod would start all at once"
     has_users = settings.run_as_user or settings.pod_security == "restricted"
@@ -42,10 +43,8 @@ def unfit(task: Task, settings: TaskSettings) -> str:
         return "its executors have a service account of their own"
     if len(task.executors) > 1 and parameters.GPU in parameters.given(task, settings.allowed_backend_parameters):
         return "each of its executors has GPUs, and in one pod each would hold its own all the time"
-    if len(task.executors) > MOST_EXECUTORS:
-        return f"it has more than {MOST_EXECUTORS} executors"
     plan = pod_layout(task)
-    if not plan.is_empty and not settings.storage_class and not is_on_node(task, settings):
+    if not plan.is_empty and not settings.storage_class and not manifests.is_on_node(task, settings):
         return f"its disk_gb is above pod_disk_gb, {settings.pod_disk_gb:g}"
     if folders := doubtful(task):
         return f"whether an image has something in {folders[0]} is known only once it is there"

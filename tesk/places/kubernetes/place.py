@@ -56,6 +56,7 @@ MOST_SUBMITTING: Final = 16
 POD_RESOURCES: Final = (1, 34)
 """From this version on Kubernetes takes requests of a pod as a whole."""
 MOST_ACTIVE: Final = 1000
+_events: Final = msgspec.json.Decoder(objects.EventList).decode
 STARTING: Final = Denial("as many tasks are being started or cleaned up as the cluster takes at a time")
 
 
@@ -201,7 +202,7 @@ class KubernetesPlace:
         if job.id in self._following:
             return
         task = self._observed.setdefault(job.id, ObservedTask())
-        following = self._following[job.id] = Following(job)
+        following = self._following[job.id] = Following(job, may_have_run=job.submitted)
         if task.mode is None and job.logs:
             recall(task, job.logs)
         if task.mode is None:
@@ -288,9 +289,23 @@ class KubernetesPlace:
         self._evaluate(task_id)
 
     async def _make(self, following: Following) -> None:
-        """One try."""
-        task = self._observed[following.job.id]
-        await self._way(task).make(following, task, self._ground())
+        """One try. A Job or pod that may have run and is gone is not made again: its events tell that it was there."""
+        task_id = following.job.id
+        task = self._observed[task_id]
+        way = self._way(task)
+        if following.may_have_run and not await way.is_there(task_id) and await self._has_events(task_id):
+            task.was_made = True
+            return
+        try:
+            await way.make(following, task, self._ground())
+        except ApiError as error:
+            following.may_have_run = following.may_have_run or error.is_away
+            raise
+
+    async def _has_events(self, task_id: TaskId) -> bool:
+        """Whether anything happened to the task's Job or pod, as the cluster remembers for an hour."""
+        selector = f"involvedObject.name={names.task_object(task_id)}"
+        return bool(_events(await self._opened()[0].find("events", fieldSelector=selector)).items)
 
     def _way(self, task: ObservedTask) -> Way:
         """Of a task of which nobody knows how it was run, the taskmaster's way leaves nothing behind either."""

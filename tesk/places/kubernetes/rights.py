@@ -30,7 +30,8 @@ NEEDED: Final = {
 """By resource: the verbs that this engine uses, and no others."""
 
 WITH_PODS: Final = NEEDED | {"pods": ("create", *NEEDED["pods"])}
-"""The same where the server makes the pods of whole tasks."""
+"""The same where the server makes the pods of whole tasks. The chart's Role always has them: whoever may create Jobs
+may create pods, and a task that began as one pod is tried again as one."""
 
 TASKMASTER: Final = {
     "configmaps": ("get", "create", "patch"),

@@ -12,7 +12,7 @@ import json
 import logging
 import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -394,3 +394,13 @@ def _code(message: str) -> int | None:
     if "argument list too long" in words:
         return 126
     return None
+
+
+async def to_its_end(call: Coroutine[Any, Any, None]) -> None:
+    """Awaits a call that must not be cut off half-way, even when this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -40,6 +40,19 @@ class Looks:
 
     def __init__(self) -> None:
         self._images: dict[str, _Image] = {}
+        self._ids: dict[str, str] = {}
+
+    def name(self, name: str, image_id: str) -> None:
+        """Remembers which image the name means now."""
+        self._ids[name] = image_id
+        if len(self._ids) > MOST_IMAGES:
+            del self._ids[next(iter(self._ids))]
+
+    def last_id(self, name: str, asked: Sequence[str]) -> str:
+        """Which image the name meant, if it is known what that one has at these directories; else empty."""
+        image_id = self._ids.get(name, "")
+        image = self._images.get(image_id)
+        return "" if image is None or _unknown(asked, image.known(asked)) else image_id
 
     async def at(self, image_id: str, asked: Sequence[str], ask: Ask) -> Answers:
         """What the image has at these directories and above them; `ask` finds out about those that are not known."""

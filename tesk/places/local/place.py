@@ -25,7 +25,8 @@ from tesk.settings import Settings
 from tesk.tes import FileTypes, State, TaskLog
 
 if TYPE_CHECKING:
-    from tesk.places.local.run import Machine, Run
+    from tesk.places.local.machine import Machine
+    from tesk.places.local.run import Run
 
 log = logging.getLogger(__name__)
 OWN_PODMAN: Final = "podman"
@@ -73,7 +74,7 @@ class LocalPlace:
         self._chores.append(asyncio.create_task(self._trim(), name="trim streams"))
 
     async def _connect(self, socket: Path) -> "Machine":
-        containers_module, looks_module, filers_module, run_module = await asyncio.to_thread(_imports)
+        containers_module, looks_module, filers_module, machine_module = await asyncio.to_thread(_imports)
         containers = containers_module.Containers(socket, instance(self._data))
         try:
             log.info("container engine: %s at %s", await containers.ping(), socket)
@@ -83,7 +84,7 @@ class LocalPlace:
             raise
         filers = filers_module.Filers(int(self._settings.filer_ram_gb * GIB))
         looks = looks_module.Looks()
-        machine: Machine = run_module.Machine(
+        machine: Machine = machine_module.Machine(
             self._settings, containers, looks, filers, shim, instance(self._data), _cores()
         )
         return machine
@@ -148,9 +149,7 @@ class LocalPlace:
         try:
             await asyncio.to_thread(folder.remove)
         except PermissionError:
-            from tesk.places.local.run import on_folders
-
-            await on_folders(machine, task_id, folder, "empty")
+            await machine.on_folders(task_id, folder, "empty")
             await asyncio.to_thread(folder.remove)
 
     async def known(self) -> set[TaskId]:
@@ -226,9 +225,9 @@ def install_shim(folder: Path) -> Path:
 
 def _imports():  # type: ignore[no-untyped-def]
     """Modules that take long to load, loaded off the event loop."""
-    from tesk.places.local import containers, filers, looks, run
+    from tesk.places.local import containers, filers, looks, machine, run  # noqa: F401 - each task needs it
 
-    return containers, looks, filers, run
+    return containers, looks, filers, machine
 
 
 def _last_log(folder: Folder, run: "Run | None") -> TaskLog:

@@ -7,14 +7,13 @@ for, and what was cut off is done again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from aiodocker.exceptions import DockerError
-from msgspec import Struct
 from msgspec.structs import replace
 
 from tesk import parameters
@@ -31,12 +30,12 @@ from tesk.life.status import TaskStatus
 from tesk.life.transfer import Transfer
 from tesk.places.base import Job, PlaceError
 from tesk.places.local import manifest
-from tesk.places.local.containers import Containers, ContainerState, EngineAway, EnginePatience, ImageError, StartError
-from tesk.places.local.filers import Filers, last_progress, read_report
+from tesk.places.local.containers import ContainerState, EngineAway, EnginePatience, ImageError, StartError, to_its_end
+from tesk.places.local.executors import Executors, Program
+from tesk.places.local.filers import last_progress, read_report
 from tesk.places.local.folder import BOOT, Folder, is_master_of_files, recalled
-from tesk.places.local.looks import Looks
+from tesk.places.local.machine import Machine
 from tesk.retry import pauses
-from tesk.settings import Settings
 from tesk.tails import oddity, tail
 from tesk.tes import ExecutorLog, FileTypes, Resources, State, TaskLog
 
@@ -47,52 +46,10 @@ AWAY: Final = (EngineAway, aiohttp.ClientConnectionError, aiohttp.ClientPayloadE
 """What a call fails with when the container engine goes away before it or in its midst."""
 CANNOT_STOP: Final = (*AWAY, PlaceError, DockerError)
 STOP_AGAIN_S: Final = 1.0
-BELIEVED_S: Final = 30.0
-"""So long a container that has not been started is believed to be there."""
 
 
-class Machine(Struct, frozen=True):
-    """What every life on this machine shares."""
-
-    settings: Settings
-    containers: Containers
-    looks: Looks
-    filers: Filers
-    shim: Path
-    instance: str
-    cores: float
-
-
-class Program:
-    """The container of an executor that is to run, or runs, in the eyes of this process.
-
-    `run` attaches to the container, starts it once `may_start` is set, and returns how it ended.
-    """
-
-    def __init__(self, n: int, run: "Callable[[Program], Coroutine[Any, Any, ContainerState | None]]") -> None:
-        self.n = n
-        self.may_start = asyncio.Event()
-        self.started = asyncio.get_running_loop().create_future()
-        self.ended = asyncio.create_task(run(self), name=f"executor {n}")
-        self.is_stopping = False
-        self.is_over = False
-        self._made_at = asyncio.get_running_loop().time()
-
-    @property
-    def age_s(self) -> float:
-        return asyncio.get_running_loop().time() - self._made_at
-
-    async def wait(self, timeout_s: float | None) -> None:
-        """Until it has started or ended, or for so long."""
-        waits = {self.ended} if self.started.done() else {self.ended, self.started}
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-
-    async def close(self) -> None:
-        """Lets go of the container, which goes on; one that is being started is started first."""
-        self.ended.cancel()
-        await asyncio.wait([self.ended])
-        if not self.ended.cancelled() and (error := self.ended.exception()):
-            log.info("executor %d: %s", self.n, error)
+class ImageChanged(Exception):
+    """An image's name means another image than what the task's files were laid out for. No program of it has run."""
 
 
 class Run:
@@ -102,18 +59,18 @@ class Run:
         self.job = job
         self.folder = folder
         self.machine = machine
-        self.facts = Facts(TaskLog())
+        self.facts = Facts(TaskLog(start_time=now()))
         self.state = State.INITIALIZING
         self.types = FileTypes()
         self.running: int | None = None
         self._report = report
         self._patience = EnginePatience(machine.settings.engine_patience_s)
         self._program: Program | None = None
-        self._prepared: Program | None = None
         self._seen: steps.Seen | None = None
         self._now = steady()
         self._layout = Layout()
         self._given = parameters.given(job.task, machine.settings.allowed_backend_parameters)
+        self._executors = Executors(job, folder, machine, self._given)
         self._policy = steps.Policy(
             time_limit_s=parameters.time_limit_s(self._given, machine.settings.executor_timeout_s),
             memory_limit_mib=((job.task.resources or Resources()).ram_gb or 0) * 1024,
@@ -121,7 +78,6 @@ class Run:
         )
         self._resumed = folder.path.exists()
         self._has_looked = self._resumed
-        self._reached = len(job.task.executors) if self._resumed else -1
 
     @property
     def log(self) -> TaskLog:
@@ -141,8 +97,7 @@ class Run:
 
     def containers(self) -> list[str]:
         """The names of the containers that it has made, or was about to make."""
-        executors = range(len(self.job.task.executors))
-        names = [manifest.name(self.job.id, n) for n in executors if n <= self._reached]
+        names = self._executors.names()
         return [*names, manifest.name(self.job.id, manifest.LOOK)] if self._has_looked else names
 
     def tell(self, state: State) -> None:
@@ -156,9 +111,8 @@ class Run:
             if ended := self.folder.fact("ended", TaskStatus):
                 self.facts.log = ended.log
                 return self._report(ended)
-            self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
-            for name in self.folder.unreadable():
-                self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
+            if self._resumed:
+                await self._recall()
             await self._patiently()
         except End as end:
             if end.reason:
@@ -172,9 +126,15 @@ class Run:
             self.note(f"error: internal error of the server: {error!r}")
             await self._conclude(State.SYSTEM_ERROR)
 
+    async def _recall(self) -> None:
+        """Takes up what an earlier life has learnt."""
+        self.facts = await asyncio.to_thread(recalled, self.folder, self._policy.log_bytes)
+        for name in self.folder.unreadable():
+            self.note(f"warning: the fact {name!r} cannot be read, as after a power cut; it counts as absent")
+
     async def _establish(self, name: str, value: Any, *, durable: bool = False) -> None:
         """Makes the fact so, off the event loop: a slow disk holds up this task alone."""
-        await _to_its_end(asyncio.to_thread(self.folder.establish, name, value, durable=durable))
+        await to_its_end(asyncio.to_thread(self.folder.establish, name, value, durable=durable))
 
     async def _conclude(self, state: State) -> None:
         """Ends the task. The fact need not be durable: the store's record of it follows, and that is."""
@@ -195,15 +155,18 @@ class Run:
                 if self._patience.is_over(asyncio.get_running_loop().time()):
                     raise End(State.SYSTEM_ERROR, str(away)) from error
                 log.warning("task %s: %s; trying again", self.job.id, away)
+            except ImageChanged as error:
+                log.info("task %s: %s; beginning again", self.job.id, error)
+                await asyncio.to_thread(scratch.scrub, str(self.folder.scratch))
             except DockerError as error:
                 raise End(State.SYSTEM_ERROR, f"the container engine refused: {error.message}") from error
             except PlaceError as error:
                 raise End(State.SYSTEM_ERROR, str(error)) from error
             finally:
-                for program in (self._program, self._prepared):
-                    if program is not None:
-                        await program.close()
-                self._program = self._prepared = self._seen = None
+                if self._program is not None:
+                    await self._program.close()
+                await self._executors.close()
+                self._program = self._seen = None
             self._resumed = True
             await asyncio.sleep(pause_s)
 
@@ -238,19 +201,18 @@ class Run:
             return seen
         if step.role != "executor":
             return steps.Absent(is_asked=True)
-        n, name = step.n, manifest.name(self.job.id, step.n)
-        if self._prepared is not None:
+        n = step.n
+        if self._executors.prepared is not None:
             return steps.Absent()
         if self._program is None:
-            state = await self.machine.containers.state(name) if self._resumed else None
+            state = await self._executors.state(n) if self._resumed else None
             if state is None and self.folder.has(f"started-{n}"):
                 return self._gone(n)
             if state is None or not state.has_started:
                 return steps.Absent()
             if state.is_over:
                 return await self._ended(n, state)
-            self.running, self._program = n, Program(n, lambda _: self.machine.containers.end(name))
-            self._program.started.set_result(None)
+            self.running, self._program = n, self._executors.found(n)
         return await self._see_program(self._program)
 
     async def _see_program(self, program: Program) -> steps.Seen:
@@ -270,7 +232,7 @@ class Run:
     async def _is_over(self, program: Program) -> bool:
         """True when a program that has reached its time limit has just ended by itself, or cannot be stopped yet."""
         try:
-            state = await self.machine.containers.state(manifest.name(self.job.id, program.n))
+            state = await self._executors.state(program.n)
         except CANNOT_STOP as error:
             await self._stop_later(program, error)
             return True
@@ -282,8 +244,7 @@ class Run:
         await asyncio.wait([program.ended], timeout=STOP_AGAIN_S)
 
     def _gone(self, n: int) -> steps.Seen:
-        name = manifest.name(self.job.id, n)
-        return steps.Gone(f"executor {n}: its container {name} was removed by somebody else")
+        return steps.Gone(f"executor {n}: its container {self._executors.name(n)} was removed by somebody else")
 
     def _not_started(self, error: StartError) -> steps.Seen:
         """What an executor comes to that cannot be started: an end, where the engine's words blame its program."""
@@ -303,12 +264,11 @@ class Run:
             case steps.Finish(state, reason):
                 raise End(state, reason)
             case steps.Ask(TaskStep("executor", n)):
-                if not await self._is_prepared():
+                if not await self._executors.is_prepared():
                     await self._prepare(n)
                 await self._establish(f"started-{n}", {"at": now(), "boot": BOOT}, durable=True)
-            case steps.Start(TaskStep("executor", n)) if self._prepared is not None:
-                self.running, self._program, self._prepared = n, self._prepared, None
-                self._program.may_start.set()
+            case steps.Start(TaskStep("executor", n)):
+                self.running, self._program = n, self._executors.start()
             case steps.Start(TaskStep("inputs")):
                 self._seen = steps.FilerEnded(await self._initialize())
             case steps.Start():
@@ -367,18 +327,28 @@ class Run:
         return [*dict.fromkeys(executor.image for executor in self.job.task.executors)]
 
     async def _lay_out_and_fetch(self, asked: Sequence[str], images: Sequence[asyncio.Task[None]]) -> Transfer:
-        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task."""
+        """Fetches the inputs to where the containers will have them. What was found then holds for all of the task: it
+        is on record before the inputs are, and so before any start."""
         found: Found | None = self.folder.fact("found", Found)
-        if found is None and asked and not self.folder.has("inputs"):
+        is_new = found is None and bool(asked) and not self.folder.has("inputs")
+        believed: dict[str, str] = {}
+        if is_new:
             await asyncio.gather(*images)
-            found = Found(await self._look(asked))
-            await self._establish("found", found, durable=True)
+            found = Found(await self._look(asked, believed))
         found = found or Found()
         self._layout = await asyncio.to_thread(layout, self.job.task, found)
         async with asyncio.TaskGroup() as group:
+            if is_new:
+                group.create_task(self._keep(found, believed))
             group.create_task(self._prepare_first(images[0]))
-            fetching = group.create_task(self._fetch(found))
-        return fetching.result()
+            fetching = group.create_task(self._fetch())
+        moved = fetching.result()
+        if moved.alone:
+            found.alone += moved.alone
+            await self._establish("found", found, durable=True)
+            self._layout = await asyncio.to_thread(layout, self.job.task, found)
+        await self._establish("inputs", {"done": now(), "boot": BOOT})
+        return moved
 
     async def _prepare_first(self, image: asyncio.Task[None]) -> None:
         """Prepares the first executor while its inputs are on their way. All that is mounted must be directories, since
@@ -391,22 +361,40 @@ class Run:
         await image
         await self._prepare(0)
 
-    async def _look(self, asked: Sequence[str]) -> dict[str, bool]:
-        """What the images have in these directories, for `layout`."""
-        answers = []
+    async def _prepare(self, n: int) -> None:
+        await self._executors.prepare(n, self._layout, anew=self._resumed)
+
+    async def _look(self, asked: Sequence[str], believed: dict[str, str]) -> dict[str, bool]:
+        """What the images have in these directories, for `layout`. An image of which that is known is taken for what it
+        was when last seen, which goes into `believed`."""
+        looks, answers = self.machine.looks, []
         for image in self._images():
-            image_id = await self.machine.containers.image_id(image)
-            answers.append(await self.machine.looks.at(image_id, asked, partial(self._ask, image)))
+            if image_id := looks.last_id(image, asked):
+                believed[image] = image_id
+            answers.append(await looks.at(image_id or await self._identified(image), asked, partial(self._ask, image)))
         return occupied(asked, answers)
+
+    async def _identified(self, image: str) -> str:
+        image_id = await self.machine.containers.image_id(image)
+        self.machine.looks.name(image, image_id)
+        return image_id
+
+    async def _keep(self, found: Found, believed: dict[str, str]) -> None:
+        """Puts on record what was found once the images are known to be what they were believed to be, while the first
+        container is being made. Raises ImageChanged."""
+        for image, image_id in believed.items():
+            if await self._identified(image) != image_id:
+                raise ImageChanged(f"image {image} is another than a moment ago")
+        await self._establish("found", found, durable=True)
 
     async def _ask(self, image: str, asked: Sequence[str]) -> dict[str, int]:
         """What an image has at these paths. One that cannot be run counts as empty: its executor will say why."""
         self._has_looked, paths = True, to_look_at(asked)
         control = await asyncio.to_thread(self.folder.question, manifest.LOOK)
-        labels = {"tesk.instance": self.machine.instance, "tesk.task": self.job.id}
+        labels = self.machine.labels(self.job.id)
         body = manifest.looking(image, paths, labels=labels, shim=self.machine.shim, control=control)
         try:
-            await _to_its_end(self.machine.containers.run_through(manifest.name(self.job.id, manifest.LOOK), body))
+            await to_its_end(self.machine.containers.run_through(manifest.name(self.job.id, manifest.LOOK), body))
         except StartError as error:
             log.warning("task %s: image %s could not be looked at: %s", self.job.id, image, error)
         digits = await asyncio.to_thread(self.folder.answer, manifest.LOOK)
@@ -420,7 +408,7 @@ class Run:
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
-    async def _fetch(self, found: Found) -> Transfer:
+    async def _fetch(self) -> Transfer:
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return Transfer(is_done=True)
@@ -434,13 +422,8 @@ class Run:
                 for line in moved.notes():
                     self.note(line)
                 raise End(State.SYSTEM_ERROR, moved.verdict)
-            if moved.alone:
-                found.alone += moved.alone
-                await self._establish("found", found, durable=True)
-                self._layout = await asyncio.to_thread(layout, self.job.task, found)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
-        await self._establish("inputs", {"done": now(), "boot": BOOT})
         return moved
 
     async def _step(self, name: str, plan: Plan) -> Transfer:
@@ -451,8 +434,8 @@ class Run:
             await self.machine.filers.run(f"{self.job.id}/{name}", plan, self.folder.path, report)
         finally:
             watching.cancel()
-            self._moved(await asyncio.to_thread(last_progress, report))
-        found = await asyncio.to_thread(read_report, report)
+            found = await asyncio.to_thread(read_report, report)
+            self._moved(found.progress)
         if found.types:
             self.types = replace(self.types, **{name: found.types})
             await self._establish("types", self.types)
@@ -472,76 +455,11 @@ class Run:
             self.log.metadata = {"progress": told.words()}
         return self.log.metadata != known
 
-    async def _prepare(self, n: int) -> None:
-        """Makes the container of executor `n` and begins to attach to it: all but its start. Raises StartError."""
-        await self._make(n)
-        self._prepared = Program(n, self._run)
-
-    async def _is_prepared(self) -> bool:
-        """True when a container waits for its start. Long after it was made the engine is asked, since whoever tidies
-        up may have removed it."""
-        if self._prepared is None:
-            return False
-        name = manifest.name(self.job.id, self._prepared.n)
-        if self._prepared.age_s < BELIEVED_S or await self.machine.containers.state(name) is not None:
-            return True
-        await self._prepared.close()
-        self._prepared = None
-        return False
-
-    async def _make(self, n: int) -> None:
-        """Makes the container of executor `n`. The one that an earlier life was about to start is as it should be; any
-        other has never run and may be that of an earlier version or setting. Raises StartError."""
-        containers, name, executor = self.machine.containers, manifest.name(self.job.id, n), self.job.task.executors[n]
-        self._reached = max(self._reached, n)
-        control = self.folder.control(n)
-        await self._verify(n)
-        if not self.folder.has(f"started-{n}"):
-            if self._resumed:
-                await _to_its_end(containers.remove(name))
-            body = manifest.container(
-                executor, self._layout, self.job.task.resources or Resources(),
-                last=n == len(self.job.task.executors) - 1,
-                labels={"tesk.instance": self.machine.instance, "tesk.task": self.job.id, "tesk.executor": str(n)},
-                shim=self.machine.shim, control=control, scratch=self.folder.scratch,
-                settings=self.machine.settings, cores=self.machine.cores, given=self._given, devices=self._devices(),
-            )  # fmt: skip
-            await _to_its_end(containers.create(name, body))
-        if executor.workdir and not self._layout.covers(executor.workdir):
-            await containers.make_directory(name, executor.workdir)
-
-    async def _run(self, program: Program) -> ContainerState | None:
-        """Attaches to the container, starts it when it may, and waits for its end. Being cancelled, it first finishes
-        starting."""
-        containers, name = self.machine.containers, manifest.name(self.job.id, program.n)
-
-        async def start() -> None:
-            await program.may_start.wait()
-            await _to_its_end(containers.start(name))
-            program.started.set_result(None)
-
-        has_entry_point = parameters.ENTRYPOINT in self._given
-        return await containers.run(name, start, lambda: None if has_entry_point else self.folder.exit_code(program.n))
-
-    def _devices(self) -> list[dict[str, Any]]:
-        containers, count = self.machine.containers, int(self._given.get(parameters.GPU, 0))
-        if not count:
-            return []
-        kind = self.machine.settings.gpu_resource
-        return manifest.device_requests(count, kind, containers.engine, containers.version)
-
-    async def _verify(self, n: int) -> None:
-        try:
-            await asyncio.to_thread(self.folder.verify, n, self._layout.bound)
-        except OSError as error:
-            what = f"{error.filename} in {self.folder.path}"
-            raise End(State.SYSTEM_ERROR, f"executor {n}: {what} cannot be mounted: {error.strerror}") from error
-
     async def _stop(self, program: Program) -> None:
         """Stops an executor for its time limit."""
         program.is_stopping = True
         try:
-            await self.machine.containers.stop(manifest.name(self.job.id, program.n), self.machine.settings.grace_s)
+            await self._executors.stop(program.n)
         except CANNOT_STOP as error:
             await self._stop_later(program, error)
             program.is_stopping = False
@@ -558,7 +476,7 @@ class Run:
         entry = ExecutorLog(state.exit_code, started, finished, *self._tails(n))
         has_failed = bool(entry.exit_code) or n in self.facts.timed_out
         if parameters.ENTRYPOINT in self._given and has_failed and not (entry.stdout or entry.stderr):
-            entry.stderr = await self.machine.containers.last_words(manifest.name(self.job.id, n))
+            entry.stderr = await self._executors.last_words(n)
         out_of_memory = state.out_of_memory or self.folder.ran_out_of_memory(n)
         return steps.ExecutorEnded(entry, out_of_memory, notes=tuple(notes))
 
@@ -579,7 +497,7 @@ class Run:
         """Pushes the outputs, after a failed executor too."""
         self.tell(State.RUNNING)
         if not is_master_of_files():
-            await on_folders(self.machine, self.job.id, self.folder, "open-up")
+            await self.machine.on_folders(self.job.id, self.folder, "open-up")
         settings = self._filer_settings()
         if steps.has_failed(self.job.task, self.facts):
             settings = replace(settings, missing_outputs="warning")
@@ -590,18 +508,6 @@ class Run:
 
     def _filer_settings(self) -> FilerSettings:
         return FilerSettings.of(self.machine.settings)
-
-
-async def on_folders(machine: Machine, task_id: str, folder: Folder, command: str) -> None:
-    """Runs a command of the shim as a container's root on what programs wrote, for a server that is not root."""
-    labels = {"tesk.instance": machine.instance, "tesk.task": task_id}
-    try:
-        image = await asyncio.to_thread(folder.fact, "image", str)
-        folders = await asyncio.to_thread(folder.program_folders)
-        body = manifest.on_folders(image, command, folders, labels=labels, shim=machine.shim)
-        await machine.containers.run_through(f"tesk-{task_id}-{command}", body)
-    except (StartError, OSError) as error:
-        raise PlaceError(f"task {task_id}: its files could not be reached: {error}") from error
 
 
 def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:
@@ -621,13 +527,3 @@ def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
-
-
-async def _to_its_end(call: Coroutine[Any, Any, None]) -> None:
-    """Awaits a call that must not be cut off half-way, even when this task is cancelled meanwhile."""
-    task = asyncio.ensure_future(call)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

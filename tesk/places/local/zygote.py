@@ -17,16 +17,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
-from tesk.filer import main as filer
-from tesk.filer import memory
-from tesk.filer.plan import Event, Failed, Plan
+from tesk.filer import child
+from tesk.filer.plan import Plan
 from tesk.filer.schemes.file import scheme as file_scheme  # noqa: F401 - loaded here once, not by each filer
 from tesk.places.local.socket import die_with_parent
 
@@ -79,33 +76,9 @@ def _obey(order: dict[str, Any], children: dict[str, int], channel: socket.socke
 
 def _transfer(plan: Path, report: Path, memory_bytes: int, transfers: int) -> int:
     """Runs the filer on a plan, its events as JSON lines in `report`; the exit code of `tesk filer`."""
-    encode = msgspec.json.Encoder().encode
-    lock = threading.Lock()
-    if memory_bytes:
-        memory.bound(memory_bytes, transfers)
     with report.open("wb", buffering=0) as out:
-
-        def emit(event: Event) -> None:
-            with lock:
-                out.write(encode(event) + b"\n")
-
-        used_up = encode(Failed(memory.used_up())) + b"\n"
-        threading.excepthook = partial(_end_without_memory, out, used_up, threading.excepthook)
-        try:
-            return 0 if filer.run(msgspec.json.decode(plan.read_bytes(), type=Plan), emit, threading.Event()) else 1
-        except MemoryError:
-            out.write(used_up)
-            return 1
-
-
-def _end_without_memory(
-    out: IO[bytes], words: bytes, otherwise: Callable[[threading.ExceptHookArgs], Any], args: threading.ExceptHookArgs
-) -> None:
-    """Ends the process when a thread has died for want of memory: the others would wait for it."""
-    if issubclass(args.exc_type, MemoryError):
-        out.write(words)
-        os._exit(1)
-    otherwise(args)
+        wanted = msgspec.json.decode(plan.read_bytes(), type=Plan)
+        return child.run(wanted, out.write, threading.Event(), memory_bytes, transfers)
 
 
 def _reap(children: dict[str, int], channel: socket.socket) -> None:

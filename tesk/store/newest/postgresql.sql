@@ -84,7 +84,7 @@ CREATE INDEX task_name ON task (substr(name, 1, 500), id);
 CREATE INDEX task_owner ON task (owner, id, state) WHERE owner <> 0;
 CREATE INDEX task_owner_group ON task (owner_group, id, state) WHERE owner_group <> 0;
 CREATE INDEX task_state ON task (state, id);
-CREATE INDEX task_unfinished ON task (id) WHERE ended IS NULL;
+CREATE INDEX task_unfinished ON task (id, owner) WHERE ended IS NULL;
 CREATE TABLE term (
 	span BIGINT NOT NULL, 
 	term TEXT COLLATE "C" NOT NULL, 

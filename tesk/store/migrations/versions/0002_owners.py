@@ -14,6 +14,7 @@ depends_on = None
 IDENTIFIER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 NAME = sa.text("substr(name, 1, 500)")
+UNENDED = sa.text("ended IS NULL")
 OWNED, GROUPED = sa.text("owner <> 0"), sa.text("owner_group <> 0")
 
 
@@ -30,7 +31,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("colleague", sa.Integer(), primary_key=True, autoincrement=False),
     )
-    for name in ("task_owner", "task_state", "task_name"):
+    for name in ("task_owner", "task_state", "task_name", "task_unfinished"):
         op.drop_index(name, "task")
     op.add_column("task", sa.Column("owner_group", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.create_index("task_owner", "task", ["owner", "id", "state"], sqlite_where=OWNED, postgresql_where=OWNED)
@@ -39,6 +40,7 @@ def upgrade() -> None:
     )
     op.create_index("task_state", "task", ["state", "id"])
     op.create_index("task_name", "task", [NAME, "id"])
+    op.create_index("task_unfinished", "task", ["id", "owner"], sqlite_where=UNENDED, postgresql_where=UNENDED)
     op.drop_index("tag_value", "tag")
     if op.get_bind().dialect.name == "postgresql":
         _drop_owner("tag", ["key", "task"])
