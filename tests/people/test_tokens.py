@@ -277,6 +277,7 @@ def test_nobody_has_tokens_where_nobody_signs_in(tmp_path: Path) -> None:
 def tesk(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`tesk token …` on the machine of the server, with the server's settings."""
     environment = {"PATH": "/usr/bin:/bin", "TESK_STORE_DATABASE_URL": server.database, "TESK_SERVER": server.url}
+    environment["TESK_PEOPLE_USERS_FILE"] = server.settings.users_file
     command = [sys.executable, "-m", "tesk", "token", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -296,6 +297,18 @@ def test_the_operator_makes_the_first_token_where_tokens_are_the_only_way_in(tmp
         assert tesk(server, "revoke", "--user=bob", token["id"]).returncode == 1
         assert tesk(server, "revoke", "--user=ls:abc@ls", "--all").returncode == 0
         assert "was revoked" in reason_of_refusal(server, text)
+
+
+def test_a_token_that_the_operator_made_dies_with_the_user_in_the_file(tmp_path: Path) -> None:
+    with running(tmp_path, users_file=str(write_users(tmp_path, ALICE, BOB, groups="lab-a"))) as server:
+        assert (
+            "the groups of alice are in the file"
+            in tesk(server, "create", "--user=alice", "--group=g", "--name=n").stderr
+        )
+        text = tesk(server, "create", "--user=alice", "--name=n").stdout.strip()
+        assert server.client.get("/api/v1/whoami", headers=bearer(text)).json()["groups"] == ["lab-a"]
+        write_users(tmp_path, BOB)
+        assert "was removed" in reason_of_refusal(server, text)
 
 
 def test_the_command_line_makes_lists_and_revokes_over_http(server: Running) -> None:
