@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from tesk.identity import Identity
 from tesk.server.people.passwords import hashed
-from tesk.server.people.tokens import Tokens
+from tesk.server.people.tokens import GOOD_FOR_S, Tokens, digest, new_text, new_token
+from tesk.server.people.way import CannotTell, Credential
+from tesk.store import open_store
+from tesk.store.base import Store
 from tesk.store.identifiers import now_ms
-from tests.api.conftest import Running, running
+from tests.api.conftest import Running, postgres_server, running
+from tests.servers.postgres import Postgres
+
+__all__ = ["postgres_server"]
 
 ALICE, BOB = ("alice", "correct horse"), ("bob", "battery staple")
 TASK = {"executors": [{"image": "alpine", "command": ["true"]}]}
@@ -272,6 +280,54 @@ def test_nobody_has_tokens_where_nobody_signs_in(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         answer = server.client.post(TOKENS, json={"name": "n"})
         assert (answer.status_code, "nobody signs in here" in answer.text) == (403, True)
+
+
+def test_a_token_that_one_server_revokes_ends_on_another_of_the_same_database(
+    tmp_path: Path, postgres_server: Postgres
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    users = str(write_users(tmp_path, ALICE))
+    database = postgres_server.new_database()
+    with (
+        running(folders[0], database=database, users_file=users) as one,
+        running(folders[1], database=database, users_file=users) as two,
+    ):
+        made = make(one)
+        assert [status(server, made["token"]) for server in (one, two)] == [200, 200]
+        one.client.delete(f"{TOKENS}/{made['id']}", auth=ALICE)
+        assert status(one, made["token"]) == 401
+        assert "was revoked" in reason_of_refusal(two, made["token"])
+    assert GOOD_FOR_S <= 10
+
+
+async def test_what_cannot_be_looked_up_is_no_refusal_and_what_was_noted_is_written_later(tmp_path: Path) -> None:
+    def opened() -> Store:
+        return open_store(f"sqlite:///{tmp_path}/tesk.db", log_tail_bytes=9)
+
+    carol = Identity(user="carol", way="proxy", groups=frozenset({"lab-a"}))
+    text, token = new_text(), new_token(carol, "n", now_ms(), 60)
+    store = opened()
+    await store.open()
+    await store.tokens.add(token, digest(text))
+    ways = Tokens(store.tokens, {"proxy": None})
+    shown = Credential("bearer", "", text)
+    assert await ways.identify(shown)
+    ways.learn(msgspec.structs.replace(carol, groups=frozenset({"lab-b"})))
+    await store.close()
+    await ways.write_notes()
+    with pytest.raises(CannotTell, match="cannot be used"):
+        await ways.identify(shown)
+
+    await store.open()
+    found = await ways.identify(shown)
+    assert found is not None
+    assert found.identity.groups == {"lab-b"}
+    await ways.write_notes()
+    stored = await store.tokens.find(digest(text))
+    assert stored is not None
+    assert stored.used_ms is not None
+    assert stored.rights.groups == ("lab-b",)
+    await store.close()
 
 
 def tesk(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
