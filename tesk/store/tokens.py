@@ -56,6 +56,7 @@ _COLUMNS: Final = "id, username, name, scopes, way, rights, made, expires, used,
 _INSERT: Final = f"INSERT INTO api_token ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND: Final = f"SELECT {_COLUMNS} FROM api_token WHERE digest = ?"
 _OF_USER: Final = f"SELECT {_COLUMNS} FROM api_token WHERE username = ? ORDER BY made DESC, id LIMIT {MOST}"
+_COUNT: Final = "SELECT count(*) FROM api_token WHERE username = ? AND revoked IS NULL AND expires > ?"
 _ALL: Final = f"SELECT {_COLUMNS} FROM api_token ORDER BY made DESC, id LIMIT {MOST}"
 _REVOKE: Final = f"UPDATE api_token SET revoked = coalesce(revoked, ?) WHERE id = ? RETURNING {_COLUMNS}"
 _REVOKE_OF_USER: Final = (
@@ -88,6 +89,11 @@ class TokenTable:
         """The newest tokens of a user, or with None of everybody, newest first."""
         rows = await (self._read(_ALL, ()) if user is None else self._read(_OF_USER, (user,)))
         return [_token(row) for row in rows]
+
+    async def count(self, user: str, now_ms: int) -> int:
+        """How many tokens of a user have not ended."""
+        found: int = (await self._read(_COUNT, (user, now_ms)))[0][0]
+        return found
 
     async def revoke(self, token_id: str, user: str | None, now_ms: int) -> ApiToken | None:
         """Ends a token, of that user if one is given. The token as it is now; None if there is none."""

@@ -39,6 +39,8 @@ async def test_a_user_has_the_own_tokens_newest_first(store: Store) -> None:
     assert [each.id for each in await store.tokens.list("alice")] == ["b", "c", "a"]
     assert [each.id for each in await store.tokens.list(None)] == ["d", "b", "c", "a"]
     assert await store.tokens.list("eve") == []
+    await store.tokens.revoke("b", None, 9)
+    assert [await store.tokens.count("alice", now) for now in (1, DAY_MS + 1, DAY_MS + 2)] == [2, 1, 0]
 
 
 async def test_a_token_is_revoked_once_and_by_its_user_alone(store: Store) -> None:
