@@ -137,13 +137,13 @@ class Run:
         await to_its_end(asyncio.to_thread(self.folder.establish, name, value, durable=durable))
 
     async def _conclude(self, state: State) -> None:
-        """Ends the task. The fact need not be durable: the store's record of it follows, and that is."""
+        """Ends the task. The fact is for a server that ends before the end is in the store, and need not be durable."""
         self.log.end_time = now()
+        self.tell(state)
         try:
             await self._establish("ended", TaskStatus(state, self.log, types=self.types))
         except OSError as error:
             log.error("task %s: its end (%s) could not be written down: %s", self.job.id, state.name, error)
-        self.tell(state)
 
     async def _patiently(self) -> None:
         """The life, taken up again where it stands while the container engine is away."""
