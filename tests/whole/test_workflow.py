@@ -61,7 +61,7 @@ def test_cwl_tes_runs_a_workflow(server: Server, cwl_tes: str) -> None:
     places = ["--outdir", f"{folder}/out", "--tmpdir-prefix", f"{folder}/tmp/", "--tmp-outdir-prefix", f"{folder}/tmp/"]
     done = subprocess.run(
         [cwl_tes, "--tes", server.url, *places, "workflow.cwl", "--text", "input.txt"],
-        cwd=folder, capture_output=True, text=True, timeout=120, env={**os.environ, "TMPDIR": f"{folder}/tmp"},
+        cwd=folder, capture_output=True, text=True, timeout=600, env={**os.environ, "TMPDIR": f"{folder}/tmp"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (folder / "out/first.txt").read_text() == "c\nb\n"
