@@ -87,9 +87,10 @@ def rewrite(place: KubernetesPlace, task_id: str, change: Callable[[Record], Non
     place.cluster.kubectl("-n", place.namespace, "patch", "configmap", name, "--type=merge", "-p", patch)
 
 
-def delete(place: KubernetesPlace, kind: str, name: str, *options: str) -> None:
-    """Deletes an object, and does not wait for its end."""
-    place.cluster.kubectl("-n", place.namespace, "delete", kind, name, "--wait=false", "--ignore-not-found", *options)
+def delete(place: KubernetesPlace, kind: str, name: str, *, at_once: bool = False, cascade: str = "background") -> None:
+    """Deletes an object, and does not wait for its end. `at_once`: by force, whatever still runs."""
+    options = {"gracePeriodSeconds": "0"} if at_once else {}
+    place.cluster.delete(place.namespace, f"{kind}s", name, propagationPolicy=cascade.capitalize(), **options)
 
 
 def cut_down(cluster: Cluster, component: str) -> None:

@@ -170,7 +170,7 @@ async def test_a_taskmaster_that_is_removed_by_force_blames_nobody_for_its_lost_
         suspend = ("patch", "job", f"tesk-{task_id}", "-p", '{"spec": {"suspend": true}}')
         await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, *suspend)
         for pod in pods:
-            await asyncio.to_thread(strikes.delete, place, "pod", pod, "--force", "--grace-period=0")
+            await asyncio.to_thread(strikes.delete, place, "pod", pod, at_once=True)
         await asyncio.sleep(SHORT_S)
         assert (await tesk.task(task_id))["state"] == "RUNNING"
         await tesk.dispatcher.cancel(task_id, SERVER)
