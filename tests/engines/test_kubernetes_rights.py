@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import yaml
 
-from tesk.identity import EVERYBODY, SERVER
+from tesk.identity import EVERYBODY
 from tesk.places.kubernetes import rights
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
