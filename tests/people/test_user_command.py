@@ -122,7 +122,7 @@ class TestCredentials:
         assert tesk("list", TESK_SERVER=url, TESK_TOKEN="wrong").returncode == 0
 
     def test_without_a_credential_the_reason_is_the_servers(self, server: Running) -> None:
-        fails(tesk("list", "--server", server.url), "sign in; ways in: basic, card (401)")
+        fails(tesk("list", "--server", server.url), "sign in; ways in: basic, token, card (401)")
         fails(tesk("list", "--server", server.url, TESK_TOKEN="two words"), "TESK_TOKEN: this is no token")
         fails(tesk("list", "--server", server.url, "--token-file", "/nowhere"), "--token-file /nowhere: No such file")
 
