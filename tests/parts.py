@@ -30,7 +30,8 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "pod": ("shim", "busybox"),
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
-    "oidc": ("oidc-provider", "dex"),
+    "oidc": ("oidc-provider",),
+    "dex": ("dex",),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
     "whole": ("shim", "podman", "busybox", *SERVERS),
     "podman": ("shim", "podman", "busybox"),
@@ -95,4 +96,17 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
 
 
 def _works(found: Part) -> bool:
-    return found.name in ("unit", "api", "store", "people", "oidc", "shim", "pod", "chart", "cli", "filer", "whole")
+    return found.name in (
+        "unit",
+        "api",
+        "store",
+        "people",
+        "oidc",
+        "dex",
+        "shim",
+        "pod",
+        "chart",
+        "cli",
+        "filer",
+        "whole",
+    )

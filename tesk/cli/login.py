@@ -55,7 +55,7 @@ def login_command(server: str, url: str | None, issuer: str | None, browser: boo
         else:
             answer = _by_code(metadata, offered["client_id"], scope, resource)
         login = Login(
-            server=server_of(server),
+            server=server_of(client.shown),
             issuer=str(offered["issuer"]),
             client_id=str(offered["client_id"]),
             resource=resource,
@@ -81,9 +81,10 @@ def logout_command(server: str, url: str | None) -> None:
     \b
     tesk logout https://tes.example.org
     """
+    from tesk.cli.client import TesClient
     from tesk.cli.logins import forget, read, server_of
 
-    name = server_of(url or server)
+    name = server_of(TesClient(url or server).shown)
     login = read(name)
     if login is None:
         click.echo(f"nobody is signed in to {escaped(name)}", err=True)

@@ -75,10 +75,11 @@ def stored_credential(url: str) -> str:
 
 
 def read(server: str) -> Login | None:
-    path = _path(server)
+    """None where nobody signed in to the server; also where the home is another user's, or there is none."""
     try:
+        path = _path(server)
         login = Login(**json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError):
         return None
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from None

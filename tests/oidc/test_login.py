@@ -21,7 +21,7 @@ Tesk = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def server(running_provider: OidcProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("login")
-    with running(folder, issuers=str(issuers_file(folder, running_provider)), tokens=False) as started:
+    with running(folder, issuers=str(issuers_file(folder, running_provider)), tokens="never") as started:
         yield started
 
 
@@ -123,7 +123,7 @@ def test_a_token_that_the_server_does_not_take_is_not_kept(
     folder.mkdir()
     issuers = issuers_file(folder, provider)
     issuers.write_text(issuers.read_text() + 'required_groups = ["lab-b"]\n')
-    with running(folder, issuers=str(issuers), tokens=False) as strict, pytest.raises(AssertionError, match="lab-b"):
+    with running(folder, issuers=str(issuers), tokens="never") as strict, pytest.raises(AssertionError, match="lab-b"):
         log_in(server.url, tmp_path, "--browser", strict.url)
     assert not list(tmp_path.glob("tesk/logins/*.json"))
 

@@ -35,7 +35,7 @@ timeout_s = 2.0
 @pytest.fixture(scope="module")
 def server(running_provider: OidcProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("oidc")
-    with running(folder, issuers=str(issuers_file(folder, running_provider)), tokens=False) as started:
+    with running(folder, issuers=str(issuers_file(folder, running_provider)), tokens="beside") as started:
         yield started
 
 
@@ -80,17 +80,30 @@ def test_a_bad_token_is_401_and_stands_in_no_answer_and_no_log(
     assert token.encode() not in server.log_stream.getvalue()
 
 
-def test_while_the_provider_is_away_a_new_token_is_503_with_the_reason(server: Running, provider: OidcProvider) -> None:
+def test_while_the_provider_is_away_a_new_token_is_503_with_the_reason(provider: OidcProvider, tmp_path: Path) -> None:
+    token = provider.token("alice", resource=AUDIENCE, scope="tes")
     provider.set(status=503)
-    answer = server.client.get("/v1/tasks", headers=_bearer(provider.token("alice", resource=AUDIENCE, scope="tes")))
+    with running(tmp_path, issuers=str(issuers_file(tmp_path, provider))) as server:
+        answer = server.client.get("/v1/tasks", headers=_bearer(token))
     assert answer.status_code == 503
     assert "issuer lab answered 503" in answer.json()["msg"]
     assert int(answer.headers["retry-after"]) > 0
 
 
+def test_a_token_of_the_servers_own_outlives_the_providers_and_has_the_users_groups(
+    server: Running, provider: OidcProvider
+) -> None:
+    signed_in = _bearer(provider.token("alice", format="jwt", resource=AUDIENCE, scope="tes", ttl_s=60))
+    made = server.client.post("/api/v1/tokens", json={"name": "workflow"}, headers=signed_in)
+    assert made.status_code == 200, made.text
+    provider.set(status=503)
+    who = server.client.get("/api/v1/whoami", headers=_bearer(made.json()["token"])).json()
+    assert (who["user"], who["groups"], who["way"]) == ("lab:alice", ["lab-a", "lab-a:imaging"], "token")
+
+
 def test_how_to_sign_in_is_open_and_has_no_secret(server: Running) -> None:
     answer = httpx.get(f"{server.url}/api/v1/sign-in")
-    assert answer.json()["ways"] == ["oidc"]
+    assert answer.json()["ways"] == ["oidc", "token"]
     (issuer,) = answer.json()["issuers"]
     assert issuer["client_id"] == "tesk-cli"
     assert issuer["scopes"] == ["openid", "offline_access", "tes"]

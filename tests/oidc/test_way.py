@@ -8,6 +8,7 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -16,7 +17,8 @@ from cryptography.hazmat.primitives import serialization
 
 from tesk.server.people.way import CallerCredential, CannotTell, NotLetIn
 from tests.oidc.conftest import KEY, MakeWay
-from tests.servers.oidc_provider import AUDIENCE, OidcProvider, ec_key, rsa_key
+from tests.servers.certificates import certificate
+from tests.servers.oidc_provider import AUDIENCE, OidcProvider, ec_key, oidc_provider, rsa_key
 
 OPAQUE: dict[str, Any] = {"audience": (), "required_groups": ("lab-a",), "opaque_tokens": "userinfo"}
 INTROSPECTED: dict[str, Any] = {"opaque_tokens": "introspection"}
@@ -324,6 +326,31 @@ async def test_a_provider_that_was_never_there_cannot_tell(provider: OidcProvide
     provider.set(status=500)
     with pytest.raises(CannotTell, match="answered 500"):
         await make_way().found(KEY.sign(_claims(provider)))
+
+
+async def test_while_the_provider_is_away_an_unknown_key_cannot_be_told(
+    provider: OidcProvider, make_way: MakeWay
+) -> None:
+    way, new = make_way(groups_from="token"), rsa_key("new")
+    await way.found(KEY.sign(_claims(provider)))
+    way.moment += 60
+    provider.rotate(new)
+    provider.set(status=503)
+    for _ in range(2):
+        with pytest.raises(CannotTell):
+            await way.found(new.sign(_claims(provider)))
+    provider.set(status=0)
+    way.moment += 2
+    assert await way.found(new.sign(_claims(provider)))
+
+
+async def test_a_provider_is_trusted_by_its_certificate(tmp_path: Path, make_way: MakeWay) -> None:
+    authority = certificate(tmp_path)
+    with oidc_provider(KEY, tls=str(authority)) as provider:
+        token = KEY.sign(_claims(provider))
+        assert await make_way(issuer=provider.issuer, ca_file=str(authority)).found(token)
+        with pytest.raises(CannotTell, match="cannot be reached"):
+            await make_way(issuer=provider.issuer).found(token)
 
 
 async def test_a_provider_that_calls_itself_otherwise_is_not_the_issuer(

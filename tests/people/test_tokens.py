@@ -16,7 +16,7 @@ import pytest
 from tesk.identity import Identity
 from tesk.server.people.passwords import hashed
 from tesk.server.people.tokens import GOOD_FOR_S, Tokens, digest, new_text, new_token
-from tesk.server.people.way import CannotTell, Credential
+from tesk.server.people.way import CallerCredential, CannotTell
 from tesk.store import open_store
 from tesk.store.base import Store
 from tesk.store.identifiers import now_ms
@@ -310,7 +310,7 @@ async def test_what_cannot_be_looked_up_is_no_refusal_and_what_was_noted_is_writ
     await store.open()
     await store.tokens.add(token, digest(text))
     ways = Tokens(store.tokens, {"proxy": None})
-    shown = Credential("bearer", "", text)
+    shown = CallerCredential("bearer", "", text)
     assert await ways.identify(shown)
     ways.learn(msgspec.structs.replace(carol, groups=frozenset({"lab-b"})))
     await store.close()

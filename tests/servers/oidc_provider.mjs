@@ -1,10 +1,11 @@
 // oidc-provider, as a program: `node oidc_provider.mjs MODULE CONFIG`. MODULE is the folder of oidc-provider, CONFIG a
-// JSON file: port, jwks (private), users (claims by name, and `token`: claims of their JWTs), client and secret.
+// JSON file: port, tls (PEM), jwks (private), users (claims by name, and `token`: claims of their JWTs), client and secret.
 //
 // Beside the provider there are /control/calls (how often each path was asked for), /control/set (keys and faults) and
 // /control/token (a token of a user, made by the provider). JWTs of oidc-provider are no good at its own userinfo, as
 // those of other providers are at theirs, so a JWT without a resource is answered here.
-import { createServer } from 'node:http';
+import * as http from 'node:http';
+import * as https from 'node:https';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -16,7 +17,8 @@ const { Provider } = await import(pathToFileURL(`${module}/lib/index.js`).href);
 const { createLocalJWKSet, jwtVerify } = await load('jose');
 
 const config = JSON.parse(readFileSync(file, 'utf8'));
-const issuer = `http://127.0.0.1:${config.port}`;
+const pem = config.tls && readFileSync(config.tls);
+const issuer = `${pem ? 'https' : 'http'}://127.0.0.1:${config.port}`;
 const fault = { userinfo: '', status: 0, delay_ms: 0, huge: false };
 let calls = {};
 let jwks = config.jwks;
@@ -138,9 +140,11 @@ async function handle(request, response) {
   return provider.callback(request, response);
 }
 
-createServer((request, response) => {
+function listener(request, response) {
   handle(request, response).catch((error) => {
     console.error(error);
     answer(response, 500, {});
   });
-}).listen(config.port, '127.0.0.1');
+}
+
+(pem ? https.createServer({ key: pem, cert: pem }, listener) : http.createServer(listener)).listen(config.port, '127.0.0.1');

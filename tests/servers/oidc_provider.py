@@ -128,6 +128,7 @@ def cached() -> Path:
 
 @contextlib.contextmanager
 def oidc_provider(key: SigningKey, **config: Any) -> Iterator[OidcProvider]:
+    """A running provider. `tls`: the file with its certificate and key, where it is to have one."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="tesk-oidc-") as scratch:
         folder = Path(scratch)
@@ -136,4 +137,4 @@ def oidc_provider(key: SigningKey, **config: Any) -> Iterator[OidcProvider]:
         script = Path(__file__).with_suffix(".mjs")
         command = [program("node"), str(script), str(cached()), str(folder / "config.json")]
         with serving(command, port, folder / "log"):
-            yield OidcProvider(f"http://127.0.0.1:{port}", key)
+            yield OidcProvider(f"{'https' if config.get('tls') else 'http'}://127.0.0.1:{port}", key)

@@ -111,7 +111,11 @@ class Provider:
             if now - max(self._asked_for_unknown, known.at) < UNKNOWN_KEY_S:
                 return None
             self._asked_for_unknown = now
-        return await self.shared("keys", self._fetch_keys)
+        try:
+            return await self.shared("keys", self._fetch_keys)
+        except CannotTell:
+            self._asked_for_unknown = -UNKNOWN_KEY_S
+            raise
 
     async def userinfo(self, token: str) -> Claims:
         """What the provider says of the token's user. Raises NotLetIn, CannotTell."""
@@ -123,8 +127,8 @@ class Provider:
         )
         if status in (400, 401, 403):
             raise NotLetIn(self._says("does not take the token for userinfo (was it revoked? has it scope openid?)"))
-        if status != 200:
-            raise CannotTell(self._says(f"answered {status} for userinfo"))
+        if status != 200 or not answer:
+            raise CannotTell(self._says(f"answered {status} for userinfo, or something that is no JSON object"))
         return answer
 
     async def has_userinfo(self) -> bool:

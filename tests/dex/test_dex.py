@@ -24,7 +24,7 @@ principal_claim = "email"
 login_client_id = "{CLIENT}"
 login_scopes = ["openid", "email", "profile", "offline_access"]
 """)
-        with running(folder, issuers=str(folder / "issuers.toml"), tokens=False) as started:
+        with running(folder, issuers=str(folder / "issuers.toml"), tokens="never") as started:
             yield started
 
 
