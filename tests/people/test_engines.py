@@ -88,7 +88,7 @@ def test_toil_runs_a_workflow(tmp_path: Path, how: str) -> None:
     programs = environment(*TOIL)
     (tmp_path / "workflow.py").write_text(TOIL_WORKFLOW)
     ask = [str(programs / "python"), "-c", "from toil.version import currentCommit; print(currentCommit)"]
-    commit = subprocess.run(ask, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    commit = subprocess.run(ask, check=True, capture_output=True, text=True, timeout=300).stdout.strip()
     variables = {
         "PATH": f"{programs}:{PATH}",
         "HOME": str(tmp_path),
@@ -99,7 +99,7 @@ def test_toil_runs_a_workflow(tmp_path: Path, how: str) -> None:
     def work(task: dict[str, Any]) -> None:
         executor = task["executors"][0]
         inside = {**variables, **executor["env"]}
-        subprocess.run(executor["command"], check=True, env=inside, cwd=tmp_path, capture_output=True, timeout=120)
+        subprocess.run(executor["command"], check=True, env=inside, cwd=tmp_path, capture_output=True, timeout=600)
 
     with running(tmp_path, users_file=str(write_users(tmp_path, ALICE)), file_roots=(str(tmp_path),)) as server:
         token = make(server)["token"]

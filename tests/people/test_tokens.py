@@ -335,7 +335,7 @@ def tesk(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/bin:/bin", "TESK_STORE_DATABASE_URL": server.database, "TESK_SERVER": server.url}
     environment["TESK_PEOPLE_USERS_FILE"] = server.settings.users_file
     command = [sys.executable, "-m", "tesk", "token", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_operator_makes_the_first_token_where_tokens_are_the_only_way_in(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class TestPasswords:
         monkeypatch.setattr(passwords, "MOST_WAITING", 6)
         with running(tmp_path, users_file=str(users_file(tmp_path))) as server, ThreadPoolExecutor(8) as threads:
             url = f"{server.url}/v1/tasks"
-            asking = [threads.submit(httpx.get, url, auth=("alice", f"{n}"), timeout=60) for n in range(6)]
+            asking = [threads.submit(httpx.get, url, auth=("alice", f"{n}"), timeout=300) for n in range(6)]
             while server.connections() < 6 or server.do(_checking(server)) < 6:
                 time.sleep(0.01)
             assert httpx.get(f"{server.url}/healthz").status_code == 200
@@ -307,7 +307,7 @@ def _until(server: Running, auth: tuple[str, str], status: int) -> None:
 def _tesk_user(path: Path, verb: str, name: str, given: str = "") -> None:
     stdin = ["--password-stdin"] if given else []
     command = [sys.executable, "-m", "tesk", "user", verb, "--users-file", str(path), *stdin, name]
-    subprocess.run(command, input=given, text=True, check=True, timeout=60)
+    subprocess.run(command, input=given, text=True, check=True, timeout=300)
 
 
 class TestProxies:

@@ -142,7 +142,9 @@ def _client(kubeconfig: Path, written_ns: int) -> httpx.Client | None:
     if access.plugin or access.token_file:
         return None
     headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-    return httpx.Client(base_url=access.server, verify=config.tls(access), headers=headers, timeout=60, trust_env=False)
+    return httpx.Client(
+        base_url=access.server, verify=config.tls(access), headers=headers, timeout=300, trust_env=False
+    )
 
 
 @contextlib.contextmanager
@@ -168,8 +170,8 @@ def cluster(folder: Path, name: str, version: str = "", *, shared: bool = False)
 
 def end(name: str) -> None:
     """Ends a node of scripts/cluster, if it is up."""
-    if subprocess.run([SCRIPT, "status", name], capture_output=True, timeout=60, check=False).returncode == 0:
-        subprocess.run([SCRIPT, "down", name], check=True, timeout=60)
+    if subprocess.run([SCRIPT, "status", name], capture_output=True, timeout=300, check=False).returncode == 0:
+        subprocess.run([SCRIPT, "down", name], check=True, timeout=300)
 
 
 def _load_once(running: Cluster, folder: Path) -> None:

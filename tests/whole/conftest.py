@@ -75,12 +75,12 @@ def _new_token(data: Path) -> str:
 
 def _until_ready(url: str, log: Path) -> None:
     limit = time.monotonic() + START_S
-    while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
+    while httpx.get(f"{url}/readyz", timeout=300).status_code != 200:
         assert time.monotonic() < limit, log.read_text()
         time.sleep(0.05)
 
 
 def _load_image(socket: Path) -> None:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=60) as engine:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=300) as engine:
         archive = containers.image_archive(containers.IMAGE)
         engine.post("http://engine/images/load", content=archive).raise_for_status()

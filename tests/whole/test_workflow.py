@@ -46,7 +46,7 @@ def test_cwl_tes_runs_a_workflow(server: Server) -> None:
     places = ["--outdir", f"{folder}/out", "--tmpdir-prefix", f"{folder}/tmp/", "--tmp-outdir-prefix", f"{folder}/tmp/"]
     done = subprocess.run(
         [cwl_tes, "--tes", server.url, *places, "workflow.cwl", "--text", "input.txt"],
-        cwd=folder, capture_output=True, text=True, timeout=120, 
+        cwd=folder, capture_output=True, text=True, timeout=600,
         env={**os.environ, "TMPDIR": f"{folder}/tmp", "NETRC": f"{folder}/netrc"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
