@@ -148,4 +148,5 @@ class Dispatcher:
             self._cancelling.begin(row.id)
         else:
             begun = found.state > State.QUEUED
-            await self._admission.submit(Job(row.id, demand, task, begun, found.logs if begun else None))
+            logs = found.logs if begun else None
+            await self._admission.submit(Job(row.id, demand, task, begun, logs, found.state))

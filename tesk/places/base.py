@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tesk.errors import PlaceError as PlaceError
 from tesk.life.status import TaskId, TaskStatus
-from tesk.tes import Task, TaskLog
+from tesk.tes import State, Task, TaskLog
 
 
 class Demand(Struct, frozen=True):
@@ -37,7 +37,7 @@ class Job(Struct, frozen=True):
     """A task as a place needs it: its id, what it asks for and the document with the inputs' content.
 
     `begun`: something of it has run, by the store's account; a place that finds nothing of it must not begin again.
-    `logs`: what is on record of it then, as JSON: an array of tesTaskLog.
+    `logs`: what is on record of it then, as JSON: an array of tesTaskLog. `state`: the state that is on record.
     """
 
     id: TaskId
@@ -45,6 +45,7 @@ class Job(Struct, frozen=True):
     task: Task
     begun: bool = False
     logs: bytes | None = None
+    state: State = State.QUEUED
 
 
 class Load(Struct, frozen=True):
