@@ -70,7 +70,7 @@ def use_up_memory(place: KubernetesPlace, pod: str, container: str) -> None:
     name = container_id(place, pod, container)
     script = f"""
         group=$(find /sys/fs/cgroup/memory /sys/fs/cgroup -type d -name '*{name}*' 2> /dev/null | head -n 1)
-        echo $$ > "$group/cgroup.procs"
+        echo 0 > "$group/cgroup.procs"
         echo -1000 > /proc/self/oom_score_adj
         exec timeout -s KILL 10 sh -c 'head -c 2000000000 /dev/zero | tail -c 2000000000 > /dev/null'
     """
