@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ async def test_tasks_end_right_when_parts_of_the_cluster_crash_one_after_the_oth
     await strike(place, "kube-controller-manager")
     await add_fresh(server, doors, ids, "fresh-1")
     doors.open(*in_both("in-executor-1/executor-1", "in-outputs/outputs"))
+    for name in ("pod-fresh-0", "pod-fresh-1"):  # one of which a kubelet that dies has made half is a lost attempt
+        await asyncio.to_thread(until, partial(runs, place, f"tesk-{ids[name]}"), what=f"all containers of {name}")
     await asyncio.to_thread(strikes.cut_down, place.cluster, "kubelet")
     for name in in_both("cancelled"):
         await server.cancel(ids[name])
@@ -220,6 +223,14 @@ async def test_the_end_of_a_pod_is_not_lost_while_its_log_cannot_be_had(
         await asyncio.sleep(SHORT_S)
         assert (await server.task(task_id))["state"] == "RUNNING"
     assert_ran_once(doors, await server.ended(task_id))
+
+
+def runs(place: KubernetesPlace, pod: str) -> bool:
+    """True while all containers of a pod run."""
+    statuses = [
+        each["status"].get("containerStatuses") or () for each in place.cluster.get(place.namespace, "pods", name=pod)
+    ]
+    return [["running" in each["state"] for each in of] for of in statuses] == [[True] * 3]
 
 
 def has_succeeded(place: KubernetesPlace, pod: str) -> bool:
