@@ -50,6 +50,7 @@ class Principals:
     def __init__(self, find: Find, read: Run, write: Run) -> None:
         self._find, self._read, self._write = find, read, write
         self._numbers: dict[Principal, int] = {}
+        self._owners: dict[Owner, tuple[int, int]] = {}
         self._seen: dict[Identity, Visible] = {}
         self._sharers: dict[int, set[int]] = {}
         self._sharers_read_at = -SHARES_S
@@ -57,11 +58,17 @@ class Principals:
 
     async def owner(self, owner: Owner) -> tuple[int, int]:
         """The numbers of a task's user and group. Raises ValueError for text that no database can hold."""
+        if found := self._owners.get(owner):
+            return found
         if not owner.user and not owner.group:
             return NOBODY, NOBODY
         _check(owner.user, owner.group)
         numbers = await self._of([(PrincipalKind.USER, owner.user), (PrincipalKind.GROUP, owner.group)])
-        return numbers[PrincipalKind.USER, owner.user], numbers[PrincipalKind.GROUP, owner.group]
+        if len(self._owners) >= MOST_KEPT:
+            self._owners.clear()
+        found = numbers[PrincipalKind.USER, owner.user], numbers[PrincipalKind.GROUP, owner.group]
+        self._owners[owner] = found
+        return found
 
     async def seen_by(self, identity: Identity) -> Visible | None:
         """Whose tasks may be seen; None: everybody's. As Identity.may_see, and what others share."""
