@@ -25,7 +25,7 @@ from tesk.places.local.containers import Containers
 from tests.servers import containers as servers
 from tests.servers.containers import IMAGE
 
-HELLO_LIMIT, STAGED_LIMIT, RATE_LIMIT, P99_LIMIT = 1.6, 2.0, 0.8, 4.0
+HELLO_LIMIT, STAGED_LIMIT, RATE_LIMIT, P99_LIMIT = 1.2, 1.35, 0.85, 4.0
 LOOK_EVERY_S, PAUSE_S = 0.004, 0.3
 COMMAND = ["echo", "hello"]
 HELLO: dict[str, Any] = {"executors": [{"image": IMAGE, "command": COMMAND}]}

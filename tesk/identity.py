@@ -22,7 +22,7 @@ class Owner(Struct, frozen=True):
 class Identity(Struct, frozen=True, kw_only=True):
     """`user`: the user's name here, unique among all ways in. `shown`: the name that people read.
 
-    `groups`: those whose tasks the user sees; `manages`: those whose tasks the user may end, too.
+    `groups`: those whose tasks the user sees; `manages`: those whose tasks the user sees and may end.
     `way`: the name of the way in by which the user came.
     `sharers`: users who let this one see their tasks. `scopes`: what the credential is good for.
     `token`: the id of the API token, if it was one.
@@ -42,7 +42,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     def may_see(self, owner: Owner) -> bool:
         if self.is_admin or (owner.user and owner.user in {self.user, *self.sharers}):
             return True
-        return bool(owner.group) and owner.group in self.groups
+        return bool(owner.group) and (owner.group in self.groups or owner.group in self.manages)
 
     def may_end(self, owner: Owner) -> bool:
         if self.is_admin or (owner.user and owner.user == self.user):

@@ -8,13 +8,15 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 
 from tesk.cli.client import Document, TesClient
 from tesk.identity import Identity, Scope
-from tesk.server.people import tokens
+from tesk.server.people import tokens, users
+from tesk.server.people.way import PeopleError
+from tesk.server.people.ways import WAYS
 from tesk.settings import Settings
 from tesk.settings.load import SettingsError, load
 from tesk.store import database_of, tokens_beside_server
@@ -23,9 +25,10 @@ from tesk.store.identifiers import now_ms
 from tesk.store.tokens import TokenTable
 
 T = TypeVar("T")
+BASIC: Final = WAYS["users_file"]
 
 
-class Source(Protocol):
+class TokenSource(Protocol):
     """Tokens come as the documents of the API (server/people/tokens.document)."""
 
     def create(self, name: str, scopes: Sequence[Scope], lasts_s: int | None) -> Document: ...
@@ -64,14 +67,7 @@ class InDatabase:
         self._groups = groups
 
     def create(self, name: str, scopes: Sequence[Scope], lasts_s: int | None) -> Document:
-        groups = frozenset(self._groups)
-        identity = Identity(
-            user=self._user or "",
-            shown=self._user or "",
-            groups=groups,
-            default_group=self._groups[0] if groups else "",
-            way=tokens.OPERATOR,
-        )
+        identity = self._identity()
         try:
             tokens.check_name(name)
             life_s = tokens.lasts_s(lasts_s, self._settings.token_days)
@@ -89,6 +85,20 @@ class InDatabase:
         if token is None:
             raise click.ClickException(f"there is no API token {token_id!r}")
         return tokens.document(token)
+
+    def _identity(self) -> Identity:
+        """The user, of the way `basic` where the file of users has the name: so the token dies with the user there."""
+        user, groups = self._user or "", frozenset(self._groups)
+        way = tokens.OPERATOR
+        try:
+            if self._settings.users_file and user in users.read(Path(self._settings.users_file)):
+                way = BASIC
+        except PeopleError as error:
+            raise click.ClickException(str(error)) from None
+        if groups and way == BASIC:
+            raise click.UsageError(f"--group: the groups of {user} are in the file of users")
+        default_group = self._groups[0] if groups else ""
+        return Identity(user=user, shown=user, groups=groups, default_group=default_group, way=way)
 
     def _do(self, work: Callable[[TokenTable], Coroutine[Any, Any, T]]) -> T:
         async def run() -> T:

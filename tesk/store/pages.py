@@ -1,6 +1,7 @@
 """How a page is read, whatever the database: choose how to find its tasks, then read them.
 
-At first a few blocks are read, since mostly they fill the page; then all blocks that are left.
+At first a few blocks are read, since mostly they fill the page; then as many as will fill it if they are alike, or all
+that are left where the first had nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ from tesk.store.rows import brief, whole
 FIRST_BLOCKS: Final = 16
 """Blocks that are read at first."""
 ALL_BLOCKS: Final = 1 << 30
+MORE: Final = 3
+"""Half of this many times the blocks that seem to be needed are read, since tasks are not spread evenly."""
 FEWEST_CHECKED: Final = 64
 """Candidates that are checked at once, even for a shorter page: some may have another state by now."""
 SPARE: Final = 2
@@ -116,11 +119,11 @@ async def _rows_in_blocks(
 ) -> list[Any]:
     """Rows of tasks in blocks. `begin`: the number of the newest block, and how many of its positions count."""
     (number, count), rows = begin, list[Any]()
-    names, block_limit, missed = None, FIRST_BLOCKS, 0
+    names, block_limit, blocks_read, missed = None, FIRST_BLOCKS, 0, 0
     whole_names = name_range(filters.name_prefix or "")
     while len(rows) < query.limit and number >= 0:
         ordinals, following = await _candidates(filters, number, count, block_limit, names, dialect, run)
-        count, block_limit = blocks.SIZE, ALL_BLOCKS
+        count, blocks_read = blocks.SIZE, blocks_read + block_limit
         size = max((query.limit - len(rows)) * (1 if filters.state is None else SPARE), FEWEST_CHECKED)
         is_doubtful = whole_names is not None and names is None
         for group in batched(ordinals, FIRST_DOUBTFUL if is_doubtful and not rows else size, size):
@@ -134,7 +137,13 @@ async def _rows_in_blocks(
                 following, count = divmod(group[-1], blocks.SIZE)
                 break
         number = following
+        block_limit = _likely_blocks(query.limit - len(rows), len(rows), blocks_read)
     return rows
+
+
+def _likely_blocks(wanted: int, found: int, blocks_read: int) -> int:
+    """How many further blocks have the rows that are wanted, where those that were read had so many."""
+    return ALL_BLOCKS if not found else max(FIRST_BLOCKS, MORE * wanted * blocks_read // (2 * found))
 
 
 async def _candidates(

@@ -20,7 +20,10 @@ from tesk.store.queries import Sql, Visible, is_storable, tag_text
 
 NOBODY: Final = 0
 SHARES_S: Final = 10.0
+MOST_KEPT: Final = 10_000
+"""Identities of which is kept whose tasks they see: to look up each group costs a get a tenth of its time."""
 
+_NONE: Final = frozenset[int]()
 _SHARES: Final = "SELECT owner, colleague FROM share"
 _SHARE: Final = "INSERT INTO share (owner, colleague) VALUES (?, ?) ON CONFLICT (owner, colleague) DO NOTHING"
 _UNSHARE: Final = "DELETE FROM share WHERE owner = ? AND colleague = ?"
@@ -28,14 +31,14 @@ _SEEN_BY: Final = "SELECT p.name FROM share AS s JOIN principal AS p ON p.id = s
 _SEES: Final = "SELECT p.name FROM share AS s JOIN principal AS p ON p.id = s.owner WHERE s.colleague = ? ORDER BY 1"
 
 
-class Kind(IntEnum):
+class PrincipalKind(IntEnum):
     """Users and groups may have the same names."""
 
     USER = 0
     GROUP = 1
 
 
-Principal = tuple[Kind, str]
+Principal = tuple[PrincipalKind, str]
 Find = Callable[[Sequence[Principal]], Awaitable[Sequence[int]]]
 """The numbers of these principals, in order; those that are new get numbers."""
 Run = Callable[[Sql], Awaitable[Sequence[Sequence[Any]]]]
@@ -47,6 +50,7 @@ class Principals:
     def __init__(self, find: Find, read: Run, write: Run) -> None:
         self._find, self._read, self._write = find, read, write
         self._numbers: dict[Principal, int] = {}
+        self._seen: dict[Identity, Visible] = {}
         self._sharers: dict[int, set[int]] = {}
         self._sharers_read_at = -SHARES_S
         self._changes = 0
@@ -56,15 +60,25 @@ class Principals:
         if not owner.user and not owner.group:
             return NOBODY, NOBODY
         _check(owner.user, owner.group)
-        numbers = await self._of([(Kind.USER, owner.user), (Kind.GROUP, owner.group)])
-        return numbers[Kind.USER, owner.user], numbers[Kind.GROUP, owner.group]
+        numbers = await self._of([(PrincipalKind.USER, owner.user), (PrincipalKind.GROUP, owner.group)])
+        return numbers[PrincipalKind.USER, owner.user], numbers[PrincipalKind.GROUP, owner.group]
 
     async def seen_by(self, identity: Identity) -> Visible | None:
         """Whose tasks may be seen; None: everybody's. As Identity.may_see, and what others share."""
         if identity.is_admin:
             return None
-        visible = await self._visible({identity.user, *identity.sharers}, identity.groups)
-        sharers = await self._sharers_of(self._numbers.get((Kind.USER, identity.user), NOBODY))
+        visible = self._seen.get(identity)
+        if visible is None:
+            groups = identity.groups | identity.manages
+            visible = await self._visible({identity.user, *identity.sharers}, groups)
+            if len(self._seen) >= MOST_KEPT:
+                self._seen.clear()
+            self._seen[identity] = visible
+        if time.monotonic() - self._sharers_read_at >= SHARES_S:
+            await self._read_sharers()
+        if not self._sharers:
+            return visible
+        sharers = self._sharers.get(self._numbers.get((PrincipalKind.USER, identity.user), NOBODY), _NONE)
         return Visible((*visible.owners, *sharers.difference(visible.owners)), visible.groups) if sharers else visible
 
     async def ended_by(self, identity: Identity) -> Visible | None:
@@ -89,32 +103,29 @@ class Principals:
         await self._change(_UNSHARE, user, colleague)
 
     async def shares(self, user: str) -> Shares:
-        number = (await self._of([(Kind.USER, user)]))[Kind.USER, user]
+        number = (await self._of([(PrincipalKind.USER, user)]))[PrincipalKind.USER, user]
         seen_by, sees = [await self._read(Sql(text, (number,))) for text in (_SEEN_BY, _SEES)]
         return Shares([row[0] for row in seen_by], [row[0] for row in sees])
 
     async def _change(self, sql: str, user: str, colleague: str) -> None:
         _check(user, colleague)
-        numbers = await self._of([(Kind.USER, user), (Kind.USER, colleague)])
-        await self._write(Sql(sql, (numbers[Kind.USER, user], numbers[Kind.USER, colleague])))
+        numbers = await self._of([(PrincipalKind.USER, user), (PrincipalKind.USER, colleague)])
+        await self._write(Sql(sql, (numbers[PrincipalKind.USER, user], numbers[PrincipalKind.USER, colleague])))
         self._changes += 1
         self._sharers_read_at = -SHARES_S
 
-    async def _sharers_of(self, colleague: int) -> set[int]:
-        now = time.monotonic()
-        if now - self._sharers_read_at >= SHARES_S:
-            changes, sharers = self._changes, defaultdict[int, set[int]](set)
-            for owner, seen_by in await self._read(Sql(_SHARES)):
-                sharers[seen_by].add(owner)
-            self._sharers = sharers
-            if changes == self._changes:
-                self._sharers_read_at = now
-        return self._sharers.get(colleague, set())
+    async def _read_sharers(self) -> None:
+        moment, changes, sharers = time.monotonic(), self._changes, defaultdict[int, set[int]](set)
+        for owner, colleague in await self._read(Sql(_SHARES)):
+            sharers[colleague].add(owner)
+        self._sharers = sharers
+        if changes == self._changes:
+            self._sharers_read_at = moment
 
     async def _visible(self, users: Iterable[str], groups: Iterable[str]) -> Visible:
-        wanted = [(Kind.USER, name) for name in users] + [(Kind.GROUP, name) for name in groups]
+        wanted = [(PrincipalKind.USER, name) for name in users] + [(PrincipalKind.GROUP, name) for name in groups]
         numbers = await self._of([each for each in wanted if each[1] and is_storable(each[1])])
-        owners, of_groups = (sorted(n for (kind, _), n in numbers.items() if kind is each) for each in Kind)
+        owners, of_groups = (sorted(n for (kind, _), n in numbers.items() if kind is each) for each in PrincipalKind)
         return Visible(tuple(owners), tuple(of_groups))
 
     async def _of(self, principals: Collection[Principal]) -> dict[Principal, int]:

@@ -260,12 +260,14 @@ def _names(driver: NameDriver, filters: Filters, dialect: Dialect) -> Sql:
 def _visible_page(filters: Filters, driver: VisibleDriver, view: str, limit: int, dialect: Dialect) -> Sql:
     """A page of the tasks of some owners and groups; where other filters are checked, all of these tasks are RARE."""
     scans = _scans(driver.visible, filters, max(limit, RARE), dialect)
-    ids = f"({' UNION '.join(scan.text for scan in scans)})"
+    given, ids = _parameters(scans), f"({' UNION '.join(scan.text for scan in scans)})"
     checks = _checks(filters, driver, "v.id")
-    if view == "MINIMAL" and not checks.text:
-        return Sql(f"SELECT t.id, t.state FROM {ids} AS t ORDER BY t.id DESC LIMIT ?", (*_parameters(scans), limit))
+    if not checks.text:
+        given, ids = (*given, limit), f"(SELECT t.id, t.state FROM {ids} AS t ORDER BY t.id DESC LIMIT ?)"
+        if view == "MINIMAL":
+            return Sql(ids[1:-1], given)
     text = f"SELECT {_columns(view)} FROM {ids} AS v{_task('v.id', dialect)}{_more(view)} WHERE true{checks.text}"
-    return Sql(f"{text} ORDER BY v.id DESC LIMIT ?", (*_parameters(scans), *checks.parameters, limit))
+    return Sql(f"{text} ORDER BY v.id DESC LIMIT ?", (*given, *checks.parameters, limit))
 
 
 def _scans(visible: Visible, filters: Filters, most: int, dialect: Dialect) -> list[Sql]:

@@ -21,7 +21,7 @@ Run = Callable[[str, Sequence[Any]], Awaitable[Sequence[Sequence[Any]]]]
 """Runs one statement, whose parameters are written as `?`, and gives its rows."""
 
 
-class Rights(Struct, frozen=True, omit_defaults=True):
+class UserRights(Struct, frozen=True, omit_defaults=True):
     """What the user of a token was when the token was made, or at the last sign-in since."""
 
     shown: str = ""
@@ -38,7 +38,7 @@ class ApiToken(Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     way: str
     """The way in by which the user had signed in when the token was made; `operator`: made on the server's machine."""
-    rights: Rights
+    rights: UserRights
     made_ms: int
     expires_ms: int
     used_ms: int | None = None
@@ -56,6 +56,7 @@ _COLUMNS: Final = "id, username, name, scopes, way, rights, made, expires, used,
 _INSERT: Final = f"INSERT INTO api_token ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND: Final = f"SELECT {_COLUMNS} FROM api_token WHERE digest = ?"
 _OF_USER: Final = f"SELECT {_COLUMNS} FROM api_token WHERE username = ? ORDER BY made DESC, id LIMIT {MOST}"
+_COUNT: Final = "SELECT count(*) FROM api_token WHERE username = ? AND revoked IS NULL AND expires > ?"
 _ALL: Final = f"SELECT {_COLUMNS} FROM api_token ORDER BY made DESC, id LIMIT {MOST}"
 _REVOKE: Final = f"UPDATE api_token SET revoked = coalesce(revoked, ?) WHERE id = ? RETURNING {_COLUMNS}"
 _REVOKE_OF_USER: Final = (
@@ -64,7 +65,7 @@ _REVOKE_OF_USER: Final = (
 _USED: Final = "UPDATE api_token SET used = ? WHERE id = ? AND (used IS NULL OR used < ?)"
 _RIGHTS: Final = "UPDATE api_token SET rights = ? WHERE username = ? AND way = ? AND rights <> ?"
 _FORGET: Final = "DELETE FROM api_token WHERE username = ? AND coalesce(revoked, expires) < ?"
-_decode: Final = msgspec.json.Decoder(Rights).decode
+_decode: Final = msgspec.json.Decoder(UserRights).decode
 
 
 class TokenTable:
@@ -89,6 +90,11 @@ class TokenTable:
         rows = await (self._read(_ALL, ()) if user is None else self._read(_OF_USER, (user,)))
         return [_token(row) for row in rows]
 
+    async def count(self, user: str, now_ms: int) -> int:
+        """How many tokens of a user have not ended."""
+        found: int = (await self._read(_COUNT, (user, now_ms)))[0][0]
+        return found
+
     async def revoke(self, token_id: str, user: str | None, now_ms: int) -> ApiToken | None:
         """Ends a token, of that user if one is given. The token as it is now; None if there is none."""
         if user is None:
@@ -98,7 +104,7 @@ class TokenTable:
     async def note_use(self, token_id: str, used_ms: int) -> None:
         await self._write(_USED, (used_ms, token_id, used_ms))
 
-    async def note_rights(self, user: str, way: str, rights: Rights) -> None:
+    async def note_rights(self, user: str, way: str, rights: UserRights) -> None:
         """Gives the user's tokens that were made after signing in by `way` the rights of a later sign-in."""
         written = msgspec.json.encode(rights)
         await self._write(_RIGHTS, (written, user, way, written))

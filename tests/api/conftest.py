@@ -26,7 +26,7 @@ from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, 
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
-from tesk.server.people.way import Way
+from tesk.server.people.way import WayIn
 from tesk.server.people.ways import edge_of
 from tesk.server.run import Server
 from tesk.settings import Settings
@@ -106,7 +106,7 @@ class Running:
     """A server that answers at `url`. `do` runs a coroutine in its event loop, as the dispatcher's own code runs."""
 
     def __init__(
-        self, settings: Settings, database: str, parameters: frozenset[str] = frozenset(), ways: Sequence[Way] = ()
+        self, settings: Settings, database: str, parameters: frozenset[str] = frozenset(), ways: Sequence[WayIn] = ()
     ) -> None:
         self.settings = settings
         self.ways = ways
@@ -181,7 +181,7 @@ def running(
     folder: Path,
     parameters: frozenset[str] = frozenset(),
     database: str = "",
-    ways: Sequence[Way] = (),
+    ways: Sequence[WayIn] = (),
     **settings: Any,
 ) -> Iterator[Running]:
     """A server with these settings, on SQLite in this folder unless told otherwise. `ways`: further ways in."""

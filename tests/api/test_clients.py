@@ -1,13 +1,11 @@
 """Real client libraries drive the running server: py-tes as engines pin it today (1.1.4) and for years (0.4.2).
 
 py-tes builds its classes from keyword arguments, so that one key it does not know ends a client. The old one runs in
-an environment of its own, which uv makes and keeps in its cache.
+an environment of its own.
 """
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import tes as py_tes  # type: ignore[import-untyped]
 
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
 from tests.api.conftest import Running, running
+from tests.servers.environments import environment
 
 OLD_CLIENT = Path(__file__).with_name("py_tes_0_4_2.py")
 
@@ -140,15 +139,16 @@ def seen_by_old_client(server: Running) -> dict[str, Any]:
     }
     ended = server.client.post("/v1/tasks", json=document).json()["id"]
     assert server.do(server.store.advance(ended, State.COMPLETE, log_of_all_fields()))
-    environment = ["--no-project", "--isolated", "--python", sys.executable, "--with", "py-tes==0.4.2", "--with", "six"]
-    command = [os.environ.get("UV", "uv"), "run", *environment, "python"]
-    done = subprocess.run(
-        [*command, str(OLD_CLIENT), server.url, ended], capture_output=True, text=True, timeout=240, check=False
-    )
+    done = run_old_client(server.url, ended)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert isinstance(seen, dict)
     return seen
+
+
+def run_old_client(*arguments: str) -> subprocess.CompletedProcess[str]:
+    python = environment("py-tes-0.4.2", "py-tes==0.4.2", "six") / "python"
+    return subprocess.run([python, OLD_CLIENT, *arguments], capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_old_py_tes_is_the_old_one(old: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def server(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def ask(port: int, path: str = INFO, method: str = "GET", body: str | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     with contextlib.closing(connection):
         connection.request(method, path, body, JSON)
         answer = connection.getresponse()
@@ -169,7 +169,7 @@ def test_bodies_of_any_size_go_both_ways(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
         threading.Thread(target=echo.serve_forever, daemon=True).start()
         with front(echo.server_port) as (_, at):
-            connection = http.client.HTTPConnection("127.0.0.1", at, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", at, timeout=300)
             for size in (0, 1, 65535, 65536, 65537, 5_000_000):
                 connection.request("POST", "/", b"x" * size)
                 assert len(connection.getresponse().read()) == size
@@ -196,7 +196,7 @@ def test_a_front_that_ends_lets_requests_end_and_closes_idle_connections() -> No
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow:
         threading.Thread(target=slow.serve_forever, daemon=True).start()
         with front(slow.server_port) as (process, at):
-            idle, busy = (http.client.HTTPConnection("127.0.0.1", at, timeout=60) for _ in range(2))
+            idle, busy = (http.client.HTTPConnection("127.0.0.1", at, timeout=300) for _ in range(2))
             idle.request("GET", "/")
             idle.getresponse().read()
             busy.request("GET", "/slow")
@@ -213,6 +213,6 @@ def test_a_front_that_ends_lets_requests_end_and_closes_idle_connections() -> No
 
 @pytest.mark.parametrize("to", ["server", "server:http", ":80"])
 def test_a_server_that_cannot_be_meant_is_refused(to: str) -> None:
-    done = subprocess.run([*TESK, "front", "--to", to], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*TESK, "front", "--to", to], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert "expected HOST:PORT" in done.stderr

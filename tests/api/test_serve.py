@@ -64,7 +64,7 @@ def address(process: subprocess.Popen[str]) -> str:
 
 
 def ended(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, check=False)
 
 
 def cannot_start(command: list[str]) -> str:
@@ -80,7 +80,7 @@ def test_the_log_warns_of_an_old_name_of_a_setting(tmp_path: Path) -> None:
     with started(["-m", "tesk", "serve", "--data", str(tmp_path)], env={"TESK_PORT": "0"}) as process:
         address(process)
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=300)
     warnings = [entry["msg"] for entry in map(json.loads, log.splitlines()) if entry["level"] == "warning"]
     assert "TESK_PORT: is called TESK_SERVER_PORT now; the next version does not know the old name" in warnings
 
@@ -187,7 +187,7 @@ def test_a_server_whose_database_another_has_taken_ends(tmp_path: Path, postgres
         with postgres_server.holding(f"SELECT pg_advisory_lock({NUMBER})", database):
             until(lambda: postgres_server.psql(f"{LOCKED} false", database) == "1", 30, "the other one waits")
             postgres_server.psql(f"SELECT pg_terminate_backend(pid) FROM {LEASE}", database)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "was taken by another tesk" in errors.splitlines()[-1]
 

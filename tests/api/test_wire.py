@@ -258,7 +258,7 @@ def test_curl_may_offer_http_2(server: Running) -> None:
     posting = ["-sS", "--http2", "-H", "Content-Type: application/json", "--data-binary", TASK.decode()]
     url = f"{server.url}/v1/tasks"
     command = [program("curl"), *posting, url, "--next", "-sS", "--http2", url]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=True)
     assert done.stdout.startswith(b'{"id":"')
     assert b'"tasks":[' in done.stdout
 

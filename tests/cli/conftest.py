@@ -80,7 +80,7 @@ def tesk(server: Server) -> Tesk:
     def run(*arguments: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
         environment = {**os.environ, "TESK_SERVER": server.url, **(env or {})}
         return subprocess.run(
-            [*TESK, *arguments], input=stdin, capture_output=True, text=True, timeout=60, env=environment
+            [*TESK, *arguments], input=stdin, capture_output=True, text=True, timeout=300, env=environment
         )
 
     return run

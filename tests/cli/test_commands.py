@@ -274,7 +274,7 @@ def test_help_teaches(tesk: Tesk, command: str) -> None:
 def test_a_command_imports_only_what_it_needs(server: Server, arguments: list[str], absent: list[str]) -> None:
     environment = {**os.environ, "TESK_SERVER": server.url}
     command = [TESK[0], "-X", "importtime", "-m", "tesk", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "tesk" in imported
     assert not imported.intersection(absent)

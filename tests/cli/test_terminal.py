@@ -90,7 +90,7 @@ def test_nothing_that_others_wrote_moves_the_terminal(foreign: str, command: lis
 
 @pytest.mark.parametrize("command", [["logs", "t"], ["run", "--quiet", "--image", "a", "true"]])
 def test_a_programs_output_is_its_own_and_the_system_log_is_not(foreign: str, command: list[str]) -> None:
-    done = subprocess.run([*TESK, command[0], "--server", foreign, *command[1:]], capture_output=True, timeout=60)
+    done = subprocess.run([*TESK, command[0], "--server", foreign, *command[1:]], capture_output=True, timeout=300)
     assert done.stdout.decode() == OUTPUT
     said = done.stderr.decode().removeprefix(OUTPUT)
     assert said == f"tesk: {ESCAPED}\\r\\nforged: COMPLETE\n"
@@ -100,7 +100,7 @@ def test_a_programs_output_is_its_own_and_the_system_log_is_not(foreign: str, co
     "command", [["get", "none"], ["logs", "none"], ["wait", "none"], ["get", EVIL], ["run", "--image", "evil", "true"]]
 )
 def test_an_error_is_one_harmless_line(foreign: str, command: list[str]) -> None:
-    done = subprocess.run([*TESK, command[0], "--server", foreign, *command[1:]], capture_output=True, timeout=60)
+    done = subprocess.run([*TESK, command[0], "--server", foreign, *command[1:]], capture_output=True, timeout=300)
     said = done.stderr.decode()
     assert done.returncode
     assert said.count("\n") == 1

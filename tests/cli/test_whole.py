@@ -32,7 +32,7 @@ def test_a_run_outlives_the_server_that_it_waits_for(tmp_path: Path) -> None:
         first.kill()
         first.wait(30)
     with run, serving(tmp_path, port):
-        written, said = run.communicate(timeout=60)
+        written, said = run.communicate(timeout=300)
         assert (run.returncode, written) == (0, "begun\ndone\n"), said
 
 

@@ -84,6 +84,31 @@ def users(**passwords: str) -> str:
     return "".join(f'[{name}]\npassword = "{hashed(password)}"\n' for name, password in passwords.items())
 
 
+def is_refused(client: Client, task_id: str) -> bool:
+    try:
+        client.task(task_id)
+    except urllib.error.HTTPError as error:
+        return error.code == 401
+    return False
+
+
+def test_the_operator_makes_the_first_token_in_the_container_of_the_server(cluster: Cluster, lab: str) -> None:
+    with released(cluster, lab, {"people.anyone": False, "people.tokens": "alone"}) as release:
+        server = f"deploy/{release.find('deployments')['metadata']['name']}"
+
+        def tesk(*arguments: str) -> str:
+            return cluster.kubectl("-n", lab, "exec", server, "--", "tesk", "token", *arguments).strip()
+
+        made = json.loads(tesk("create", "--user=alice", "--name=first", "--json"))
+        with release.forwarded() as anonymous:
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                anonymous.create(sh("true"))
+            alice = anonymous._replace(authorization=f"Bearer {made['token']}")
+            task_id = alice.run(sh("true"))["id"]
+            tesk("revoke", "--user=alice", made["id"])
+            until(lambda: is_refused(alice, task_id), 300.0, "the refusal of a token that was revoked")
+
+
 def test_users_are_those_of_a_secret_and_a_change_of_it_is_seen(cluster: Cluster, lab: str) -> None:
     cluster.apply(secret("users", lab, **{"users.toml": users(alice="correct horse")}))
     values = {"people.anyone": False, "people.usersSecret": "users", "people.admins": ["alice"]}
@@ -93,15 +118,7 @@ def test_users_are_those_of_a_secret_and_a_change_of_it_is_seen(cluster: Cluster
         alice = anonymous._replace(authorization=f"Basic {b64encode(b'alice:correct horse').decode()}")
         task_id = alice.run(sh("true"))["id"]
         cluster.apply(secret("users", lab, **{"users.toml": users(alice="battery staple")}))
-
-        def is_refused() -> bool:
-            try:
-                alice.task(task_id)
-            except urllib.error.HTTPError as error:
-                return error.code == 401
-            return False
-
-        until(is_refused, 300.0, "the refusal of the password of before")
+        until(lambda: is_refused(alice, task_id), 300.0, "the refusal of the password of before")
         changed = anonymous._replace(authorization=f"Basic {b64encode(b'alice:battery staple').decode()}")
         assert changed.task(task_id)["state"] == "COMPLETE"
     cluster.kubectl("-n", lab, "delete", "secret", "users")

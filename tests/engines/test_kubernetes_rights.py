@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from tesk.identity import EVERYBODY
-from tesk.identity import SERVER
 from tesk.places.kubernetes import rights
 from tests.engines import strikes
 from tests.engines.places import KUBERNETES, KubernetesPlace
@@ -133,7 +132,7 @@ async def wait_for_a_mount(tesk: Tesk, granted: asyncio.Event) -> str:
     """A task whose pod waits for a Secret that is not there, as only its events tell."""
     task_id = await tesk.create(executors=[sh("true")], inputs=[content("/mnt/in/a")])
     await tesk.until(task_id, lambda task: "FailedMount" in json.dumps(task["logs"]), SECONDS)
-    await tesk.dispatcher.cancel(task_id, SERVER)
+    await tesk.dispatcher.cancel(task_id, EVERYBODY)
     return str((await tesk.ended(task_id, SECONDS))["state"])
 
 

@@ -91,7 +91,7 @@ async def test_tasks_survive_a_server_that_is_killed_at_random_moments(
         socket = "podman"
         if engine == "docker":
             socket = str(stack.enter_context(containers.docker_daemon(folder)))
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=120))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=600))
         server = Server(folder, socket)
         await server.start()
         await server.ready(client)
@@ -131,6 +131,6 @@ async def _ended(client: httpx.AsyncClient, url: str, task_id: str) -> dict[str,
 
 async def _load_image(socket: Path) -> None:
     transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    async with httpx.AsyncClient(transport=transport, timeout=60) as engine:
+    async with httpx.AsyncClient(transport=transport, timeout=300) as engine:
         archive = containers.image_archive(containers.IMAGE)
         (await engine.post("http://engine/images/load", content=archive)).raise_for_status()

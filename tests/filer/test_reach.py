@@ -112,7 +112,7 @@ def test_denied_hosts_are_refused_also_behind_a_redirect(tmp_path: Path) -> None
 def from_public(folder: Path, way: str) -> tuple[str, str]:
     apart = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
     command = [*apart, sys.executable, "-m", "tests.filer.public", str(folder), way]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     failure, asked = done.stdout.splitlines()
     return failure, asked

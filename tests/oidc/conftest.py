@@ -9,21 +9,21 @@ import pytest_asyncio
 
 from tesk.server.people.oidc.issuers import Issuer
 from tesk.server.people.oidc.way import Oidc
-from tesk.server.people.way import Credential, Found
+from tesk.server.people.way import CallerCredential, LetIn
 from tests.servers.oidc_provider import AUDIENCE, CLIENT, PREFIX, SECRET, OidcProvider, oidc_provider, rsa_key
 
 KEY = rsa_key("first")
 
 
-class Way:
+class WayIn:
     """The way in to the provider through a table with these fields. `moment` is the time by its clock."""
 
     def __init__(self, issuer: Issuer) -> None:
         self.moment = 1000.0
         self.oidc = Oidc([issuer], lambda: self.moment)
 
-    async def found(self, token: str) -> Found:
-        found = await self.oidc.identify(Credential("bearer", "", token))
+    async def found(self, token: str) -> LetIn:
+        found = await self.oidc.identify(CallerCredential("bearer", "", token))
         assert found is not None
         return found
 
@@ -44,7 +44,7 @@ def provider(running_provider: OidcProvider) -> Iterator[OidcProvider]:
     running_provider.set(userinfo="", status=0, delay_ms=0, huge=False)
 
 
-MakeWay = Callable[..., Way]
+MakeWay = Callable[..., WayIn]
 
 
 @pytest_asyncio.fixture
@@ -52,10 +52,10 @@ async def make_way(provider: OidcProvider, tmp_path: Path) -> AsyncIterator[Make
     (tmp_path / "secret").write_text(SECRET)
     ways = []
 
-    def make(**fields: Any) -> Way:
+    def make(**fields: Any) -> WayIn:
         table = {"name": "lab", "issuer": provider.issuer, "audience": (AUDIENCE,), "group_prefix": PREFIX}
         table |= {"client_id": CLIENT, "client_secret_file": str(tmp_path / "secret")}
-        ways.append(Way(Issuer(**{**table, **fields})))
+        ways.append(WayIn(Issuer(**{**table, **fields})))
         return ways[-1]
 
     yield make

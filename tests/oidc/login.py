@@ -22,7 +22,7 @@ def environment(server: str, home: Path) -> dict[str, str]:
 
 def tesk(server: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*TESK, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(server, home))
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment(server, home))
 
 
 def log_in(server: str, home: Path, *arguments: str, fill: Mapping[str, str] = ALICE) -> str:

@@ -16,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tesk.server.people.way import CannotTell, Credential, NotLetIn
+from tesk.server.people.way import CallerCredential, CannotTell, NotLetIn
 from tests.oidc.conftest import KEY, MakeWay
 from tests.servers.certificates import certificate
 from tests.servers.oidc_provider import AUDIENCE, OidcProvider, ec_key, oidc_provider, rsa_key
@@ -97,10 +97,10 @@ async def test_what_is_another_ways_is_left_to_it(
     provider: OidcProvider, make_way: MakeWay, fields: dict[str, Any]
 ) -> None:
     oidc = make_way(**fields).oidc
-    assert await oidc.identify(Credential("bearer", "", "tesk_abc")) is None
-    assert await oidc.identify(Credential("basic", "alice", "secret")) is None
+    assert await oidc.identify(CallerCredential("bearer", "", "tesk_abc")) is None
+    assert await oidc.identify(CallerCredential("basic", "alice", "secret")) is None
     if not fields:
-        assert await oidc.identify(Credential("bearer", "", "opaque")) is None
+        assert await oidc.identify(CallerCredential("bearer", "", "opaque")) is None
     assert not provider.calls()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from tesk.identity import SCOPES, Identity
-from tesk.server.people.way import CannotTell, Credential, Found, NotLetIn
+from tesk.server.people.way import CallerCredential, CannotTell, LetIn, NotLetIn
 
 
 class Cards:
@@ -23,7 +23,7 @@ class Cards:
 
     async def close(self) -> None: ...
 
-    async def identify(self, credential: Credential) -> Found | None:
+    async def identify(self, credential: CallerCredential) -> LetIn | None:
         if credential.kind not in ("bearer", "key"):
             return None
         self.asked.append(credential.secret)
@@ -35,4 +35,4 @@ class Cards:
             raise NotLetIn("this is no card")
         user, _, scopes = rest.partition(":")
         wanted = scopes.split(",") if scopes else SCOPES
-        return Found(Identity(user=user, scopes=frozenset(each for each in SCOPES if each in wanted)), self.good_for_s)
+        return LetIn(Identity(user=user, scopes=frozenset(each for each in SCOPES if each in wanted)), self.good_for_s)

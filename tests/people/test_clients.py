@@ -4,9 +4,6 @@ Where a client writes the credential was read from its code. tests/whole has eng
 """
 
 import json
-import os
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +15,7 @@ import pytest
 import tes as py_tes  # type: ignore[import-untyped]
 
 from tests.api.conftest import Running, running
-from tests.api.test_clients import OLD_CLIENT
+from tests.api.test_clients import run_old_client
 from tests.people.test_tokens import ALICE as USER
 from tests.people.test_tokens import TASK, bearer, make, write_users
 
@@ -84,12 +81,6 @@ def test_old_py_tes_without_a_credential_is_not_let_in(server: Running) -> None:
     done = run_old_client(server.url, "x")
     assert done.returncode == 1
     assert "401 Client Error" in done.stderr
-
-
-def run_old_client(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = ["--no-project", "--isolated", "--python", sys.executable, "--with", "py-tes==0.4.2", "--with", "six"]
-    command = [os.environ.get("UV", "uv"), "run", *environment, "python", str(OLD_CLIENT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def nextflow(token: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tesk.identity import SERVER, Identity, Owner
-from tesk.server.people.way import Credential, Found
+from tesk.server.people.way import CallerCredential, LetIn
 from tesk.store.base import NewTask
 from tesk.tes import State, TaskLog
 from tests.api.conftest import Running, postgres_server, running
@@ -61,9 +61,9 @@ class ByName:
 
     async def close(self) -> None: ...
 
-    async def identify(self, credential: Credential) -> Found | None:
+    async def identify(self, credential: CallerCredential) -> LetIn | None:
         found = PEOPLE.get(credential.secret)
-        return None if found is None else Found(found, 60)
+        return None if found is None else LetIn(found, 60)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -95,7 +95,7 @@ def test_tesk_share(server: Running) -> None:
 
     def tesk(*arguments: str) -> str:
         command = [sys.executable, "-m", "tesk", "share", *arguments]
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
         return done.stdout
 
     assert tesk("add", "ben", "lab:cy/1") == ""

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from tesk.identity import Identity
 from tesk.server.people.passwords import hashed
-from tesk.server.people.tokens import Tokens
+from tesk.server.people.tokens import GOOD_FOR_S, ApiTokens, digest, new_text, new_token
+from tesk.server.people.way import CallerCredential, CannotTell
+from tesk.store import open_store
+from tesk.store.base import Store
 from tesk.store.identifiers import now_ms
-from tests.api.conftest import Running, running
+from tests.api.conftest import Running, postgres_server, running
+from tests.servers.postgres import Postgres
+
+__all__ = ["postgres_server"]
 
 ALICE, BOB = ("alice", "correct horse"), ("bob", "battery staple")
 TASK = {"executors": [{"image": "alpine", "command": ["true"]}]}
@@ -218,7 +226,7 @@ def write_notes(server: Running) -> None:
     """Writes what the server would write within a minute."""
     assert server.edge is not None
     tokens = server.edge.ways[-1]
-    assert isinstance(tokens, Tokens)
+    assert isinstance(tokens, ApiTokens)
     server.do(tokens.write_notes())
 
 
@@ -274,11 +282,60 @@ def test_nobody_has_tokens_where_nobody_signs_in(tmp_path: Path) -> None:
         assert (answer.status_code, "nobody signs in here" in answer.text) == (403, True)
 
 
+def test_a_token_that_one_server_revokes_ends_on_another_of_the_same_database(
+    tmp_path: Path, postgres_server: Postgres
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    users = str(write_users(tmp_path, ALICE))
+    database = postgres_server.new_database()
+    with (
+        running(folders[0], database=database, users_file=users) as one,
+        running(folders[1], database=database, users_file=users) as two,
+    ):
+        made = make(one)
+        assert [status(server, made["token"]) for server in (one, two)] == [200, 200]
+        one.client.delete(f"{TOKENS}/{made['id']}", auth=ALICE)
+        assert status(one, made["token"]) == 401
+        assert "was revoked" in reason_of_refusal(two, made["token"])
+    assert GOOD_FOR_S <= 10
+
+
+async def test_what_cannot_be_looked_up_is_no_refusal_and_what_was_noted_is_written_later(tmp_path: Path) -> None:
+    def opened() -> Store:
+        return open_store(f"sqlite:///{tmp_path}/tesk.db", log_tail_bytes=9)
+
+    carol = Identity(user="carol", way="proxy", groups=frozenset({"lab-a"}))
+    text, token = new_text(), new_token(carol, "n", now_ms(), 60)
+    store = opened()
+    await store.open()
+    await store.tokens.add(token, digest(text))
+    ways = ApiTokens(store.tokens, {"proxy": None})
+    shown = CallerCredential("bearer", "", text)
+    assert await ways.identify(shown)
+    ways.learn(msgspec.structs.replace(carol, groups=frozenset({"lab-b"})))
+    await store.close()
+    await ways.write_notes()
+    with pytest.raises(CannotTell, match="cannot be used"):
+        await ways.identify(shown)
+
+    await store.open()
+    found = await ways.identify(shown)
+    assert found is not None
+    assert found.identity.groups == {"lab-b"}
+    await ways.write_notes()
+    stored = await store.tokens.find(digest(text))
+    assert stored is not None
+    assert stored.used_ms is not None
+    assert stored.rights.groups == ("lab-b",)
+    await store.close()
+
+
 def tesk(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`tesk token …` on the machine of the server, with the server's settings."""
     environment = {"PATH": "/usr/bin:/bin", "TESK_STORE_DATABASE_URL": server.database, "TESK_SERVER": server.url}
+    environment["TESK_PEOPLE_USERS_FILE"] = server.settings.users_file
     command = [sys.executable, "-m", "tesk", "token", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_operator_makes_the_first_token_where_tokens_are_the_only_way_in(tmp_path: Path) -> None:
@@ -296,6 +353,18 @@ def test_the_operator_makes_the_first_token_where_tokens_are_the_only_way_in(tmp
         assert tesk(server, "revoke", "--user=bob", token["id"]).returncode == 1
         assert tesk(server, "revoke", "--user=ls:abc@ls", "--all").returncode == 0
         assert "was revoked" in reason_of_refusal(server, text)
+
+
+def test_a_token_that_the_operator_made_dies_with_the_user_in_the_file(tmp_path: Path) -> None:
+    with running(tmp_path, users_file=str(write_users(tmp_path, ALICE, BOB, groups="lab-a"))) as server:
+        assert (
+            "the groups of alice are in the file"
+            in tesk(server, "create", "--user=alice", "--group=g", "--name=n").stderr
+        )
+        text = tesk(server, "create", "--user=alice", "--name=n").stdout.strip()
+        assert server.client.get("/api/v1/whoami", headers=bearer(text)).json()["groups"] == ["lab-a"]
+        write_users(tmp_path, BOB)
+        assert "was removed" in reason_of_refusal(server, text)
 
 
 def test_the_command_line_makes_lists_and_revokes_over_http(server: Running) -> None:

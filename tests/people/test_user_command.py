@@ -24,7 +24,7 @@ Done = subprocess.CompletedProcess[str]
 def tesk(*arguments: str, given: str = "", **environment: str) -> Done:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("TESK_")}
     return subprocess.run(
-        [*TESK, *arguments], input=given, capture_output=True, text=True, timeout=60, env={**plain, **environment}
+        [*TESK, *arguments], input=given, capture_output=True, text=True, timeout=300, env={**plain, **environment}
     )
 
 
@@ -96,7 +96,7 @@ class TestUser:
         command = [*TESK, "user", "add", "--users-file", str(path), "--password-stdin"]
         adding = [subprocess.Popen([*command, f"user-{n}"], stdin=subprocess.PIPE, text=True) for n in range(6)]
         for each in adding:
-            each.communicate("correct horse\n", timeout=60)
+            each.communicate("correct horse\n", timeout=300)
         assert users.read(path).keys() == {f"user-{n}" for n in range(6)}
 
 
@@ -122,7 +122,7 @@ class TestCredentials:
         assert tesk("list", TESK_SERVER=url, TESK_TOKEN="wrong").returncode == 0
 
     def test_without_a_credential_the_reason_is_the_servers(self, server: Running) -> None:
-        fails(tesk("list", "--server", server.url), "sign in; ways in: basic, card (401)")
+        fails(tesk("list", "--server", server.url), "sign in; ways in: basic, token, card (401)")
         fails(tesk("list", "--server", server.url, TESK_TOKEN="two words"), "TESK_TOKEN: this is no token")
         fails(tesk("list", "--server", server.url, "--token-file", "/nowhere"), "--token-file /nowhere: No such file")
 

@@ -19,7 +19,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     trusted: ssl.SSLContext
 
     def do_GET(self) -> None:
-        there = http.client.HTTPSConnection(self.host, self.port, timeout=60, context=self.trusted)
+        there = http.client.HTTPSConnection(self.host, self.port, timeout=300, context=self.trusted)
         with contextlib.closing(there):
             there.request("GET", self.path, headers={"Authorization": self.headers["Authorization"]})
             answer = there.getresponse()

@@ -88,7 +88,7 @@ class Gcs(NamedTuple):
 
     def _ask(self, method: str, path: str, body: bytes | None = None, what: str = "application/octet-stream") -> bytes:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": what}, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             content: bytes = answer.read()
             return content
 

@@ -86,7 +86,7 @@ class OidcProvider(NamedTuple):
 
     def _control(self, name: str, document: Any) -> Any:
         request = urllib.request.Request(f"{self.issuer}/control/{name}", json.dumps(document).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=300) as reply:
             return json.load(reply)
 
 
@@ -108,7 +108,7 @@ class _Forms(HTMLParser):
 
 def sign_in(url: str, fill: Mapping[str, str]) -> httpx.Response:
     """What a person does in a browser: opens the page, and fills in and sends each form until there is none."""
-    with httpx.Client(follow_redirects=True, timeout=60) as browser:
+    with httpx.Client(follow_redirects=True, timeout=300) as browser:
         page = browser.get(url)
         for _ in range(8):
             forms = _Forms()

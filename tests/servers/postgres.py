@@ -130,7 +130,7 @@ def _await(child: subprocess.Popen[bytes], port: str, log: Path) -> None:
     for _ in range(START_LIMIT_S * 20):
         if child.poll() is not None:
             break
-        if subprocess.run(command, timeout=60, check=False).returncode == 0:
+        if subprocess.run(command, timeout=300, check=False).returncode == 0:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(0.05)

@@ -56,7 +56,7 @@ class S3(NamedTuple):
             headers=headers,
             digest=hashlib.sha256(body).hexdigest(),
         )
-        with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=300)) as connection:
             connection.request(method, f"{escaped(path)}?{query_of(parameters or {})}".rstrip("?"), body, sent)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()

@@ -84,7 +84,7 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     for parent in tmp_path.parents[:3]:
         if parent != Path("/tmp") and parent.stat().st_uid == os.geteuid():
             parent.chmod(parent.stat().st_mode | 0o011)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert "cannot be written" in done.stderr.splitlines()[-1]
 
 

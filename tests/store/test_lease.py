@@ -20,7 +20,7 @@ async def test_a_second_server_is_refused_until_the_first_is_gone(postgres_serve
     other_database = await take(postgres_server.new_database())
     await other_database.close()
     await first.close()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         second = await take(url)
     await second.close()
 

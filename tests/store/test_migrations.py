@@ -48,7 +48,7 @@ def postgresql_catalogue(server: Postgres, url: str) -> str:
 
 def alembic(url: str) -> None:
     environment = {**os.environ, "TESK_MIGRATE_URL": url}
-    subprocess.run([sys.executable, "-m", "tesk.store.migrations"], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "tesk.store.migrations"], env=environment, check=True, timeout=300)
 
 
 async def opened(url: str) -> None:
@@ -130,7 +130,7 @@ def old_database(url: str, server: Postgres) -> None:
         "command.upgrade(config(), '0001')"
     )
     environment = {**os.environ, "TESK_MIGRATE_URL": url}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
     is_sqlite = url.startswith("sqlite")
 
     def blob(data: bytes) -> str:
@@ -211,5 +211,5 @@ def test_serving_imports_neither_sqlalchemy_nor_alembic(tmp_path: Path, postgres
             "asyncio.run(run())\n"
             "print(sorted(name for name in sys.modules if name in ('sqlalchemy', 'alembic', 'asyncpg')))\n"
         )
-        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
         assert done.stdout.strip() == ("[]" if url.startswith("sqlite") else "['asyncpg']")

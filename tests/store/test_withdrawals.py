@@ -28,7 +28,7 @@ class Disk:
         self.gate = folder / "gate"
         self.library = folder / "fsync_gate.so"
         command = [program("cc"), "-O2", "-shared", "-fPIC", "-o", str(self.library), str(SOURCE), "-ldl"]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=300)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_a_create_that_was_given_up_while_its_commit_waited_for_the_disk_n
     with giving_up(slow_url, disk) as (child, kept):
         monkeypatch.delenv("LD_PRELOAD", raising=False)
         disk.gate.unlink()
-        said, _ = child.communicate("\n", timeout=60)
+        said, _ = child.communicate("\n", timeout=300)
         assert said.split() == ["queued", kept]
         assert child.returncode == 0
     assert await stored(slow_url) == [kept]

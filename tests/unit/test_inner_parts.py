@@ -105,7 +105,7 @@ async def connection() -> Any:
         lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}), server
     )
     client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while protocol.cycle is None:  # noqa: ASYNC110 - nothing tells when the parser has seen the head
             await asyncio.sleep(0.01)
     yield protocol

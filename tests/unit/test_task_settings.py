@@ -30,7 +30,7 @@ print(read.retries, read.filer.retries, "tesk.settings" in sys.modules)
 
 def test_pods_get_every_default_so_that_they_need_not_load_the_declaration() -> None:
     told = msgspec.json.encode(task_settings(Settings(), "n"))
-    read = subprocess.run([sys.executable, "-c", READ, told], capture_output=True, text=True, timeout=60, check=True)
+    read = subprocess.run([sys.executable, "-c", READ, told], capture_output=True, text=True, timeout=300, check=True)
     assert read.stdout.split() == ["0", "5", "False"]
 
 

@@ -1,5 +1,6 @@
-"""A real `tesk serve` with Podman behind it, as a client meets it."""
+"""A real `tesk serve` with Podman behind it, as a client meets it that signs in with an API token."""
 
+import os
 import subprocess
 import sys
 import time
@@ -17,16 +18,17 @@ START_S = 60.0
 
 
 class Server(NamedTuple):
-    """Its URL, the folder that file: URLs may use, and the S3 server whose credentials it was started with."""
+    """Its URL, a token for it, the folder that file: URLs may use, and the S3 server whose credentials it has."""
 
     url: str
+    token: str
     shared: Path
     s3: S3
     s3_root: Path
 
     def run(self, task: dict[str, Any], seconds: float = 300.0) -> dict[str, Any]:
         """Posts a task and waits for its end; the FULL view."""
-        with httpx.Client(base_url=self.url, timeout=180) as client:
+        with httpx.Client(base_url=self.url, timeout=180, headers={"X-API-Key": self.token}) as client:
             answer = client.post("/ga4gh/tes/v1/tasks", json=task)
             assert answer.status_code == 200, answer.text
             limit = time.monotonic() + seconds
@@ -45,6 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shared.mkdir()
     with s3_server(folder / "s3") as s3:
         arguments = ["--port=0", f"--data={folder}/data", f"--file-root={shared}", "--engine-socket=podman"]
+        arguments += ["--tokens=alone"]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tesk", "serve", *arguments],
@@ -58,20 +61,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             url = line.removeprefix("server: ").strip()
             _until_ready(url, folder / "log")
             _load_image(folder / "data" / "run" / "podman.sock")
-            yield Server(url, shared, s3, folder / "s3")
+            yield Server(url, _new_token(folder / "data"), shared, s3, folder / "s3")
         finally:
             process.terminate()
             process.wait(30)
 
 
+def _new_token(data: Path) -> str:
+    command = [sys.executable, "-m", "tesk", "token", "create", "--user=alice", "--name=whole"]
+    environment = {"PATH": os.environ["PATH"], "TESK_STORE_DATA": str(data)}
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def _until_ready(url: str, log: Path) -> None:
     limit = time.monotonic() + START_S
-    while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
+    while httpx.get(f"{url}/readyz", timeout=300).status_code != 200:
         assert time.monotonic() < limit, log.read_text()
         time.sleep(0.05)
 
 
 def _load_image(socket: Path) -> None:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=60) as engine:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=300) as engine:
         archive = containers.image_archive(containers.IMAGE)
         engine.post("http://engine/images/load", content=archive).raise_for_status()

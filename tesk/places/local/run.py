@@ -137,13 +137,13 @@ class Run:
         await to_its_end(asyncio.to_thread(self.folder.establish, name, value, durable=durable))
 
     async def _conclude(self, state: State) -> None:
-        """Ends the task. The fact need not be durable: the store's record of it follows, and that is."""
+        """Ends the task. The fact is for a server that ends before the end is in the store, and need not be durable."""
         self.log.end_time = now()
+        self.tell(state)
         try:
             await self._establish("ended", TaskStatus(state, self.log, types=self.types))
         except OSError as error:
             log.error("task %s: its end (%s) could not be written down: %s", self.job.id, state.name, error)
-        self.tell(state)
 
     async def _patiently(self) -> None:
         """The life, taken up again where it stands while the container engine is away."""
@@ -338,17 +338,10 @@ class Run:
         found = found or Found()
         self._layout = await asyncio.to_thread(layout, self.job.task, found)
         async with asyncio.TaskGroup() as group:
-            if is_new:
-                group.create_task(self._keep(found, believed))
+            keeping = group.create_task(self._keep(found, believed)) if is_new else None
             group.create_task(self._prepare_first(images[0]))
-            fetching = group.create_task(self._fetch())
-        moved = fetching.result()
-        if moved.alone:
-            found.alone += moved.alone
-            await self._establish("found", found, durable=True)
-            self._layout = await asyncio.to_thread(layout, self.job.task, found)
-        await self._establish("inputs", {"done": now(), "boot": BOOT})
-        return moved
+            fetching = group.create_task(self._fetch(found, keeping))
+        return fetching.result()
 
     async def _prepare_first(self, image: asyncio.Task[None]) -> None:
         """Prepares the first executor while its inputs are on their way. All that is mounted must be directories, since
@@ -408,7 +401,8 @@ class Run:
         except ImageError as error:
             raise End(State.SYSTEM_ERROR, str(error)) from error
 
-    async def _fetch(self) -> Transfer:
+    async def _fetch(self, found: Found, keeping: asyncio.Task[None] | None) -> Transfer:
+        """Fetches the inputs, which are on record as soon as `found` is, whatever still holds up the container."""
         fetched = self.folder.fact("inputs")
         if self.folder.has("started-0") or (fetched and fetched.get("boot", BOOT) == BOOT):
             return Transfer(is_done=True)
@@ -424,6 +418,13 @@ class Run:
                 raise End(State.SYSTEM_ERROR, moved.verdict)
         elif not plan.is_empty:
             await asyncio.to_thread(scratch.prepare, root, plan.directories, plan.touched)
+        if keeping is not None:
+            await keeping
+        if moved.alone:
+            found.alone += moved.alone
+            await self._establish("found", found, durable=True)
+            self._layout = await asyncio.to_thread(layout, self.job.task, found)
+        await self._establish("inputs", {"done": now(), "boot": BOOT})
         return moved
 
     async def _step(self, name: str, plan: Plan) -> Transfer:

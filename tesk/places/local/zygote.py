@@ -1,8 +1,9 @@
 """A small process that has the filer's modules loaded and forks one filer per transfer step.
 
 A transfer runs in a process of its own, so that it cannot hurt the server, yet starting an interpreter for each would
-cost more than the containers do. The zygote has no threads and opens nothing, so that forking it is safe; it ends
-with the server and its children end with it. Each child may have so much memory and no more.
+cost more than the containers do. What each would make for itself first, the decoder of plans and the patterns of URLs,
+is made here once. The zygote has no threads and opens nothing, so that forking it is safe; it ends with the server and
+its children end with it. Each child may have so much memory and no more.
 
 Protocol (JSON datagrams on the socket that is file descriptor argv[1]): {"run": key, "plan": path, "report": path,
 "memory": bytes, 0 for any, "transfers": how many at once} and {"kill": key} come in, {"key": key, "code": exit code}
@@ -18,19 +19,23 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from tesk import schemes
 from tesk.filer import child
 from tesk.filer.plan import Plan
 from tesk.filer.schemes.file import scheme as file_scheme  # noqa: F401 - loaded here once, not by each filer
 from tesk.places.local.socket import die_with_parent
 
+_read_plan: Final = msgspec.json.Decoder(Plan).decode
+
 
 def serve(descriptor: int) -> None:
     """Forks filers as told until the other end of the socket closes."""
     die_with_parent()
+    schemes.serving("")
     wake, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -77,8 +82,7 @@ def _obey(order: dict[str, Any], children: dict[str, int], channel: socket.socke
 def _transfer(plan: Path, report: Path, memory_bytes: int, transfers: int) -> int:
     """Runs the filer on a plan, its events as JSON lines in `report`; the exit code of `tesk filer`."""
     with report.open("wb", buffering=0) as out:
-        wanted = msgspec.json.decode(plan.read_bytes(), type=Plan)
-        return child.run(wanted, out.write, threading.Event(), memory_bytes, transfers)
+        return child.run(_read_plan(plan.read_bytes()), out.write, threading.Event(), memory_bytes, transfers)
 
 
 def _reap(children: dict[str, int], channel: socket.socket) -> None:

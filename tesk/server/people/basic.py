@@ -14,7 +14,7 @@ from typing import Final
 from tesk.identity import Identity
 from tesk.server.people import users
 from tesk.server.people.passwords import Checks
-from tesk.server.people.way import Credential, Found, NotLetIn, PeopleError
+from tesk.server.people.way import CallerCredential, LetIn, NotLetIn, PeopleError
 
 LOOK_EVERY_S: Final = 2.0
 GOOD_FOR_S: Final = 3600.0
@@ -46,7 +46,7 @@ class Basic:
             await asyncio.gather(self._watching, return_exceptions=True)
         self._checks.close()
 
-    async def identify(self, credential: Credential) -> Found | None:
+    async def identify(self, credential: CallerCredential) -> LetIn | None:
         if credential.kind != "basic" or credential.is_own_token:
             return None
         user = self._users.get(credential.user)
@@ -54,7 +54,7 @@ class Basic:
         is_right = await self._checks.is_right(hashed, credential.secret) if hashed else False
         if user is None or not is_right:
             raise NotLetIn("there is no user with this name and password")
-        return Found(_identity(credential.user, user), GOOD_FOR_S)
+        return LetIn(_identity(credential.user, user), GOOD_FOR_S)
 
     def known(self, name: str) -> Identity | None:
         """The user of that name as the file has it now."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from tesk.server.exchange import Call, Refusal
-from tesk.server.people.way import Address, Credential
+from tesk.server.people.way import Address, CallerCredential
 
 Networks = Sequence[IPv4Network | IPv6Network]
 _FORWARDED_USER: Final = b"x-forwarded-user"
@@ -51,25 +51,25 @@ def shown(call: Call, *, is_proxy: bool) -> Shown:
     )
 
 
-def credentials(shown: Shown, address: Address | None) -> list[Credential]:
+def credentials(shown: Shown, address: Address | None) -> list[CallerCredential]:
     """The credentials in the order in which they count. Raises Refusal (400) for what is no UTF-8 or no base64."""
-    found: list[Credential] = []
+    found: list[CallerCredential] = []
     try:
         if shown.user:
             groups = tuple(name.strip() for name in shown.groups.decode().split(",") if name.strip())
-            found.append(Credential("forwarded", shown.user.decode(), "", address, groups))
+            found.append(CallerCredential("forwarded", shown.user.decode(), "", address, groups))
         scheme, _, text = shown.authorization.strip().partition(b" ")
         if scheme.lower() == b"basic":
             user, _, password = b64decode(text.strip(), validate=True).decode().partition(":")
             if (user, password) not in _NOBODY:
-                found.append(Credential("basic", user, password, address))
+                found.append(CallerCredential("basic", user, password, address))
         elif scheme.lower() == b"bearer" and text.strip():
-            found.append(Credential("bearer", "", text.strip().decode(), address))
+            found.append(CallerCredential("bearer", "", text.strip().decode(), address))
         if shown.key:
-            found.append(Credential("key", "", shown.key.decode(), address))
+            found.append(CallerCredential("key", "", shown.key.decode(), address))
         if shown.query_key:
             key = unquote_to_bytes(shown.query_key.replace(b"+", b" ")).decode()
-            found.append(Credential("key", "", key, address))
+            found.append(CallerCredential("key", "", key, address))
     except (binascii.Error, UnicodeDecodeError):
         raise Refusal(400, "the credential is not UTF-8, or not base64 where Basic needs it") from None
     return found

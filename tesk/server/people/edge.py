@@ -22,7 +22,7 @@ from tesk.server.log import Log
 from tesk.server.people.audit import note
 from tesk.server.people.credentials import NOTHING, Networks, address_of, credentials, is_within, shown
 from tesk.server.people.tries import Tries
-from tesk.server.people.way import Address, CannotTell, Credential, Login, NotLetIn, Way
+from tesk.server.people.way import Address, CallerCredential, CannotTell, IssuerLogin, NotLetIn, WayIn
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -51,10 +51,10 @@ class Edge:
         self, *, admins: Collection[str], admin_groups: Collection[str], trusted: Networks, log: Log | None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.ways: list[Way] = []
+        self.ways: list[WayIn] = []
         self.learn: Callable[[Identity], None] = lambda _: None
         """Is told who was let in, each time that a way was asked."""
-        self.logins: list[Login] = []
+        self.logins: list[IssuerLogin] = []
         self._admins = frozenset(admins)
         self._admin_groups = frozenset(admin_groups)
         self._trusted = trusted
@@ -111,7 +111,7 @@ class Edge:
             reason = f"this credential is good for {', '.join(sorted(identity.scopes)) or 'nothing'}; it needs {needs}"
             raise Refusal(403, reason, headers=((b"www-authenticate", challenge),))
 
-    async def _checked(self, digest: bytes, given: Sequence[Credential]) -> _Kept:
+    async def _checked(self, digest: bytes, given: Sequence[CallerCredential]) -> _Kept:
         """Checks a credential, once for all requests that bring it meanwhile."""
         if not given:
             return _Kept(0.0, _NOBODY, "sign in")
@@ -124,7 +124,7 @@ class Edge:
         except CannotTell as error:
             raise Refusal(503, str(error), headers=((b"retry-after", b"%d" % AGAIN_S),)) from None
 
-    async def _check(self, digest: bytes, given: Sequence[Credential]) -> _Kept:
+    async def _check(self, digest: bytes, given: Sequence[CallerCredential]) -> _Kept:
         """What the first good credential is worth, else why the first one is no good. Raises CannotTell, Refusal."""
         forgotten = self._forgotten
         reason = ""
@@ -145,7 +145,7 @@ class Edge:
         _keep(self._bad, digest, kept, MOST_BAD)
         return kept
 
-    async def _let_in(self, credential: Credential) -> _Kept:
+    async def _let_in(self, credential: CallerCredential) -> _Kept:
         """Raises NotLetIn, CannotTell, and Refusal (429) where there were too many wrong tries."""
         is_limited = credential.kind != "forwarded" and not credential.is_own_token
         if is_limited and (wait := self._tries.take(credential.address, credential.user)):

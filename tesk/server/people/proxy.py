@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from tesk.identity import Identity
-from tesk.server.people.way import Credential, Found, NotLetIn
+from tesk.server.people.way import CallerCredential, LetIn, NotLetIn
 
 GOOD_FOR_S: Final = 300.0
 _NAME: Final = re.compile(r"[^:,\s\x00-\x1f\x7f]{1,200}")
@@ -23,7 +23,7 @@ class Proxy:
 
     async def close(self) -> None: ...
 
-    async def identify(self, credential: Credential) -> Found | None:
+    async def identify(self, credential: CallerCredential) -> LetIn | None:
         if credential.kind != "forwarded":
             return None
         if not _NAME.fullmatch(credential.user):
@@ -34,4 +34,4 @@ class Proxy:
             groups=frozenset(credential.groups),
             default_group=credential.groups[0] if credential.groups else "",
         )
-        return Found(identity, GOOD_FOR_S)
+        return LetIn(identity, GOOD_FOR_S)

@@ -66,19 +66,12 @@ class TokenCalls:
             raise Refusal(400, str(error), "expires_in_s") from None
         text, token = new_text(), new_token(user, wanted.name, now_ms(), life_s, wanted.scopes)
         await self._within(self._add(token, text))
-        note(
-            self._log,
-            "token made",
-            user,
-            token=token.id,
-            scopes=" ".join(token.scopes),
-            expires=clock.at(token.expires_ms),
-        )
+        facts = {"token": token.id, "scopes": " ".join(token.scopes), "expires": clock.at(token.expires_ms)}
+        note(self._log, "token made", user, **facts)
         return Reply(200, encode(document(token, text)), _NOT_KEPT)
 
     async def _add(self, token: ApiToken, text: str) -> None:
-        now = token.made_ms
-        if sum(each.ended(now) is None for each in await self._table.list(token.user)) >= MOST_TOKENS:
+        if await self._table.count(token.user, token.made_ms) >= MOST_TOKENS:
             raise Refusal(409, f"you have {MOST_TOKENS} API tokens that work: revoke one first")
         await self._table.add(token, tokens.digest(text))
 
@@ -92,7 +85,7 @@ class TokenCalls:
         return Reply(200, encode({"tokens": [document(token) for token in found]}))
 
     async def revoke(self, call: Call) -> Reply:
-        """Ends a token of the caller's; for an admin anybody's. A token that has ended stays as it is."""
+        """Ends a token of the caller's; for an admin anybody's. A token that was revoked before stays as it is."""
         user = _signed_in(call)
         token_id = call.item
         if user.token and user.token != token_id:

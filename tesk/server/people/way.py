@@ -16,7 +16,7 @@ OWN_TOKEN: Final = "tesk_"  # noqa: S105 - how one begins
 """API tokens of this server begin so. They have 256 random bits, so that nobody guesses one."""
 
 
-class Credential(NamedTuple):
+class CallerCredential(NamedTuple):
     """What a request shows.
 
     `basic`: a user and a password; `bearer` and `key`: a token; `forwarded`: what a proxy says.
@@ -37,14 +37,14 @@ class Credential(NamedTuple):
         return self.secret.startswith(OWN_TOKEN)
 
 
-class Found(Struct, frozen=True):
+class LetIn(Struct, frozen=True):
     """An identity and for how many seconds it may be taken from a cache; 0: ask again at the next request."""
 
     identity: Identity
     good_for_s: float = 0.0
 
 
-class Login(Struct, frozen=True):
+class IssuerLogin(Struct, frozen=True):
     """What `tesk login` has to know of an issuer, to get a token of it as the public client `client_id`."""
 
     name: str
@@ -70,7 +70,7 @@ class CannotTell(Exception):
     """Whether the credential is good cannot be known now (the provider is away): 503."""
 
 
-class Way(Protocol):
+class WayIn(Protocol):
     """Ways are asked in turn until one gives an identity or raises."""
 
     name: str
@@ -82,5 +82,5 @@ class Way(Protocol):
 
     async def close(self) -> None: ...
 
-    async def identify(self, credential: Credential) -> Found | None:
+    async def identify(self, credential: CallerCredential) -> LetIn | None:
         """None where the credential is none of this way's. Raises NotLetIn, CannotTell."""

@@ -28,10 +28,10 @@ from tesk.server.people.oidc.claims import (
 )
 from tesk.server.people.oidc.issuers import Issuer
 from tesk.server.people.oidc.provider import JWTS, Provider
-from tesk.server.people.way import CannotTell, Credential, Found, NotLetIn
+from tesk.server.people.way import CallerCredential, CannotTell, LetIn, NotLetIn
 
 if TYPE_CHECKING:
-    from tesk.server.people.oidc.jwts import Head
+    from tesk.server.people.oidc.jwts import JwtHead
 
 MOST_ANSWERS: Final = 8192
 
@@ -64,7 +64,7 @@ class Oidc:
     async def close(self) -> None:
         await asyncio.gather(*(provider.close() for provider in self.providers.values()))
 
-    async def identify(self, credential: Credential) -> Found | None:
+    async def identify(self, credential: CallerCredential) -> LetIn | None:
         token = credential.secret
         if credential.kind != "bearer" or credential.is_own_token:
             return None
@@ -79,11 +79,11 @@ class Oidc:
                 return None
             claims = None if head is None else await _verified(self._jwts, token, head, provider)
             if claims is not None and not must_ask(provider.issuer, claims, "token"):
-                return Found(identity_of(provider.issuer, claims), good_for_s(provider.issuer, claims, time.time()))
+                return LetIn(identity_of(provider.issuer, claims), good_for_s(provider.issuer, claims, time.time()))
             answer = await provider.shared(key.hex(), partial(self._ask, provider, key, token, claims))
         if answer.identity is None:
             raise NotLetIn(answer.reason)
-        return Found(answer.identity, max(0.0, answer.until - self._clock()))
+        return LetIn(answer.identity, max(0.0, answer.until - self._clock()))
 
     def _issuing(self, issuer: str) -> Provider:
         provider = self.providers.get(issuer)
@@ -115,7 +115,7 @@ class Oidc:
             del self._answers[key]
 
 
-async def _verified(jwts: ModuleType, token: str, head: "Head", provider: Provider) -> Claims:
+async def _verified(jwts: ModuleType, token: str, head: "JwtHead", provider: Provider) -> Claims:
     """The claims of a JWT. Raises NotLetIn, CannotTell."""
     keys = await provider.keys()
     try:
