@@ -96,6 +96,14 @@ def test_every_key_of_a_table_is_documented() -> None:
     assert documented == set(Issuer.__struct_fields__) - {"name"}
 
 
+def test_every_example_of_an_issuers_file_can_be_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "openid-connect.md").read_text()
+    examples = re.findall(r"```toml issuers\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        assert read_issuers(_file(tmp_path, example))
+
+
 @pytest.mark.parametrize(
     ("url", "safe"),
     [
