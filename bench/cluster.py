@@ -299,9 +299,10 @@ PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
 
 
 async def measure(figures: Figures, parts: list[str], *, quick: bool) -> None:
+    kept = os.environ.get("TESK_TEST_CLUSTER", "")
     with (
         tempfile.TemporaryDirectory(prefix="tesk-bench-") as name,
-        clusters.cluster(Path(name), f"bench-{os.getpid()}") as cluster,
+        clusters.cluster(Path(name), kept or f"bench-{os.getpid()}", shared=bool(kept)) as cluster,
     ):
         for part in parts:
             with clusters.namespace(cluster) as namespace:

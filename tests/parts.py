@@ -31,7 +31,6 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
     "oidc": ("oidc-provider",),
-    "dex": ("dex",),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
     "whole": ("shim", "podman", "busybox", *SERVERS),
     "podman": ("shim", "podman", "busybox"),
@@ -45,7 +44,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What scripts/ensure has to bring for each part."""
 
-BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "dex", "newest", "image", "oldest")
+BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "newest", "image", "oldest")
 """What takes minutes to build, in the order of scripts/build."""
 
 
@@ -102,7 +101,6 @@ def _works(found: Part) -> bool:
         "store",
         "people",
         "oidc",
-        "dex",
         "shim",
         "pod",
         "chart",

@@ -10,7 +10,7 @@ from tesk.cli.options import connect, json_option, server_option
 from tesk.cli.terminal import escaped
 
 if TYPE_CHECKING:
-    from tesk.cli.logins import Login
+    from tesk.cli.logins import KeptLogin
     from tesk.cli.provider import Document
 
 DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -37,8 +37,8 @@ def login_command(server: str, url: str | None, issuer: str | None, browser: boo
     tesk login --browser
     """
     from tesk.cli.client import TesClient
-    from tesk.cli.logins import Login, keep, server_of
-    from tesk.cli.provider import ProviderError, Tokens, discovered
+    from tesk.cli.logins import KeptLogin, keep, server_of
+    from tesk.cli.provider import IssuedTokens, ProviderError, discovered
 
     server = url or server
     client = TesClient(server)
@@ -54,7 +54,7 @@ def login_command(server: str, url: str | None, issuer: str | None, browser: boo
             answer = by_browser(metadata, offered["client_id"], scope, resource, _say)
         else:
             answer = _by_code(metadata, offered["client_id"], scope, resource)
-        login = Login(
+        login = KeptLogin(
             server=server_of(client.shown),
             issuer=str(offered["issuer"]),
             client_id=str(offered["client_id"]),
@@ -64,7 +64,7 @@ def login_command(server: str, url: str | None, issuer: str | None, browser: boo
             access_token="",
             refresh_token="",
             ends=0.0,
-        ).renewed(Tokens.of(answer))
+        ).renewed(IssuedTokens.of(answer))
     except (ProviderError, KeyError) as error:
         raise click.ClickException(f"the provider {offered['issuer']}: {error}") from None
     who = TesClient(server, lambda _: f"Bearer {login.access_token}").beside_tes("GET", "whoami")
@@ -141,7 +141,7 @@ def _chosen(offered: "Document", name: str | None, server: str) -> "Document":
 
 def _by_code(metadata: "Document", client_id: str, scope: str, resource: str) -> "Document":
     """The provider's answer with the tokens, once the user has entered the code somewhere (RFC 8628)."""
-    from tesk.cli.provider import AwayError, ProviderError, post
+    from tesk.cli.provider import ProviderAwayError, ProviderError, post
 
     target = {"resource": resource} if resource else {}
     asked = post(str(metadata["device_authorization_endpoint"]), {"client_id": client_id, "scope": scope} | target)
@@ -153,7 +153,7 @@ def _by_code(metadata: "Document", client_id: str, scope: str, resource: str) ->
         time.sleep(pause)
         try:
             return post(str(metadata["token_endpoint"]), form)
-        except AwayError:
+        except ProviderAwayError:
             pause += SLOWER_S
         except ProviderError as error:
             if error.code == "slow_down":
@@ -167,7 +167,7 @@ def _say(url: str, code: str = "") -> None:
     click.echo(f"open {escaped(url)}" + (f" and enter {escaped(code)}" if code else ""), err=True)
 
 
-def _revoke(login: "Login") -> None:
+def _revoke(login: "KeptLogin") -> None:
     """Asks the provider to take the tokens back; what it cannot do is said, and the rest is done."""
     from tesk.cli.provider import ProviderError, post
 

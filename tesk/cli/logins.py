@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 
 if TYPE_CHECKING:
-    from tesk.cli.provider import Tokens
+    from tesk.cli.provider import IssuedTokens
 
 RENEW_S: Final = 60.0
 """A token that lives no longer is renewed before it is used."""
@@ -26,7 +26,7 @@ LOCK_S: Final = 30.0
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-class Login(NamedTuple):
+class KeptLogin(NamedTuple):
     """A user's sign-in to a server by an issuer. `ends` is when the access token does, in seconds of the epoch."""
 
     server: str
@@ -39,7 +39,7 @@ class Login(NamedTuple):
     refresh_token: str
     ends: float
 
-    def renewed(self, tokens: "Tokens") -> "Login":
+    def renewed(self, tokens: "IssuedTokens") -> "KeptLogin":
         """With new tokens. A provider that names no new refresh token goes on with the old one."""
         return self._replace(
             access_token=tokens.access_token,
@@ -74,11 +74,11 @@ def stored_credential(url: str) -> str:
     return login.access_token
 
 
-def read(server: str) -> Login | None:
+def read(server: str) -> KeptLogin | None:
     """None where nobody signed in to the server; also where the home is another user's, or there is none."""
     try:
         path = _path(server)
-        login = Login(**json.loads(path.read_text()))
+        login = KeptLogin(**json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError, PermissionError, RuntimeError):
         return None
     except OSError as error:
@@ -88,7 +88,7 @@ def read(server: str) -> Login | None:
     return login if login.server == server else None
 
 
-def keep(login: Login) -> None:
+def keep(login: KeptLogin) -> None:
     """Writes the login whole or not at all, readable by its user alone."""
     path = _path(login.server)
     beside = path.with_suffix(f".{os.getpid()}")
@@ -108,8 +108,8 @@ def forget(server: str) -> None:
     _path(server).unlink(missing_ok=True)
 
 
-def _renew(login: Login) -> Login:
-    from tesk.cli.provider import AwayError, ProviderError, Tokens, post
+def _renew(login: KeptLogin) -> KeptLogin:
+    from tesk.cli.provider import IssuedTokens, ProviderAwayError, ProviderError, post
 
     again = f"run `tesk login {login.server}`"
     if not login.refresh_token:
@@ -120,8 +120,8 @@ def _renew(login: Login) -> Login:
     if login.resource:
         form["resource"] = login.resource
     try:
-        renewed = login.renewed(Tokens.of(post(login.token_endpoint, form)))
-    except AwayError as error:
+        renewed = login.renewed(IssuedTokens.of(post(login.token_endpoint, form)))
+    except ProviderAwayError as error:
         if login.ends > time.time():
             return login
         raise click.ClickException(f"the sign-in to {login.server} could not be renewed: {error}; try again") from None

@@ -25,17 +25,17 @@ class ProviderError(Exception):
         self.code = code
 
 
-class AwayError(ProviderError):
+class ProviderAwayError(ProviderError):
     """No answer came, or none that makes sense: worth another try later."""
 
 
-class Tokens(NamedTuple):
+class IssuedTokens(NamedTuple):
     access_token: str
     refresh_token: str
     expires_in: float
 
     @classmethod
-    def of(cls, answer: Document) -> "Tokens":
+    def of(cls, answer: Document) -> "IssuedTokens":
         """Raises ProviderError where the answer has no token that whoever bears it may use."""
         access, refresh = answer.get("access_token"), answer.get("refresh_token", "")
         if not _is_word(access) or (refresh and not _is_word(refresh)):
@@ -93,14 +93,14 @@ def _call(request: Request, *, has_answer: bool = True) -> Document:
             answer = _read(refusal)
         code = str(answer.get("error") or "")
         if not code and refusal.code >= 500:
-            raise AwayError(f"{where} answered {refusal.code}") from None
+            raise ProviderAwayError(f"{where} answered {refusal.code}") from None
         reason = answer.get("error_description") or code or f"{where} answered {refusal.code}"
         raise ProviderError(str(reason)[:300], code) from None
     except (OSError, HTTPException) as error:
         cause = error.reason if isinstance(error, URLError) else error
-        raise AwayError(f"{where} cannot be reached ({cause or type(cause).__name__})") from None
+        raise ProviderAwayError(f"{where} cannot be reached ({cause or type(cause).__name__})") from None
     if has_answer and not answer:
-        raise AwayError(f"{where} answered something that is no JSON object")
+        raise ProviderAwayError(f"{where} answered something that is no JSON object")
     return answer
 
 

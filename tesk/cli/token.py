@@ -12,7 +12,7 @@ from tesk.cli.terminal import escaped
 from tesk.identity import SCOPES, Scope
 
 if TYPE_CHECKING:
-    from tesk.cli.token_sources import Source
+    from tesk.cli.token_sources import TokenSource
 
 _LIFE: Final = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -136,7 +136,7 @@ def revoke_command(server: str, user: str | None, is_all: bool, config: Path | N
 
 def _source(
     server: str, user: str | None, config: Path | None, groups: tuple[str, ...] = (), *, everybody: bool = False
-) -> "Source":
+) -> "TokenSource":
     """Imported here, so that `--help` does not wait for the import."""
     from tesk.cli.token_sources import InDatabase, OverHttp
 

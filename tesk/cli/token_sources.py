@@ -28,7 +28,7 @@ T = TypeVar("T")
 BASIC: Final = WAYS["users_file"]
 
 
-class Source(Protocol):
+class TokenSource(Protocol):
     """Tokens come as the documents of the API (server/people/tokens.document)."""
 
     def create(self, name: str, scopes: Sequence[Scope], lasts_s: int | None) -> Document: ...

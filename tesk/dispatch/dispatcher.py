@@ -150,4 +150,6 @@ class Dispatcher:
         else:
             begun = found.state > State.QUEUED
             logs = found.logs if begun else None
-            await self._admission.submit(Job(row.id, demand, task, submitted=True, begun=begun, logs=logs))
+            await self._admission.submit(
+                Job(row.id, demand, task, submitted=True, begun=begun, logs=logs, state=found.state)
+            )

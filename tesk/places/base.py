@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tesk.errors import PlaceError as PlaceError
 from tesk.life.status import TaskId, TaskStatus
-from tesk.tes import Task, TaskLog
+from tesk.tes import State, Task, TaskLog
 
 
 class Demand(Struct, frozen=True):
@@ -37,8 +37,8 @@ class Job(Struct, frozen=True):
     """A task as a place needs it: its id, what it asks for and the document with the inputs' content.
 
     `submitted`: a place has been told of it before, and may have run it. `begun`: something of it has run, by the
-    store's account; a place that finds nothing of it must not begin again.
-    `logs`: what is on record of it then, as JSON: an array of tesTaskLog.
+    store's account; a place that finds nothing of it must not begin again. `state`: the state that is on record, and
+    `logs`, where it has begun: as JSON, an array of tesTaskLog.
     """
 
     id: TaskId
@@ -47,6 +47,7 @@ class Job(Struct, frozen=True):
     submitted: bool = False
     begun: bool = False
     logs: bytes | None = None
+    state: State = State.QUEUED
 
 
 class Load(Struct, frozen=True):

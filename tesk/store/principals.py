@@ -31,14 +31,14 @@ _SEEN_BY: Final = "SELECT p.name FROM share AS s JOIN principal AS p ON p.id = s
 _SEES: Final = "SELECT p.name FROM share AS s JOIN principal AS p ON p.id = s.owner WHERE s.colleague = ? ORDER BY 1"
 
 
-class Kind(IntEnum):
+class PrincipalKind(IntEnum):
     """Users and groups may have the same names."""
 
     USER = 0
     GROUP = 1
 
 
-Principal = tuple[Kind, str]
+Principal = tuple[PrincipalKind, str]
 Find = Callable[[Sequence[Principal]], Awaitable[Sequence[int]]]
 """The numbers of these principals, in order; those that are new get numbers."""
 Run = Callable[[Sql], Awaitable[Sequence[Sequence[Any]]]]
@@ -60,8 +60,8 @@ class Principals:
         if not owner.user and not owner.group:
             return NOBODY, NOBODY
         _check(owner.user, owner.group)
-        numbers = await self._of([(Kind.USER, owner.user), (Kind.GROUP, owner.group)])
-        return numbers[Kind.USER, owner.user], numbers[Kind.GROUP, owner.group]
+        numbers = await self._of([(PrincipalKind.USER, owner.user), (PrincipalKind.GROUP, owner.group)])
+        return numbers[PrincipalKind.USER, owner.user], numbers[PrincipalKind.GROUP, owner.group]
 
     async def seen_by(self, identity: Identity) -> Visible | None:
         """Whose tasks may be seen; None: everybody's. As Identity.may_see, and what others share."""
@@ -78,7 +78,7 @@ class Principals:
             await self._read_sharers()
         if not self._sharers:
             return visible
-        sharers = self._sharers.get(self._numbers.get((Kind.USER, identity.user), NOBODY), _NONE)
+        sharers = self._sharers.get(self._numbers.get((PrincipalKind.USER, identity.user), NOBODY), _NONE)
         return Visible((*visible.owners, *sharers.difference(visible.owners)), visible.groups) if sharers else visible
 
     async def ended_by(self, identity: Identity) -> Visible | None:
@@ -103,14 +103,14 @@ class Principals:
         await self._change(_UNSHARE, user, colleague)
 
     async def shares(self, user: str) -> Shares:
-        number = (await self._of([(Kind.USER, user)]))[Kind.USER, user]
+        number = (await self._of([(PrincipalKind.USER, user)]))[PrincipalKind.USER, user]
         seen_by, sees = [await self._read(Sql(text, (number,))) for text in (_SEEN_BY, _SEES)]
         return Shares([row[0] for row in seen_by], [row[0] for row in sees])
 
     async def _change(self, sql: str, user: str, colleague: str) -> None:
         _check(user, colleague)
-        numbers = await self._of([(Kind.USER, user), (Kind.USER, colleague)])
-        await self._write(Sql(sql, (numbers[Kind.USER, user], numbers[Kind.USER, colleague])))
+        numbers = await self._of([(PrincipalKind.USER, user), (PrincipalKind.USER, colleague)])
+        await self._write(Sql(sql, (numbers[PrincipalKind.USER, user], numbers[PrincipalKind.USER, colleague])))
         self._changes += 1
         self._sharers_read_at = -SHARES_S
 
@@ -123,9 +123,9 @@ class Principals:
             self._sharers_read_at = moment
 
     async def _visible(self, users: Iterable[str], groups: Iterable[str]) -> Visible:
-        wanted = [(Kind.USER, name) for name in users] + [(Kind.GROUP, name) for name in groups]
+        wanted = [(PrincipalKind.USER, name) for name in users] + [(PrincipalKind.GROUP, name) for name in groups]
         numbers = await self._of([each for each in wanted if each[1] and is_storable(each[1])])
-        owners, of_groups = (sorted(n for (kind, _), n in numbers.items() if kind is each) for each in Kind)
+        owners, of_groups = (sorted(n for (kind, _), n in numbers.items() if kind is each) for each in PrincipalKind)
         return Visible(tuple(owners), tuple(of_groups))
 
     async def _of(self, principals: Collection[Principal]) -> dict[Principal, int]:

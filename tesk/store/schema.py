@@ -135,7 +135,7 @@ principal = Table(
     "principal",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", SmallInteger, nullable=False, doc="principals.Kind"),
+    Column("kind", SmallInteger, nullable=False, doc="principals.PrincipalKind"),
     Column("name", plain_text, nullable=False, doc="as queries.tag_text shortens it"),
 )
 Index("principal_name", principal.c.kind, principal.c.name, unique=True)
@@ -155,7 +155,7 @@ api_token = Table(
     Column("name", plain_text, nullable=False),
     Column("scopes", plain_text, nullable=False, doc="with a space between"),
     Column("way", plain_text, nullable=False, doc="the way in by which its user had signed in"),
-    Column("rights", LargeBinary, nullable=False, doc="JSON of tokens.Rights"),
+    Column("rights", LargeBinary, nullable=False, doc="JSON of tokens.UserRights"),
     Column("made", BigInteger, nullable=False, doc="ms since 1970"),
     Column("expires", BigInteger, nullable=False, doc="ms since 1970"),
     Column("used", BigInteger, doc="ms since 1970; null until it is used"),

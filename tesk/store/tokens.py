@@ -21,7 +21,7 @@ Run = Callable[[str, Sequence[Any]], Awaitable[Sequence[Sequence[Any]]]]
 """Runs one statement, whose parameters are written as `?`, and gives its rows."""
 
 
-class Rights(Struct, frozen=True, omit_defaults=True):
+class UserRights(Struct, frozen=True, omit_defaults=True):
     """What the user of a token was when the token was made, or at the last sign-in since."""
 
     shown: str = ""
@@ -38,7 +38,7 @@ class ApiToken(Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     way: str
     """The way in by which the user had signed in when the token was made; `operator`: made on the server's machine."""
-    rights: Rights
+    rights: UserRights
     made_ms: int
     expires_ms: int
     used_ms: int | None = None
@@ -65,7 +65,7 @@ _REVOKE_OF_USER: Final = (
 _USED: Final = "UPDATE api_token SET used = ? WHERE id = ? AND (used IS NULL OR used < ?)"
 _RIGHTS: Final = "UPDATE api_token SET rights = ? WHERE username = ? AND way = ? AND rights <> ?"
 _FORGET: Final = "DELETE FROM api_token WHERE username = ? AND coalesce(revoked, expires) < ?"
-_decode: Final = msgspec.json.Decoder(Rights).decode
+_decode: Final = msgspec.json.Decoder(UserRights).decode
 
 
 class TokenTable:
@@ -104,7 +104,7 @@ class TokenTable:
     async def note_use(self, token_id: str, used_ms: int) -> None:
         await self._write(_USED, (used_ms, token_id, used_ms))
 
-    async def note_rights(self, user: str, way: str, rights: Rights) -> None:
+    async def note_rights(self, user: str, way: str, rights: UserRights) -> None:
         """Gives the user's tokens that were made after signing in by `way` the rights of a later sign-in."""
         written = msgspec.json.encode(rights)
         await self._write(_RIGHTS, (written, user, way, written))

@@ -70,7 +70,7 @@ def use_up_memory(place: KubernetesPlace, pod: str, container: str) -> None:
     name = container_id(place, pod, container)
     script = f"""
         group=$(find /sys/fs/cgroup/memory /sys/fs/cgroup -type d -name '*{name}*' 2> /dev/null | head -n 1)
-        echo $$ > "$group/cgroup.procs"
+        echo 0 > "$group/cgroup.procs"
         echo -1000 > /proc/self/oom_score_adj
         exec timeout -s KILL 10 sh -c 'head -c 2000000000 /dev/zero | tail -c 2000000000 > /dev/null'
     """
@@ -87,9 +87,10 @@ def rewrite(place: KubernetesPlace, task_id: str, change: Callable[[Record], Non
     place.cluster.kubectl("-n", place.namespace, "patch", "configmap", name, "--type=merge", "-p", patch)
 
 
-def delete(place: KubernetesPlace, kind: str, name: str, *options: str) -> None:
-    """Deletes an object, and does not wait for its end."""
-    place.cluster.kubectl("-n", place.namespace, "delete", kind, name, "--wait=false", "--ignore-not-found", *options)
+def delete(place: KubernetesPlace, kind: str, name: str, *, at_once: bool = False, cascade: str = "background") -> None:
+    """Deletes an object, and does not wait for its end. `at_once`: by force, whatever still runs."""
+    options = {"gracePeriodSeconds": "0"} if at_once else {}
+    place.cluster.delete(place.namespace, f"{kind}s", name, propagationPolicy=cascade.capitalize(), **options)
 
 
 def cut_down(cluster: Cluster, component: str) -> None:

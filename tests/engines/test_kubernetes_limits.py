@@ -50,7 +50,7 @@ async def test_what_is_written_after_term_is_kept_where_the_pod_goes_before_its_
     task_id = await tesk.create(executors=[sh(f"trap '{told}' TERM; while :; do sleep 0.1; done")])
     await reached(doors, "told")
     await asyncio.sleep(8)  # it is read twice a second, and nothing shows when it has been
-    await asyncio.to_thread(delete, place, "pod", f"tesk-{task_id}-executor-0", "--force", "--grace-period=0")
+    await asyncio.to_thread(delete, place, "pod", f"tesk-{task_id}-executor-0", at_once=True)
     task = await tesk.ended(task_id)
     assert task["state"] == "EXECUTOR_ERROR"
     (log,) = task["logs"][0]["logs"]

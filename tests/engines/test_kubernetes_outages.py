@@ -133,12 +133,17 @@ async def test_tasks_end_right_when_parts_of_the_cluster_crash_one_after_the_oth
     await assert_all_end_right(server, doors, ids)
 
 
-@pytest.mark.parametrize("settings", [{"executor_timeout_s": 8.0, "mode": "auto"}], indirect=True)
+@pytest.mark.parametrize(
+    "settings",
+    [{"executor_timeout_s": 8.0, "mode": "auto", "allowed_backend_parameters": ("service_account",)}],
+    indirect=True,
+)
 async def test_an_overdue_executor_on_a_node_that_is_gone_comes_to_its_end(tesk: Tesk, place: KubernetesPlace) -> None:
     """In one pod its runner ends it, and tells the server."""
     place.cluster.need_node()
     task_id, own = [
-        await tesk.create(executors=[sh("echo begun; sleep 600")], volumes=[volume]) for volume in ("/work", "/mnt/v")
+        await tesk.create(executors=[sh("echo begun; sleep 600")], resources={"backend_parameters": parameters})
+        for parameters in ({"service_account": "default"}, {})
     ]
     for each in (task_id, own):
         await tesk.until(each, running)
@@ -170,7 +175,7 @@ async def test_a_taskmaster_that_is_removed_by_force_blames_nobody_for_its_lost_
         suspend = ("patch", "job", f"tesk-{task_id}", "-p", '{"spec": {"suspend": true}}')
         await asyncio.to_thread(place.cluster.kubectl, "-n", place.namespace, *suspend)
         for pod in pods:
-            await asyncio.to_thread(strikes.delete, place, "pod", pod, "--force", "--grace-period=0")
+            await asyncio.to_thread(strikes.delete, place, "pod", pod, at_once=True)
         await asyncio.sleep(SHORT_S)
         assert (await tesk.task(task_id))["state"] == "RUNNING"
         await tesk.dispatcher.cancel(task_id, SERVER)

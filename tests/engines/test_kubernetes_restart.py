@@ -100,7 +100,7 @@ async def test_a_pod_that_was_made_and_lost_before_that_was_recorded_is_not_made
         [executor] = strikes.pods(place, task_id, "executor")
         strikes.kill(place, before["metadata"]["name"], "taskmaster", "STOP")
         strikes.rewrite(place, task_id, unanswered)
-        strikes.delete(place, "pod", executor["metadata"]["name"], "--grace-period=0", "--force")
+        strikes.delete(place, "pod", executor["metadata"]["name"], at_once=True)
         until(lambda: not strikes.pods(place, task_id, "executor"), what="the executor's pod to go")
         strikes.kill(place, before["metadata"]["name"], "taskmaster")
 
@@ -138,7 +138,7 @@ async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
         doors.open(f"{how}/inputs", f"{how}/executor-0")
     await reached(doors, *(f"{how}/executor-1" for how in ids))
     for how, task_id in ids.items():
-        await asyncio.to_thread(strikes.delete, place, "job", f"tesk-{task_id}", f"--cascade={how}")
+        await asyncio.to_thread(strikes.delete, place, "job", f"tesk-{task_id}", cascade=how)
     for task_id in ids.values():
         task = await tesk.ended(task_id)
         assert task["state"] == "SYSTEM_ERROR"

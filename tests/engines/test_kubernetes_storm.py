@@ -127,7 +127,7 @@ class Storm:
                 container = self.random.choice(CONTAINERS.get(role, ("filer",)))
                 strikes.kill(self.place, name, container, seconds=0)
         else:
-            strikes.delete(self.place, "pod", name, *(["--grace-period=0", "--force"] if way == "force" else []))
+            strikes.delete(self.place, "pod", name, at_once=way == "force")
         self.strikes[f"{role} {way}"] += 1
 
     @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ import pytest
 
 from tesk.identity import Identity
 from tesk.server.people.passwords import hashed
-from tesk.server.people.tokens import GOOD_FOR_S, Tokens, digest, new_text, new_token
+from tesk.server.people.tokens import GOOD_FOR_S, ApiTokens, digest, new_text, new_token
 from tesk.server.people.way import CallerCredential, CannotTell
 from tesk.store import open_store
 from tesk.store.base import Store
@@ -226,7 +226,7 @@ def write_notes(server: Running) -> None:
     """Writes what the server would write within a minute."""
     assert server.edge is not None
     tokens = server.edge.ways[-1]
-    assert isinstance(tokens, Tokens)
+    assert isinstance(tokens, ApiTokens)
     server.do(tokens.write_notes())
 
 
@@ -309,7 +309,7 @@ async def test_what_cannot_be_looked_up_is_no_refusal_and_what_was_noted_is_writ
     store = opened()
     await store.open()
     await store.tokens.add(token, digest(text))
-    ways = Tokens(store.tokens, {"proxy": None})
+    ways = ApiTokens(store.tokens, {"proxy": None})
     shown = CallerCredential("bearer", "", text)
     assert await ways.identify(shown)
     ways.learn(msgspec.structs.replace(carol, groups=frozenset({"lab-b"})))

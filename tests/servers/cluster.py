@@ -37,6 +37,8 @@ RUN: Final = os.environ.setdefault("TESK_TEST_RUN", str(os.getpid()))
 KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
 """Kinds of which a task makes objects."""
 
+APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
+
 Object = dict[str, Any]
 
 
@@ -55,15 +57,33 @@ class Cluster(NamedTuple):
         return done.stdout
 
     def apply(self, *objects: Object) -> None:
-        self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*objects]}))
+        """Makes objects, or makes those that are there like them."""
+        if not (api := self._api):
+            listed = {"apiVersion": "v1", "kind": "List", "items": [*objects]}
+            self.kubectl("apply", "-f", "-", given=json.dumps(listed))
+            return
+        for each in objects:
+            options = {"fieldManager": "tests", "force": "true"}
+            answer = api.patch(_path(api, each), params=options, headers=APPLY, content=json.dumps(each))
+            assert answer.is_success, f"{each['kind']} {each['metadata']['name']}: {answer.text}"
+
+    def delete(self, namespace: str, kind: str, name: str, **options: str) -> None:
+        """Begins to delete an object, if it is there. `options`: those of the API's request."""
+        if api := self._api:
+            answer = api.delete(f"{_of(kind, namespace)}/{name}", params={"propagationPolicy": "Background", **options})
+            assert answer.is_success or answer.status_code == 404, f"{kind} {name}: {answer.text}"
+            return
+        words = {"gracePeriodSeconds": "--force --grace-period", "propagationPolicy": "--cascade"}
+        flags = [f"{words[key]}={value.lower()}" for key, value in options.items()]
+        command = f"-n {namespace} delete {kind} {name} --wait=false --ignore-not-found"
+        self.kubectl(*command.split(), *" ".join(flags).split())
 
     def get(self, namespace: str, kind: str, selector: str = "", *, name: str = "") -> list[Object]:
         """The objects of a kind in a namespace; those with certain labels, or the one of a name."""
         fields = f"metadata.name={name}" if name else ""
         if api := self._api:
-            group = f"apis/{GROUPS[kind]}" if kind in GROUPS else "api"
             asked = {"labelSelector": selector, "fieldSelector": fields}
-            found = api.get(f"/{group}/v1/namespaces/{namespace}/{kind}", params=asked).raise_for_status().text
+            found = api.get(_of(kind, namespace), params=asked).raise_for_status().text
         else:
             options = ["-l", selector, "--field-selector", fields, "-o", "json"]
             found = self.kubectl("-n", namespace, "get", kind, *options)
@@ -147,6 +167,28 @@ def _client(kubeconfig: Path, written_ns: int) -> httpx.Client | None:
     )
 
 
+def _of(kind: str, namespace: str) -> str:
+    """The path of all objects of a kind in a namespace."""
+    group = f"apis/{GROUPS[kind]}" if kind in GROUPS else "api"
+    return f"/{group}/v1/namespaces/{namespace}/{kind}"
+
+
+def _path(api: httpx.Client, made: Object) -> str:
+    """The path of an object."""
+    version, metadata = made["apiVersion"], made["metadata"]
+    root = "/api/v1" if version == "v1" else f"/apis/{version}"
+    kind = _kinds(api, root)[made["kind"]]
+    folder = f"/namespaces/{metadata.get('namespace', 'default')}" if kind["namespaced"] else ""
+    return f"{root}{folder}/{kind['name']}/{metadata['name']}"
+
+
+@functools.cache
+def _kinds(api: httpx.Client, root: str) -> dict[str, Object]:
+    """What the API tells of each kind of one of its versions."""
+    listed = api.get(root).raise_for_status().json()["resources"]
+    return {each["kind"]: each for each in listed if "/" not in each["name"]}
+
+
 @contextlib.contextmanager
 def cluster(folder: Path, name: str, version: str = "", *, shared: bool = False) -> Iterator[Cluster]:
     """A cluster that has the tests' images. One that is `shared` stays up until `end`."""
@@ -206,6 +248,7 @@ def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
         *account(name, "tesk-taskmaster", rights.TASKMASTER),
     )
+    until(lambda: cluster.get(name, "serviceaccounts", name="default"), what=f"the first account of {name}")
     try:
         yield name
     finally:
@@ -257,17 +300,19 @@ def share(cluster: Cluster, namespace: str, folder: Path) -> None:
 
 
 def leftovers(cluster: Cluster, namespace: str, seconds: float = WAIT_S, of: str = "") -> list[str]:
-    """What tesk's tasks have left in a namespace after a while."""
+    """What tesk's tasks have left in a namespace after a while. One kind after the other is waited for, since each look
+    at all of them is as many requests."""
     selector = "app.kubernetes.io/managed-by=tesk" + (f",{of}" if of else "")
 
-    def found() -> list[str]:
+    def found(*kinds: str) -> list[str]:
         return [
-            f"{kind}/{each['metadata']['name']}" for kind in KINDS for each in cluster.get(namespace, kind, selector)
+            f"{kind}/{each['metadata']['name']}" for kind in kinds for each in cluster.get(namespace, kind, selector)
         ]
 
     deadline = time.monotonic() + seconds
-    while (left := found()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while (left := found(*KINDS)) and time.monotonic() < deadline:
+        while found(left[0].partition("/")[0]) and time.monotonic() < deadline:
+            time.sleep(0.2)
     return left
 
 

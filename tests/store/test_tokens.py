@@ -7,7 +7,7 @@ import pytest
 
 from tesk.store import open_store, tokens_beside_server
 from tesk.store.base import Store, StoreError
-from tesk.store.tokens import KEPT_MS, ApiToken, Rights
+from tesk.store.tokens import KEPT_MS, ApiToken, UserRights
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -19,7 +19,7 @@ def token(token_id: str, user: str = "alice", made_ms: int = 0, **facts: int) ->
         name=f"{token_id} ü",
         scopes=("read", "submit"),
         way="basic",
-        rights=Rights("Alice", ("lab-a", "lab-b"), ("lab-a",), "lab-b"),
+        rights=UserRights("Alice", ("lab-a", "lab-b"), ("lab-a",), "lab-b"),
         made_ms=made_ms,
         expires_ms=made_ms + DAY_MS,
         **facts,
@@ -64,8 +64,8 @@ async def test_the_last_use_never_goes_back(store: Store) -> None:
 async def test_new_rights_are_for_the_tokens_of_that_user_and_way(store: Store) -> None:
     for name, user in (("a", "alice"), ("b", "bob")):
         await store.tokens.add(token(name, user), name.encode())
-    await store.tokens.note_rights("alice", "oidc", Rights("other"))
-    await store.tokens.note_rights("alice", "basic", Rights("Alice", ("lab-c",)))
+    await store.tokens.note_rights("alice", "oidc", UserRights("other"))
+    await store.tokens.note_rights("alice", "basic", UserRights("Alice", ("lab-c",)))
     assert [each.rights.groups for each in await store.tokens.list(None)] == [("lab-c",), ("lab-a", "lab-b")]
 
 

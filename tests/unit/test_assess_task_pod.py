@@ -12,10 +12,12 @@ from tesk.kubernetes.pod_status import Trouble
 from tesk.kubernetes.record import Attempt, Record
 from tesk.kubernetes.task_pod import pack_earlier
 from tesk.kubernetes.task_settings import TaskSettings
+from tesk.places.base import Demand, Job
 from tesk.places.kubernetes.assess import assess
 from tesk.places.kubernetes.assess_task_pod import KILL_S, UNTOLD_S
+from tesk.places.kubernetes.following import Following
 from tesk.places.kubernetes.observed import Assessment, ObservedTask, attempt_log, cancelled, recall, shown
-from tesk.tes import ExecutorLog, State, TaskLog
+from tesk.tes import ExecutorLog, State, Task, TaskLog
 
 CLUSTER = TaskSettings(namespace="n", instance="i", image="tesk:1", image_timeout_s=60, grace_s=5)
 AT = "2026-01-01T00:00:00.000Z"
@@ -319,3 +321,17 @@ def test_an_annotation_that_cannot_be_read_is_a_word_and_no_crash() -> None:
     metadata = Metadata("tesk-1-2", labels=broken.metadata.labels, annotations={names.EARLIER: "x"})
     task = seen(msgspec.structs.replace(broken, metadata=metadata))
     assert "pod tesk-1-2" in task.unreadable
+
+
+@pytest.mark.parametrize(
+    ("recorded", "state"),
+    [(State.QUEUED, State.INITIALIZING), (State.INITIALIZING, State.INITIALIZING), (State.RUNNING, State.RUNNING)],
+)
+def test_a_further_attempt_that_waits_says_so_in_the_state_on_record(recorded: State, state: State) -> None:
+    """The store takes no state that goes back, and with it nothing of what the report says."""
+    task = seen(pod(attempt=2, conditions=[NO_ROOM]))
+    found = assess(task, CLUSTER)
+    assert found.status is not None
+    following = Following(Job("1", Demand(1, 1), Task(executors=[])), state=recorded)
+    reported = following.forward(found.status)
+    assert (reported.state, reported.log.system_logs) == (state, [LINE, "waiting: 0/1 nodes are available"])

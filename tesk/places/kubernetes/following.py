@@ -5,6 +5,7 @@ import asyncio
 from typing import Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tesk.kubernetes.account import Account
 from tesk.kubernetes.task_settings import TaskSettings
@@ -12,6 +13,7 @@ from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import Job
 from tesk.places.kubernetes.live_output import OutputLog
 from tesk.places.kubernetes.observed import ObservedTask
+from tesk.tes import State
 
 
 class Following(Struct, eq=False):
@@ -34,10 +36,16 @@ class Following(Struct, eq=False):
     """Whether its end may be reported."""
     reported: TaskStatus | None = None
     """The last report."""
+    state: State = State.QUEUED
+    """The state on record. A further attempt has begun less, and waits for its start in this state: none goes back."""
     work: asyncio.Task[None] | None = None
     """What makes its objects."""
     making: asyncio.Task[None] | None = None
     """The try that is under way."""
+
+    def forward(self, status: TaskStatus) -> TaskStatus:
+        """The status as it may be recorded."""
+        return replace(status, state=max(status.state, self.state))
 
 
 class Ground(Struct, frozen=True):

@@ -202,7 +202,7 @@ class KubernetesPlace:
         if job.id in self._following:
             return
         task = self._observed.setdefault(job.id, ObservedTask())
-        following = self._following[job.id] = Following(job, may_have_run=job.submitted)
+        following = self._following[job.id] = Following(job, may_have_run=job.submitted, state=job.state)
         if task.mode is None and job.logs:
             recall(task, job.logs)
         if task.mode is None:
@@ -447,13 +447,16 @@ class KubernetesPlace:
         if found.needs_record_read and task_id not in self._rereading:
             self._rereading.add(task_id)
             self._spawn(self._read_again(task_id), f"read the record of {task_id}")
-        if found.status is None or found.status == following.reported:
+        if found.status is None:
             return
-        if found.status.state.is_terminal and following.end != "prepared":
+        status = following.forward(found.status)
+        if status == following.reported:
+            return
+        if status.state.is_terminal and following.end != "prepared":
             self._prepare_end(following, task)
             return
-        following.reported = found.status
-        self._report(task_id, found.status)
+        following.reported, following.state = status, status.state
+        self._report(task_id, status)
 
     def _prepare_end(self, following: Following, task: ObservedTask) -> None:
         """Reports the end of a task once it may be on record."""

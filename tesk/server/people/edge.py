@@ -22,7 +22,7 @@ from tesk.server.log import Log
 from tesk.server.people.audit import note
 from tesk.server.people.credentials import NOTHING, Networks, address_of, credentials, is_within, shown
 from tesk.server.people.tries import Tries
-from tesk.server.people.way import Address, CallerCredential, CannotTell, Login, NotLetIn, WayIn
+from tesk.server.people.way import Address, CallerCredential, CannotTell, IssuerLogin, NotLetIn, WayIn
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,7 +54,7 @@ class Edge:
         self.ways: list[WayIn] = []
         self.learn: Callable[[Identity], None] = lambda _: None
         """Is told who was let in, each time that a way was asked."""
-        self.logins: list[Login] = []
+        self.logins: list[IssuerLogin] = []
         self._admins = frozenset(admins)
         self._admin_groups = frozenset(admin_groups)
         self._trusted = trusted

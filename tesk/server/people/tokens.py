@@ -22,7 +22,7 @@ from tesk.identity import SCOPES, Identity, Scope
 from tesk.server.people.way import OWN_TOKEN, CallerCredential, CannotTell, LetIn, NotLetIn
 from tesk.store.base import StoreError
 from tesk.store.identifiers import now_ms
-from tesk.store.tokens import ApiToken, Rights, TokenTable
+from tesk.store.tokens import ApiToken, TokenTable, UserRights
 
 NAME: Final = "token"
 DAY_S: Final = 24 * 3600
@@ -79,12 +79,12 @@ def lasts_s(asked_s: float | None, most_days: int) -> float:
     return asked_s
 
 
-def rights_of(identity: Identity) -> Rights:
+def rights_of(identity: Identity) -> UserRights:
     groups, manages = tuple(sorted(identity.groups)), tuple(sorted(identity.manages))
-    return Rights(identity.shown, groups, manages, identity.default_group)
+    return UserRights(identity.shown, groups, manages, identity.default_group)
 
 
-class Tokens:
+class ApiTokens:
     """The way in (way.WayIn) by API token. `ways`: the other ways in by name, each with what it knows of users now.
 
     None in the place of that: the way knows only who signs in, so the user is as at the last sign-in.
@@ -101,7 +101,7 @@ class Tokens:
         self._learnt_ways = frozenset(name for name, known in ways.items() if known is None)
         self._now_ms = clock_ms
         self._used: dict[str, int] = {}
-        self._rights: dict[tuple[str, str], Rights] = {}
+        self._rights: dict[tuple[str, str], UserRights] = {}
         self._writing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:

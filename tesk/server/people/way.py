@@ -44,7 +44,7 @@ class LetIn(Struct, frozen=True):
     good_for_s: float = 0.0
 
 
-class Login(Struct, frozen=True):
+class IssuerLogin(Struct, frozen=True):
     """What `tesk login` has to know of an issuer, to get a token of it as the public client `client_id`."""
 
     name: str

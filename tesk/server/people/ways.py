@@ -88,9 +88,9 @@ def edge_of(settings: Settings, log: Log | None, table: TokenTable) -> "Edge | N
         edge.ways.append(basic)
         known["basic"] = basic.known
     if settings.tokens != "never":
-        from tesk.server.people.tokens import Tokens
+        from tesk.server.people.tokens import ApiTokens
 
-        tokens = Tokens(table, known)
+        tokens = ApiTokens(table, known)
         edge.ways.append(tokens)
         edge.learn = tokens.learn
     return edge

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from tesk.server.people.way import Login, PeopleError
+from tesk.server.people.way import IssuerLogin, PeopleError
 
 Seconds = Annotated[float, Meta(ge=0)]
 Source = Literal["", "token", "userinfo", "introspection"]
@@ -76,11 +76,11 @@ class Issuer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     login_resource: str = ""
     """The resource (RFC 8707) that `tesk login` asks a token for; empty: none."""
 
-    def login(self) -> Login | None:
+    def login(self) -> IssuerLogin | None:
         """What `tesk login` needs; None where it is not for this issuer."""
         if not self.login_client_id:
             return None
-        return Login(self.name, self.issuer, self.login_client_id, self.login_scopes, self.login_resource)
+        return IssuerLogin(self.name, self.issuer, self.login_client_id, self.login_scopes, self.login_resource)
 
     def secret(self) -> str:
         """Read at each use, so that a new secret takes effect. Raises OSError."""

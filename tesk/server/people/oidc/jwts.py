@@ -30,7 +30,7 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-class Key(NamedTuple):
+class SigningKey(NamedTuple):
     """A key of the provider and what it may sign by. `kid` is empty where the provider gives it no name."""
 
     kid: str
@@ -38,7 +38,7 @@ class Key(NamedTuple):
     key: jwt.PyJWK
 
 
-class Head(NamedTuple):
+class JwtHead(NamedTuple):
     """What a JWT says before anybody has verified it: enough to choose the issuer and its key."""
 
     issuer: str
@@ -50,7 +50,7 @@ class UnknownKey(Exception):
     """None of the keys is the one that the token names."""
 
 
-def head(token: str) -> Head | None:
+def head(token: str) -> JwtHead | None:
     """None where the token is not a JWT. Raises NotLetIn for a JWT that cannot be an access token."""
     try:
         header = jwt.get_unverified_header(token)
@@ -67,10 +67,10 @@ def head(token: str) -> Head | None:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.InvalidTokenError:
         raise NotLetIn("the token's claims are not understood") from None
-    return Head(str(claims.get("iss", "")), str(header.get("kid", "")), str(algorithm))
+    return JwtHead(str(claims.get("iss", "")), str(header.get("kid", "")), str(algorithm))
 
 
-def keys(documents: Sequence[Mapping[str, Any]]) -> tuple[Key, ...]:
+def keys(documents: Sequence[Mapping[str, Any]]) -> tuple[SigningKey, ...]:
     """The keys of a JWKS that sign by what counts; of the others, which a provider may well have, none."""
     found = []
     for document in documents[:_MOST_KEYS]:
@@ -83,11 +83,11 @@ def keys(documents: Sequence[Mapping[str, Any]]) -> tuple[Key, ...]:
                 key = jwt.PyJWK({**document}, algorithms[0])
             except jwt.PyJWTError:
                 continue
-            found.append(Key(str(document.get("kid", "")), algorithms, key))
+            found.append(SigningKey(str(document.get("kid", "")), algorithms, key))
     return tuple(found)
 
 
-def verified(token: str, found: Head, keys: Sequence[Key], issuer: Issuer) -> dict[str, Any]:
+def verified(token: str, found: JwtHead, keys: Sequence[SigningKey], issuer: Issuer) -> dict[str, Any]:
     """The claims of a token that the issuer signed for this server and that holds now. Raises NotLetIn, UnknownKey."""
     able = [key for key in keys if found.algorithm in key.algorithms]
     named = [key for key in able if key.kid == found.kid] if found.kid else able
@@ -105,7 +105,7 @@ def verified(token: str, found: Head, keys: Sequence[Key], issuer: Issuer) -> di
     raise NotLetIn("the token's signature is wrong")
 
 
-def _claims(token: str, algorithm: str, key: Key, issuer: Issuer) -> dict[str, Any]:
+def _claims(token: str, algorithm: str, key: SigningKey, issuer: Issuer) -> dict[str, Any]:
     return jwt.decode(
         token,
         key.key.key,

@@ -24,7 +24,7 @@ from tesk.server.people.oidc.issuers import Issuer, is_safe
 from tesk.server.people.way import CannotTell, NotLetIn
 
 if TYPE_CHECKING:
-    from tesk.server.people.oidc.jwts import Key
+    from tesk.server.people.oidc.jwts import SigningKey
 
 T = TypeVar("T")
 Claims = dict[str, Any]
@@ -46,7 +46,7 @@ JWTS: Final = "tesk.server.people.oidc.jwts"
 log: Final = logging.getLogger(__name__)
 
 
-class Metadata(Struct, frozen=True):
+class ProviderMetadata(Struct, frozen=True):
     """What is used of the provider's metadata (OpenID Connect Discovery)."""
 
     issuer: str
@@ -60,7 +60,7 @@ class Metadata(Struct, frozen=True):
 class Keys(Struct, frozen=True):
     """The provider's keys, and when they were fetched."""
 
-    keys: tuple["Key", ...]
+    keys: tuple["SigningKey", ...]
     at: float
 
 
@@ -74,7 +74,7 @@ class Provider:
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._shared: dict[str, asyncio.Task[Any]] = {}
-        self._metadata: tuple[Metadata, float] | None = None
+        self._metadata: tuple[ProviderMetadata, float] | None = None
         self._keys: Keys | None = None
         self._asked_for_unknown = -UNKNOWN_KEY_S
         self._away_until = 0.0
@@ -183,7 +183,7 @@ class Provider:
     def _says(self, text: str) -> str:
         return f"issuer {self.issuer.name} {text}"
 
-    async def _discovered(self) -> Metadata:
+    async def _discovered(self) -> ProviderMetadata:
         if self._metadata is not None and self._clock() - self._metadata[1] < KEYS_S:
             return self._metadata[0]
         try:
@@ -193,11 +193,11 @@ class Provider:
                 raise
             return self._metadata[0]
 
-    async def _fetch_metadata(self) -> Metadata:
+    async def _fetch_metadata(self) -> ProviderMetadata:
         url = f"{self.issuer.issuer.rstrip('/')}/.well-known/openid-configuration"
         status, answer = await self._call("GET", url)
         try:
-            metadata = msgspec.convert(answer if status == 200 else {}, Metadata)
+            metadata = msgspec.convert(answer if status == 200 else {}, ProviderMetadata)
         except msgspec.ValidationError:
             raise CannotTell(self._says(f"has no OpenID Connect metadata at {url} (status {status})")) from None
         if metadata.issuer != self.issuer.issuer:
@@ -221,7 +221,7 @@ class Provider:
         self._keys = Keys(found, self._clock())
         return self._keys
 
-    async def _authenticated(self, metadata: Metadata) -> tuple[dict[str, str], dict[str, str]]:
+    async def _authenticated(self, metadata: ProviderMetadata) -> tuple[dict[str, str], dict[str, str]]:
         """Form fields and headers of tesk as the provider's client. Source: RFC 6749 §2.3.1."""
         try:
             secret = await asyncio.to_thread(self.issuer.secret)

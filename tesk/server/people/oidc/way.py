@@ -31,7 +31,7 @@ from tesk.server.people.oidc.provider import JWTS, Provider
 from tesk.server.people.way import CallerCredential, CannotTell, LetIn, NotLetIn
 
 if TYPE_CHECKING:
-    from tesk.server.people.oidc.jwts import Head
+    from tesk.server.people.oidc.jwts import JwtHead
 
 MOST_ANSWERS: Final = 8192
 
@@ -115,7 +115,7 @@ class Oidc:
             del self._answers[key]
 
 
-async def _verified(jwts: ModuleType, token: str, head: "Head", provider: Provider) -> Claims:
+async def _verified(jwts: ModuleType, token: str, head: "JwtHead", provider: Provider) -> Claims:
     """The claims of a JWT. Raises NotLetIn, CannotTell."""
     keys = await provider.keys()
     try:
