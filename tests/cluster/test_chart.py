@@ -94,7 +94,7 @@ def is_refused(client: Client, task_id: str) -> bool:
 
 def test_the_operator_makes_the_first_token_in_the_container_of_the_server(cluster: Cluster, lab: str) -> None:
     with released(cluster, lab, {"people.anyone": False, "people.tokens": "alone"}) as release:
-        server = f"deploy/{release.find('deployments')['metadata']['name']}"
+        server = release.find("pods")["metadata"]["name"]
 
         def tesk(*arguments: str) -> str:
             return cluster.kubectl("-n", lab, "exec", server, "--", "tesk", "token", *arguments).strip()
