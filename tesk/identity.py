@@ -61,6 +61,8 @@ class Identity(Struct, frozen=True, kw_only=True):
         return Owner(self.user, chosen) if may else None
 
 
+NOBODY: Final = Identity(user="", scopes=frozenset())
+"""Whoever has not signed in, and need not."""
 EVERYBODY: Final = Identity(user="", is_admin=True)
 """Whoever calls a server that asks nobody to sign in."""
 SERVER: Final = Identity(user="", is_admin=True)

@@ -17,6 +17,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.identity import EVERYBODY
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
 from tesk.server.exchange import (
@@ -152,7 +153,9 @@ class App:
             route = self._route(call)
             if call.method not in _READS:
                 self._cors.check_write(call.headers)
-            if self._edge is not None and route.needs != "open":
+            if self._edge is None:
+                call.identity = EVERYBODY
+            elif route.needs != "open":
                 call.identity = await self._edge.identify(call)
                 self._edge.check_scope(call.identity, route.needs)
                 reply = await route.handler(call)

@@ -68,7 +68,7 @@ class Call:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.identity = identity.EVERYBODY
+        self.identity = identity.NOBODY
         """Who calls; the application sets it before it calls the handler."""
         self.request_id = ""
         self.task_id = ""

@@ -263,7 +263,7 @@ class Setting(NamedTuple):
     @property
     def flag(self) -> str:
         """A list's flag is given once for each of its items, so it is named for one."""
-        name = re.sub("ies$", "y", self.name).removesuffix("s") if self.is_list else self.name
+        name = re.sub("(?<=s)es$|s$", "", re.sub("ies$", "y", self.name)) if self.is_list else self.name
         return f"--{name.replace('_', '-')}"
 
     @property

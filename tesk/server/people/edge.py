@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from tesk.identity import Identity, Scope
+from tesk.identity import NOBODY, Identity, Scope
 from tesk.server.exchange import Call, Header, Refusal
 from tesk.server.log import Log
 from tesk.server.people.audit import note
@@ -33,7 +33,6 @@ CHECK_LIMIT_S: Final = 9.0
 SEEN_FOR_S: Final = 3600.0
 """A user is in the audit log once in this time and for each way."""
 AGAIN_S: Final = 5
-_NOBODY: Final = Identity(user="")
 
 
 class _Kept(NamedTuple):
@@ -114,7 +113,7 @@ class Edge:
     async def _checked(self, digest: bytes, given: Sequence[CallerCredential]) -> _Kept:
         """Checks a credential, once for all requests that bring it meanwhile."""
         if not given:
-            return _Kept(0.0, _NOBODY, "sign in")
+            return _Kept(0.0, NOBODY, "sign in")
         task = self._checking.get(digest)
         if task is None:
             task = self._checking[digest] = asyncio.create_task(self._check(digest, given))
@@ -141,7 +140,7 @@ class Edge:
                     return kept
         except TimeoutError:
             raise CannotTell(f"the credential could not be checked within {CHECK_LIMIT_S:.0f} s; try again") from None
-        kept = _Kept(self._now() + BAD_FOR_S, _NOBODY, reason)
+        kept = _Kept(self._now() + BAD_FOR_S, NOBODY, reason)
         _keep(self._bad, digest, kept, MOST_BAD)
         return kept
 
@@ -162,7 +161,7 @@ class Edge:
             raise NotLetIn("no way into this server takes this credential")
         except NotLetIn as error:
             is_wrong = True
-            note(self._log, "not let in", _NOBODY, reason=str(error), address=str(credential.address or ""))
+            note(self._log, "not let in", NOBODY, reason=str(error), address=str(credential.address or ""))
             raise
         finally:
             if is_limited and not is_wrong:
