@@ -34,7 +34,7 @@ async def prepared(place: LocalPlace, task_id: str, not_id: str = "") -> str:
     """The id of the first executor's container, once there is one that has not started. `not_id`: of an earlier one."""
     async with aiodocker.Docker(url=f"unix://{place.socket}") as docker, asyncio.timeout(180):
         while True:
-            label = f'{{"label": ["tesk.task={task_id}"]}}'
+            label = f'{{"label": ["tesk.task={task_id}", "tesk.executor=0"]}}'
             for each in await docker.containers.list(all="true", filters=label):
                 if each["Id"] != not_id:
                     assert each["State"] in ("created", "configured", "initialized")
