@@ -130,11 +130,11 @@ def loss(pod: Pod, *, deleting_is_loss: bool = True, is_gone: bool = False) -> s
         if condition.type == "DisruptionTarget" and condition.status == "True" and is_done:
             cause = CAUSES.get(condition.reason, condition.reason)
             return _with(f"pod {pod.metadata.name}: {cause}", condition.message)
+    if pod.metadata.deletion_timestamp and deleting_is_loss:
+        return f"pod {pod.metadata.name} was deleted by somebody else"
     for status in _ours(pod):
         if status.state.terminated and status.state.terminated.reason == "ContainerStatusUnknown":
             return f"pod {pod.metadata.name}: its node does not know how {status.name} ended"
-    if pod.metadata.deletion_timestamp and deleting_is_loss:
-        return f"pod {pod.metadata.name} was deleted by somebody else"
     return None
 
 

@@ -1,14 +1,16 @@
 """Nodes that are drained, lost, or needed for something more important; disks that are full; retries elsewhere."""
 
 import asyncio
+import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tesk.clock import now
 from tests.engines import strikes
 from tests.engines.alone import alone, lines, waits_for
 from tests.engines.gates import Gates, reached
@@ -135,11 +137,39 @@ async def test_a_pod_that_fills_its_nodes_disk_is_evicted_and_says_so(place: Kub
 
 def second_node(cluster: Cluster, name: str) -> None:
     """A node that is there by its own account but runs nothing, for pods that want a node of its name."""
-    room = {"cpu": "4", "memory": "4Gi", "pods": "20"}
-    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"}
     cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {ONCE: name}}})
+    say_ready(cluster, name)
+
+
+def say_ready(cluster: Cluster, name: str) -> None:
+    """As a kubelet does every few seconds: a node of which nothing is heard for 40 s gets no pods."""
+    room = {"cpu": "4", "memory": "4Gi", "pods": "20"}
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "ready",
+        "lastHeartbeatTime": now(),
+    }
     status = {"status": {"capacity": room, "allocatable": room, "conditions": [ready]}}
     cluster.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+
+
+@contextlib.asynccontextmanager
+async def ready(cluster: Cluster, name: str) -> AsyncIterator[None]:
+    """Keeps a node ready that runs nothing."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(5)
+            await asyncio.to_thread(say_ready, cluster, name)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+        await asyncio.wait([beating])
 
 
 @pytest.mark.parametrize("settings", [AUTO], indirect=True)
@@ -148,14 +178,15 @@ async def test_a_task_whose_node_is_lost_runs_on_another(tesk: Tesk, place: Kube
 
     async def lost(strike: Callable[[str], Any], words: str, mode: str) -> None:
         name = f"lost-{uuid.uuid4().hex[:8]}"
-        second_node(cluster, name)
+        await asyncio.to_thread(second_node, cluster, name)
         try:
-            task_id = await tesk.create(
-                executors=[sh("echo ran")],
-                resources={"backend_parameters": {f"node_selector.{ONCE}": name, **MODES[mode]}},
-            )
-            await tesk.until(task_id, lambda task: task["state"] == "INITIALIZING")
-            strike(name)
+            async with ready(cluster, name):
+                task_id = await tesk.create(
+                    executors=[sh("echo ran")],
+                    resources={"backend_parameters": {f"node_selector.{ONCE}": name, **MODES[mode]}},
+                )
+                await tesk.until(task_id, lambda task: task["state"] == "INITIALIZING")
+            await asyncio.to_thread(strike, name)
             await tesk.until(task_id, lambda task: len(task["logs"]) == 2, 150)
             async with here:
                 cluster.kubectl("label", "node", other, f"{ONCE}={name}", "--overwrite")

@@ -52,6 +52,11 @@ def condition(kind: str, status: str, reason: str, message: str) -> dict[str, An
             {},
             "not know how filer",
         ),
+        (
+            containers(filer={"terminated": {**EXITED, "reason": "ContainerStatusUnknown"}}),
+            DELETED,
+            "deleted by somebody else",
+        ),
     ],
 )
 def test_loss(status: dict[str, Any], metadata: dict[str, Any], words: str | None) -> None:
