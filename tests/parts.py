@@ -16,6 +16,9 @@ T = TypeVar("T")
 LONGEST: Final = ("disrupted", "test_kubernetes_storm", "podman", "docker", "oldest", "restricted")
 """Groups that begin first, by a part of their names, since nothing should wait for them at the end."""
 
+OUTAGES: Final = "test_kubernetes_outages.py"
+"""Half of the tests that may break a node have one of their own: all in one row would be the last to end."""
+
 TOGETHER: Final = ("test_kubernetes_resources",)
 """Modules whose tests share something of a cluster that all see, and so go one after the other."""
 
@@ -68,7 +71,8 @@ def part(nodeid: str) -> Part:
     name = "kubernetes" if name == "pod" else name
     if name == "kubernetes" and not any(f"/{module}." in path for module in TOGETHER):
         return Part(name, nodeid)
-    return Part(name, f"{path} {name}" if name in ("kubernetes", "restricted") else name)
+    alone = name in ("kubernetes", "restricted") or path.endswith(OUTAGES)
+    return Part(name, f"{path} {name}" if alone else name)
 
 
 def rank(nodeid: str) -> int:

@@ -26,6 +26,10 @@ ENGINES = "tests/engines"
             Part("kubernetes", f"{ENGINES}/test_kubernetes_resources.py kubernetes"),
         ),
         (f"{ENGINES}/test_nodes.py::test_a[disrupted-b]", Part("disrupted", "disrupted")),
+        (
+            f"{ENGINES}/test_kubernetes_outages.py::test_a[disrupted]",
+            Part("disrupted", f"{ENGINES}/test_kubernetes_outages.py disrupted"),
+        ),
         (f"{ENGINES}/test_lifecycle.py::test_a[oldest]", Part("oldest", "oldest")),
     ],
 )
