@@ -47,9 +47,14 @@ class Server:
         self.url = line.removeprefix("server: ").strip()
 
     async def end(self, number: signal.Signals) -> list[psutil.Process]:
-        """Signals the server; its former child processes that still exist a moment after its end."""
+        """Signals the server; its former child processes that still exist a moment after its end.
+
+        Podman's conmon is none of them: it stays with a container that has not started yet, which the next server takes
+        up or removes.
+        """
         assert self._process
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        found = psutil.Process(self._process.pid).children(recursive=True)
+        children = [each for each in found if _name(each) != "conmon"]
         self._process.send_signal(number)
         async with asyncio.timeout(120):
             await self._process.wait()
@@ -61,6 +66,13 @@ class Server:
             while (answer := await client.get(f"{self.url}/readyz")).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             assert answer
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def document(n: int, shared: Path) -> dict[str, Any]:
