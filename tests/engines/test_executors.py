@@ -10,7 +10,7 @@ import pytest
 
 from tesk.identity import SERVER
 from tests.engines.places import LOOKED_AT, LocalPlace, Place
-from tests.engines.running import SHORT_S, Tesk, content, sh
+from tests.engines.running import SHORT_S, Tesk, content, running, sh
 from tests.servers.containers import APP_IMAGE, BARE_IMAGE, IMAGE, NOBODY_IMAGE, WORKER_IMAGE
 
 
@@ -384,11 +384,11 @@ async def test_times_and_states_are_true(tesk: Tesk) -> None:
 
 
 async def test_a_running_tasks_log_has_what_it_wrote_so_far(tesk: Tesk) -> None:
-    task_id = await tesk.create(executors=[sh("true"), sh("echo so far; echo oops >&2; sleep 30")])
-    await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+    task_id = await tesk.create(executors=[sh("true"), sh("echo so far; echo oops >&2; sleep 1000")])
+    await tesk.until(task_id, running)
     async with asyncio.timeout(SHORT_S):
         log = None
-        while not (log and len(log.logs) == 2 and log.logs[1].stderr):
+        while not (log and len(log.logs) == 2 and log.logs[1].stdout and log.logs[1].stderr):
             await asyncio.sleep(0.02)
             log = await tesk.dispatcher.live_log(task_id, SERVER)
     assert (log.logs[1].stdout, log.logs[1].stderr, log.logs[1].exit_code) == ("so far\n", "oops\n", -1)

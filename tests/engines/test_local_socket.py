@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -52,6 +55,14 @@ def test_the_socket_s_folder_is_the_user_s_own_where_there_is_one(
 def test_a_short_path_stays_where_it_is(tmp_path: Path) -> None:
     assert prepare(tmp_path / "run")[0] == tmp_path / "run/podman.sock"
     clear(tmp_path / "run")
+
+
+def test_a_process_whose_parent_had_ended_before_it_could_say_so_ends_too() -> None:
+    """For want of the moment between its start and its wish to end with its parent, it is told of another parent."""
+    script = "import os; from tesk.places.local.socket import die_with_parent as wish; wish(parent={}); print('lives')"
+    for parent, code, said in (("os.getppid()", 0, "lives\n"), ("os.getpid()", -signal.SIGKILL, "")):
+        ended = subprocess.run([sys.executable, "-c", script.format(parent)], stdout=subprocess.PIPE, text=True)
+        assert (ended.returncode, ended.stdout) == (code, said)
 
 
 async def test_tasks_run_and_survive_their_podman_below_a_long_path(long: Path) -> None:

@@ -1,5 +1,6 @@
 """The pod of a whole task with no cluster: a runner's process, and shims in root folders of their own beside it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,14 @@ from tests.shim.containers import NOBODY, PATIENCE_S, Container, first_of, progr
 
 WORD = "secret"
 NAME = "tesk-1"
+RUNNER = f"""\
+import sys
+sys.modules.setdefault("typing_extensions", None)
+from tesk.pod import runner
+runner.TOLD_WITHIN_S = {PATIENCE_S}
+sys.exit(runner.main(sys.argv[1:]))
+"""
+"""`tesk runner`, but that it waits for a server that takes its time, as on a busy machine."""
 
 
 class Server:
@@ -109,7 +118,7 @@ class Pod:
         words = [word for option, name in options.items() for word in (option, str(self.folder / name))]
         powerless = [program("setpriv"), "--bounding-set=-all"] if os.geteuid() == 0 else []
         self.runner = subprocess.Popen(
-            [*powerless, sys.executable, "-m", "tesk", "runner", *words], stdin=subprocess.DEVNULL,
+            [*powerless, sys.executable, "-c", RUNNER, *words], stdin=subprocess.DEVNULL,
             stdout=(self.folder / "log").open("wb"), stderr=(self.folder / "stderr").open("wb"),
             env={**os.environ, "TESK_POD": NAME, "TESK_REPORT": self.report},
         )  # fmt: skip
@@ -136,6 +145,11 @@ class Pod:
             self.roots[n] = Container(self.folder / f"root-{n}")
         return self.roots[n]
 
+    def until_held(self, n: int) -> None:
+        """Waits until the runner has the pipe of an executor, which sees its end from now on."""
+        pipe = str(self.control(n) / "turn")
+        until(lambda: pipe in map(os.readlink, Path(f"/proc/{self.runner.pid}/fd").iterdir()))
+
     def shim(self, n: int) -> int:
         """The process of an executor's shim."""
         return first_of(self.shims[n].pid)
@@ -152,12 +166,13 @@ class Pod:
 
     def terminate(self) -> None:
         """Ends the pod, as when it is deleted."""
-        for process in (self.runner.pid, *map(self.shim, self.shims)):
-            os.kill(process, signal.SIGTERM)
+        for process in [self.runner.pid, *map(self.shim, self.shims)]:
+            with contextlib.suppress(ProcessLookupError):  # a shim ends with the runner too
+                os.kill(process, signal.SIGTERM)
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of the runner's log but for its records."""
-        lines = (self.folder / "log").read_text().splitlines()
+        *lines, _ = (self.folder / "log").read_text().split("\n")  # the last one may be half a line yet
         return [found for line in lines if "record" not in (found := json.loads(line))]
 
     def ended(self) -> Outcome:

@@ -3,12 +3,17 @@
 import socket
 import threading
 
+import pytest
+
+from tesk.pod import record_sender
 from tesk.pod.record_sender import RecordSender
 
-LIMIT_S = 60.0
+LIMIT_S = 300.0
 
 
-def test_nothing_is_being_sent_while_another_process_is_made() -> None:
+def test_nothing_is_being_sent_while_another_process_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("TIMEOUT_S", "PAUSED_WITHIN_S"):
+        monkeypatch.setattr(record_sender, limit, LIMIT_S)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         sender = RecordSender(f"127.0.0.1:{listening.getsockname()[1]}", "tesk-x", "word")
         sender.put(b"record")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tests.servers.containers import image_layer
 
 SHIM = Path(__file__).parents[2] / "tesk/shim/shim"
-PATIENCE_S = 60
+PATIENCE_S = 300
 NOBODY = 65534
 PATH = {"PATH": "/usr/local/bin:/bin"}
 

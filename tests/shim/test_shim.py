@@ -87,6 +87,7 @@ def test_exit_codes_are_the_programs_or_the_shells(
     assert (ended.code, ended.err, ended.marks["ended"]) == (code, words, f"{code}\n")
 
 
+ZOMBIES = "grep -q ^State:.Z /proc/[0-9]*/status"
 WAITS = "echo begun; while :; do usleep 10000; done"
 ENDS = f"""
 busybox setsid sh -c 'trap "echo own session; exit" TERM; {WAITS}' &
@@ -111,9 +112,9 @@ def test_the_engines_signal_is_a_term_for_the_program_and_all_it_started(
 
 def test_behind_another_first_process_it_reaps_and_is_told_as_well(container: Container) -> None:
     """As of an engine that starts an init of its own, or an image's entry point."""
-    init = 'trap "kill -TERM \\$pid" TERM; "$@" & pid=$!; wait $pid; wait $pid'
+    init = 'trap "kill -TERM \\$!" TERM; "$@" & wait $!; wait $!'
     script = f"sh -c 'true & exec true'; sh -c 'sleep 0 & exit'; sh -c 'trap \"echo child; exit\" TERM; {WAITS}' & "
-    script += f"trap 'wait; grep -l ^State:.Z /proc/[0-9]*/status; exit 5' TERM; {WAITS}"
+    script += f"trap 'wait; while {ZOMBIES}; do usleep 10000; done; exit 5' TERM; {WAITS}"
     words = ("run", "", "", "", "", "0", "sh", "-c", script)
     process = container.start(*words, entry=("/bin/sh", "-c", init, "init"))
     out = container.root / ".tesk/control/stdout"
@@ -132,7 +133,7 @@ def test_a_signal_from_inside_is_the_programs_own(container: Container) -> None:
 def test_orphans_are_reaped_and_do_not_hold_the_end(container: Container) -> None:
     script = (
         "for n in 1 2 3; do sh -c 'true & exec true'; sh -c 'sleep 0 & exit'; done; sleep 1;"
-        "grep -l '^State:.Z' /proc/[0-9]*/status; (sleep 1000; echo late) & echo done"
+        f"while {ZOMBIES}; do usleep 10000; done; (sleep 1000; echo late) & echo done"
     )
     ended = container.sh(script)
     assert (ended.code, ended.out) == (0, "done\n")

@@ -31,9 +31,14 @@ CAP_SYS_RESOURCE: Final = 24
 _prctl: Final = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Asks the kernel to end this process when the one that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
+def die_with_parent(signal_number: int = signal.SIGKILL, parent: int = 0) -> None:
+    """Asks the kernel to end this process when the one that started it ends (prctl(2), PR_SET_PDEATHSIG).
+
+    `parent`: the process that started this one. Where it has ended before the kernel was asked, this one ends at once.
+    """
     _prctl(PR_SET_PDEATHSIG, signal_number)
+    if parent and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def found(configured: str = "") -> Path | None:
@@ -76,10 +81,11 @@ async def start_podman(folder: Path) -> tuple[Process, Path]:
     path, log, configuration = await asyncio.to_thread(prepare, folder)
     environment = {**os.environ, "CONTAINERS_CONF": str(configuration)}
     arguments = ["system", "service", "--time=0", f"unix://{path}"]
+    own = os.getpid()
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             podman, *arguments, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
-            preexec_fn=lambda: die_with_parent(signal.SIGTERM), start_new_session=True, cwd=folder,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM, own), start_new_session=True, cwd=folder,
         )  # fmt: skip
     try:
         async with asyncio.timeout(START_TIMEOUT_S):

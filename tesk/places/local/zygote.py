@@ -59,13 +59,14 @@ def _obey(order: dict[str, Any], children: dict[str, int], channel: socket.socke
         if process := children.get(order["kill"]):
             os.kill(process, signal.SIGKILL)
         return
+    own = os.getpid()
     process = os.fork()
     if process:
         children[order["run"]] = process
         return
     code = 70
     try:
-        die_with_parent()
+        die_with_parent(parent=own)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         channel.close()
