@@ -11,8 +11,9 @@ from tesk.identity import SERVER
 from tests.engines.alone import alone, lines, waits_for
 from tests.engines.gates import Gates, reached
 from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
-from tests.engines.running import Tesk, content, sh
+from tests.engines.running import Tesk, content, running, sh
 from tests.engines.strikes import delete
+from tests.engines.test_kubernetes_disruptions import delete as delete_pod
 from tests.servers.cluster import Cluster, Object
 
 pytestmark = pytest.mark.places(*KUBERNETES)
@@ -110,3 +111,22 @@ async def test_a_task_waits_for_room_in_a_quota_and_runs_when_there_is(place: Ku
             assert not lines(task)
 
     await asyncio.gather(*(wait_for_room(number, *case) for number, case in enumerate(QUOTAS)))
+
+
+async def test_a_further_attempt_waits_for_room_in_a_quota_and_says_so(
+    place: KubernetesPlace, tmp_path: Path, doors: Gates
+) -> None:
+    alone_there = alone(place, tmp_path / "alone", objects=(quota(pods="1"),), mode="pod", retries=1)
+    async with alone_there as (tesk, namespace):
+        task_id = await tesk.create(executors=[sh(f"wget -q -O - {doors.url}/on")])
+        await reached(doors, "on")
+        await tesk.until(task_id, running)
+        grant(place.cluster, namespace, pods="0")
+        await asyncio.to_thread(delete_pod, place.cluster, namespace, f"tesk-{task_id}")
+        words = "another attempt could not be made yet: exceeded quota: few"
+        assert (await waits_for(tesk, task_id, words))["state"] == "RUNNING"
+        grant(place.cluster, namespace, pods="9")
+        doors.open_all()
+        task = await tesk.ended(task_id)
+        assert (task["state"], len(task["logs"])) == ("COMPLETE", 2), lines(task)
+        assert "waiting: " not in lines(task)
