@@ -31,11 +31,13 @@ CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") 
 PRODUCT: Final = "localhost/tesk:dev"
 BUSYBOX: Final = "localhost/busybox:1"
 START_S: Final = 1800.0
-WAIT_S: Final = 180.0
+WAIT_S: Final = 600.0
 RUN: Final = os.environ.setdefault("TESK_TEST_RUN", str(os.getpid()))
 """Names a run of the suite; its further processes inherit the variable from the first one."""
 KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
 """Kinds of which a task makes objects."""
+OF_A_NAMESPACE: Final = (("serviceaccounts", "default"), ("configmaps", "kube-root-ca.crt"))
+"""What Kubernetes itself puts into every namespace, a moment after it was made; pods need it, and quotas count it."""
 
 APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
 
@@ -248,7 +250,8 @@ def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
         *account(name, "tesk-taskmaster", rights.TASKMASTER),
     )
-    until(lambda: cluster.get(name, "serviceaccounts", name="default"), what=f"the first account of {name}")
+    for kind, first in OF_A_NAMESPACE:
+        until(lambda: cluster.get(name, kind, name=first), what=f"{first} of {name}")  # noqa: B023
     try:
         yield name
     finally:
@@ -268,6 +271,12 @@ def account(namespace: str, name: str, needed: Mapping[str, tuple[str, ...]]) ->
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
         },
     ]  # fmt: skip
+
+
+def may(cluster: Cluster, namespace: str, name: str, verb: str, kind: str) -> bool:
+    """Whether a service account has a right just now. The API server takes a moment to know of a Role that changed."""
+    account = f"--as=system:serviceaccount:{namespace}:{name}"
+    return cluster.kubectl("-n", namespace, "auth", "can-i", verb, kind, account, check=False).strip() == "yes"
 
 
 def rules(needed: Mapping[str, tuple[str, ...]]) -> list[Object]:
