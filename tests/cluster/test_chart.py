@@ -119,7 +119,7 @@ def test_the_operator_makes_the_first_token_in_the_container_of_the_server(clust
             alice = anonymous._replace(authorization=f"Bearer {made['token']}")
             task_id = alice.run(sh("true"))["id"]
             tesk("revoke", "--user=alice", made["id"])
-            until(lambda: is_refused(alice, task_id), 300.0, "the refusal of a token that was revoked")
+            until(lambda: is_refused(alice, task_id), what="the refusal of a token that was revoked")
 
 
 def test_users_are_those_of_a_secret_and_a_change_of_it_is_seen(cluster: Cluster, lab: str) -> None:
@@ -131,7 +131,7 @@ def test_users_are_those_of_a_secret_and_a_change_of_it_is_seen(cluster: Cluster
         alice = anonymous._replace(authorization=f"Basic {b64encode(b'alice:correct horse').decode()}")
         task_id = alice.run(sh("true"))["id"]
         cluster.apply(secret("users", lab, **{"users.toml": users(alice="battery staple")}))
-        until(lambda: is_refused(alice, task_id), 300.0, "the refusal of the password of before")
+        until(lambda: is_refused(alice, task_id), what="the refusal of the password of before")
         changed = anonymous._replace(authorization=f"Basic {b64encode(b'alice:battery staple').decode()}")
         assert changed.task(task_id)["state"] == "COMPLETE"
     cluster.kubectl("-n", lab, "delete", "secret", "users")

@@ -53,7 +53,7 @@ class Cluster(NamedTuple):
     def kubectl(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
         """What kubectl prints; `given` is its standard input."""
         done = subprocess.run(
-            self.command(*arguments), input=given, capture_output=True, text=True, timeout=300, env=self.environment
+            self.command(*arguments), input=given, capture_output=True, text=True, timeout=900, env=self.environment
         )
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
@@ -152,7 +152,7 @@ class Cluster(NamedTuple):
     def _script(self, *words: str, check: bool = True) -> str:
         if not self.name:
             pytest.skip(f"not on an existing cluster, whose node is out of reach: scripts/cluster {' '.join(words)}")
-        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=300, env=self.environment)
+        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=900, env=self.environment)
         assert not check or done.returncode == 0, f"scripts/cluster {' '.join(words)}: {done.stderr}"
         return done.stdout
 
