@@ -19,6 +19,14 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+@contextlib.contextmanager
+def refusing(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port of an address of this machine that refuses connections, and that nobody else can take meanwhile."""
+    with socket.socket() as held:
+        held.bind((host, 0))
+        yield held.getsockname()[1]
+
+
 def program(name: str, *more: Path) -> str:
     """The path of a server program; a missing one is a failure that says how to get it, never a skip."""
     for candidate in more:
