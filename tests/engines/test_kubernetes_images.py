@@ -30,7 +30,7 @@ async def test_an_image_that_cannot_be_pulled_ends_the_task_in_time_and_says_why
     tesk: Tesk, cluster: Cluster, image: str
 ) -> None:
     host = image.partition("/")[0]
-    nobody = f"{cluster.host}:{free_port(cluster.host)}"
+    nobody = f"{cluster.host}:{free_port()}"
     faults = {
         f"{host}/some/tool:2": f"{host}/some/tool:2: not found",
         f"{host}/no/such:1": f"{host}/no/such:1: not found",

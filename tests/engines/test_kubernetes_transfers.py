@@ -31,7 +31,7 @@ def web(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 async def test_an_input_that_cannot_be_had_is_named_with_the_answer_and_nothing_runs(
     tesk: Tesk, cluster: Cluster, web: str
 ) -> None:
-    down = f"{cluster.host}:{free_port(cluster.host)}"
+    down = f"{cluster.host}:{free_port()}"
     faults = {
         f"http://reader:passw0rd@{web}/missing": f"input http://{web}/missing: not found (404) by http://{web}",
         f"http://reader:wrong@{web}/secret": f"input http://{web}/secret: access denied (401) by http://{web}",
@@ -54,7 +54,7 @@ async def test_an_input_that_cannot_be_had_is_named_with_the_answer_and_nothing_
 async def test_a_refused_output_is_named_with_the_answer_and_the_executors_logs_stay(
     tesk: Tesk, cluster: Cluster, web: str
 ) -> None:
-    down = f"{cluster.host}:{free_port(cluster.host)}"
+    down = f"{cluster.host}:{free_port()}"
 
     async def pushed(url: str, code: int) -> dict[str, Any]:
         script = f"echo done; echo result > /out/a; exit {code}"

@@ -46,7 +46,7 @@ def registry(root: Path, name: str, host: str = "127.0.0.1", slow_s: int = 0) ->
 
     Nobody may read what is called private/ANYTHING.
     """
-    port = free_port(host)
+    port = free_port()
     _write_image(root / "v2" / name, ballast=bool(slow_s))
     with tempfile.TemporaryDirectory(prefix="tesk-registry-", dir=root.parent) as scratch:
         configuration = Path(scratch) / "nginx.conf"
