@@ -84,7 +84,7 @@ class Bench(NamedTuple):
 
     def _in_pods(self) -> dict[str, Any]:
         """Settings with which each task is one pod, which reports to the server."""
-        port = free_port(self.cluster.host)
+        port = free_port()
         return {"mode": "pod", "report_port": port, "report_address": f"{self.cluster.host}:{port}"}
 
     async def _time_tasks(self, limits: dict[str, float], **chosen: Any) -> None:

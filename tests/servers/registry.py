@@ -60,7 +60,7 @@ def holding_registry(root: Path, name: str, host: str = "127.0.0.1") -> Iterator
 
 @contextlib.contextmanager
 def _serving(root: Path, name: str, host: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    port = free_port(host)
+    port = free_port()
     _write_image(root / "v2" / name)
     with tempfile.TemporaryDirectory(prefix="tesk-registry-", dir=root.parent) as scratch:
         configuration = Path(scratch) / "nginx.conf"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.store import open_store
+from tesk.store import lease, migrate, open_store, postgresql, sqlite
 from tesk.store.base import Store
 from tests.servers.postgres import Postgres, postgres
 
@@ -16,6 +16,16 @@ LOG_TAIL_BYTES = 64
 def postgres_server() -> Iterator[Postgres]:
     with postgres() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a database that answers may take longer than a server would wait for it."""
+    for module in (lease, migrate, postgresql):
+        monkeypatch.setattr(module, "CONNECT_S", 300.0)
+    monkeypatch.setattr(postgresql, "STATEMENT_S", 300.0)
+    monkeypatch.setattr(postgresql, "PING_S", 300.0)
+    monkeypatch.setattr(sqlite, "PING_S", 300.0)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
