@@ -43,7 +43,7 @@ async def test_room_is_waited_for_no_longer_than_configured(tesk: Tesk) -> None:
         assert "given up after 10 s, schedule_timeout_s" in lines(task)
 
 
-@pytest.mark.parametrize("settings", [{"executor_timeout_s": 1.0, "grace_s": 600.0}], indirect=True)
+@pytest.mark.parametrize("settings", [{"executor_timeout_s": 30.0, "grace_s": 600.0}], indirect=True)
 async def test_what_is_written_after_term_is_kept_where_the_pod_goes_before_its_end(
     tesk: Tesk, place: KubernetesPlace, doors: Gates
 ) -> None:

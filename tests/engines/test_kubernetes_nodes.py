@@ -122,7 +122,7 @@ async def test_a_taskmaster_that_finds_no_node_any_more_is_given_up_as_a_first_o
 async def test_a_pod_that_fills_its_nodes_disk_is_evicted_and_says_so(place: KubernetesPlace, tmp_path: Path) -> None:
     limits = {"type": "Container", "default": {"ephemeral-storage": "4Mi"}}
     limit = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "disk"}, "spec": {"limits": [limits]}}
-    fill = "dd if=/dev/zero of={} bs=1M count=50 && sleep 600"
+    fill = "dd if=/dev/zero of={} bs=1M count=50 && sleep 3600"
 
     async with alone(place, tmp_path / "alone", objects=(limit,)) as (tesk, _):
         in_image, in_workdir = await asyncio.gather(
