@@ -122,7 +122,11 @@ def podman_service(folder: Path, end: signal.Signals = signal.SIGTERM) -> Iterat
         yield socket
     finally:
         process.send_signal(end)
-        process.wait(START_LIMIT_S)
+        try:
+            process.wait(START_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def image_archive(

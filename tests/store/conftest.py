@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tesk.store import lease, migrate, open_store, postgresql, sqlite
+from tesk.store import open_store
 from tesk.store.base import Store
 from tests.servers.postgres import Postgres, postgres
+from tests.store.patience import LIMITS, PATIENT_S
 
 LOG_TAIL_BYTES = 64
 
@@ -20,12 +21,9 @@ def postgres_server() -> Iterator[Postgres]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine a database that answers may take longer than a server would wait for it."""
-    for module in (lease, migrate, postgresql):
-        monkeypatch.setattr(module, "CONNECT_S", 300.0)
-    monkeypatch.setattr(postgresql, "STATEMENT_S", 300.0)
-    monkeypatch.setattr(postgresql, "PING_S", 300.0)
-    monkeypatch.setattr(sqlite, "PING_S", 300.0)
+    """As `be_patient`, for each test."""
+    for module, name in LIMITS:
+        monkeypatch.setattr(module, name, PATIENT_S)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
