@@ -34,6 +34,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "chart": ("helm", "helm4"),
     "cli": ("shim", "podman", "busybox"),
     "oidc": ("oidc-provider",),
+    "dex": ("dex",),
     "filer": ("nginx", "sshd", "vsftpd", *SERVERS),
     "whole": ("shim", "podman", "busybox", *SERVERS),
     "podman": ("shim", "podman", "busybox"),
@@ -47,7 +48,10 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What scripts/ensure has to bring for each part."""
 
-BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "newest", "image", "oldest")
+WORKING: Final = ["unit", "api", "store", "people", "oidc", "dex", "shim", "pod", "chart", "cli", "filer", "whole"]
+"""Parts whose tests keep a processor busy; those of clusters and engines wait most of their time."""
+
+BUILT: Final = ("versitygw", "gcs", "helm", "helm4", "newest", "image", "oldest", "dex")
 """What takes minutes to build, in the order of scripts/build."""
 
 
@@ -78,7 +82,9 @@ def part(nodeid: str) -> Part:
 def rank(nodeid: str) -> int:
     """Tests of lower rank begin earlier: those of the longest groups first."""
     found = part(nodeid)
-    return next((n for n, name in enumerate(LONGEST) if not _works(found) and name in found.group), len(LONGEST))
+    return next(
+        (n for n, name in enumerate(LONGEST) if found.name not in WORKING and name in found.group), len(LONGEST)
+    )
 
 
 def built_by(nodeid: str) -> int:
@@ -92,23 +98,7 @@ def in_turn(items: list[T], part_of: Callable[[T], Part]) -> list[T]:
     groups: dict[Part, list[T]] = {}
     for item in items:
         groups.setdefault(part_of(item), []).append(item)
-    waits = [group for found, group in groups.items() if not _works(found)]
-    works = [group for found, group in groups.items() if _works(found)]
+    waits = [group for found, group in groups.items() if found.name not in WORKING]
+    works = [group for found, group in groups.items() if found.name in WORKING]
     pairs = itertools.zip_longest(waits, works)
     return [item for pair in pairs for group in pair for item in group or []]
-
-
-def _works(found: Part) -> bool:
-    return found.name in (
-        "unit",
-        "api",
-        "store",
-        "people",
-        "oidc",
-        "shim",
-        "pod",
-        "chart",
-        "cli",
-        "filer",
-        "whole",
-    )
