@@ -24,7 +24,7 @@ from bench import cluster_simulated as simulated
 from bench.api_figures import Figures
 from bench.client import asking, interleaved, p99_ms
 from bench.cluster_api import Cost, cost
-from bench.cluster_jobs import Bare, connected, settled
+from bench.cluster_jobs import Bare, connected, of_two, settled
 from bench.cluster_runners import Runners
 from bench.cluster_server import PAUSE_S, Server, served
 from bench.cluster_standin import StandIn
@@ -84,25 +84,28 @@ class Bench(NamedTuple):
 
     def _in_pods(self) -> dict[str, Any]:
         """Settings with which each task is one pod, which reports to the server."""
-        port = free_port(self.cluster.host)
+        port = free_port()
         return {"mode": "pod", "report_port": port, "report_address": f"{self.cluster.host}:{port}"}
 
     async def _time_tasks(self, limits: dict[str, float], **chosen: Any) -> None:
         async with (
             self._served_shared(**chosen) as server,
             Bare(self.client, BUSYBOX, COMMAND) as bare,
+            Bare(self.client, BUSYBOX, COMMAND, of_two(BUSYBOX, COMMAND), name="two") as two,
         ):
             await server.client.timed(HELLO)
-            await bare.job()
-            base, hello, moved, three, failed = await interleaved(
+            await bare.once("jobs")
+            base, pod, hello, moved, three, failed = await interleaved(
                 5 if self.quick else 15,
-                bare.job,
+                lambda: bare.once("jobs"),
+                lambda: two.once("pods"),
                 lambda: server.client.timed(HELLO),
                 lambda: server.client.timed(staged(self.shared)),
                 lambda: server.client.timed(THREE),
                 lambda: after_end(server),
             )
         self.figures.plain("the container as a bare Job", f"{base:.2f} s")
+        self.figures.plain("a bare pod of two containers and a volume, over it", f"{pod:.2f} s, {pod / base:.2f}")
         for name, seconds, limit in (
             ("hello task", hello, limits["hello"]),
             ("with one input and one output, on a fresh volume", moved, limits["staged"]),
@@ -138,6 +141,7 @@ class Bench(NamedTuple):
         async with (
             served(self.cluster, self.namespace, self.folder, **chosen) as server,
             Bare(self.client, BUSYBOX, COMMAND) as bare,
+            Bare(self.client, BUSYBOX, COMMAND, of_two(BUSYBOX, COMMAND), name="two") as two,
         ):
             await server.client.timed(HELLO)
             await settled(self.cluster)
@@ -148,8 +152,12 @@ class Bench(NamedTuple):
             await asyncio.to_thread(clusters.leftovers, self.cluster, self.namespace, 60.0)
             await settled(self.cluster)
             after = await bare.rate("pods", count)
+            await settled(self.cluster)
+            of_two_containers = await two.rate("pods", count)
         pods = max(before, after)
         self.figures.plain(f"{count} bare pods at once, per s", f"{before:.1f}, {after:.1f}")
+        of_pods = f"{of_two_containers:.1f}, {of_two_containers / pods:.2f}"
+        self.figures.plain("bare pods of two containers and a volume, over them", of_pods)
         name, rate = f"{count} hello tasks at once, pods per s", pods_each * rate
         self.figures.at_least(name, f"{rate:.1f}", rate / pods, limit)
         self.figures.plain("p99 of a GET of the server meanwhile", f"{get_ms:.0f} ms")
@@ -222,7 +230,7 @@ class Bench(NamedTuple):
         """All on the real node, kubelet included."""
         count = 20 if self.quick else 60
         async with Bare(self.client, BUSYBOX, COMMAND) as bare:
-            await bare.job()
+            await bare.once("jobs")
             job = await self._cost(count, lambda: bare.rate("jobs", count))
         await self._tasks_cost("with a taskmaster", job, count, None)
         await self._tasks_cost("of one pod", job, count, PODS_API_LIMIT, **self._in_pods())

@@ -16,11 +16,20 @@ from tesk.places.kubernetes.client import Client
 from tesk.places.kubernetes.watch import Cache
 from tests.servers.cluster import Cluster
 
-LABEL = "bench=bare"
 AT_ONCE = 32
 PAUSE_S = 2.0
 SETTLED_S = 180
 UNLIMITED = 1e9
+
+
+def of_two(image: str, command: list[str]) -> dict[str, Any]:
+    """What a task of one pod is made of at least: two containers, which share a volume."""
+    mounts = [{"name": "shared", "mountPath": "/shared"}]
+    containers = [
+        {"name": name, "image": image, "command": command, "volumeMounts": mounts} for name in ("runner", "executor")
+    ]
+    return {"containers": containers, "volumes": [{"name": "shared", "emptyDir": {}}]}
+
 
 Spec = dict[str, Any]
 
@@ -41,11 +50,17 @@ async def settled(cluster: Cluster) -> None:
 
 
 class Bare:
-    """Jobs and pods in a namespace. `spec` is that of their pods, beside their one container."""
+    """Jobs and pods in a namespace. `spec` is that of their pods, beside or in place of their one container.
 
-    def __init__(self, client: Client, image: str, command: list[str], spec: Spec | None = None) -> None:
+    `name`: of its own for each that is used beside another.
+    """
+
+    def __init__(
+        self, client: Client, image: str, command: list[str], spec: Spec | None = None, name: str = "bare"
+    ) -> None:
         container = {"name": "main", "image": image, "command": command}
         self._client = client
+        self._name = name
         self._spec = {"restartPolicy": "Never", "containers": [container], **(spec or {})}
         self._count = 0
         self._over: dict[str, asyncio.Event] = {}
@@ -63,7 +78,7 @@ class Bare:
             def changed(name: str, found: Any, kind: str = kind, is_over: Any = is_over) -> None:
                 self._changed(kind, name, found is not None, found is not None and is_over(found))
 
-            cache = Cache(self._client, kind, msgspec.json.Decoder(struct).decode, LABEL, changed)
+            cache = Cache(self._client, kind, msgspec.json.Decoder(struct).decode, f"bench={self._name}", changed)
             self._watches.append(asyncio.create_task(cache.follow()))
             await cache.synced.wait()
         return self
@@ -73,10 +88,10 @@ class Bare:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
 
-    async def job(self) -> float:
-        """Seconds from a Job's creation to its Complete condition."""
+    async def once(self, kind: str) -> float:
+        """Seconds from the creation of one of the `jobs` or `pods` to its end: Complete, Succeeded."""
         began = time.perf_counter()
-        await self._run("jobs")
+        await self._run(kind)
         elapsed = time.perf_counter() - began
         await asyncio.sleep(PAUSE_S)
         return elapsed
@@ -95,7 +110,7 @@ class Bare:
     async def _run(self, kind: str, gate: asyncio.Semaphore | None = None) -> None:
         gate = gate or asyncio.Semaphore(1)
         self._count += 1
-        name = f"bare-{self._count}"
+        name = f"{self._name}-{self._count}"
         over = self._over[name] = asyncio.Event()
         async with gate:
             await self._client.create(kind, self._manifest(kind, name))
@@ -104,11 +119,11 @@ class Bare:
             await self._client.delete(kind, name, grace_s=0 if kind == "pods" else None)
 
     def _manifest(self, kind: str, name: str) -> dict[str, Any]:
-        key, _, value = LABEL.partition("=")
-        metadata = {"name": name, "labels": {key: value}}
+        labels = {"bench": self._name}
+        metadata = {"name": name, "labels": labels}
         if kind == "pods":
             return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self._spec}
-        template = {"metadata": {"labels": {key: value}}, "spec": self._spec}
+        template = {"metadata": {"labels": labels}, "spec": self._spec}
         return {
             "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
             "spec": {"template": template, "backoffLimit": 0},

@@ -21,7 +21,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from tests import parts
 from tests.servers import cluster as clusters
 
-hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+BUSY = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=BUSY)  # is no failure
 hypothesis.settings.load_profile("suite")
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")

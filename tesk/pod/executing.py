@@ -12,7 +12,7 @@ from tesk.pod.following import LAST_LOOK_S, LOOK_S, OutputFollower
 from tesk.pod.turns import Turn
 from tesk.tes import Executor, ExecutorLog
 
-TERM_WITHIN_S: Final = 5.0
+TERM_WITHIN_S: Final = 15.0
 """A program that somebody else has told to end does so with its pod, unless its runner is not told within this time."""
 KILLED_WITHIN_S: Final = 1.0
 """The same of a container that somebody else has killed."""

@@ -1,5 +1,6 @@
 """A tesk in a namespace of its own, for what concerns a whole namespace: quotas, policies, defaults, storage."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tests.engines import strikes
 from tests.engines.places import KubernetesPlace
 from tests.engines.running import SHORT_S, Tesk, started
 from tests.servers import cluster as clusters
@@ -32,6 +34,7 @@ async def alone(
         clusters.share(cluster, namespace, folder)
         if objects:
             cluster.apply(*({**each, "metadata": {**each["metadata"], "namespace": namespace}} for each in objects))
+            await asyncio.to_thread(strikes.await_quotas, cluster, namespace)
         place = KubernetesPlace(cluster, namespace, folder, {})
         (folder / "data").mkdir()
         chosen = msgspec.structs.replace(place.settings(folder / "data"), **settings)

@@ -34,6 +34,10 @@ OLDEST = ("oldest",)
 """The oldest Kubernetes: for the tests that are marked with it, besides their other places."""
 
 
+HELD_S = 1800.0
+"""A filer waits for so long at a gate of a test, as a program does."""
+
+
 class Place(Protocol):
     """`name`: podman, docker or kubernetes. `host`: the address of this machine for filers and engines there."""
 
@@ -92,7 +96,7 @@ class KubernetesPlace:
             image=clusters.PRODUCT, instance=root.name, grace_s=1.0, file_roots=(str(root),),
             filer_mounts=(f"{self._shared}=claim:shared",), cpu_limit="request", default_cpu_cores=0.05,
             default_ram_gb=0.03, default_disk_gb=0.1, transfer_retries=1, image_timeout_s=4.0, report_port=0,
-            report_address=f"{self.host}:0", **self._more,
+            report_address=f"{self.host}:0", transfer_timeout_s=HELD_S, **self._more,
         )  # fmt: skip
 
     async def leftovers(self, settings: Settings) -> list[str]:

@@ -18,7 +18,7 @@ from tesk.store.base import NewTask, Row
 from tests.engines.places import KubernetesPlace, Place
 from tests.servers import containers
 
-SHORT_S = 300.0
+SHORT_S = 600.0
 MODE_LINES = ("runs as one pod", "runs with a taskmaster: ")
 
 Document = dict[str, Any]

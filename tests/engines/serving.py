@@ -15,8 +15,8 @@ from tesk import tes
 from tesk.settings import TABLE, Settings
 from tests.engines.running import Document
 
-START_S = 120.0
-END_S = 300.0
+START_S = 300.0
+END_S = 600.0
 
 
 class Server:

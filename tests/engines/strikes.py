@@ -70,9 +70,19 @@ def use_up_memory(place: KubernetesPlace, pod: str, container: str) -> None:
     name = container_id(place, pod, container)
     script = f"""
         group=$(find /sys/fs/cgroup/memory /sys/fs/cgroup -type d -name '*{name}*' 2> /dev/null | head -n 1)
-        echo 0 > "$group/cgroup.procs"
-        echo -1000 > /proc/self/oom_score_adj
-        exec timeout -s KILL 10 sh -c 'head -c 2000000000 /dev/zero | tail -c 2000000000 > /dev/null'
+        victims=$(cat "$group/cgroup.procs")
+        (
+            echo 0 > "$group/cgroup.procs"
+            echo -1000 > /proc/self/oom_score_adj
+            exec timeout 600 sh -c 'head -c 2000000000 /dev/zero | tail -c 2000000000 > /dev/null'
+        ) &
+        for _ in $(seq 6000); do
+            left=
+            for each in $victims; do kill -0 $each && left=yes; done
+            [ -n "$left" ] || break
+            sleep 0.1
+        done
+        kill $!
     """
     place.cluster.on_node("sh", "-c", f"({script}) > /dev/null 2>&1 &")
 
@@ -95,7 +105,7 @@ def delete(place: KubernetesPlace, kind: str, name: str, *, at_once: bool = Fals
 
 def cut_down(cluster: Cluster, component: str) -> None:
     """Kills a component of the node as a crash does, and keeps it down until `cluster.start`."""
-    cluster.on_node("sh", "-c", f"touch /run/cluster/held/{component} && kill -9 $(cat /run/cluster/{component}.pid)")
+    cluster.stop(component)
 
 
 @contextlib.contextmanager
@@ -107,16 +117,19 @@ def silenced(cluster: Cluster) -> Iterator[None]:
         host, _, port = line.split()[-1].rpartition(":")
         address = host.strip("[]").removeprefix("::ffff:")
         if ":" not in address and not address.startswith(("127.", NODE)):
-            script.append(f"iptables -A SILENCED -p tcp -s {address} --sport {port} -j DROP")
-            script.append(f"iptables -A SILENCED -p tcp -d {address} --dport {port} -j DROP")
+            script.append(f"iptables -w -A SILENCED -p tcp -s {address} --sport {port} -j DROP")
+            script.append(f"iptables -w -A SILENCED -p tcp -d {address} --dport {port} -j DROP")
     assert script, listed
-    script += [f"iptables -I {chain} -j SILENCED" for chain in ("INPUT", "OUTPUT")]
-    cluster.on_node("sh", "-ec", "\n".join(["iptables -N SILENCED", *script]))
+    script += [f"iptables -w -I {chain} -j SILENCED" for chain in ("INPUT", "OUTPUT")]
+    cluster.on_node("sh", "-ec", "\n".join(["iptables -w -N SILENCED", *script]))
     try:
         yield
     finally:
         cluster.on_node(
-            "sh", "-c", "iptables -D INPUT -j SILENCED; iptables -D OUTPUT -j SILENCED; iptables -F SILENCED"
+            "sh",
+            "-ec",
+            "iptables -w -D INPUT -j SILENCED; iptables -w -D OUTPUT -j SILENCED; iptables -w -F SILENCED; "
+            "iptables -w -X SILENCED",
         )
 
 
@@ -124,11 +137,11 @@ def silenced(cluster: Cluster) -> Iterator[None]:
 def without_logs(cluster: Cluster, instead: str = "REJECT --reject-with tcp-reset") -> Iterator[None]:
     """The API server reaches no kubelet, so that it has no logs; pods go on. `instead`: what becomes of its packets."""
     rule = f"OUTPUT -p tcp --dport 10250 -j {instead}"
-    cluster.on_node("sh", "-c", f"iptables -I {rule}")
+    cluster.on_node("sh", "-c", f"iptables -w -I {rule}")
     try:
         yield
     finally:
-        cluster.on_node("sh", "-c", f"iptables -D {rule}")
+        cluster.on_node("sh", "-c", f"iptables -w -D {rule}")
 
 
 @contextlib.contextmanager
@@ -171,12 +184,17 @@ def limit(place: KubernetesPlace, **most: int) -> None:
     hard = {kind.replace("_", "/"): str(count) for kind, count in most.items()}
     metadata = {"name": "limit", "namespace": place.namespace}
     place.cluster.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}})
-    until(
-        lambda: place.cluster.kubectl(
-            "-n", place.namespace, "get", "resourcequota", "limit", "-o", "jsonpath={.status.hard}"
-        ),
-        what="the quota's first count",
-    )
+    await_quotas(place.cluster, place.namespace)
+
+
+def await_quotas(cluster: Cluster, namespace: str) -> None:
+    """Until the quotas of a namespace have been counted as they are now: before that they hold nothing back."""
+
+    def are_counted() -> bool:
+        quotas = cluster.get(namespace, "resourcequotas")
+        return all(each.get("status", {}).get("hard") == each["spec"]["hard"] for each in quotas)
+
+    until(are_counted, what=f"the count of the quotas of {namespace}")
 
 
 def lift(place: KubernetesPlace) -> None:

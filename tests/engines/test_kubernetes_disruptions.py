@@ -110,7 +110,7 @@ async def test_with_a_retry_the_task_runs_again_as_a_further_entry(
 async def test_a_task_that_is_lost_more_often_than_it_may_be_retried_fails(
     tesk: Tesk, place: KubernetesPlace, holding: Holding
 ) -> None:
-    task_id = await tesk.create(executors=[sh("sleep 600")])
+    task_id = await tesk.create(executors=[sh("sleep 3600")])
     for pod in (f"tesk-{task_id}-executor-0", f"tesk-{task_id}-2-executor-0"):
         await asyncio.to_thread(until, partial(is_there, place, pod))
         evict(place.cluster, place.namespace, pod)

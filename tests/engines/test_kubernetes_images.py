@@ -10,12 +10,12 @@ from tests.engines.alone import lines, waits_for
 from tests.engines.places import KUBERNETES
 from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster
-from tests.servers.process import free_port
-from tests.servers.registry import registry
+from tests.servers.process import refusing
+from tests.servers.registry import holding_registry, registry
 
 pytestmark = pytest.mark.places(*KUBERNETES)
 
-SLOW_S = 8
+SLOW_S = 8.0
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,17 @@ def image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield name
 
 
+@pytest.fixture
+def nobody(cluster: Cluster) -> Iterator[str]:
+    """Where nobody listens, as the node sees it."""
+    with refusing(cluster.host) as port:
+        yield f"{cluster.host}:{port}"
+
+
 async def test_an_image_that_cannot_be_pulled_ends_the_task_in_time_and_says_why(
-    tesk: Tesk, cluster: Cluster, image: str
+    tesk: Tesk, cluster: Cluster, image: str, nobody: str
 ) -> None:
     host = image.partition("/")[0]
-    nobody = f"{cluster.host}:{free_port(cluster.host)}"
     faults = {
         f"{host}/some/tool:2": f"{host}/some/tool:2: not found",
         f"{host}/no/such:1": f"{host}/no/such:1: not found",
@@ -62,11 +68,13 @@ async def test_a_pull_that_takes_longer_than_it_may_fail_is_waited_for_and_shown
     tesk: Tesk, cluster: Cluster, tmp_path: Path
 ) -> None:
     assert tesk.settings.image_timeout_s < SLOW_S
-    with registry(tmp_path / "root", "large/tool", cluster.host, slow_s=SLOW_S) as name:
+    with holding_registry(tmp_path / "root", "large/tool", cluster.host) as (name, let_go):
         cluster.trust(name.partition("/")[0])
         task_id = await tesk.create(executors=[{"image": name, "command": ["cat", "/etc/image-file"]}])
         shown = await waits_for(tesk, task_id, f'executor 0: Pulling image "{name}"')
         assert shown["state"] == "INITIALIZING"
+        await asyncio.sleep(SLOW_S)
+        let_go()
         task = await tesk.ended(task_id)
     assert task["state"] == "COMPLETE"
     assert not lines(task)

@@ -45,7 +45,7 @@ async def test_a_task_that_ran_and_was_deleted_before_anybody_recorded_it_does_n
     await asyncio.to_thread(until, lambda: not strikes.pods(place, task_id), what="the end of its pods")
     second = await in_a_life_of_the_server(submitted=True)
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(600):
             status = await over
         assert (status.state, doors.reached["on"]) == (tes.State.SYSTEM_ERROR, 1)
         assert "deleted" in str(status.log.system_logs)

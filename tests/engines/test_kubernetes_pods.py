@@ -47,10 +47,10 @@ async def objects_of(place: KubernetesPlace, task_id: str) -> dict[str, list[str
 
 
 async def held(tesk: Tesk, doors: Gates, name: str, **more: Any) -> str:
-    """A task whose last executor runs and waits at a door."""
+    """A task whose last executor runs and waits at a door; the end of the first has been told."""
     task_id = await tesk.create(executors=[sh("echo first"), sh(f"wget -q -O - {doors.url}/{name}")], **more)
     await reached(doors, name)
-    await tesk.until(task_id, running)
+    await tesk.until(task_id, lambda task: running(task) and len(task["logs"][0]["logs"]) == 1)
     return task_id
 
 
@@ -218,7 +218,7 @@ async def test_the_image_of_a_later_executor_that_cannot_be_had_ends_the_task(
     tesk: Tesk, place: KubernetesPlace
 ) -> None:
     missing = {"image": "registry.invalid/none:1", "command": ["true"]}
-    task = await tesk.run(executors=[sh("sleep 600"), missing])
+    task = await tesk.run(executors=[sh("sleep 3600"), missing])
     assert task["state"] == "SYSTEM_ERROR"
     assert "executor 1: image registry.invalid/none:1 cannot be pulled" in lines(task)
 
@@ -232,7 +232,7 @@ async def test_an_executor_that_outgrows_its_memory_says_so(tesk: Tesk) -> None:
 
 
 async def test_more_on_the_disk_than_asked_for_is_an_eviction(tesk: Tesk) -> None:
-    fill = "head -c 300000000 /dev/zero > /mnt/v/a; sleep 600"
+    fill = "head -c 300000000 /dev/zero > /mnt/v/a; sleep 3600"
     task = await tesk.run(executors=[sh(fill)], volumes=["/mnt/v"], resources={"disk_gb": 0.1})
     assert task["state"] == "SYSTEM_ERROR"
     assert "evicted" in lines(task)

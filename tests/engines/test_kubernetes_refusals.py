@@ -156,20 +156,20 @@ async def test_a_volume_that_does_not_come_is_said_while_it_is_waited_for_and_gi
     }
 
     async def fails(name: str, words: str) -> None:
-        async with alone(place, tmp_path / name, storage_class=name, start_timeout_s=8.0) as (tesk, _):
+        async with alone(place, tmp_path / name, storage_class=name, start_timeout_s=60.0) as (tesk, _):
             task_id = await tesk.create(inputs=[content("/in/a")], executors=[sh("echo never")])
             assert (await waits_for(tesk, task_id, words))["state"] == "QUEUED"
             task = await tesk.ended(task_id)
         assert task["state"] == "SYSTEM_ERROR"
         assert "error: inputs: " in lines(task)
         assert words in lines(task)
-        assert "given up after 8 s, start_timeout_s" in lines(task)
+        assert "given up after 60 s, start_timeout_s" in lines(task)
 
     await asyncio.gather(*(fails(*case) for case in cases.items()))
 
 
 @pytest.mark.parametrize(
-    "settings", [{"filer_mounts": ("/credentials=secret:nope",), "start_timeout_s": 3.0}], indirect=True
+    "settings", [{"filer_mounts": ("/credentials=secret:nope",), "start_timeout_s": 60.0}], indirect=True
 )
 async def test_a_secret_that_cannot_be_mounted_is_named(tesk: Tesk) -> None:
     task_id = await tesk.create(inputs=[content("/in/a")], executors=[sh("echo never")])
@@ -177,4 +177,4 @@ async def test_a_secret_that_cannot_be_mounted_is_named(tesk: Tesk) -> None:
     task = await tesk.ended(task_id)
     assert task["state"] == "SYSTEM_ERROR"
     assert "error: inputs: FailedMount: " in lines(task)
-    assert 'secret "nope" not found (given up after 3 s, start_timeout_s)' in lines(task)
+    assert 'secret "nope" not found (given up after 60 s, start_timeout_s)' in lines(task)

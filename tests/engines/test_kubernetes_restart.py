@@ -93,7 +93,7 @@ async def test_a_pod_that_was_made_and_lost_before_that_was_recorded_is_not_made
     place.cluster.need_node()
     task_id = await tesk.create(**short(doors, "unrecorded"))
     await reached(doors, "unrecorded/executor-0")
-    await tesk.until(task_id, lambda task: task["state"] == "RUNNING")
+    await tesk.until(task_id, running)
 
     def strike() -> None:
         before = strikes.taskmaster(place, task_id)
@@ -138,6 +138,7 @@ async def test_a_job_that_is_deleted_by_hand_is_the_end_of_its_task(
         doors.open(f"{how}/inputs", f"{how}/executor-0")
     await reached(doors, *(f"{how}/executor-1" for how in ids))
     for how, task_id in ids.items():
+        await tesk.until(task_id, lambda task: running(task) and len(task["logs"][0]["logs"]) == 1)
         await asyncio.to_thread(strikes.delete, place, "job", f"tesk-{task_id}", cascade=how)
     for task_id in ids.values():
         task = await tesk.ended(task_id)

@@ -76,7 +76,7 @@ async def test_an_executor_finds_no_token_and_no_credential(
     vault = Vault(place, f"http://{silent_server.address}")
     async with started(vault.settings(settings)) as tesk:
         task_id = await tesk.create(
-            executors=[sh(LOOK_AROUND), sh("sleep 60")], inputs=[content("/in/a", "mine")], volumes=["/v"]
+            executors=[sh(LOOK_AROUND), sh("sleep 3600")], inputs=[content("/in/a", "mine")], volumes=["/v"]
         )
         await tesk.until(task_id, lambda task: running(task) and len(log_of(task)["logs"]) == 1)
         task = await tesk.task(task_id)
@@ -101,7 +101,7 @@ api = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_
 def ask(url, data=None, **headers):
     try:
         request = urllib.request.Request(url, data, headers)
-        return urllib.request.urlopen(request, timeout=10, context=ssl._create_unverified_context()).status
+        return urllib.request.urlopen(request, timeout=240, context=ssl._create_unverified_context()).status
     except urllib.error.HTTPError as error:
         return error.code
 kinds = ["secrets", "pods", "configmaps"]
@@ -118,7 +118,7 @@ print(json.dumps({
 
 async def test_an_executor_can_do_nothing_with_the_api_or_its_taskmaster(tesk: Tesk, place: KubernetesPlace) -> None:
     """Not by a network policy, which the test cluster does not enforce, but since it holds no credential."""
-    python = {"image": PRODUCT, "command": ["python3", "-c", "import time; print('up', flush=True); time.sleep(120)"]}
+    python = {"image": PRODUCT, "command": ["python3", "-c", "import time; print('up', flush=True); time.sleep(3600)"]}
     task_id = await tesk.create(executors=[python])
     await tesk.has_written(task_id, "up\n")
     address = (await pods(place, task_id))["taskmaster"]["status"]["podIP"]
@@ -134,13 +134,13 @@ CONTROL = "/.tesk/control"
 HOSTILE: dict[str, tuple[str, str, int, str]] = {
     "a folder for its end": (f"echo words; mkdir {CONTROL}/ended; exit 3", "EXECUTOR_ERROR", 3, "words\n"),
     "a link for its end": (f"ln -s /tesk/token/token {CONTROL}/ended; echo words", "COMPLETE", 0, "words\n"),
-    "a forged end": (f"echo words; echo 0 > {CONTROL}/ended; sleep 30; exit 9", "COMPLETE", 0, "words\n"),
+    "a forged end": (f"echo words; echo 0 > {CONTROL}/ended; sleep 3600; exit 9", "COMPLETE", 0, "words\n"),
     "a pipe for its end": (f"mkfifo {CONTROL}/ended; echo words", "COMPLETE", 0, "words\n"),
     "marks that are not true": (f"touch {CONTROL}/terminated; echo words; exit 4", "EXECUTOR_ERROR", 4, "words\n"),
     "links for its streams": (
         f"cd {CONTROL}; rm std*; ln -s /proc/self/environ stdout; ln -s /tesk/token/token stderr", "COMPLETE", 0, "",
     ),
-    "no folder that others could read": (f"echo words; chmod 0 {CONTROL}; exit 5", "EXECUTOR_ERROR", 5, ""),
+    "no folder that others could read": (f"chmod 0 {CONTROL}; echo words; exit 5", "EXECUTOR_ERROR", 5, ""),
     "nothing left of it": (f"rm -rf {CONTROL}/*; exit 6", "EXECUTOR_ERROR", 6, ""),
 }  # fmt: skip
 

@@ -13,11 +13,18 @@ from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Tesk, content, sh
 from tests.servers.cluster import Cluster, Object
 from tests.servers.nginx import nginx
-from tests.servers.process import free_port
+from tests.servers.process import refusing
 
 pytestmark = pytest.mark.places(*KUBERNETES)
 
 MIB = 1024 * 1024
+
+
+@pytest.fixture
+def down(cluster: Cluster) -> Iterator[str]:
+    """An address at which nobody listens."""
+    with refusing(cluster.host) as port:
+        yield f"{cluster.host}:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +36,8 @@ def web(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.mark.places(*BOTH)
 async def test_an_input_that_cannot_be_had_is_named_with_the_answer_and_nothing_runs(
-    tesk: Tesk, cluster: Cluster, web: str
+    tesk: Tesk, web: str, down: str
 ) -> None:
-    down = f"{cluster.host}:{free_port(cluster.host)}"
     faults = {
         f"http://reader:passw0rd@{web}/missing": f"input http://{web}/missing: not found (404) by http://{web}",
         f"http://reader:wrong@{web}/secret": f"input http://{web}/secret: access denied (401) by http://{web}",
@@ -52,10 +58,8 @@ async def test_an_input_that_cannot_be_had_is_named_with_the_answer_and_nothing_
 
 @pytest.mark.places(*BOTH)
 async def test_a_refused_output_is_named_with_the_answer_and_the_executors_logs_stay(
-    tesk: Tesk, cluster: Cluster, web: str
+    tesk: Tesk, web: str, down: str
 ) -> None:
-    down = f"{cluster.host}:{free_port(cluster.host)}"
-
     async def pushed(url: str, code: int) -> dict[str, Any]:
         script = f"echo done; echo result > /out/a; exit {code}"
         return await tesk.run(executors=[sh(script)], outputs=[{"url": url, "path": "/out/a"}])
@@ -108,7 +112,7 @@ async def test_a_full_scratch_volume_is_named_and_half_a_file_is_no_output(
                 return await tesk.run(**document(shared)), shared
         finally:
             cluster.kubectl("delete", "storageclass,persistentvolume", name, "--ignore-not-found")
-            cluster.on_node("umount", f"/run/cluster/{name}")
+            cluster.on_node("umount", "--lazy", f"/run/cluster/{name}")
 
     (staged, _), (written, _), (copied, shared) = await asyncio.gather(
         on_a_small_volume(

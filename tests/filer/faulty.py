@@ -6,6 +6,7 @@ connection is closed when it returns.
 
 import contextlib
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,7 @@ class Faulty:
         self.requests: list[bytes] = []
         self.closing = threading.Event()
         self._script = script
+        self._counting = threading.Lock()
         self._listener = socket.create_server((host, 0))
         self._open: set[socket.socket] = set()
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"
@@ -40,8 +42,10 @@ class Faulty:
                 if not got:
                     return
                 head += got
-            self.requests.append(head)
-            self._script(connection, len(self.requests) - 1, head)
+            with self._counting:
+                number = len(self.requests)
+                self.requests.append(head)
+            self._script(connection, number, head)
         self._open.discard(connection)
 
     def close(self) -> None:
@@ -49,6 +53,8 @@ class Faulty:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in list(self._open):
+            with contextlib.suppress(OSError):  # also wakes the thread that reads from it
+                connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
 
@@ -75,11 +81,20 @@ def answer(status: str, body: bytes = b"", *headers: str, length: int | None = N
 class Versioned:
     """A script that serves `content` with ranges and an ETag, as a good server does; `spans` are the parts asked for.
 
-    `spoil` gets the number of the request and its whole answer, and says what is sent of it.
+    `spoil` gets the number of the request and its whole answer, and says what is sent of it. `newer` is the content
+    from request `changes_at` on.
     """
 
-    def __init__(self, content: bytes, spoil: Callable[[int, bytes], bytes] = lambda _, whole: whole) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        spoil: Callable[[int, bytes], bytes] = lambda _, whole: whole,
+        *,
+        newer: bytes = b"",
+        changes_at: int = sys.maxsize,
+    ) -> None:
         self.content = content
+        self._newer, self._changes_at = newer, changes_at
         self.etag = '"1"'
         self.headers: tuple[str, ...] = ()
         self.spans: list[tuple[int, int]] = []
@@ -87,7 +102,7 @@ class Versioned:
 
     def __call__(self, connection: socket.socket, number: int, head: bytes) -> None:
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line)
-        content, etag = self.content, self.etag
+        content, etag = (self._newer, '"newer"') if number >= self._changes_at else (self.content, self.etag)
         begin, end, status, more = 0, len(content), "200 OK", [f"ETag: {etag}", "Accept-Ranges: bytes", *self.headers]
         fields = {name.lower(): value for name, value in fields.items()}
         if fields.get("if-match", etag) != etag:

@@ -408,7 +408,7 @@ def test_an_ftp_server_without_end_is_given_up(
 ) -> None:
     monkeypatch.setattr(bounds, "MAX_PAGE_BYTES", 1_000_000)
     url = ftp(answers, piece)
-    failure = fetch(tmp_path, Input("/in", url=url, type=DIRECTORY), retries=0, timeout_s=20).failure
+    failure = fetch(tmp_path, Input("/in", url=url, type=DIRECTORY), retries=0, timeout_s=300).failure
     assert reason in failure
 
 

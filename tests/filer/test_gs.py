@@ -159,6 +159,7 @@ def test_the_metadata_service_of_the_machine(root: Path, monkeypatch: pytest.Mon
     with faulty(cloud(seen)) as server:
         monkeypatch.setenv("GCE_METADATA_HOST", server.url.removeprefix("http://"))
         monkeypatch.setattr("tesk.filer.schemes.gs.google.PUBLIC", server.url)
+        monkeypatch.setattr("tesk.filer.wire.objects.PROBE_TIMEOUT_S", 300)
         report = fetch(root, Input("/f", url="gs://lab/f"))
         assert report.ok, report.failure
     assert asked(seen) == {"Bearer tok-1"}

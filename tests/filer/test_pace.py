@@ -77,7 +77,7 @@ def test_no_more_jobs_run_than_allowed_and_added_ones_go_first() -> None:
         if name == "first":
             pool.add([lambda: job("part")], first=True)
         if name in ("first", "second"):
-            together.wait(30)
+            together.wait(300)
         with lock:
             running[0] -= 1
 
@@ -90,7 +90,7 @@ def test_no_more_jobs_run_than_allowed_and_added_ones_go_first() -> None:
 def test_a_limit_that_grows_starts_more() -> None:
     pool = Pool(1, threading.Event())
     together = threading.Barrier(3)
-    jobs: list[Job] = [lambda: pool.allow(3), *[lambda: together.wait(30) and None for _ in range(3)]]  # type: ignore[list-item]
+    jobs: list[Job] = [lambda: pool.allow(3), *[lambda: together.wait(300) and None for _ in range(3)]]  # type: ignore[list-item]
     run(pool, jobs)
 
 

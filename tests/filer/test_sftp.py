@@ -141,7 +141,7 @@ def test_a_connection_that_stalls_is_given_up_and_made_anew(root: Path, ssh: Ssh
         known = ssh.known_hosts.replace(str(ssh.port), str(way.port))
         ssh._replace(known_hosts=known).settle(root.parent / "home")
         url = f"sftp://{ssh.user}@127.0.0.1:{way.port}{root.parent}/f"
-        report = fetch(root, Input("/f", url=url), timeout_s=2.0)
+        report = fetch(root, Input("/f", url=url), timeout_s=10)
         assert report.ok, report.failure
         assert way.cuts == 1
     assert (root / "f").read_bytes() == bytes(3_000_000)

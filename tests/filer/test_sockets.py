@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,31 +14,42 @@ from tesk.filer.wire.sockets import UNSENT, send_all, send_file
 BYTES = bytes(range(256)) * 400
 
 
+TIMEOUT_S = 0.3
+PAUSE_S = 0.03
+
+
+class SlowlyRead(socket.socket):
+    """Each piece that goes takes a while, after which the peer has read it. `pieces` went so far."""
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        super().__init__(fileno=ours.detach())
+        self.settimeout(TIMEOUT_S)
+        self.pieces = 0
+        self.got = bytearray()
+        self._theirs = theirs
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        time.sleep(PAUSE_S)
+        sent = super().send(data, flags)
+        self.got += self._theirs.recv(sent, socket.MSG_WAITALL)
+        self.pieces += 1
+        return sent
+
+
 @pytest.fixture
 def pair() -> "tuple[socket.socket, socket.socket]":
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    ours.settimeout(0.3)
+    ours.settimeout(TIMEOUT_S)
     return ours, theirs
 
 
 def test_what_goes_slowly_goes_all(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A reader that takes longer for all of it than the socket's timeout, but never so long for some of it."""
-    ours, theirs = pair
-    got = bytearray()
-
-    def read() -> None:
-        while data := theirs.recv(8192):
-            got.extend(data)
-            time.sleep(0.05)
-
-    reading = threading.Thread(target=read, daemon=True)
-    with ours, theirs:
-        reading.start()
+    """All of it takes longer than the socket's timeout, and no piece of it does."""
+    with pair[1], SlowlyRead(*pair) as ours:
         send_all(ours, BYTES)
-        ours.shutdown(socket.SHUT_WR)
-        reading.join(30)
-    assert got == BYTES
+        assert ours.got == BYTES
+        assert ours.pieces * PAUSE_S > TIMEOUT_S
 
 
 def test_what_stands_still_is_given_up(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -66,5 +78,5 @@ def test_a_file_goes_from_where_it_is_with_little_of_it_held_back(tmp_path: Path
             send_file(ours, source, 4096)
             assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
             ours.shutdown(socket.SHUT_WR)
-            reading.join(30)
+            reading.join(300)
     assert got == BYTES[1000:]

@@ -17,7 +17,7 @@ BYTES = os.urandom(3_000_000)
 def filled(path: Path, flags: int, most: int, meter: Meter, *, begin: int = 0) -> tuple[int, bytes]:
     """How many bytes were moved of what a socket sends, and what the file has then."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(5)
+    ours.settimeout(300)
 
     def send() -> None:
         with theirs:
@@ -28,7 +28,7 @@ def filled(path: Path, flags: int, most: int, meter: Meter, *, begin: int = 0) -
     fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
     try:
         with ours:
-            moved = splices.fill(ours.fileno(), Sink(fd, meter, begin), most, 5)
+            moved = splices.fill(ours.fileno(), Sink(fd, meter, begin), most, 300)
             while ours.recv(1 << 20):
                 pass
     finally:
@@ -58,7 +58,7 @@ def test_a_step_that_was_told_to_stop_ends_within_a_block(tmp_path: Path) -> Non
     with ours, theirs, (tmp_path / "f").open("wb") as file:
         theirs.sendall(b"x")
         with pytest.raises(Stopped):
-            splices.fill(ours.fileno(), Sink(file.fileno(), Meter(stop)), 10, 5)
+            splices.fill(ours.fileno(), Sink(file.fileno(), Meter(stop)), 10, 300)
 
 
 def test_a_silent_socket_is_given_up(tmp_path: Path) -> None:
@@ -68,7 +68,9 @@ def test_a_silent_socket_is_given_up(tmp_path: Path) -> None:
 
 
 def test_what_is_no_socket_is_left_to_be_read(tmp_path: Path) -> None:
+    """And costs no descriptor. Other threads of the tests may open some meanwhile, but not so many."""
     before = len(os.listdir("/proc/self/fd"))
     with Path("/dev/null").open("rb") as source, (tmp_path / "f").open("wb") as file:
-        assert splices.fill(source.fileno(), Sink(file.fileno(), Meter(threading.Event())), 10, 5) == 0
-    assert len(os.listdir("/proc/self/fd")) == before
+        for _ in range(100):
+            assert splices.fill(source.fileno(), Sink(file.fileno(), Meter(threading.Event())), 10, 300) == 0
+    assert len(os.listdir("/proc/self/fd")) < before + 50

@@ -38,7 +38,7 @@ def test_a_part_above_all_that_may_be_held_goes_alone() -> None:
         others.start()
         others.join(0.05)
         assert others.is_alive()
-    others.join(10)
+    others.join(300)
     assert not others.is_alive()
 
 
@@ -63,7 +63,7 @@ def test_no_more_is_lent_than_there_is() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive()
     assert most[0] <= 10
 

@@ -18,6 +18,8 @@ from tesk.tes import Input
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/writing-a-storage-scheme.md").read_text()
+UNFINISHED = shutil.ignore_patterns("__pycache__", "shim.[0-9]*")
+"""What other processes write and rename meanwhile, such as the shim that is being built."""
 STEP = re.compile(r"(?s)In `([^`]+)`[^\n]*:\n\n```python\n(.*?)```")
 
 
@@ -25,7 +27,7 @@ STEP = re.compile(r"(?s)In `([^`]+)`[^\n]*:\n\n```python\n(.*?)```")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tesk, to which all that the page says is added."""
     folder = tmp_path_factory.mktemp("copy")
-    shutil.copytree(ROOT / "tesk", folder / "tesk", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tesk", folder / "tesk", ignore=UNFINISHED)
     (registry, declaration), (module, code) = STEP.findall(PAGE)
     text = (folder / registry).read_text()
     assert text.count("\n)\n\nBY_NAME") == 1

@@ -31,11 +31,13 @@ CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") 
 PRODUCT: Final = "localhost/tesk:dev"
 BUSYBOX: Final = "localhost/busybox:1"
 START_S: Final = 1800.0
-WAIT_S: Final = 180.0
+WAIT_S: Final = 600.0
 RUN: Final = os.environ.setdefault("TESK_TEST_RUN", str(os.getpid()))
 """Names a run of the suite; its further processes inherit the variable from the first one."""
 KINDS: Final = ("jobs", "pods", "configmaps", "secrets", "persistentvolumeclaims")
 """Kinds of which a task makes objects."""
+OF_A_NAMESPACE: Final = (("serviceaccounts", "default"), ("configmaps", "kube-root-ca.crt"))
+"""What Kubernetes itself puts into every namespace, a moment after it was made; pods need it, and quotas count it."""
 
 APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
 
@@ -51,7 +53,7 @@ class Cluster(NamedTuple):
     def kubectl(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
         """What kubectl prints; `given` is its standard input."""
         done = subprocess.run(
-            self.command(*arguments), input=given, capture_output=True, text=True, timeout=300, env=self.environment
+            self.command(*arguments), input=given, capture_output=True, text=True, timeout=900, env=self.environment
         )
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
@@ -150,7 +152,7 @@ class Cluster(NamedTuple):
     def _script(self, *words: str, check: bool = True) -> str:
         if not self.name:
             pytest.skip(f"not on an existing cluster, whose node is out of reach: scripts/cluster {' '.join(words)}")
-        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=300, env=self.environment)
+        done = subprocess.run([SCRIPT, *words], capture_output=True, text=True, timeout=900, env=self.environment)
         assert not check or done.returncode == 0, f"scripts/cluster {' '.join(words)}: {done.stderr}"
         return done.stdout
 
@@ -248,7 +250,8 @@ def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
         *account(name, "tesk-taskmaster", rights.TASKMASTER),
     )
-    until(lambda: cluster.get(name, "serviceaccounts", name="default"), what=f"the first account of {name}")
+    for kind, first in OF_A_NAMESPACE:
+        until(lambda: cluster.get(name, kind, name=first), what=f"{first} of {name}")  # noqa: B023
     try:
         yield name
     finally:
@@ -268,6 +271,12 @@ def account(namespace: str, name: str, needed: Mapping[str, tuple[str, ...]]) ->
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
         },
     ]  # fmt: skip
+
+
+def may(cluster: Cluster, namespace: str, name: str, verb: str, kind: str) -> bool:
+    """Whether a service account has a right just now. The API server takes a moment to know of a Role that changed."""
+    account = f"--as=system:serviceaccount:{namespace}:{name}"
+    return cluster.kubectl("-n", namespace, "auth", "can-i", verb, kind, account, check=False).strip() == "yes"
 
 
 def rules(needed: Mapping[str, tuple[str, ...]]) -> list[Object]:

@@ -122,7 +122,11 @@ def podman_service(folder: Path, end: signal.Signals = signal.SIGTERM) -> Iterat
         yield socket
     finally:
         process.send_signal(end)
-        process.wait(START_LIMIT_S)
+        try:
+            process.wait(START_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def image_archive(
@@ -154,8 +158,8 @@ def image_archive(
     return archive.getvalue()
 
 
-def image_layer(*, shell: bool, ballast: bytes = b"", programs: Mapping[str, int] = MappingProxyType({})) -> bytes:
-    """The files of an image as a tar archive; `ballast` is one more file of it."""
+def image_layer(*, shell: bool, programs: Mapping[str, int] = MappingProxyType({})) -> bytes:
+    """The files of an image as a tar archive."""
     busybox = shutil.which("busybox")
     assert busybox, "busybox is missing; scripts/test installs it (package busybox-static)"
     layer = io.BytesIO()
@@ -173,8 +177,6 @@ def image_layer(*, shell: bool, ballast: bytes = b"", programs: Mapping[str, int
             entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, owner, owner
             tar.addfile(entry)
             _add(tar, path, PROGRAM, 0o755)
-        if ballast:
-            _add(tar, "etc/ballast", ballast)
         if not shell:
             _add(tar, "bin/cat", Path(busybox).read_bytes(), 0o755)
             return layer.getvalue()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ class Holding:
     def __init__(self) -> None:
         self.url = ""
         self.held: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     async def reached(self, path: str, seconds: float = 300.0) -> None:
         """Returns when somebody waits for the path."""
@@ -26,13 +28,22 @@ class Holding:
         method, path, _rest = head.decode(errors="replace").split(" ", 2)
         name = path.lstrip("/")
         if method != "HEAD":
-            self.held[name] += 1
-            if self.held[name] == 1:
-                while connection.recv(65536):
-                    pass
-        if method == "PUT" and head.endswith(b"\r\n\r\n"):
-            connection.recv(65536)
+            with self._counting:
+                self.held[name] += 1
+                is_first = self.held[name] == 1
+            while is_first and connection.recv(65536):
+                pass
+        if method == "PUT":
+            _read_body(connection, head)
         connection.sendall(answer("200 OK", b"" if method == "HEAD" else b"ok", length=2))
+
+
+def _read_body(connection: socket.socket, head: bytes) -> None:
+    """All of it: a client that is still sending when the connection ends may not hear the answer."""
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+    left = length - len(head.partition(b"\r\n\r\n")[2])
+    while left > 0 and (got := connection.recv(65536)):
+        left -= len(got)
 
 
 @contextlib.contextmanager

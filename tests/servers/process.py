@@ -1,22 +1,58 @@
 """One server program as a context manager: started, awaited until it accepts connections, ended for sure."""
 
 import contextlib
+import functools
+import itertools
+import os
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 START_LIMIT_S = 300.0
+PORTS: Final = range(20000, 30000)
+"""Below those that the kernel gives to connections, and to whoever asks for port 0 (net.ipv4.ip_local_port_range)."""
+AT_ONCE: Final = 100
+"""Ports of one process. It takes them in turn, so that one that was chosen is not chosen again before it is used."""
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port of an address of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """A port that nobody listens on now, at any address of this machine, and that nobody else takes meanwhile."""
+    for _ in range(AT_ONCE):
+        port = next(_own_ports(os.getpid()))
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            return port
+    raise AssertionError(f"none of the {AT_ONCE} ports of this process is free")
+
+
+@functools.cache
+def _own_ports(_: int) -> Iterator[int]:
+    """The ports of this process, over and over. A socket whose name has the first of them is theirs while it lives."""
+    for first in PORTS[::AT_ONCE]:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0tesk-test-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return itertools.cycle(range(first, first + AT_ONCE))
+    raise AssertionError(f"all ports of {PORTS} belong to other processes that run tests")
+
+
+_claims: list[socket.socket] = []
+
+
+@contextlib.contextmanager
+def refusing(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port of an address of this machine that refuses connections, and that nobody else can take meanwhile."""
+    with socket.socket() as held:
+        held.bind((host, 0))
+        yield held.getsockname()[1]
 
 
 def program(name: str, *more: Path) -> str:

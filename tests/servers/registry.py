@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 import json
-import os
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 from tests.servers.containers import image_layer
 from tests.servers.process import free_port, program, serving
@@ -31,39 +31,49 @@ http {{
     default_type application/octet-stream;
     location = /v2/ {{ return 200; }}
     location ^~ /v2/private/ {{ return 403; }}
-    location ~ /blobs/ {{ {slow} }}
     location ~ /manifests/ {{ default_type application/vnd.docker.distribution.manifest.v2+json; }}
   }}
 }}
 """
 
-BALLAST: Final = 4_000_000
-
 
 @contextlib.contextmanager
-def registry(root: Path, name: str, host: str = "127.0.0.1", slow_s: int = 0) -> Iterator[str]:
-    """Serves one image, `name:1`, in so many seconds; yields its full name as an executor would give it.
+def registry(root: Path, name: str, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serves one image, `name:1`; yields its full name as an executor would give it.
 
     Nobody may read what is called private/ANYTHING.
     """
-    port = free_port(host)
-    _write_image(root / "v2" / name, ballast=bool(slow_s))
+    with _serving(root, name, host) as (full_name, _):
+        yield full_name
+
+
+@contextlib.contextmanager
+def holding_registry(root: Path, name: str, host: str = "127.0.0.1") -> Iterator[tuple[str, Callable[[], None]]]:
+    """(the full name of its image, what lets it go): until then it answers nobody, so that a pull takes as long."""
+    with _serving(root, name, host) as (full_name, child):
+        child.send_signal(signal.SIGSTOP)
+        try:
+            yield full_name, lambda: child.send_signal(signal.SIGCONT)
+        finally:
+            child.send_signal(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def _serving(root: Path, name: str, host: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = free_port()
+    _write_image(root / "v2" / name)
     with tempfile.TemporaryDirectory(prefix="tesk-registry-", dir=root.parent) as scratch:
         configuration = Path(scratch) / "nginx.conf"
-        slow = f"limit_rate {BALLAST // slow_s};" if slow_s else ""
-        configuration.write_text(CONFIGURATION.format(scratch=scratch, host=host, port=port, root=root, slow=slow))
+        configuration.write_text(CONFIGURATION.format(scratch=scratch, host=host, port=port, root=root))
         command = [program("nginx"), "-c", str(configuration), "-p", scratch, "-e", "stderr"]
-        with serving(command, port, Path(scratch) / "log", host=host):
-            yield f"{host}:{port}/{name}:1"
+        with serving(command, port, Path(scratch) / "log", host=host) as child:
+            yield f"{host}:{port}/{name}:1", child
 
 
-def _write_image(folder: Path, *, ballast: bool) -> None:
-    """With `ballast`, the image has a layer that nobody has yet."""
+def _write_image(folder: Path) -> None:
     (folder / "blobs").mkdir(parents=True)
     (folder / "manifests").mkdir()
     layers = [image_layer(shell=True)]
-    if ballast:
-        layers.append(image_layer(shell=False, ballast=os.urandom(BALLAST)))
     configuration = json.dumps(
         {
             "architecture": "amd64",

@@ -1,10 +1,10 @@
 """The chart, installed for real: a release in a namespace, and what its clients see of it."""
 
 import contextlib
-import http.client
 import json
 import re
 import subprocess
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.servers.cluster import BUSYBOX, PRODUCT, Cluster, Object, until
+from tests.servers.cluster import BUSYBOX, PRODUCT, WAIT_S, Cluster, Object, until
 from tests.servers.helm import CHART, helm
 
 IMAGE = {
@@ -44,7 +44,7 @@ class Release(NamedTuple):
         self._helm("upgrade", values)
 
     def uninstall(self) -> None:
-        arguments = ["uninstall", self.name, "--namespace", self.namespace, "--wait"]
+        arguments = ["uninstall", self.name, "--namespace", self.namespace, "--wait", "--timeout", "600s"]
         helm(arguments, major=self.major, kubeconfig=self.cluster.kubeconfig)
 
     def test(self) -> str:
@@ -53,9 +53,10 @@ class Release(NamedTuple):
         return helm(arguments, major=self.major, kubeconfig=self.cluster.kubeconfig)
 
     def find(self, kind: str, component: str = "server") -> Object:
-        """The one object of a kind that is a part of this release."""
+        """The one object of a kind that is a part of this release, beside any that is being deleted."""
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
-        (found,) = self.cluster.get(self.namespace, kind, selector)
+        all_found = self.cluster.get(self.namespace, kind, selector)
+        (found,) = [each for each in all_found if "deletionTimestamp" not in each["metadata"]]
         return found
 
     @contextlib.contextmanager
@@ -72,21 +73,31 @@ class Release(NamedTuple):
 
 
 class Client(NamedTuple):
-    """A TES client: standard library only, one request a call."""
+    """A TES client: standard library only, one connection a request."""
 
     url: str
     authorization: str = ""
     """The header of that name; empty: nobody signs in."""
 
     def call(self, path: str, document: Object | None = None) -> Object:
+        """The answer to a GET, or to a POST of a document.
+
+        kubectl cuts connections where the cluster is slow to answer. Then this asks again; a task may be there twice.
+        """
+        return dict(until(lambda: self._ask(path, document), what=f"an answer of {path}"))
+
+    def _ask(self, path: str, document: Object | None) -> Object | None:
         data = None if document is None else json.dumps(document).encode()
         headers = {"Content-Type": "application/json"}
         if self.authorization:
             headers["Authorization"] = self.authorization
         request = urllib.request.Request(self.url + path, data, headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            found: Object = json.loads(answer.read())
-            return found
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                found: Object = json.loads(answer.read())
+                return found
+        except ConnectionResetError:
+            return None
 
     def create(self, *executors: Object, **task: Any) -> str:
         return str(self.call("/ga4gh/tes/v1/tasks", {"executors": list(executors), **task})["id"])
@@ -98,10 +109,7 @@ class Client(NamedTuple):
         """The task as soon as it is in a state; an end that is another one fails the test."""
 
         def look() -> Object | None:
-            try:
-                task = self.task(task_id)
-            except http.client.RemoteDisconnected:  # by kubectl, when the cluster is slow to answer
-                return None
+            task = self.task(task_id)
             assert task["state"] == state or task["state"] not in ENDS, task
             return task if task["state"] == state else None
 
@@ -149,7 +157,7 @@ def released(
         release.uninstall()
 
 
-def left(cluster: Cluster, namespace: str, given: Set[str] = frozenset(), seconds: float = 180.0) -> set[str]:
+def left(cluster: Cluster, namespace: str, given: Set[str] = frozenset()) -> set[str]:
     """Everything that is in a namespace after a while and that Kubernetes has not made by itself."""
     listed = cluster.kubectl("api-resources", "--namespaced", "--verbs=list,delete", "-o", "name").split()
     kinds = ",".join(kind for kind in listed if not kind.startswith("events"))
@@ -158,7 +166,7 @@ def left(cluster: Cluster, namespace: str, given: Set[str] = frozenset(), second
         objects = json.loads(cluster.kubectl("-n", namespace, "get", kinds, "-o", "json"))["items"]
         return {f"{each['kind']}/{each['metadata']['name']}" for each in objects} - OF_THE_NAMESPACE - given
 
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + WAIT_S
     while (there := found()) and time.monotonic() < deadline:
         time.sleep(0.5)
     return there
@@ -168,22 +176,20 @@ def left(cluster: Cluster, namespace: str, given: Set[str] = frozenset(), second
 def port_forward(cluster: Cluster, namespace: str, service: str) -> Iterator[str]:
     """The URL on this machine at which a Service is reached."""
     command = cluster.command("-n", namespace, "port-forward", f"service/{service}", ":http")
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cluster.environment
-    )
-    try:
-        assert child.stdout is not None
-        said = ""
-        for line in child.stdout:
-            said += line
-            if match := re.search(r"127\.0\.0\.1:(\d+)", line):
-                break
-        else:
-            raise AssertionError(f"kubectl port-forward: {said}")
-        yield f"http://127.0.0.1:{match[1]}"
-    finally:
-        child.terminate()
-        child.wait(10)
+    with tempfile.NamedTemporaryFile() as log:  # it writes a line for each connection, and a pipe would be full one day
+        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=cluster.environment)
+
+        def port() -> str:
+            said = Path(log.name).read_text()
+            found = re.search(r"127\.0\.0\.1:(\d+)", said)
+            assert found or child.poll() is None, f"kubectl port-forward: {said}"
+            return found[1] if found else ""
+
+        try:
+            yield f"http://127.0.0.1:{until(port, what='kubectl port-forward')}"
+        finally:
+            child.kill()
+            child.wait()
 
 
 def secret(name: str, namespace: str, **data: str) -> Object:

@@ -68,10 +68,12 @@ def silent(host: str) -> Iterator[Silent]:
                 while True:
                     server.visits.append(listener.accept()[0])
 
-        thread = threading.Thread(target=accept)
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield server
-        listener.shutdown(socket.SHUT_RDWR)
-        for connection in server.visits:
-            connection.close()
-        thread.join(10)
+        try:
+            yield server
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(300)
+            for connection in server.visits:
+                connection.close()

@@ -11,7 +11,7 @@ from tests.servers.postgres import program_path
 
 HOLD = """
 import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=300)
 database.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 sys.stdin.read()

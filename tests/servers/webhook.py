@@ -55,7 +55,7 @@ def injecting(cluster: Cluster, namespace: str, folder: Path, patch: list[dict[s
     }
     webhook = {
         "name": f"{name}.example.com", "clientConfig": where, "rules": [rule], "failurePolicy": "Fail",
-        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 30,
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
     }  # fmt: skip
     kind = "MutatingWebhookConfiguration"

@@ -8,6 +8,7 @@ import pytest
 from tesk.store import open_store
 from tesk.store.base import Store
 from tests.servers.postgres import Postgres, postgres
+from tests.store.patience import LIMITS, PATIENT_S
 
 LOG_TAIL_BYTES = 64
 
@@ -16,6 +17,13 @@ LOG_TAIL_BYTES = 64
 def postgres_server() -> Iterator[Postgres]:
     with postgres() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `be_patient`, for each test."""
+    for module, name in LIMITS:
+        monkeypatch.setattr(module, name, PATIENT_S)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -11,6 +11,7 @@ import sys
 from tesk.store import open_store
 from tesk.store.base import NewTask
 from tesk.tes import ExecutorLog, State, TaskLog
+from tests.store.patience import be_patient
 
 PADDING = "x" * 2000
 
@@ -28,6 +29,7 @@ def say(line: str) -> None:
 
 
 async def main(url: str, clients: int) -> None:
+    be_patient()
     store = open_store(url, log_tail_bytes=1000)
     await store.open()
     say("open")

@@ -13,9 +13,11 @@ from typing import Any
 from tesk.store import open_store
 from tesk.store.base import NewTask
 from tests.store.creating import say
+from tests.store.patience import be_patient
 
 
 async def main(url: str, gate: Path) -> None:
+    be_patient()
     store: Any = open_store(url, log_tail_bytes=1000)
     await store.open()
     say(f"kept {await store.create(NewTask(basic=b'{}'))}")

@@ -22,7 +22,7 @@ class Recorder:
 
     def commit(self, writes: Sequence[Write]) -> list[Any]:
         self.entered.set()
-        assert self.gate.wait(60)
+        assert self.gate.wait(300)
         numbers = [write.arguments for write in writes]
         if min(numbers) < 0:
             raise ValueError(f"bad: {min(numbers)}")
@@ -35,7 +35,7 @@ async def test_writes_that_wait_share_the_next_commit_in_their_order() -> None:
     committer = Committer(recorder.commit, "test")
     recorder.gate.clear()
     first = asyncio.create_task(committer.put("n", 0))
-    assert await asyncio.to_thread(recorder.entered.wait, 10)
+    assert await asyncio.to_thread(recorder.entered.wait, 300)
     others = [asyncio.create_task(committer.put("n", n)) for n in range(1, BATCH + 11)]
     await asyncio.sleep(0)
     recorder.gate.set()
@@ -78,7 +78,7 @@ async def test_a_caller_that_gives_up_harms_nobody_and_its_write_is_made() -> No
     recorder.gate.clear()
     first = asyncio.create_task(committer.put("n", 1))
     second = asyncio.create_task(committer.put("n", 2))
-    assert await asyncio.to_thread(recorder.entered.wait, 10)
+    assert await asyncio.to_thread(recorder.entered.wait, 300)
     first.cancel()
     await asyncio.sleep(0)
     recorder.gate.set()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -64,6 +65,7 @@ async def test_what_was_answered_outlives_a_kill(durable_url: str, tmp_path: Pat
             answered[task_id] = int(number)
             if word == "running":
                 running.add(task_id)
+        await _sessions_end(durable_url)
         store = open_store(durable_url, log_tail_bytes=1000)
         await store.open()
         try:
@@ -72,6 +74,22 @@ async def test_what_was_answered_outlives_a_kill(durable_url: str, tmp_path: Pat
             await store.close()
     assert len(answered) > KILLS
     assert running
+
+
+async def _sessions_end(url: str) -> None:
+    """PostgreSQL may still carry out what a process sent before it was killed: until its sessions have ended."""
+    if not url.startswith("postgresql"):
+        return
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(300):
+            while await connection.fetchval(OTHERS):  # noqa: ASYNC110 - PostgreSQL does not call
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
+OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
 async def _all_is_whole(store: Store, answered: dict[str, int], running: set[str]) -> None:

@@ -17,6 +17,12 @@ class Doubling:
         self.free = asyncio.Event()
         self.batches: list[list[int]] = []
 
+    async def reached(self) -> None:
+        """Returns when a batch is being answered."""
+        async with asyncio.timeout(300):
+            while not self.batches:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
     async def work(self, batch: Sequence[Question]) -> None:
         self.batches.append([question.content for question in batch])
         await self.free.wait()
@@ -30,24 +36,24 @@ async def test_what_waits_is_asked_together() -> None:
     doubling = Doubling()
     gatherer = Gatherer(doubling.work, 1)
     asked = [asyncio.create_task(gatherer.ask(0))]
-    await asyncio.sleep(0.01)
+    await doubling.reached()
     asked += [asyncio.create_task(gatherer.ask(n)) for n in (1, 2, 2)]
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # each has asked
     doubling.free.set()
     assert await asyncio.gather(*asked) == [0, 2, 4, 4]
     assert doubling.batches == [[0], [1, 2, 2]]
-    await gatherer.close(5)
+    await gatherer.close(300)
 
 
 async def test_one_who_goes_away_takes_nothing_from_the_others() -> None:
     doubling = Doubling()
     gatherer = Gatherer(doubling.work, 1)
     asked = [asyncio.create_task(gatherer.ask(n)) for n in (1, 2, 3)]
-    await asyncio.sleep(0.01)
+    await doubling.reached()
     asked[1].cancel()
     doubling.free.set()
     assert [await asked[0], await asked[2]] == [2, 6]
-    await gatherer.close(5)
+    await gatherer.close(300)
 
 
 async def test_after_a_failure_the_next_is_answered() -> None:
@@ -57,15 +63,15 @@ async def test_after_a_failure_the_next_is_answered() -> None:
     with pytest.raises(ValueError, match="negative"):
         await gatherer.ask(-1)
     assert await gatherer.ask(4) == 8
-    await gatherer.close(5)
+    await gatherer.close(300)
 
 
 async def test_closing_answers_what_was_asked() -> None:
     doubling = Doubling()
     gatherer = Gatherer(doubling.work, 2)
     asked = asyncio.create_task(gatherer.ask(4))
-    await asyncio.sleep(0.01)
-    closing = asyncio.create_task(gatherer.close(5))
+    await doubling.reached()
+    closing = asyncio.create_task(gatherer.close(300))
     doubling.free.set()
     await closing
     assert await asked == 8

@@ -269,7 +269,7 @@ async def test_an_id_of_the_greatest_number_is_unknown_too(store: Store) -> None
 async def stalled(database_url: str) -> AsyncIterator[None]:
     """Meanwhile no write goes on."""
     if database_url.startswith("sqlite"):
-        database = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        database = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None, timeout=300)
         database.execute("BEGIN IMMEDIATE")
         yield
         database.close()

@@ -9,12 +9,13 @@ import pytest
 from aiohttp import web
 
 from tesk.kubernetes import names
+from tesk.places.kubernetes import client as clients
 from tesk.places.kubernetes import live_output
 from tesk.places.kubernetes.client import LIVE_AT_ONCE, Client
 from tesk.places.kubernetes.config import Access
 from tesk.places.kubernetes.live_output import OutputLog, Outputs
 
-SAFE_S = 30.0
+SAFE_S = 300.0
 LOGS = "/api/v1/namespaces/here/pods"
 
 
@@ -39,7 +40,11 @@ class Api:
 
 
 @pytest.fixture
-async def api() -> Api:
+async def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    """What was read stays fresh, and no request is given up, however busy the machine is."""
+    monkeypatch.setattr(live_output, "FRESH_S", SAFE_S)
+    monkeypatch.setattr(live_output, "TIMEOUT_S", SAFE_S)
+    monkeypatch.setattr(clients, "TIMEOUT_S", SAFE_S)
     return Api()
 
 

@@ -20,7 +20,7 @@ from tesk.places.kubernetes.observed import ObservedTask
 from tesk.places.kubernetes.report_listener import BODY_BYTES, STRANGERS, ReportListener
 from tesk.tes import ExecutorLog, State, TaskLog
 
-SAFE_S = 30
+SAFE_S = 300
 
 
 class Tasks:
@@ -46,7 +46,10 @@ def tasks() -> Tasks:
 
 
 @pytest.fixture
-async def listener(tasks: Tasks) -> AsyncIterator[ReportListener]:
+async def listener(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ReportListener]:
+    """One that knows no haste, so that a busy machine ends no connection for its time."""
+    monkeypatch.setattr(report_listener, "HEAD_S", SAFE_S)
+    monkeypatch.setattr(report_listener, "BODY_S", SAFE_S)
     made = ReportListener(tasks.observed, tasks.evaluated.append)
     await made.open(0)
     yield made

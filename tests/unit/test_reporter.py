@@ -4,17 +4,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tesk.kubernetes.messages import Ended, PodMessage, Started
-from tesk.pod import reporter
+from tesk.pod import messages, reporter
 from tesk.pod.reporter import Reporter
 from tesk.taskmaster.listener import MessageListener
 from tesk.taskmaster.observations import Observations
 
 TOKEN = "secret"
+PATIENT_S = 300.0
 Heard = Callable[[], list[PodMessage]]
 
 
@@ -36,6 +38,8 @@ def told(taskmaster: tuple[Observations, str], tmp_path: Path, monkeypatch: pyte
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     monkeypatch.setattr(reporter, "TOKEN", tmp_path / "token")
     monkeypatch.setattr(reporter, "LAST_WORDS", tmp_path / "last-words")
+    monkeypatch.setattr(reporter, "PATIENCE_S", PATIENT_S)  # as busy as the machine may be, it is told once
+    monkeypatch.setattr(messages, "post", partial(messages.post, timeout_s=PATIENT_S))
     monkeypatch.setenv("TESK_TASKMASTER", address)
     monkeypatch.setenv("TESK_POD", pod)
     before = signal.getsignal(signal.SIGTERM)

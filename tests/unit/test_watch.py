@@ -1,13 +1,14 @@
 """What a line of a watch means, and how many requests may be made (pure functions and a clock)."""
 
 import asyncio
-import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from tesk.kubernetes.errors import ApiError
 from tesk.kubernetes.objects import Pod
+from tesk.places.kubernetes import client
 from tesk.places.kubernetes.client import Bucket
 from tesk.places.kubernetes.watch import Change, change
 
@@ -48,14 +49,23 @@ def test_an_error_ends_the_watch(status: str, code: int) -> None:
     assert ended.value.code == code
 
 
-async def test_requests_beyond_the_first_rush_keep_to_the_rate() -> None:
+async def test_requests_beyond_the_first_rush_keep_to_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment, waits = 7.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: moment))
+    monkeypatch.setattr(client, "asyncio", SimpleNamespace(sleep=sleep))
     bucket = Bucket(100, 5)
-    began = time.monotonic()
-    await asyncio.gather(*(bucket.take() for _ in range(5)))
-    rushed = time.monotonic() - began
-    await asyncio.gather(*(bucket.take() for _ in range(20)))
-    assert rushed < 0.05
-    assert 0.18 < time.monotonic() - began < 0.6
+    for _ in range(5 + 20):
+        await bucket.take()
+    assert waits == pytest.approx([turn / 100 for turn in range(1, 21)])
+    moment += 3600
+    waits.clear()
+    for _ in range(5 + 2):
+        await bucket.take()
+    assert waits == pytest.approx([0.01, 0.02]), "a long rest gives no longer rush"
 
 
 async def test_whoever_gives_up_waiting_gives_its_turn_back() -> None:

@@ -13,7 +13,7 @@ from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import Job
 from tesk.places.kubernetes.live_output import OutputLog
 from tesk.places.kubernetes.observed import ObservedTask
-from tesk.tes import State
+from tesk.tes import State, TaskLog
 
 
 class Following(Struct, eq=False):
@@ -46,6 +46,12 @@ class Following(Struct, eq=False):
     def forward(self, status: TaskStatus) -> TaskStatus:
         """The status as it may be recorded."""
         return replace(status, state=max(status.state, self.state))
+
+    def waiting(self, line: str) -> TaskStatus:
+        """The last status, with a line of its own about what the task waits for."""
+        status = self.reported or TaskStatus(self.state, TaskLog())
+        lines = [each for each in status.log.system_logs or () if not each.startswith("waiting: ")]
+        return replace(status, log=replace(status.log, system_logs=[*lines, line]))
 
 
 class Ground(Struct, frozen=True):

@@ -30,8 +30,10 @@ FEW_LINES: Final = 8
 TIMEOUT_S: Final = 3.0
 FRESH_S: Final = 1.0
 """For so long what was read is the answer to whoever asks for the same."""
-LAST_S: Final = 1.0
-"""An ended program's log ends with it, but for the time that this takes."""
+HEARD_S: Final = 20.0
+"""For so long the end of a program waits until its log is being read: what it wrote is lost with its pod."""
+LAST_S: Final = 10.0
+"""An ended program's log ends with it, but for the time that this takes on a busy node."""
 
 Output = tuple[str, str]
 """The ends of stdout and stderr."""
@@ -170,7 +172,7 @@ async def last_words(client: Client, source: OutputLog | None, tail_bytes: int) 
     listening = asyncio.create_task(listener.listen(client, source), name=f"listen to {source.pod}")
     try:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(HEARD_S):
                 await listener.heard()
         yield listener
         await asyncio.wait([listening], timeout=LAST_S)

@@ -348,8 +348,10 @@ class KubernetesPlace:
             if each.made_at is not None and each.made_at < before and not self._observed[task_id].was_made
         ]
 
-    async def _patiently(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeats a step for as long as the cluster is what keeps it from going well."""
+    async def _patiently(
+        self, what: str, step: Callable[[], Awaitable[None]], tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Repeats a step for as long as the cluster is what keeps it from going well; `tell` hears what does."""
         for failures, pause_s in enumerate(pauses(*PAUSES_S)):
             try:
                 return await step()
@@ -358,6 +360,7 @@ class KubernetesPlace:
                     raise
                 if failures in (0, 10, 100):
                     log.error("%s: %s; trying again", what, error)
+                tell(str(error))
                 await asyncio.sleep(pause_s)
         raise AssertionError
 
@@ -415,7 +418,9 @@ class KubernetesPlace:
         changed = self._ending[task_id] = asyncio.Event()
         try:
             await self._patiently(
-                f"task {task_id}: trying again", lambda: pods.begin_again(following, task, why, self._ground(), changed)
+                f"task {task_id}: trying again",
+                lambda: pods.begin_again(following, task, why, self._ground(), changed),
+                partial(self._tell_waiting, following),
             )
         except PlaceError as error:
             task.refused = f"{why}; there cannot be another attempt: {error}{self._advice(str(error))}"
@@ -423,6 +428,14 @@ class KubernetesPlace:
             if self._ending.get(task_id) is changed:
                 del self._ending[task_id]
         self._evaluate(task_id)
+
+    def _tell_waiting(self, following: Following, words: str) -> None:
+        """Says in the task's log why there is no further attempt yet."""
+        assert self._report is not None
+        status = following.waiting(f"waiting: another attempt could not be made yet: {words}")
+        if status != following.reported:
+            following.reported = status
+            self._report(following.job.id, status)
 
     def _evaluate(self, task_id: TaskId) -> None:
         """Assesses a task and acts on that: the limits are told, its record is read again, news is reported."""
