@@ -34,7 +34,7 @@ from tests.engines.serving import Server, serving
 from tests.servers import cluster as clusters
 from tests.servers import holding as servers
 from tests.servers.holding import Holding
-from tests.servers.silent import Silent, silent
+from tests.servers.silent import Silent, silent, without_images
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -130,4 +130,12 @@ def shared(settings: Settings) -> Path:
 def silent_server(place: Place) -> Iterator[Silent]:
     """A server that accepts connections and never answers."""
     with silent(place.host) as server:
+        yield server
+
+
+@pytest.fixture
+def silent_registry(place: Place) -> Iterator[Silent]:
+    """A registry from which an image is being pulled for ever. An engine of this machine gives up on one that does not
+    answer at all; a cluster, which would have to be told to trust another, tries again."""
+    with (without_images if isinstance(place, LocalPlace) else silent)(place.host) as server:
         yield server

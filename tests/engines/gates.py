@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tests.engines.running import Document, sh
+from tests.engines.running import SHORT_S, Document, sh
 from tests.engines.serving import Server
 from tests.servers.cluster import until
 
@@ -144,7 +144,7 @@ def assert_ran_once(doors: Gates, task: Document) -> None:
 
 
 async def reached(doors: Gates, *names: str) -> None:
-    await asyncio.to_thread(until, lambda: all(doors.reached[name] for name in names), what=f"all of {names}")
+    await asyncio.to_thread(until, lambda: all(doors.reached[name] for name in names), SHORT_S, f"all of {names}")
 
 
 def steps(name: str, before: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.engines.running import Document, Tesk, running, sh
 
-WAIT = "for _ in $(seq 1200); do [ ! -e /work/go ] || break; sleep 0.1; done"
+WAIT = "for _ in $(seq 6000); do [ ! -e /work/go ] || break; sleep 0.1; done"
 HELD = f"echo ran >> /work/ran; {WAIT}; echo out"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 import aiodocker
 import msgspec
+from aiodocker.exceptions import DockerError
 
 from tesk.places.local.containers import Containers
 from tesk.places.local.place import instance
@@ -65,16 +67,15 @@ class LocalPlace:
         return Settings(
             data=str(folder), engine_socket=str(self.socket), network="none", grace_s=1.0,
             file_roots=(f"{folder}/shared",), default_cpu_cores=0.5, default_ram_gb=0.1, transfer_retries=1,
+            transfer_timeout_s=600.0,
         )  # fmt: skip
 
     async def leftovers(self, settings: Settings) -> list[str]:
         return await containers_and_folders(self.socket, Path(settings.data))
 
     async def running(self, settings: Settings, task_id: str) -> list[str]:
-        labels = f'{{"label": ["tesk.task={task_id}"]}}'
-        async with aiodocker.Docker(url=f"unix://{self.socket}") as docker:
-            found = await docker._query_json("containers/json", params={"filters": labels}, versioned_api=False)
-            return [container["Names"][0] for container in found]
+        found = await listed(self.socket, f"tesk.task={task_id}")
+        return [str((container["Names"] or [container["Id"]])[0]) for container in found]
 
 
 class KubernetesPlace:
@@ -133,6 +134,19 @@ def kubernetes_place(
         clusters.share(cluster, namespace, folder)
         restricted = {"pod_security": "restricted", "run_as_user": 1000}
         yield kind(cluster, namespace, folder, restricted if security == "restricted" else {})
+
+
+async def listed(socket: Path, *labels: str, not_running: bool = False) -> list[dict[str, Any]]:
+    """The engine's containers with these labels that run, or all. Podman refuses the whole list when any container of
+    the machine is removed meanwhile: it is asked again."""
+    params = {"filters": json.dumps({"label": labels}), "all": str(not_running).lower()}
+    async with aiodocker.Docker(url=f"unix://{socket}") as docker, asyncio.timeout(clusters.WAIT_S):
+        while True:
+            try:
+                return list(await docker._query_json("containers/json", params=params, versioned_api=False))
+            except DockerError as error:
+                print(f"the list of containers: {error}")
+            await asyncio.sleep(0.05)
 
 
 async def load_images(socket: Path) -> None:

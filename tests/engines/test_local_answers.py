@@ -1,6 +1,7 @@
 """What a real container engine answers now and then only, or late, and what the local engine makes of it."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ async def test_a_list_of_containers_that_is_refused_is_an_error_of_the_engine(mi
 
 async def test_what_is_removed_while_the_engine_answers_is_no_error(place: LocalPlace) -> None:
     """Podman answers with 500 then, to a question about the container and to every list."""
-    containers = Containers(place.socket, "instance")
-    shape = {"Image": IMAGE, "Cmd": ["true"], "Labels": {"tesk.instance": "instance", "tesk.task": "t"}}
+    ours = uuid.uuid4().hex  # all Podmans of a machine have one store
+    containers = Containers(place.socket, ours)
+    shape = {"Image": IMAGE, "Cmd": ["true"], "Labels": {"tesk.instance": ours, "tesk.task": "t"}}
 
     async def come_and_go(name: str) -> None:
         for _ in range(8):
@@ -56,7 +58,7 @@ async def test_what_is_removed_while_the_engine_answers_is_no_error(place: Local
 
     listing = asyncio.create_task(listed())
     try:
-        await asyncio.gather(*(come_and_go(f"tesk-t-{number}") for number in range(4)))
+        await asyncio.gather(*(come_and_go(f"tesk-{ours}-{number}") for number in range(4)))
         assert not listing.done(), listing
         assert await containers.names() == {}
     finally:
@@ -70,7 +72,7 @@ async def test_a_container_without_a_name_is_known_by_its_id(settings: Settings,
         return 200, [{**each, "Names": None} for each in found]
 
     async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
-        task_id = await tesk.create(executors=[sh("sleep 30")])
+        task_id = await tesk.create(executors=[sh("sleep 1000")])
         await tesk.until(task_id, running)
         containers = Containers(middle.socket, instance(Path(settings.data)))
         try:
@@ -101,8 +103,11 @@ async def test_an_executor_is_in_the_log_only_once_it_is_about_to_start(settings
         assert [entry["exit_code"] for entry in (await tesk.ended(task_id))["logs"][0]["logs"]] == [0, 0]
 
 
-async def test_how_an_executor_ended_is_read_and_the_engine_not_asked(settings: Settings, middle: Between) -> None:
+async def test_how_an_executor_ended_is_read_and_the_engine_not_asked(
+    settings: Settings, middle: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Podman takes some 15 ms to say it. What a program leaves in that place and is no exit code counts for nothing."""
+    monkeypatch.setattr("tesk.places.local.executors.BELIEVED_S", 1000.0)
     async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
         task = await tesk.run(executors=[sh("exit 3")])
         asked = [line.split()[:2] for line in middle.lines if f"/tesk-{task['id']}-0" in line]
@@ -116,7 +121,9 @@ async def test_podman_is_not_asked_for_what_it_runs_programs_for(settings: Setti
     """To `/version` and `/info` Podman runs a dozen programs; a readiness probe asks every few seconds."""
     async with started(msgspec.structs.replace(settings, engine_socket=str(middle.socket))) as tesk:
         assert (await tesk.run(executors=[sh("true")]))["state"] == "COMPLETE"
-        assert await tesk.dispatcher.ready() is None
+        async with asyncio.timeout(180):
+            while await tesk.dispatcher.ready() is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
     asked = {line.split()[1].partition("?")[0] for line in middle.lines}
     assert any(path.endswith("/_ping") for path in asked), asked
     assert not [path for path in asked if path.endswith(("/version", "/info"))]

@@ -57,7 +57,7 @@ async def test_a_task_that_has_filled_the_disk_ends_and_gives_it_back(
 
 async def test_a_task_that_has_filled_the_disk_can_be_cancelled(settings: Settings, place: Place, disk: Path) -> None:
     async with started(settings) as tesk:
-        task_id = await tesk.create(executors=[sh(f"{FILL}; sleep 60")], volumes=["/work"])
+        task_id = await tesk.create(executors=[sh(f"{FILL}; sleep 1000")], volumes=["/work"])
         await is_full(disk)
         task = await cancelled(tesk, place, task_id)
         assert task["logs"][0]["system_logs"] == ["canceled by the user"]
@@ -68,7 +68,7 @@ async def test_a_disk_that_was_full_at_the_server_s_end_keeps_no_task_from_being
     settings: Settings, place: Place, disk: Path
 ) -> None:
     async with started(settings) as tesk:
-        task_id = await tesk.create(executors=[sh(f"{FILL}; sleep 60")], volumes=["/work"])
+        task_id = await tesk.create(executors=[sh(f"{FILL}; sleep 1000")], volumes=["/work"])
         await is_full(disk)
         await tesk.dispatcher.stop()
         await tesk.store.cancel(task_id, SERVER)

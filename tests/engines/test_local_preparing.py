@@ -10,7 +10,7 @@ import pytest
 
 from tesk.settings import Settings
 from tests.engines.gates import Gates, gates, reached
-from tests.engines.places import LOCAL, LocalPlace
+from tests.engines.places import LOCAL, LocalPlace, listed
 from tests.engines.running import Document, Tesk, cancelled, sh, started
 from tests.servers.between import between
 from tests.servers.containers import image_archive
@@ -32,10 +32,9 @@ def late(door: Gates) -> list[Document]:
 
 async def prepared(place: LocalPlace, task_id: str, not_id: str = "") -> str:
     """The id of the first executor's container, once there is one that has not started. `not_id`: of an earlier one."""
-    async with aiodocker.Docker(url=f"unix://{place.socket}") as docker, asyncio.timeout(180):
+    async with asyncio.timeout(180):
         while True:
-            label = f'{{"label": ["tesk.task={task_id}", "tesk.executor=0"]}}'
-            for each in await docker.containers.list(all="true", filters=label):
+            for each in await listed(place.socket, f"tesk.task={task_id}", "tesk.executor=0", not_running=True):
                 if each["Id"] != not_id:
                     assert each["State"] in ("created", "configured", "initialized")
                     return str(each["Id"])

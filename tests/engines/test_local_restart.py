@@ -20,6 +20,7 @@ from tests.servers import containers
 
 TASKS = 36
 KILLS = 14
+START_S = 300.0
 
 
 class Server:
@@ -41,31 +42,47 @@ class Server:
             command = [sys.executable, "-m", "tesk", "serve", *arguments]
             self._process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=log)
         assert self._process.stdout
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(START_S):
             line = (await self._process.stdout.readline()).decode()
         assert line.startswith("server: "), (self.folder / "server.log").read_text()[-3000:]
         self.url = line.removeprefix("server: ").strip()
 
     async def end(self, number: signal.Signals) -> list[psutil.Process]:
-        """Signals the server; its former child processes that still exist a moment after its end.
+        """Signals the server; its former child processes that still exist a while after its end.
 
-        Podman's conmon is none of them: it stays with a container that has not started yet, which the next server takes
-        up or removes.
+        Podman's conmon is none of them, nor what is below it: it stays with a container that has not started yet, which
+        the next server takes up or removes. One that was just being made is known by its name only later.
         """
         assert self._process
-        found = psutil.Process(self._process.pid).children(recursive=True)
-        children = [each for each in found if _name(each) != "conmon"]
+        children = _below(psutil.Process(self._process.pid))
         self._process.send_signal(number)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(START_S):
             await self._process.wait()
-        alive: list[psutil.Process] = (await asyncio.to_thread(psutil.wait_procs, children, 120))[1]
-        return alive
+
+        def alive() -> list[psutil.Process]:
+            return [each for each in children if each.is_running() and _name(each) not in ("conmon", "")]
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                while alive():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        return alive()
 
     async def ready(self, client: httpx.AsyncClient) -> None:
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(START_S):
             while (answer := await client.get(f"{self.url}/readyz")).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             assert answer
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    """The process' children and theirs, but for conmons and what is below them."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in process.children():
+            if _name(child) != "conmon":
+                found += [child, *_below(child)]
+    return found
 
 
 def _name(process: psutil.Process) -> str:

@@ -139,7 +139,7 @@ async def test_capabilities_that_the_operator_gives_back_are_there(tesk: Tesk) -
 
 @pytest.mark.parametrize("settings", [{"max_processes": 30}], indirect=True)
 async def test_processes_of_an_executor_are_limited(tesk: Tesk) -> None:
-    script = "for n in $(seq 100); do sleep 20 & done; echo all"
+    script = "for n in $(seq 100); do sleep 1000 & done; echo all"
     log = logs(await tesk.run(executors=[sh(script)]))[0]
     assert log["stdout"] == ""
     assert "fork" in log["stderr"]
@@ -214,7 +214,7 @@ async def test_a_server_that_is_not_root_removes_what_programs_have_closed(
         "setpriv", dropped, sys.executable, str(program), given,
         stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(600):
         out, _ = await process.communicate()
     assert json.loads(out.decode().splitlines()[-1]) == ["COMPLETE", []]
     assert (Path(settings.file_roots[0]) / "d/e/f").exists() == outputs

@@ -20,11 +20,11 @@ async def test_a_task_shows_how_far_its_inputs_are(tesk: Tesk, place: Place) -> 
     seen = threading.Event()
 
     def script(connection: socket.socket, _n: int, _h: bytes) -> None:
-        """Half of a file; the other half when somebody has seen that."""
+        """A part of a file; the rest when somebody has seen that."""
         whole = answer("200 OK", b"x" * 2_000_000)
-        connection.sendall(whole[:-1_000_000])
-        seen.wait(120)
-        connection.sendall(whole[-1_000_000:])
+        connection.sendall(whole[:-1_100_000])
+        seen.wait(600)
+        connection.sendall(whole[-1_100_000:])
 
     with faulty(script, place.host) as server:
         task_id = await tesk.create(

@@ -1,7 +1,8 @@
-"""A server that accepts connections and never answers."""
+"""Servers that accept connections and never answer, or not what they were asked for."""
 
 import asyncio
 import contextlib
+import http.server
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,41 @@ class Silent:
         async with asyncio.timeout(seconds):
             while not self.visits:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+
+
+@contextlib.contextmanager
+def without_images(host: str) -> Iterator[Silent]:
+    """A registry that says that it is one, and never answers for any image. Who asks for one is a visitor."""
+    closing = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            if self.connection.recv(1, socket.MSG_PEEK) != b"\x16":  # TLS, which clients try first
+                super().handle()
+
+        def do_GET(self) -> None:
+            if self.path == "/v2/":
+                self.send_response(200)
+                self.end_headers()
+                return
+            server.visits.append(self.connection)
+            closing.wait()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    listener = http.server.ThreadingHTTPServer((host, 0), Handler)
+    listener.daemon_threads = True
+    server = Silent(f"{host}:{listener.server_address[1]}")
+    threading.Thread(target=listener.serve_forever, name="registry", daemon=True).start()
+    try:
+        yield server
+    finally:
+        closing.set()
+        listener.shutdown()
+        listener.server_close()
 
 
 @contextlib.contextmanager

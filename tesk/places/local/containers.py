@@ -34,7 +34,7 @@ PROGRESS_S: Final = 10.0
 LAST_LINES: Final = 80
 PRESENT_S: Final = 30.0
 UNSTARTED: Final = ("created", "configured", "initialized")
-LIST_AGAIN_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+LIST_AGAIN_S: Final = (0.05, 0.1, 0.2, 0.5, *(1.0,) * 20)
 GONE: Final = ("container not known", "no such container")
 """How Podman says with status 500 that a container was removed while it answered."""
 NO_CONNECTION: Final = 900
