@@ -18,12 +18,13 @@ import pytest
 from _pytest.nodeid import NodeId
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests import parts
+from tests import parts, patience
 from tests.servers import cluster as clusters
 
-BUSY = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=BUSY)  # is no failure
+# A busy machine is no failure.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
+patience.begin()
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PROGRESS = os.environ.get("TESK_TEST_BUILT", "")

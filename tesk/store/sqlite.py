@@ -58,6 +58,8 @@ PRAGMAS: Final = (
 INLINE: Final = 512
 """The event loop itself reads pages of at most this many rows."""
 PING_S: Final = 3.0
+BUSY_S: Final = 10.0
+"""A write waits so long for another process, such as a backup, that writes to the file."""
 
 _ONE: Final = {view: one(view) for view in ("MINIMAL", "BASIC", "FULL")}
 
@@ -409,7 +411,9 @@ _CHANGES: Final[dict[str, Callable[..., Any]]] = {
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=512)
+    database = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=BUSY_S, cached_statements=512
+    )
     for pragma in PRAGMAS:
         database.execute(f"PRAGMA {pragma}").fetchall()
     return database

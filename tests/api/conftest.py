@@ -36,6 +36,7 @@ from tesk.tes import State, TaskLog
 from tests.servers.postgres import Postgres, postgres
 
 T = TypeVar("T")
+LIMIT_S = 300.0
 
 
 class IdleEngine:
@@ -116,16 +117,16 @@ class Running:
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self._ready.result(30)
-        self.client = httpx.Client(base_url=self.url, timeout=180, headers={"Accept-Encoding": "identity"})
+        self._ready.result(LIMIT_S)
+        self.client = httpx.Client(base_url=self.url, timeout=LIMIT_S, headers={"Accept-Encoding": "identity"})
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT_S)
 
     def stop(self) -> None:
         self.client.close()
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(LIMIT_S)
         assert not self._thread.is_alive(), "the server did not stop"
 
     @property

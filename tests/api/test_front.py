@@ -9,15 +9,20 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.servers.cluster import until
 from tests.servers.process import free_port
 
 TESK = (sys.executable, "-m", "tesk")
+PATIENT = (
+    "import sys; from tesk import front; front.CONNECT_S = front.ENDING_S = 600.0; sys.exit(front.main(sys.argv[1:]))"
+)
+"""`tesk front` on a busy machine."""
+WAIT_S = 600.0
 INFO = "/ga4gh/tes/v1/service-info"
 TASKS = "/ga4gh/tes/v1/tasks"
 JSON = {"Content-Type": "application/json"}
@@ -26,7 +31,7 @@ JSON = {"Content-Type": "application/json"}
 @contextlib.contextmanager
 def front(to: int, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A front of a loopback port: its process and its own port."""
-    command = [*TESK, "front", "--to", f"127.0.0.1:{to}", "--port", "0", *options]
+    command = [sys.executable, "-c", PATIENT, "--to", f"127.0.0.1:{to}", "--port", "0", f"--wait={WAIT_S}", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     said = process.stdout.readline()
@@ -47,7 +52,7 @@ def server(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(WAIT_S)
 
 
 def ask(port: int, path: str = INFO, method: str = "GET", body: str | None = None) -> tuple[int, bytes]:
@@ -65,7 +70,7 @@ def test_clients_wait_for_a_server_that_starts(tmp_path: Path) -> None:
         early = threading.Thread(target=lambda: found.append(ask(at)))
         early.start()
         with server(port, tmp_path):
-            early.join(60)
+            early.join(WAIT_S)
             assert [status for status, _ in found] == [200]
 
 
@@ -83,8 +88,7 @@ def test_no_request_is_refused_while_the_server_is_restarted(tmp_path: Path) -> 
 
     def more() -> None:
         before = len(found)
-        while len(found) < before + 50:
-            time.sleep(0.01)
+        until(lambda: len(found) >= before + 50, what="further answers")
 
     with front(port) as (_, at):
         pollers = [threading.Thread(target=poll) for _ in range(4)]
@@ -97,7 +101,7 @@ def test_no_request_is_refused_while_the_server_is_restarted(tmp_path: Path) -> 
                 more()
                 stop.set()
                 for poller in pollers:
-                    poller.join(60)
+                    poller.join(WAIT_S)
         finally:
             stop.set()
     assert set(found) == {"200"}
@@ -178,14 +182,15 @@ def test_bodies_of_any_size_go_both_ways(tmp_path: Path) -> None:
 
 
 def test_a_front_that_ends_lets_requests_end_and_closes_idle_connections() -> None:
-    release = threading.Event()
+    release, arrived = threading.Event(), threading.Event()
 
     class Slow(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             if self.path == "/slow":
-                release.wait(30)
+                arrived.set()
+                release.wait(WAIT_S)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -195,11 +200,12 @@ def test_a_front_that_ends_lets_requests_end_and_closes_idle_connections() -> No
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow:
         threading.Thread(target=slow.serve_forever, daemon=True).start()
-        with front(slow.server_port) as (process, at):
+        with front(slow.server_port, "--port", str(free_port())) as (process, at):
             idle, busy = (http.client.HTTPConnection("127.0.0.1", at, timeout=300) for _ in range(2))
             idle.request("GET", "/")
             idle.getresponse().read()
             busy.request("GET", "/slow")
+            assert arrived.wait(WAIT_S)
             process.send_signal(signal.SIGTERM)
             assert idle.sock.recv(1) == b""
             with pytest.raises(ConnectionRefusedError):
@@ -207,7 +213,7 @@ def test_a_front_that_ends_lets_requests_end_and_closes_idle_connections() -> No
             release.set()
             assert busy.getresponse().status == 200
             busy.close()
-            assert process.wait(30) == 0
+            assert process.wait(WAIT_S) == 0
         slow.shutdown()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tesk.server import tasks as handlers
 from tesk.tes import ExecutorLog, State, TaskLog
-from tests.api.conftest import Running, running
+from tests.api.conftest import LIMIT_S, Running, running
 
 EXECUTORS = [{"image": "alpine", "command": ["true"]}]
 
@@ -74,7 +74,7 @@ def test_paging_is_not_disturbed_by_new_tasks(own: Running) -> None:
     stop = threading.Event()
 
     def add() -> None:
-        with httpx.Client(base_url=own.url) as client:
+        with httpx.Client(base_url=own.url, timeout=LIMIT_S) as client:
             while not stop.is_set():
                 create(client)
 

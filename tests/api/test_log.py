@@ -146,7 +146,7 @@ class Stuck(io.RawIOBase):
         self.received = b""
 
     def write(self, data: object) -> int:
-        self.resumed.wait(60)
+        self.resumed.wait(600)
         self.received += bytes(cast(bytes, data))
         return len(cast(bytes, data))
 

@@ -1,8 +1,8 @@
 """Which queued tasks the engine is given, by the API and a real database; the engine only says what it has room for."""
 
+import contextlib
 import queue
-import time
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 
 from tesk.dispatch import admission
 from tesk.identity import SERVER, Owner
-from tesk.server import tasks as handlers
+from tesk.server.tasks import Tasks
+from tesk.store import postgresql, sqlite
 from tesk.store.base import NewTask, StoreError
 from tests.api.conftest import Running, running
 from tests.servers.cluster import until
@@ -29,8 +30,25 @@ def post(server: Running, **resources: float) -> str:
 def post_again(server: Running) -> str:
     """Posts until a create is taken, as clients do whose creates are answered 503."""
     document = {"executors": [{"image": "alpine", "command": ["true"]}]}
-    found = until(lambda: server.client.post("/v1/tasks", json=document).json().get("id"), 30, "a create")
+    found = until(lambda: server.client.post("/v1/tasks", json=document).json().get("id"), what="a create")
     return str(found)
+
+
+async def look(server: Running) -> None:
+    """Has the dispatcher look at the queue."""
+    server.dispatcher.work.wake.set()
+
+
+@contextlib.contextmanager
+def impatient(server: Running) -> Iterator[None]:
+    """The server waits for its database for half a second."""
+    handlers = server.app._cancel["POST"].handler.__self__  # type: ignore[attr-defined]
+    assert isinstance(handlers, Tasks)
+    usual, handlers._limit.seconds = handlers._limit.seconds, 0.5
+    try:
+        yield
+    finally:
+        handlers._limit.seconds = usual
 
 
 def given(server: Running) -> str:
@@ -66,7 +84,7 @@ def test_another_owners_task_that_fits_does_not_wait_behind_one_that_does_not(
         assert given(server) == first
         waiting = server.do(create("ann", 6))
         full = f"/v1/tasks/{waiting}?view=FULL"
-        until(lambda: "tasks that run have the memory" in server.client.get(full).text, 20, "why it waits")
+        until(lambda: "tasks that run have the memory" in server.client.get(full).text, what="why it waits")
         small = server.do(create("ben", 1))
         assert given(server) == small
 
@@ -75,7 +93,8 @@ def test_another_owners_task_that_fits_does_not_wait_behind_one_that_does_not(
 def test_an_owner_with_few_tasks_has_a_turn_behind_more_of_another_than_are_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    for name, value in {"AHEAD": 5, "PAGE": 3, "FEW": 2, "LATE_S": 0.0}.items():
+    limits = {"AHEAD": 5, "PAGE": 3, "FEW": 2, "LATE_S": 0.0, "RESCAN_S": 3600.0, "AGAIN_S": 3600.0}
+    for name, value in limits.items():
         monkeypatch.setattr(admission, name, value)
 
     async def create(user: str) -> str:
@@ -86,10 +105,10 @@ def test_an_owner_with_few_tasks_has_a_turn_behind_more_of_another_than_are_in_m
         few = [server.do(create("ben")) for _ in range(4)]
         one = server.do(create("cy"))
         server.engine.room = 3
-        server.dispatcher.wake()
+        server.do(look(server))
         assert [given(server) for _ in range(3)] == [many[0], few[0], one]
         server.engine.room = 99
-        server.dispatcher.wake()
+        server.do(look(server))
         rest = [given(server) for _ in range(len(many) + len(few) - 2)]
         assert sorted(rest) == sorted([*many[1:], *few[1:]]), "each is given once"
         assert [each for each in rest if each in many] == many[1:]
@@ -101,17 +120,18 @@ def test_an_owner_with_few_tasks_has_a_turn_behind_more_of_another_than_are_in_m
 def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    monkeypatch.setattr(sqlite, "BUSY_S", 600.0)
+    monkeypatch.setattr(postgresql, "STATEMENT_S", 600.0)
     url = database(kind, tmp_path, request)
     with running(tmp_path, database=url) as server:
         server.engine.room = 1
         server.engine.ends_cancelled = True
         task_id = post(server)
         assert given(server) == task_id
-        with stalled(url):
+        with stalled(url), impatient(server):
             assert server.client.post(f"/v1/tasks/{task_id}:cancel", json={}).status_code == 503
         assert server.engine.cancelled.get(timeout=180) == task_id
-        until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
+        until(lambda: state(server, task_id) == "CANCELED", what="its end")
         following = post_again(server)
         assert given(server) == following, "its room is free again"
 
@@ -120,16 +140,17 @@ def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
 def test_a_create_that_was_answered_503_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    monkeypatch.setattr(sqlite, "BUSY_S", 600.0)
+    monkeypatch.setattr(postgresql, "STATEMENT_S", 600.0)
     url = database(kind, tmp_path, request)
     document = {"executors": [{"image": "alpine", "command": ["true"]}]}
     with running(tmp_path, database=url) as server:
         server.engine.room = 9
-        with stalled(url):
+        with stalled(url), impatient(server):
             assert server.client.post("/v1/tasks", json=document).status_code == 503
         again = post_again(server)
         assert given(server) == again
-        until(lambda: len(server.client.get("/v1/tasks").json()["tasks"]) == 1, 20, "the other one's removal")
+        until(lambda: len(server.client.get("/v1/tasks").json()["tasks"]) == 1, what="the other one's removal")
         following = post_again(server)
         assert given(server) == following
 
@@ -142,7 +163,7 @@ def test_what_is_canceling_in_the_store_is_ended_whoever_wrote_it(tmp_path: Path
         assert given(server) == task_id
         server.do(server.store.cancel(task_id, SERVER))
         assert server.engine.cancelled.get(timeout=180) == task_id
-        until(lambda: state(server, task_id) == "CANCELED", 20, "its end")
+        until(lambda: state(server, task_id) == "CANCELED", what="its end")
 
 
 @pytest.mark.parametrize("unknown", ["0000000000{:03}", "none-{:03}-" + "x" * 50_000])
@@ -174,13 +195,17 @@ def test_a_task_that_is_cancelled_while_the_engine_does_not_take_it_is_not_start
         server.engine.broken.add(broken)
         server.engine.ends_cancelled = True
         server.engine.room = 1
-        until(lambda: server.engine.refused, 20, "a first try")
+        until(lambda: server.engine.refused, what="a first try")
         assert server.client.post(f"/v1/tasks/{broken}:cancel", json={}).status_code == 200
         server.engine.broken.clear()
-        until(lambda: state(server, broken) == "CANCELED", 20, "its end")
-        assert f"start {broken}" not in server.dispatcher.work.chores
+        until(lambda: state(server, broken) == "CANCELED", what="its end")
+        assert f"start {broken}" not in server.do(chores(server))
         following = post(server)
         assert given(server) == following
+
+
+async def chores(server: Running) -> set[str]:
+    return server.dispatcher.work.chores
 
 
 def test_a_stored_document_that_cannot_be_read_ends_that_task_alone(tmp_path: Path) -> None:
@@ -190,7 +215,7 @@ def test_a_stored_document_that_cannot_be_read_ends_that_task_alone(tmp_path: Pa
         task_id = post(server)
         server.engine.room = 1
         assert given(server) == task_id
-        until(lambda: {state(server, each) for each in damaged} == {"SYSTEM_ERROR"}, 20, "their end")
+        until(lambda: {state(server, each) for each in damaged} == {"SYSTEM_ERROR"}, what="their end")
 
 
 def test_tasks_that_the_engine_holds_back_let_those_behind_them_pass(tmp_path: Path) -> None:
@@ -238,9 +263,8 @@ def test_a_long_document_is_weighed_like_any_other(tmp_path: Path) -> None:
         held = server.client.post("/v1/tasks", json=document).json()["id"]
         small = post(server)
         assert given(server) == small
-        limit = time.monotonic() + 20
-        while "logs" not in (task := server.client.get(f"/v1/tasks/{held}?view=FULL").json()):
-            assert time.monotonic() < limit
+        full = f"/v1/tasks/{held}?view=FULL"
+        task = until(lambda: "logs" in (task := server.client.get(full).json()) and task, what="why it waits")
         assert task["logs"][0]["system_logs"] == ["waiting: no node"]
         server.engine.no_node_from_gb = 1000
         assert given(server) == held

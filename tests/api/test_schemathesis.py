@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tesk.tes import State
-from tests.api.conftest import Running, running
+from tests.api.conftest import LIMIT_S, Running, running
 from tests.api.test_clients import log_of_all_fields
 from tests.servers.postgres import Postgres
 from tests.spec import served
@@ -60,6 +60,7 @@ def own_description() -> dict[str, Any]:
 def schema_of(document: dict[str, Any]) -> Any:
     schema = schemathesis.openapi.from_dict(document)
     schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+    schema.config.request_timeout = LIMIT_S
     return schema
 
 

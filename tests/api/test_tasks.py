@@ -1,15 +1,15 @@
 """Create, get and cancel, as clients do them; the numbers are those of the list of what breaks real clients."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tesk.dispatch.admission import RESCAN_S
+from tesk.dispatch import admission
 from tesk.tes import ExecutorLog, OutputFileLog, State, TaskLog
-from tests.api.conftest import Running, running
+from tests.api.conftest import LIMIT_S, Running, running
+from tests.servers.cluster import until
 
 PREFIXES = ("/ga4gh/tes/v1", "/v1", "")
 MINIMAL = {"executors": [{"image": "alpine", "command": ["true"]}]}
@@ -137,13 +137,15 @@ def test_a_task_is_readable_at_once(client: httpx.Client) -> None:
         assert client.get(f"/v1/tasks/{create(client)}").status_code == 200
 
 
-def test_a_created_task_is_taken_up_at_once(tmp_path: Path) -> None:
+def test_a_created_task_is_taken_up_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long before the dispatcher looks around by itself."""
+    monkeypatch.setattr(admission, "RESCAN_S", 3600.0)
+    monkeypatch.setattr(admission, "AGAIN_S", 3600.0)
     with running(tmp_path) as server:
         server.engine.room = 100
         for _ in range(3):
             identifier = create(server.client)
-            assert server.engine.submitted.get(timeout=RESCAN_S / 2) == identifier
+            assert server.engine.submitted.get(timeout=LIMIT_S) == identifier
 
 
 # 6: cancel
@@ -249,13 +251,12 @@ def test_the_running_task_shows_what_it_has_written_so_far(server: Running) -> N
 def test_a_queued_task_says_what_it_waits_for(server: Running) -> None:
     document = {**MINIMAL, "resources": {"backend_parameters": {"gpu": "1"}}}
     identifiers = [create(server.client, MINIMAL), create(server.client, document)]
-    limit = time.monotonic() + 10
-    while (
-        "logs" not in (task := server.client.get(f"/v1/tasks/{identifiers[1]}?view=FULL").json())
-        or len(task["logs"][0]["system_logs"]) < 2
-    ):
-        assert time.monotonic() < limit
-    (log,) = task["logs"]
+
+    def waiting() -> dict[str, Any] | None:
+        (log,) = server.client.get(f"/v1/tasks/{identifiers[1]}?view=FULL").json().get("logs", [{"system_logs": []}])
+        return log if len(log["system_logs"]) == 2 else None
+
+    log = until(waiting, what="why it waits")
     assert "'gpu'" in log["system_logs"][0], "the warning of the request stays in front"
     assert log["system_logs"][1].endswith("waiting: as many tasks run as may at once (max_active_tasks)")
     assert (log["logs"], log["outputs"]) == ([], [])

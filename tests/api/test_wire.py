@@ -12,26 +12,30 @@ import httpx
 import pytest
 
 from tesk.server import body, connection, run
-from tests.api.conftest import Running, running
+from tests.api.conftest import LIMIT_S, Running, running
 from tests.servers.cluster import until
 from tests.servers.process import program
 
 TASK = b'{"executors":[{"image":"alpine","command":["true"]}]}'
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+LIMITS_S = (2.0, 20.0, 60.0)
+"""Time limits for clients, to be tried until one is met by what is in time on a machine that is not busy."""
 
 
 @contextlib.contextmanager
 def connected(server: Running) -> Iterator[socket.socket]:
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 20) as opened:
+    with socket.create_connection((host, int(port)), LIMIT_S) as opened:
         yield opened
 
 
 def until_closed(opened: socket.socket) -> bytes:
+    """All that comes. Behind the last answer comes a reset, where something was sent after the server had closed."""
     received = b""
-    while chunk := opened.recv(65_536):
-        received += chunk
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := opened.recv(65_536):
+            received += chunk
     return received
 
 
@@ -127,34 +131,44 @@ def test_a_client_that_never_asks_is_sent_away(server: Running, monkeypatch: pyt
     monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.2)
     for begun in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: local"):
         assert status(exchange(server, begun)) == 408
-    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 2.0)
-    received = exchange(server, GET + b"GET /heal")
-    assert received.count(b"HTTP/1.1 200") == 1
-    assert received.count(b"HTTP/1.1 408") == 1
+    for limit_s in LIMITS_S:
+        monkeypatch.setattr(connection, "HEAD_LIMIT_S", limit_s)
+        received = codes(exchange(server, GET + b"GET /heal"))
+        if received != [408]:
+            break
+    assert received == [200, 408]
 
 
 def test_a_connection_between_two_requests_may_rest(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that poll every few seconds keep their connection, and some fail when it breaks."""
-    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 1.0)
-    with connected(server) as opened:
-        opened.sendall(GET)
-        assert opened.recv(65_536).startswith(b"HTTP/1.1 200")
-        opened.settimeout(1.5)
-        with pytest.raises(TimeoutError):
-            opened.recv(1)
-        opened.settimeout(20)
-        opened.sendall(LAST)
-        assert status(until_closed(opened)) == 200
+
+    def rests(limit_s: float) -> list[int]:
+        monkeypatch.setattr(connection, "HEAD_LIMIT_S", limit_s)
+        with connected(server) as opened:
+            opened.sendall(GET)
+            first = opened.recv(65_536)
+            if status(first) == 408:
+                return [408]
+            opened.settimeout(1.5 * limit_s)
+            with pytest.raises(TimeoutError):
+                opened.recv(1)
+            opened.settimeout(LIMIT_S)
+            opened.sendall(LAST)
+            return codes(first + until_closed(opened))
+
+    found = next((found for limit_s in LIMITS_S if (found := rests(limit_s)) != [408]), [408])
+    assert found == [200, 200]
 
 
 def test_a_connection_that_rests_too_long_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "KEEP_ALIVE_S", 3)
-    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 2.0)
-    with running(tmp_path) as server, connected(server) as opened:
-        opened.sendall(GET + GET)
-        received = until_closed(opened)
-        assert received.count(b"HTTP/1.1 200") == 2
-        assert b"408" not in received, "it is closed without a word: nothing was asked"
+    for limit_s in LIMITS_S:
+        monkeypatch.setattr(run, "KEEP_ALIVE_S", round(1.5 * limit_s))
+        monkeypatch.setattr(connection, "HEAD_LIMIT_S", limit_s)
+        with running(tmp_path) as server:
+            received = codes(exchange(server, GET + GET))
+        if received != [408]:
+            break
+    assert received == [200, 200], "it is closed without a word: nothing was asked"
 
 
 def test_a_body_that_does_not_come_is_408(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,39 +278,60 @@ def test_curl_may_offer_http_2(server: Running) -> None:
 
 
 @pytest.fixture
-def huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A server whose page of tasks is far larger than what sockets hold, and which has little patience."""
+def huge(tmp_path: Path) -> Iterator[Running]:
+    """A server whose page of tasks is far larger than what sockets hold."""
     command = ["sh", "-c", "x" * 4_000_000]
     with running(tmp_path) as server:
         for _ in range(4):
-            created = httpx.post(f"{server.url}/v1/tasks", json={"executors": [{"image": "a", "command": command}]})
+            document = {"executors": [{"image": "a", "command": command}]}
+            created = httpx.post(f"{server.url}/v1/tasks", json=document, timeout=LIMIT_S)
             assert created.status_code == 200, created.text
-        monkeypatch.setattr(connection, "UNREAD_LIMIT_S", 1.0)
-        monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.3)
         yield server
+
+
+def lose_patience(monkeypatch: pytest.MonkeyPatch, limit_s: float) -> None:
+    """Soon looks at connections that are made from now on, and then each time that the limit has passed."""
+    monkeypatch.setattr(connection, "UNREAD_LIMIT_S", limit_s)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", limit_s / 2)
 
 
 FULL = b"GET /v1/tasks?view=FULL HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.mark.parametrize("sent", [FULL, FULL.replace(b"localhost", b"localhost\r\nConnection: close"), FULL + FULL])
-def test_a_client_that_reads_no_further_is_sent_away(huge: Running, sent: bytes) -> None:
+def test_a_client_that_reads_no_further_is_sent_away(
+    huge: Running, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At rest, closing, and with a further answer that waits for the first one to be read."""
-    with connected(huge) as opened:
-        opened.sendall(sent)
-        assert opened.recv(8) == b"HTTP/1.1"
-        until(lambda: huge.connections() == 0, 30, "the end of the connection")
-        assert len(until_closed(opened)) < 16_000_000
+    for limit_s in LIMITS_S:
+        lose_patience(monkeypatch, limit_s)
+        with connected(huge) as opened:
+            opened.sendall(sent)
+            begun = opened.recv(12)
+            until(lambda: huge.connections() == 0, what="the end of the connection")
+            assert len(until_closed(opened)) < 16_000_000
+        if begun == b"HTTP/1.1 200":
+            break
+    assert begun == b"HTTP/1.1 200"
 
 
-def test_a_client_that_reads_slowly_gets_all(huge: Running) -> None:
-    with connected(huge) as opened:
-        opened.sendall(FULL + LAST)
-        received, rested = b"", 0
-        while chunk := opened.recv(65_536):
-            received += chunk
-            if len(received) > rested + 500_000:
-                rested = len(received)
-                time.sleep(0.05)
+def test_a_client_that_reads_slowly_gets_all(huge: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(pause_s: float) -> bytes:
+        with connected(huge) as opened:
+            opened.sendall(FULL + LAST)
+            received, rested = b"", 0
+            with contextlib.suppress(ConnectionResetError):
+                while chunk := opened.recv(65_536):
+                    received += chunk
+                    if len(received) > rested + 500_000:
+                        rested = len(received)
+                        time.sleep(pause_s)
+            return received
+
+    for limit_s in LIMITS_S:
+        lose_patience(monkeypatch, limit_s)
+        received = read(limit_s / 10)
+        if codes(received) == [200, 200]:
+            break
     assert codes(received) == [200, 200]
     assert len(received) > 16_000_000

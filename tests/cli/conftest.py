@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers.containers import IMAGE, image_archive
 
-START_LIMIT_S = 180.0
+START_LIMIT_S = 300.0
 TESK = (sys.executable, "-m", "tesk")
 
 
@@ -55,14 +55,14 @@ def serving(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str]
             yield process, Server(line.removeprefix("server: ").strip(), shared)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(300)
 
 
 def load_image(folder: Path) -> None:
     """Gives the tests' image to the engine of the server whose folder this is."""
     limit = time.monotonic() + START_LIMIT_S
     socket = folder / "data" / "run" / "podman.sock"
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=180) as engine:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=300) as engine:
         while True:
             try:
                 engine.get("http://engine/_ping").raise_for_status()
@@ -103,7 +103,7 @@ def shown_on_terminal(url: str, *arguments: str) -> str:
         while chunk := _read(ours):
             shown += chunk
         os.close(ours)
-        assert process.wait(30) == 0, shown
+        assert process.wait(300) == 0, shown
     return shown.decode()
 
 

@@ -87,13 +87,13 @@ class TestRun:
         assert json.loads(waited.stdout) == [{"id": done.stdout.strip(), "state": "EXECUTOR_ERROR"}]
 
     def test_an_interrupt_ends_the_waiting_and_not_the_task(self, tesk: Tesk, server: Server) -> None:
-        command = [*TESK, "run", "--server", server.url, *SHELL, "sleep 60"]
+        command = [*TESK, "run", "--server", server.url, *SHELL, "sleep 1800"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr
             task_id = process.stderr.readline().split()[0]
             process.send_signal(signal.SIGINT)
             said = process.stderr.read()
-            assert process.wait(30) == 130
+            assert process.wait(300) == 130
         assert f"tesk cancel {task_id}" in said
         assert json.loads(tesk("get", task_id).stdout)["state"] in ("QUEUED", "INITIALIZING", "RUNNING")
         assert tesk("cancel", task_id).returncode == 0
@@ -177,19 +177,19 @@ class TestTasks:
         assert tesk("logs", "--executor", "1", task_id).stdout == "two\n"
 
     def test_waiting_can_be_limited(self, tesk: Tesk) -> None:
-        task_id = tesk("run", "--detach", *SHELL, "sleep 60").stdout.strip()
+        task_id = tesk("run", "--detach", *SHELL, "sleep 1800").stdout.strip()
         waited = tesk("wait", "-q", "--timeout", "0.1", task_id)
         fails(waited, 124, "1 of 1 tasks still run after 0.1 s")
         assert tesk("cancel", task_id).returncode == 0
         assert tesk("wait", "-q", task_id).returncode == 1
 
     def test_a_cancelled_run_ends_with_125(self, tesk: Tesk, server: Server) -> None:
-        command = [*TESK, "run", "--server", server.url, *SHELL, "sleep 60"]
+        command = [*TESK, "run", "--server", server.url, *SHELL, "sleep 1800"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr
             assert tesk("cancel", process.stderr.readline().split()[0]).returncode == 0
             assert "CANCELED" in process.stderr.read()
-            assert process.wait(30) == 125
+            assert process.wait(300) == 125
 
 
 class TestErrors:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -21,6 +22,12 @@ class WayIn:
     def __init__(self, issuer: Issuer) -> None:
         self.moment = 1000.0
         self.oidc = Oidc([issuer], lambda: self.moment)
+
+    async def limit(self, timeout_s: float) -> None:
+        """The provider has so long for each answer from now on."""
+        for provider in self.oidc.providers.values():
+            await provider.close()
+            provider.issuer = msgspec.structs.replace(provider.issuer, timeout_s=timeout_s)
 
     async def found(self, token: str) -> LetIn:
         found = await self.oidc.identify(CallerCredential("bearer", "", token))
@@ -53,7 +60,13 @@ async def make_way(provider: OidcProvider, tmp_path: Path) -> AsyncIterator[Make
     ways = []
 
     def make(**fields: Any) -> WayIn:
-        table = {"name": "lab", "issuer": provider.issuer, "audience": (AUDIENCE,), "group_prefix": PREFIX}
+        table = {
+            "name": "lab",
+            "issuer": provider.issuer,
+            "audience": (AUDIENCE,),
+            "group_prefix": PREFIX,
+            "timeout_s": 60.0,
+        }
         table |= {"client_id": CLIENT, "client_secret_file": str(tmp_path / "secret")}
         ways.append(WayIn(Issuer(**{**table, **fields})))
         return ways[-1]

@@ -35,7 +35,7 @@ def log_in(server: str, home: Path, *arguments: str, fill: Mapping[str, str] = A
         assert found, line + process.stderr.read()
         sign_in(found[1], fill)
         rest = process.stderr.read()
-        assert process.wait(60) == 0, rest
+        assert process.wait(300) == 0, rest
     return rest
 
 

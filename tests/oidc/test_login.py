@@ -96,9 +96,13 @@ def test_while_the_provider_is_away_a_token_that_still_holds_is_used(
 ) -> None:
     log_in(server.url, tmp_path, "--browser")
     assert run("whoami").returncode == 0
-    change(tmp_path, ends=time.time() + 50)
     provider.set(status=503)
-    assert run("whoami").returncode == 0
+    for _ in range(5):
+        soon = change(tmp_path, ends=time.time() + 55)["ends"]
+        done = run("whoami")
+        if time.time() < soon:
+            break
+    assert done.returncode == 0, done.stderr
     change(tmp_path, ends=time.time() - 1)
     done = run("whoami")
     assert done.returncode == 1

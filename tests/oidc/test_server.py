@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.conftest import Running, running
+from tests.api.conftest import LIMIT_S, Running, running
 from tests.servers.oidc_provider import AUDIENCE, CLIENT, PREFIX, SECRET, OidcProvider
 
 TASK = {"executors": [{"image": "alpine", "command": ["true"]}]}
@@ -27,7 +27,7 @@ admin_groups = ["lab-a:imaging"]
 login_client_id = "tesk-cli"
 login_resource = "{AUDIENCE}"
 login_scopes = ["openid", "offline_access", "tes"]
-timeout_s = 2.0
+timeout_s = 60.0
 """)
     return path
 
@@ -93,7 +93,7 @@ def test_while_the_provider_is_away_a_new_token_is_503_with_the_reason(provider:
 def test_a_token_of_the_servers_own_outlives_the_providers_and_has_the_users_groups(
     server: Running, provider: OidcProvider
 ) -> None:
-    signed_in = _bearer(provider.token("alice", format="jwt", resource=AUDIENCE, scope="tes", ttl_s=60))
+    signed_in = _bearer(provider.token("alice", format="jwt", resource=AUDIENCE, scope="tes", ttl_s=600))
     made = server.client.post("/api/v1/tokens", json={"name": "workflow"}, headers=signed_in)
     assert made.status_code == 200, made.text
     provider.set(status=503)
@@ -102,7 +102,7 @@ def test_a_token_of_the_servers_own_outlives_the_providers_and_has_the_users_gro
 
 
 def test_how_to_sign_in_is_open_and_has_no_secret(server: Running) -> None:
-    answer = httpx.get(f"{server.url}/api/v1/sign-in")
+    answer = httpx.get(f"{server.url}/api/v1/sign-in", timeout=LIMIT_S)
     assert answer.json()["ways"] == ["oidc", "token"]
     (issuer,) = answer.json()["issuers"]
     assert issuer["client_id"] == "tesk-cli"

@@ -31,7 +31,7 @@ def _claims(provider: OidcProvider, **changed: Any) -> dict[str, Any]:
     changed = {
         name: now + int(each.total_seconds()) if isinstance(each, timedelta) else each for name, each in changed.items()
     }
-    claims = {"iss": provider.issuer, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 600}
+    claims = {"iss": provider.issuer, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 3600}
     return {name: value for name, value in (claims | changed).items() if value is not None}
 
 
@@ -137,8 +137,8 @@ Make = Callable[[dict[str, Any]], str]
         ({"exp": 1000}, KEY.sign, "has expired"),
         ({"exp": None}, KEY.sign, "has no claim exp"),
         ({"exp": "never"}, KEY.sign, "not understood"),
-        ({"nbf": timedelta(minutes=10)}, KEY.sign, "not valid yet"),
-        ({"iat": timedelta(minutes=10)}, KEY.sign, "not valid yet"),
+        ({"nbf": timedelta(hours=1)}, KEY.sign, "not valid yet"),
+        ({"iat": timedelta(hours=1)}, KEY.sign, "not valid yet"),
         ({"iss": "https://evil.example.org"}, KEY.sign, "does not trust"),
         ({"iss": None}, KEY.sign, "does not trust"),
         ({"aud": "https://other.example.org"}, KEY.sign, "another audience"),
@@ -159,7 +159,7 @@ Make = Callable[[dict[str, Any]], str]
     ],
 )
 async def test_jwts(provider: OidcProvider, make_way: MakeWay, changed: dict[str, Any], make: Make, words: str) -> None:
-    way = make_way(groups_from="token")
+    way = make_way(groups_from="token", leeway_s=300.0)
     token = make(_claims(provider, **changed))
     if not words:
         assert (await way.found(token)).identity.user == "lab:alice"
@@ -313,9 +313,10 @@ async def test_while_the_provider_is_away_what_is_known_holds_and_the_rest_canno
     else:
         target = {"resource": AUDIENCE, "scope": "tes"} if fields is INTROSPECTED else {}
         known, new = (provider.token("alice", **target) for _ in range(2))
-    way = make_way(**fields, **({"groups_from": "token"} if fields is INTROSPECTED else {}), timeout_s=3.0)
+    way = make_way(**fields, **({"groups_from": "token"} if fields is INTROSPECTED else {}))
     await way.found(known)
     provider.set(**fault)
+    await way.limit(3.0 if "delay_ms" in fault else 60.0)
     assert (await way.found(known)).identity.user == "lab:alice"
     provider.calls()
     for _ in range(20):
@@ -323,6 +324,7 @@ async def test_while_the_provider_is_away_what_is_known_holds_and_the_rest_canno
             await way.found(new)
     assert provider.calls().total() == 1
     provider.set(status=0, huge=False, delay_ms=0)
+    await way.limit(60.0)
     way.moment += 2
     assert (await way.found(new)).identity.user == "lab:alice"
 

@@ -20,7 +20,7 @@ from tesk.server.people.way import CallerCredential, CannotTell
 from tesk.store import open_store
 from tesk.store.base import Store
 from tesk.store.identifiers import now_ms
-from tests.api.conftest import Running, postgres_server, running
+from tests.api.conftest import LIMIT_S, Running, postgres_server, running
 from tests.servers.postgres import Postgres
 
 __all__ = ["postgres_server"]
@@ -70,7 +70,7 @@ def status(server: Running, text: str, method: str = "GET", path: str = "/v1/tas
 
 def reason_of_refusal(server: Running, text: str) -> str:
     """Why the token lets nobody in any more, once the server has noticed."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + LIMIT_S
     while (answer := server.client.get("/v1/tasks", headers=bearer(text))).status_code == 200:
         assert time.monotonic() < limit
         time.sleep(0.1)
@@ -204,7 +204,7 @@ def test_an_admin_lists_and_revokes_the_tokens_of_others(server: Running) -> Non
 def test_a_token_that_has_expired_lets_nobody_in(server: Running) -> None:
     made = make(server)
     assert status(server, made["token"]) == 200
-    with sqlite3.connect(f"{server.settings.data}/tesk.db", timeout=30) as database:
+    with sqlite3.connect(f"{server.settings.data}/tesk.db", timeout=LIMIT_S) as database:
         database.execute("UPDATE api_token SET expires = ? WHERE id = ?", (now_ms() - 1, made["id"]))
     server.client.delete(f"{TOKENS}/{make(server)['id']}", auth=ALICE)  # drops what is kept of alice
     answer = server.client.get("/v1/tasks", headers=bearer(made["token"]))
@@ -305,7 +305,7 @@ async def test_what_cannot_be_looked_up_is_no_refusal_and_what_was_noted_is_writ
         return open_store(f"sqlite:///{tmp_path}/tesk.db", log_tail_bytes=9)
 
     carol = Identity(user="carol", way="proxy", groups=frozenset({"lab-a"}))
-    text, token = new_text(), new_token(carol, "n", now_ms(), 60)
+    text, token = new_text(), new_token(carol, "n", now_ms(), DAY_S)
     store = opened()
     await store.open()
     await store.tokens.add(token, digest(text))
@@ -340,7 +340,7 @@ def tesk(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_operator_makes_the_first_token_where_tokens_are_the_only_way_in(tmp_path: Path) -> None:
     with running(tmp_path, tokens="alone") as server:
-        assert httpx.get(f"{server.url}/v1/tasks").status_code == 401
+        assert httpx.get(f"{server.url}/v1/tasks", timeout=LIMIT_S).status_code == 401
         made = tesk(server, "create", "--user=ls:abc@ls", "--group=lab-a", "--name=first", "--expires=2h")
         assert made.returncode == 0, made.stderr
         text = made.stdout.strip()

@@ -14,7 +14,7 @@ import pytest
 from tests.servers import containers
 from tests.servers.s3 import S3, s3_server
 
-START_S = 60.0
+START_S = 300.0
 
 
 class Server(NamedTuple):
@@ -26,7 +26,7 @@ class Server(NamedTuple):
     s3: S3
     s3_root: Path
 
-    def run(self, task: dict[str, Any], seconds: float = 300.0) -> dict[str, Any]:
+    def run(self, task: dict[str, Any], seconds: float = 900.0) -> dict[str, Any]:
         """Posts a task and waits for its end; the FULL view."""
         with httpx.Client(base_url=self.url, timeout=180, headers={"X-API-Key": self.token}) as client:
             answer = client.post("/ga4gh/tes/v1/tasks", json=task)
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield Server(url, _new_token(folder / "data"), shared, s3, folder / "s3")
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(300)
 
 
 def _new_token(data: Path) -> str:
