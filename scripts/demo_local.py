@@ -16,7 +16,7 @@ from scripts.demo_image import IMAGE, image
 from tesk.places.local.socket import found
 
 TESK: Final = (sys.executable, "-m", "tesk")
-START_LIMIT_S: Final = 40
+START_LIMIT_S: Final = 300
 
 
 @contextlib.contextmanager
@@ -28,7 +28,9 @@ def serving(folder: Path, *, keep: bool) -> Iterator[tuple[str, str, list[str]]]
         server, url = start_server(folder)
         if not keep:
             cleanup.callback(stop, server)
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine_socket(folder))), timeout=60) as engine:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(engine_socket(folder))), timeout=START_LIMIT_S
+        ) as engine:
             if make_image(engine) and not keep:
                 cleanup.callback(remove_image, folder)
         yield (
@@ -68,7 +70,7 @@ def port() -> int:
 def stop(server: subprocess.Popen[str]) -> None:
     server.terminate()
     try:
-        server.wait(30)
+        server.wait(120)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
@@ -97,5 +99,10 @@ def make_image(engine: httpx.Client) -> bool:
 
 
 def remove_image(folder: Path) -> None:
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine_socket(folder))), timeout=60) as engine:
-        engine.delete(f"http://engine/images/{IMAGE}").raise_for_status()
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine_socket(folder))), timeout=START_LIMIT_S) as engine:
+        limit = time.monotonic() + START_LIMIT_S
+        while (answer := engine.delete(f"http://engine/images/{IMAGE}")).status_code == httpx.codes.CONFLICT:
+            if time.monotonic() > limit:  # the container of a task that has ended is removed after its end
+                break
+            time.sleep(0.1)
+        answer.raise_for_status()
