@@ -21,6 +21,8 @@ NON_ROOT: Final = "set run_as_user, or use an image whose user is a number other
 ORDINARY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 VOLUME: Final = re.compile("persistentvolumeclaim|persistent volumes|binding volumes|volume node affinity", re.I)
 NO_NEWS: Final = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled", "ProvisioningSucceeded"})
+LACKS_CLAIM: Final = 'persistentvolumeclaim "'
+"""In the words of the scheduler about a claim that is gone, or going: what its events said before is over."""
 INTERRUPTED: Final = ("context canceled", "context deadline exceeded", "ttrpc: closed", "transport is closing")
 CAUSES: Final = {
     "PreemptionByScheduler": "preempted by a task of higher priority",
@@ -166,6 +168,8 @@ def trouble_by_events(pod: Pod, events: Sequence[Event]) -> Trouble | None:
     """What the pod waits for by events, the newest last: those of the pod itself when it has a node, else those of its
     claim. Only there is said what a volume lacks, that it cannot be mounted, or that an image is being pulled."""
     if not pod.spec.node_name:
+        if any(LACKS_CLAIM in condition.message for condition in pod.status.conditions):
+            return None
         if events and events[-1].reason not in NO_NEWS:
             return Trouble("volume", f"its scratch volume: {events[-1].reason}: {events[-1].message}")
         if any(condition.type == "PodScheduled" for condition in pod.status.conditions):

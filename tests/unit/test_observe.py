@@ -146,6 +146,16 @@ def test_the_scheduler_s_words_stand_where_a_claim_has_none() -> None:
     assert pod_status.trouble_by_events(pod(condition("PodScheduled", "False", "Unschedulable", "x")), []) is None
 
 
+@pytest.mark.parametrize("words", ["not found", "is being deleted"])
+def test_what_a_claim_said_before_it_was_deleted_is_over(words: str) -> None:
+    said = condition("PodScheduled", "False", "Unschedulable", f'0/1 nodes: persistentvolumeclaim "tesk-x" {words}')
+    assert pod_status.trouble_by_events(pod(said), [NOBODY]) is None
+    unbound = condition("PodScheduled", "False", "Unschedulable", "pod has unbound immediate PersistentVolumeClaims")
+    found = pod_status.trouble_by_events(pod(unbound), [NOBODY])
+    assert found is not None
+    assert "ExternalProvisioning" in found.words
+
+
 def test_the_words_of_trouble_name_the_image_and_the_answer() -> None:
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "registry: no such host"}}
     found = pod_status.trouble(pod(containers(executor=waiting)))
