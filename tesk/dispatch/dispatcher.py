@@ -22,6 +22,7 @@ from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
 from tesk.places.base import Job, Place
 from tesk.retry import pauses
+from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Row, Store, Unfinished
 from tesk.store.identifiers import read
@@ -35,8 +36,8 @@ READY_TIMEOUT_S: Final = 5.0
 class Dispatcher:
     """Owner of every task's way from QUEUED to its end, on one place."""
 
-    def __init__(self, store: Store, place: Place, settings: Settings) -> None:
-        self._store, self._place, self._settings = store, place, settings
+    def __init__(self, store: Store, place: Place, settings: Settings, rules: RulesFile) -> None:
+        self._store, self._place, self._settings, self._rules = store, place, settings, rules
         self.work = Work()
         self._cancelling = Cancelling(store, place, self.work)
         self._cleaning = Cleaning(store, place, self.work, self._cancelling)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.identity import EVERYBODY
+from tesk.rules.file import RulesFile
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
 from tesk.server.exchange import (
@@ -73,6 +74,7 @@ def create_app(
     dispatcher: Dispatcher,
     *,
     parameters: Collection[str] = (),
+    rules: RulesFile,
     log: Log | None = None,
     edge: "Edge | None" = None,
 ) -> "App":
@@ -80,7 +82,7 @@ def create_app(
 
     `edge` finds out who calls; without one nobody is asked to sign in.
     """
-    tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
+    tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings), rules)
     service = Service(settings, store, dispatcher, parameters, ways_in(settings))
     routes = _routes(tasks, service, public_info=settings.public_service_info)
     routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}

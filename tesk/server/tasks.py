@@ -14,6 +14,7 @@ from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.identity import Identity, Owner
 from tesk.limit import TimeLimit
+from tesk.rules.file import RulesFile
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -39,13 +40,14 @@ class Tasks:
 
     def __init__(
         self, store: Store, dispatcher: Dispatcher, parameters: Collection[str], max_body_bytes: int,
-        most: Maxima,
+        most: Maxima, rules: RulesFile,
     ) -> None:  # fmt: skip
         self._store = store
         self._dispatcher = dispatcher
         self._parameters = parameters
         self._bodies = Bodies(max_body_bytes)
         self._most = most
+        self._rules = rules
         self._limit = TimeLimit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:

@@ -12,6 +12,7 @@ from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.identity import SERVER
 from tesk.places import open_place
+from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import NewTask, Row
@@ -32,13 +33,14 @@ class Tesk:
         self.data = Path(settings.data)
         self.store = open_store(f"sqlite:///{self.data}/tesk.db", log_tail_bytes=settings.log_tail_bytes)
         self.engine = open_place(settings)
-        self.dispatcher = Dispatcher(self.store, self.engine, settings)
+        self.rules = RulesFile(settings.rules)
+        self.dispatcher = Dispatcher(self.store, self.engine, settings, self.rules)
 
     async def restart(self) -> None:
         """What a server that was killed would do at its next start."""
         await self.dispatcher.stop()
         self.engine = open_place(self.settings)
-        self.dispatcher = Dispatcher(self.store, self.engine, self.settings)
+        self.dispatcher = Dispatcher(self.store, self.engine, self.settings, self.rules)
         await self.dispatcher.start()
 
     async def create(self, **document: Any) -> str:
