@@ -42,7 +42,7 @@ class Dispatcher:
         self._cancelling = Cancelling(store, place, self.work)
         self._cleaning = Cleaning(store, place, self.work, self._cancelling)
         self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin)
-        self._admission = Admission(store, place, settings, self.work, self._recording.report)
+        self._admission = Admission(store, place, settings, rules, self.work, self._recording.report)
         self._rescanned_at = 0.0
         self._opened = False
         self._trouble: str | None = "starting"
@@ -78,7 +78,7 @@ class Dispatcher:
         live = await self._place.live_log(task_id)
         if live is not None or task_id in self.work.active:
             return live
-        return self._admission.reason(task_id)
+        return await self._admission.reason(task_id)
 
     async def ready(self) -> str | None:
         """None, or in words why no task would run now."""
@@ -145,7 +145,7 @@ class Dispatcher:
             self._recording.report(row.id, failed(f"{UNREADABLE}: {error}"))
             return
         demand = self._admission.demand(task.resources)
-        self.work.active[row.id] = row.owner, demand
+        self.work.active.add(row.id, (row.owner, row.group), demand)
         if found.state is State.CANCELING:
             self._cancelling.begin(row.id)
         else:

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Any, Final
 
+from tesk.dispatch.active import Active
 from tesk.dispatch.queue import Queue
 from tesk.life.status import TaskId, TaskStatus
-from tesk.places.base import Demand, Load, PlaceError
+from tesk.places.base import Load, PlaceError
 from tesk.retry import pauses
 from tesk.store.base import StoreError
 from tesk.tes import State, TaskLog
@@ -32,8 +33,8 @@ class Work:
     def __init__(self) -> None:
         self.queue = Queue()
         """Queued tasks that have been read from the store."""
-        self.active: dict[TaskId, tuple[int, Demand]] = {}
-        """Tasks that the place was given and has not cleaned up: the owner, and what the task asks for."""
+        self.active = Active()
+        """Tasks that the place was given and has not cleaned up."""
         self.stalled: dict[TaskId, asyncio.Task[None]] = {}
         """Active tasks that the place did not take, and what tries again."""
         self.ending: set[TaskId] = set()
@@ -46,7 +47,7 @@ class Work:
 
     @property
     def load(self) -> Load:
-        return Load.of(demand for _, demand in self.active.values())
+        return Load.of(self.active.demands())
 
     @property
     def chores(self) -> set[str]:
@@ -55,7 +56,7 @@ class Work:
 
     def release(self, task_id: TaskId) -> None:
         """The task takes no room any more."""
-        self.active.pop(task_id, None)
+        self.active.pop(task_id)
         self.wake.set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

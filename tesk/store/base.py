@@ -48,20 +48,23 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended. `owner`: the number of its user. `submitted`: a place may know it."""
+    """A task that has not ended. `owner`, `group`: the numbers of its user and its group. `submitted`: a place may know
+    it."""
 
     id: TaskId
     owner: int
+    group: int
     state: State
     submitted: bool
 
 
 class Queued(NamedTuple):
-    """A task that no place knows yet. `owner`: the number of its user. `basic` is its BASIC document, None for a long
-    one (see `get`)."""
+    """A task that no place knows yet. `owner`, `group`: the numbers of its user and its group. `basic` is its BASIC
+    document, None for a long one (see `get`)."""
 
     id: TaskId
     owner: int
+    group: int
     basic: bytes | None
 
 
@@ -150,6 +153,15 @@ class Store(Protocol):
         """Tasks that no place knows yet, oldest first, except those whose create is not answered yet.
 
         `without`: the numbers of users whose tasks are left out.
+        """
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        """The names of users and groups by their numbers."""
+
+    async def count_queued(self, owner: Owner, limit: int) -> tuple[int, int]:
+        """How many tasks of the user, and of the whole group, are QUEUED; of each at most `limit` are counted.
+
+        Nobody has any.
         """
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from tesk.identity import Identity
+from tesk.identity import Identity, Owner
 from tesk.store import migrate, transitions
 from tesk.store.base import (
     Brief,
@@ -305,6 +305,14 @@ class PostgresqlStore:
         undecided = self._withdrawals.undecided
         rows = await self._run(transitions.queued(number, limit + len(undecided), without, POSTGRESQL))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        return await self._principals.names(numbers)
+
+    async def count_queued(self, owner: Owner, limit: int) -> tuple[int, int]:
+        numbers = await self._principals.owner(owner)
+        [counts] = await self._run(transitions.count_queued(*numbers, limit, POSTGRESQL))
+        return counts[0], counts[1]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         try:

@@ -55,8 +55,8 @@ def whole(row: Sequence[Any]) -> Row | Brief:
 
 
 def unfinished(row: Sequence[Any]) -> Unfinished:
-    return Unfinished(show(row[0]), row[1], STATES[row[2]], bool(row[3]))
+    return Unfinished(show(row[0]), row[1], row[2], STATES[row[3]], bool(row[4]))
 
 
 def queued(row: Sequence[Any]) -> Queued:
-    return Queued(show(row[0]), row[1], row[2])
+    return Queued(show(row[0]), row[1], row[2], row[3])

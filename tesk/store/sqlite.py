@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from tesk.identity import Identity
+from tesk.identity import Identity, Owner
 from tesk.store import migrate, transitions
 from tesk.store.base import (
     Brief,
@@ -223,6 +223,14 @@ class SqliteStore:
         undecided = self._withdrawals.undecided
         rows = await self._run_apart(transitions.queued(number, limit + len(undecided), without, SQLITE))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        return await self._principals.names(numbers)
+
+    async def count_queued(self, owner: Owner, limit: int) -> tuple[int, int]:
+        numbers = await self._principals.owner(owner)
+        [counts] = await self._run_apart(transitions.count_queued(*numbers, limit, SQLITE))
+        return counts[0], counts[1]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         return int(await self._write("prune", (ended_before_ms, limit)))
