@@ -20,13 +20,13 @@ from tesk.dispatch.recording import Recording
 from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, PAGE, Work, failed, unexpected
 from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
-from tesk.places.base import Job, Place
+from tesk.places.base import Demand, Job, Place
 from tesk.retry import pauses
 from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Row, Store, Unfinished
 from tesk.store.identifiers import read
-from tesk.tes import State, TaskLog
+from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,10 @@ class Dispatcher:
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         """The task's state once its end is asked for; None for a task that is not seen. Raises MayNotEnd."""
         return None if read(task_id) is None else await self._cancelling.cancel(task_id, identity)
+
+    def demand(self, asked: Resources | None) -> Demand:
+        """What a task asks for, or gets by default."""
+        return self._admission.demand(asked)
 
     async def live_log(self, task_id: TaskId, identity: Identity) -> TaskLog | None:
         """The log of a running task with its executors' output so far, or why a queued one waits; else None.

@@ -31,6 +31,7 @@ from tesk.identity import Identity
 
 Names = tuple[str, ...]
 AtMost = Annotated[float, Meta(ge=0)]
+Whole = Annotated[int, Meta(ge=0)]
 OTHERS: Final = "*"
 """Stands for all who have no entry of their own."""
 
@@ -69,11 +70,11 @@ class ImageRules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Quota(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """0: any. What is beyond the first four waits; what is beyond the last two is refused."""
 
-    running_tasks: AtMost = 0
+    running_tasks: Whole = 0
     cpu_cores: AtMost = 0
     ram_gb: AtMost = 0
-    gpus: AtMost = 0
-    queued_tasks: AtMost = 0
+    gpus: Whole = 0
+    queued_tasks: Whole = 0
     core_hours_per_month: AtMost = 0
 
 

@@ -1,7 +1,7 @@
 """What users and groups may have at once, and what is beyond that (pure)."""
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from tesk.rules import OTHERS, Quota, Quotas
 
@@ -27,7 +27,8 @@ def _millionths(amount: float) -> int:
 class Limit(NamedTuple):
     """The quota that one user or one group has."""
 
-    whose: str
+    kind: Literal["user", "group"]
+    name: str
     quota: Quota
     most: Millionths
     """What may be had at once; 0: any."""
@@ -40,14 +41,21 @@ class Limit(NamedTuple):
                 return self.words(n) + found
         return None
 
-    def exceeded(self, asked: Millionths) -> int | None:
-        """Which amount (as in Millionths) a task may never have, not even alone."""
-        pairs = enumerate(zip(self.most, asked, strict=True))
-        return next((n for n, (most, more) in pairs if most and more > most), None)
+    def exceeded(self, asked: Millionths) -> tuple[int, str] | None:
+        """Which amount (as in Millionths) a task may never have, not even alone, and why."""
+        for n, (most, more) in enumerate(zip(self.most, asked, strict=True)):
+            if most and more > most:
+                return n, f"{self.words(n)}; the task asks for {_shown(more)}, and so would wait for ever"
+        return None
+
+    @property
+    def whose(self) -> str:
+        return f"{self.kind} {self.name}"
 
     def words(self, n: int) -> str:
         """The quota of an amount, as in "the quota of group lab-a: 100 tasks at once"."""
-        return f"the quota of {self.whose}: {_shown(self.most[n])} {_UNITS[n]} at once"
+        unit = _UNITS[n].removesuffix("s") if self.most[n] == MILLION else _UNITS[n]
+        return f"the quota of {self.whose}: {_shown(self.most[n])} {unit} at once"
 
 
 def user_limit(quotas: Quotas, name: str) -> Limit | None:
@@ -66,12 +74,12 @@ def limits(quotas: Quotas, user: str, group: str) -> Iterator[Limit]:
             yield limit
 
 
-def _limit(kind: str, name: str, quotas: dict[str, Quota]) -> Limit | None:
+def _limit(kind: Literal["user", "group"], name: str, quotas: dict[str, Quota]) -> Limit | None:
     quota = quotas.get(name, quotas.get(OTHERS)) if name else None
     if quota is None:
         return None
     most = millionths(quota.running_tasks, quota.cpu_cores, quota.ram_gb, quota.gpus)
-    return Limit(f"{kind} {name}", quota, most)
+    return Limit(kind, name, quota, most)
 
 
 def _shown(amount: int) -> str:

@@ -20,6 +20,7 @@ from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
+from tesk.server.quotas import Quotas
 from tesk.store.base import Brief, MayNotEnd, NewTask, Query, Row, Store, TaskId
 
 T = TypeVar("T")
@@ -48,15 +49,20 @@ class Tasks:
         self._bodies = Bodies(max_body_bytes)
         self._most = most
         self._rules = rules
+        self._quotas = Quotas(store, rules)
         self._limit = TimeLimit(STORE_LIMIT_S)
 
     async def create(self, call: Call) -> Reply:
         body = await self._bodies.read_json(call)
         given = body, call.identity
         new = self._new_task(*given) if len(body) < SMALL_BYTES else await asyncio.to_thread(self._new_task, *given)
-        call.task_id = await self._within(self._store.create(new))
+        call.task_id = await self._within(self._created(new) if self._quotas else self._store.create(new))
         self._dispatcher.wake()
         return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
+
+    async def _created(self, new: NewTask) -> TaskId:
+        async with self._quotas.creating(new.owner):
+            return await self._store.create(new)
 
     def _new_task(self, body: bytes, identity: Identity) -> NewTask:
         """The task to be stored. This takes long for thousands of files. Raises Refusal (400, 403)."""
@@ -67,6 +73,8 @@ class Tasks:
             raise Refusal(400, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
+        if self._quotas:
+            self._quotas.check(owner, self._dispatcher.demand(task.resources))
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
