@@ -39,6 +39,10 @@ class Used(NamedTuple):
     bytes_out: int
 
 
+FIELDS: Final = ("month", "user", "group", "tasks", "core_seconds", "ram_gib_seconds", "gpu_seconds", "bytes_out")
+"""What is shown of a Usage."""
+
+
 class Usage(NamedTuple):
     """What the tasks of a user for a group used in one month; those that have ended."""
 
@@ -50,6 +54,11 @@ class Usage(NamedTuple):
     ram_gib_ms: int
     gpu_ms: int
     bytes_out: int
+
+    def shown(self) -> tuple[str | int | float, ...]:
+        """The values of FIELDS."""
+        amounts = (self.core_ms / 1000, self.ram_gib_ms / 1000, self.gpu_ms / 1000)
+        return (self.month, self.user, self.group, self.tasks, *amounts, self.bytes_out)
 
 
 def used(logs: Sequence[TaskLog], amounts: Amounts, created_ms: int, now_ms: int) -> list[Used]:
