@@ -10,17 +10,25 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Final
 
-import msgspec
-from msgspec import Struct
-
 from tesk import parameters, tes
 from tesk.dispatch.queue import Waiting
 from tesk.dispatch.quotas import QuotaLimits
-from tesk.dispatch.work import FIRST_PAUSE_S, LAST_PAUSE_S, PAGE, TRIES, Work, attempt, failed
+from tesk.dispatch.work import (
+    FIRST_PAUSE_S,
+    LAST_PAUSE_S,
+    PAGE,
+    TRIES,
+    UNREADABLE_ERRORS,
+    Work,
+    attempt,
+    failed,
+    read_asking,
+)
 from tesk.identity import SERVER
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
 from tesk.retry import pauses
+from tesk.rules import granted
 from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Queued, Row, Store
@@ -44,15 +52,7 @@ MOST_STALLED: Final = 8
 """Tasks that the engine did not take, and beyond which the engine itself must be the reason: the queue waits then."""
 
 
-class Asking(Struct, frozen=True):
-    """The part of a task's document that its demand is read from."""
-
-    resources: Resources | None = None
-
-
-UNREADABLE_ERRORS: Final = (tes.InvalidTask, msgspec.MsgspecError)
 UNREADABLE: Final = "the task's stored document cannot be read"
-_read_asking: Final = msgspec.json.Decoder(Asking).decode
 
 
 class Admission:
@@ -61,7 +61,7 @@ class Admission:
     def __init__(
         self, store: Store, place: Place, settings: Settings, rules: RulesFile, work: Work, report: Report
     ) -> None:
-        self._store, self._place, self._settings = store, place, settings
+        self._store, self._place, self._settings, self._rules = store, place, settings, rules
         self._limits = QuotaLimits(store, rules)
         self._work, self._queue, self._report = work, work.queue, report
         self._seen: deque[tuple[float, TaskId]] = deque()
@@ -238,7 +238,7 @@ class Admission:
         if document is None:
             found = await self._store.get(row.id, "BASIC", SERVER)
             document = found.document if isinstance(found, Row) else b"{}"
-        return Waiting(row.id, row.owner, row.group, self.demand(_read_asking(document).resources))
+        return Waiting(row.id, row.owner, row.group, self.demand(read_asking(document).resources))
 
     async def _admit(self, waiting: Waiting) -> None:
         """Admits one task. It leaves the queue only once it counts as active, so a failure in between is retried."""
@@ -247,7 +247,9 @@ class Admission:
             self._queue.pop(waiting.id)
             return
         try:
-            job = Job(waiting.id, waiting.demand, tes.decode(row.document))
+            job = Job(
+                waiting.id, waiting.demand, tes.decode(row.document), granted=granted(row.grants, self._rules.rules)
+            )
         except UNREADABLE_ERRORS as error:
             await self._refuse(waiting.id, f"{UNREADABLE}: {error}")
             return

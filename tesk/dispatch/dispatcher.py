@@ -13,15 +13,24 @@ import time
 from typing import Any, Final
 
 from tesk import tes
-from tesk.dispatch.admission import RESCAN_S, UNREADABLE, UNREADABLE_ERRORS, Admission
+from tesk.dispatch.admission import RESCAN_S, UNREADABLE, Admission
 from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.cleaning import Cleaning
 from tesk.dispatch.recording import Recording
-from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, PAGE, Work, failed, unexpected
+from tesk.dispatch.work import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    PAGE,
+    UNREADABLE_ERRORS,
+    Work,
+    failed,
+    unexpected,
+)
 from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Job, Place
 from tesk.retry import pauses
+from tesk.rules import granted
 from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Row, Store, Unfinished
@@ -41,7 +50,7 @@ class Dispatcher:
         self.work = Work()
         self._cancelling = Cancelling(store, place, self.work)
         self._cleaning = Cleaning(store, place, self.work, self._cancelling)
-        self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin)
+        self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin, self.demand)
         self._admission = Admission(store, place, settings, rules, self.work, self._recording.report)
         self._rescanned_at = 0.0
         self._opened = False
@@ -156,5 +165,5 @@ class Dispatcher:
             begun = found.state > State.QUEUED
             logs = found.logs if begun else None
             await self._admission.submit(
-                Job(row.id, demand, task, submitted=True, begun=begun, logs=logs, state=found.state)
+                Job(row.id, demand, task, True, begun, logs, found.state, granted(found.grants, self._rules.rules))
             )

@@ -68,7 +68,7 @@ def signed_in(user: str) -> dict[str, str]:
 def says(server: Running, task_id: str, line: str) -> None:
     """Waits until the queued task says so."""
 
-    def said() -> object:
+    def said() -> Any:
         return server.client.get(f"/v1/tasks/{task_id}?view=FULL", headers=signed_in("root")).json().get("logs", [])
 
     until(lambda: [log["system_logs"] for log in said()] == [[line]], 30, f"what {task_id} says: {said()}")
