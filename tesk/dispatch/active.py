@@ -1,6 +1,7 @@
 """Which tasks are active, and what those of each user and each group have together (pure)."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from operator import add, sub
 
 from tesk.life.status import TaskId
@@ -61,6 +62,7 @@ class Active:
                 del self.counts[number], self._taken[number]
 
 
+@lru_cache(maxsize=8192)
 def asked_by(demand: Demand) -> Millionths:
     return millionths(1, demand.cpu_cores, demand.ram_gb, demand.gpus)
 

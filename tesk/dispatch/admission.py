@@ -52,6 +52,7 @@ MOST_STALLED: Final = 8
 """Tasks that the engine did not take, and beyond which the engine itself must be the reason: the queue waits then."""
 
 
+BEYOND: Final = Denial("beyond a quota", "its like")
 UNREADABLE: Final = "the task's stored document cannot be read"
 
 
@@ -119,16 +120,16 @@ class Admission:
         load, active = self._work.load, self._work.active
 
         def admission(waiting: Waiting) -> Denial | None:
-            return self._limits.denial(waiting, active) or self._place.admission(waiting.demand, load)
+            return BEYOND if self._limits.holds(waiting, active) else self._place.admission(waiting.demand, load)
 
         return self._queue.next(active.counts, admission)
 
     async def reason(self, task_id: TaskId) -> TaskLog | None:
         """Why a queued task waits."""
         waiting = self._queue.get(task_id) or await self._beyond_memory(task_id)
-        beyond = None if waiting is None else self._limits.denial(waiting, self._work.active)
+        beyond = None if waiting is None else self._limits.reason(waiting, self._work.active)
         if beyond is not None:
-            return _waits(task_id, task_id, beyond)
+            return TaskLog(system_logs=[f"waiting: {beyond}"])
         first = self._queue.before(task_id)
         if first is not None:
             denial = self._place.admission(first.demand, self._work.load)

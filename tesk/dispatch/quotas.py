@@ -8,7 +8,6 @@ from collections.abc import Collection
 
 from tesk.dispatch.active import Active, Party, asked_by
 from tesk.dispatch.queue import Waiting
-from tesk.places.base import Denial
 from tesk.rules.file import RulesFile
 from tesk.rules.quotas import NO_QUOTAS, Limit, group_limit, user_limit
 from tesk.store.base import Store
@@ -42,12 +41,21 @@ class QuotaLimits:
             known |= {number: group_limit(quotas, names.get(number, "")) for number in groups}
         self._quotas, self._limits = quotas, known
 
-    def denial(self, waiting: Waiting, active: Active) -> Denial | None:
-        """Why the task may not start now beside what is active, as far as quotas go."""
-        if not self._limits:
-            return None
+    def holds(self, waiting: Waiting, active: Active) -> bool:
+        """Whether a quota keeps the task from starting now, beside what is active. A task that waits for one keeps but
+        its like back."""
+        owner, group = self._limits.get(waiting.owner), self._limits.get(waiting.group)
+        if owner is None and group is None:
+            return False
+        asked = asked_by(waiting.demand)
+        return (owner is not None and owner.is_reached(asked, active.taken(waiting.owner))) or (
+            group is not None and group.is_reached(asked, active.taken(waiting.group))
+        )
+
+    def reason(self, waiting: Waiting, active: Active) -> str | None:
+        """Which quota does."""
         for number in (waiting.owner, waiting.group):
             limit = self._limits.get(number)
             if limit is not None and (words := limit.reached(asked_by(waiting.demand), active.taken(number))):
-                return Denial(words, "its like")
+                return words
         return None

@@ -1,6 +1,7 @@
 """What users and groups may have at once, and what is beyond that (pure)."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from tesk.rules import OTHERS, Quota, Quotas
@@ -33,8 +34,18 @@ class Limit(NamedTuple):
     most: Millionths
     """What may be had at once; 0: any."""
 
+    def is_reached(self, asked: Millionths, taken: Millionths) -> bool:
+        """Whether who has so much already may not have so much more now. The queue asks for thousands of tasks."""
+        tasks, cores, ram, gpus = self.most
+        return (
+            0 < tasks < asked[0] + taken[0]
+            or 0 < cores < asked[1] + taken[1]
+            or 0 < ram < asked[2] + taken[2]
+            or 0 < gpus < asked[3] + taken[3]
+        )
+
     def reached(self, asked: Millionths, taken: Millionths) -> str | None:
-        """Why who has so much already may not have so much more now."""
+        """Why that is so."""
         for n, (most, more, has) in enumerate(zip(self.most, asked, taken, strict=True)):
             if most and more + has > most:
                 found = f"; it asks for {_shown(more)}, and tasks that run have {_shown(has)}" if n else ""
@@ -76,8 +87,11 @@ def limits(quotas: Quotas, user: str, group: str) -> Iterator[Limit]:
 
 def _limit(kind: Literal["user", "group"], name: str, quotas: dict[str, Quota]) -> Limit | None:
     quota = quotas.get(name, quotas.get(OTHERS)) if name else None
-    if quota is None:
-        return None
+    return None if quota is None else _limit_of(kind, name, quota)
+
+
+@lru_cache(maxsize=8192)
+def _limit_of(kind: Literal["user", "group"], name: str, quota: Quota) -> Limit:
     most = millionths(quota.running_tasks, quota.cpu_cores, quota.ram_gb, quota.gpus)
     return Limit(kind, name, quota, most)
 

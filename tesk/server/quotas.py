@@ -6,9 +6,10 @@ many, the store counts anew, since tasks have started meanwhile. So the number i
 """
 
 import asyncio
-import contextlib
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from tesk.dispatch.active import asked_by
@@ -17,13 +18,16 @@ from tesk.places.base import Demand
 from tesk.rules.file import RulesFile
 from tesk.rules.quotas import NO_QUOTAS, Limit, limits
 from tesk.server.exchange import Refusal
-from tesk.store.base import Store
+from tesk.store.base import NewTask, Store, TaskId
+from tesk.usage import month_of
 
 RETRY_S: Final = 30
 """When to try again where the quota of queued tasks is used up: nobody knows when one of them starts."""
 RECOUNT_S: Final = 0.5
 COUNTING_SHARE: Final = 0.05
 """At most so much of the time goes into counting for one user or group."""
+HOURS_S: Final = 10.0
+"""So long counts what was read of the hours of a month."""
 MOST_KEPT: Final = 10_000
 """Users and groups that are kept in memory."""
 FIELDS: Final = ("", "resources.cpu_cores", "resources.ram_gb", "resources.backend_parameters.gpu")
@@ -45,14 +49,26 @@ class Queued:
         return self.count is None or self.count >= most
 
 
+class Holder:
+    """Whose tasks are made: a user with a group, and their quotas."""
+
+    def __init__(self, found: Sequence[Limit], queued: Sequence[Queued]) -> None:
+        self.limits = found
+        self.queued = [each for each in zip(found, queued, strict=True) if each[0].quota.queued_tasks]
+        self.hours = [limit for limit in found if limit.quota.core_hours_per_month]
+        self.core_seconds = 0.0, 0.0
+        """What the user's tasks, and those of the group, have used this month: counts until `read_again_at`."""
+        self.read_again_at = 0.0
+
+
 class Quotas:
     """What may be created."""
 
     def __init__(self, store: Store, rules: RulesFile) -> None:
         self._store, self._rules = store, rules
+        self._quotas = NO_QUOTAS
+        self._holders: dict[Owner, Holder] = {}
         self._queued: dict[str, Queued] = {}
-        self._counted = NO_QUOTAS
-        """The quotas for which was counted: up to their figures, and no further."""
 
     def __bool__(self) -> bool:
         """Whether anybody has a quota."""
@@ -66,42 +82,58 @@ class Quotas:
             if exceeded := limit.exceeded(asked):
                 raise Refusal(403, exceeded[1], FIELDS[exceeded[0]])
 
-    @contextlib.asynccontextmanager
-    async def creating(self, owner: Owner) -> AsyncIterator[None]:
-        """Holds a place in the queue while the store makes a task. Raises Refusal (429) where there is none."""
-        found = self._of(owner)
-        if any(queued.is_full(limit.quota.queued_tasks) for limit, queued in found):
-            await self._recount(owner, found)
-        for limit, queued in found:
-            if queued.is_full(most := limit.quota.queued_tasks):
-                words = f"the quota of {limit.whose}: {most} queued tasks; try again when some of them have started"
-                raise Refusal(429, words, headers=((b"retry-after", b"%d" % RETRY_S),))
-        for _, queued in found:
+    async def create(self, new: NewTask) -> TaskId:
+        """Stores a task. Raises Refusal (429) where the queue has no place for it, or the hours are used up."""
+        holder = self._holder(new.owner)
+        if holder.hours:
+            await self._check_hours(new.owner, holder)
+        if holder.queued:
+            await self._check_queued(new.owner, holder)
+        for _, queued in holder.queued:
             queued.begun += 1
             queued.count = (queued.count or 0) + 1
         try:
-            yield
+            return await self._store.create(new)
         finally:
-            for _, queued in found:
+            for _, queued in holder.queued:
                 queued.done += 1
 
-    def _of(self, owner: Owner) -> list[tuple[Limit, Queued]]:
-        """The quotas of queued tasks that the owner has to keep to."""
+    def _holder(self, owner: Owner) -> Holder:
+        """Counts go up to the figures of the quotas, and no further: for other quotas there are others."""
         quotas = self._rules.rules.quotas
-        if quotas is not self._counted:
-            self._counted = quotas
+        if quotas is not self._quotas or len(self._holders) >= MOST_KEPT:
+            self._holders = {}
+            self._queued = {whose: each for whose, each in self._queued.items() if each.begun > each.done}
+        if quotas is not self._quotas:
+            self._quotas = quotas
             for each in self._queued.values():
                 each.count, each.next_at = None, 0.0
-        found = limits(quotas, owner.user, owner.group)
-        return [(limit, self._of_one(limit.whose)) for limit in found if limit.quota.queued_tasks]
+        holder = self._holders.get(owner)
+        if holder is None:
+            found = list(limits(quotas, owner.user, owner.group))
+            queued = [self._queued.setdefault(limit.whose, Queued()) for limit in found]
+            holder = self._holders[owner] = Holder(found, queued)
+        return holder
 
-    def _of_one(self, whose: str) -> Queued:
-        queued = self._queued.get(whose)
-        if queued is None:
-            if len(self._queued) >= MOST_KEPT:
-                self._queued = {whose: each for whose, each in self._queued.items() if each.begun > each.done}
-            queued = self._queued[whose] = Queued()
-        return queued
+    async def _check_hours(self, owner: Owner, holder: Holder) -> None:
+        if holder.read_again_at <= time.time():
+            now = time.time()
+            holder.core_seconds = await self._store.core_seconds(month_of(int(now * 1000)), owner)
+            holder.read_again_at = now + min(HOURS_S, rest_of_month_s(now))
+        users, groups = holder.core_seconds
+        for limit in holder.hours:
+            hours, most = (users if limit.kind == "user" else groups) / 3600, limit.quota.core_hours_per_month
+            if hours >= most:
+                words = f"the quota of {limit.whose}: {most:.15g} core hours a month; tasks have used {hours:.2f}"
+                raise _too_many(words, rest_of_month_s(time.time()))
+
+    async def _check_queued(self, owner: Owner, holder: Holder) -> None:
+        if any(queued.is_full(limit.quota.queued_tasks) for limit, queued in holder.queued):
+            await self._recount(owner, holder.queued)
+        for limit, queued in holder.queued:
+            if queued.is_full(most := limit.quota.queued_tasks):
+                words = f"the quota of {limit.whose}: {most} queued tasks; try again when some of them have started"
+                raise _too_many(words, RETRY_S)
 
     async def _recount(self, owner: Owner, found: list[tuple[Limit, Queued]]) -> None:
         """Counts anew, unless that was done just now: then those who wait for each other here share one count."""
@@ -118,3 +150,14 @@ class Quotas:
         for (limit, queued), done in zip(found, before, strict=True):
             queued.count = (users if limit.kind == "user" else groups) + queued.begun - done
             queued.next_at = now + max(RECOUNT_S, (now - began) / COUNTING_SHARE)
+
+
+def rest_of_month_s(now: float) -> float:
+    """Seconds until the next month begins in UTC."""
+    moment = datetime.fromtimestamp(now, UTC)
+    following = datetime(moment.year + moment.month // 12, moment.month % 12 + 1, 1, tzinfo=UTC)
+    return following.timestamp() - now
+
+
+def _too_many(words: str, retry_s: float) -> Refusal:
+    return Refusal(429, words, headers=((b"retry-after", b"%d" % math.ceil(retry_s)),))

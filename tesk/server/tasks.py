@@ -54,13 +54,9 @@ class Tasks:
         body = await self._bodies.read_json(call)
         given = body, call.identity
         new = self._new_task(*given) if len(body) < SMALL_BYTES else await asyncio.to_thread(self._new_task, *given)
-        call.task_id = await self._within(self._created(new) if self._quotas else self._store.create(new))
+        call.task_id = await self._within((self._quotas or self._store).create(new))
         self._dispatcher.wake()
         return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
-
-    async def _created(self, new: NewTask) -> TaskId:
-        async with self._quotas.creating(new.owner):
-            return await self._store.create(new)
 
     def _new_task(self, body: bytes, identity: Identity) -> NewTask:
         """The task to be stored. This takes long for thousands of files. Raises Refusal (400, 403)."""

@@ -4,12 +4,15 @@ The engine only says what it has room for (tests/api/conftest.py); tests/engines
 """
 
 import asyncio
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tesk.clock import at
 from tesk.dispatch import admission
 from tesk.identity import Owner
 from tesk.life.status import TaskStatus
@@ -74,10 +77,10 @@ def says(server: Running, task_id: str, line: str) -> None:
     until(lambda: [log["system_logs"] for log in said()] == [[line]], 30, f"what {task_id} says: {said()}")
 
 
-def end(server: Running, task_id: str) -> None:
+def end(server: Running, task_id: str, log: TaskLog = TaskLog()) -> None:  # noqa: B008 - it does not change
     async def report() -> None:
         assert server.engine.report is not None
-        server.engine.report(task_id, TaskStatus(State.COMPLETE, TaskLog()))
+        server.engine.report(task_id, TaskStatus(State.COMPLETE, log))
 
     server.do(report())
 
@@ -231,3 +234,33 @@ def test_tasks_that_were_queued_before_the_server_began_count(tmp_path: Path, ur
             post(server, "ann")
     with serving(tmp_path, url, "[quotas.users.ann]\nqueued_tasks = 4") as server:
         assert [ask(server, "ann").status_code for _ in range(2)] == [200, 429]
+
+
+def test_who_has_used_the_core_hours_of_the_month_is_refused_until_its_end(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "HOURS_S", 0.0)
+    rules = "[quotas.users.'*']\ncore_hours_per_month = 100\n[quotas.groups.lab]\ncore_hours_per_month = 50"
+    with serving(tmp_path, url, rules) as server:
+        server.engine.room = 99
+        task_id = post(server, "ann", "lab", cpu_cores=60 * 3600)
+        assert given(server) == task_id
+        now_ms = time.time_ns() // 1_000_000
+        end(server, task_id, TaskLog(start_time=at(now_ms - 1000), end_time=at(now_ms)))
+        until(lambda: ask(server, "ben", "lab").status_code == 429, 30, "the group's quota")
+        answer = ask(server, "ann", "lab")
+        assert answer.json()["msg"] == ("the quota of group lab: 50 core hours a month; tasks have used 60.00")
+        assert 0 < int(answer.headers["retry-after"]) <= 31 * 24 * 3600
+        assert post(server, "ann") == given(server), "the user has some left"
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        (datetime(2026, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC), 0.5),
+        (datetime(2028, 2, 1, tzinfo=UTC), 29 * 24 * 3600),
+        (datetime(2026, 11, 30, 12, tzinfo=UTC), 12 * 3600),
+    ],
+)
+def test_the_rest_of_a_month(now: datetime, seconds: float) -> None:
+    assert quotas.rest_of_month_s(now.timestamp()) == seconds
