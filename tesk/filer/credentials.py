@@ -8,22 +8,16 @@ at the first URL that needs them, so an executor never sees one and a changed fi
 import contextlib
 import netrc
 import os
-import re
 import threading
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from tesk import schemes
 from tesk.filer.errors import TransferError, redact
-
-_ENDS: Final = ("", "/", "?", "#")
-_SLASHES: Final = re.compile(r"[/\\?#]")
-"""`?` and `#` among them: where they were escaped, and are no more."""
-_ESCAPED_AT_MOST: Final = 5
-_WITH_QUERY: Final = ("http", "https")
+from tesk.filer.prefix import leads_up, matches, plain
 
 
 class Table(NamedTuple):
@@ -93,45 +87,6 @@ class Credentials:
                 _check(table, url)
                 return table
         return NOTHING
-
-
-def matches(prefix: str, url: str) -> bool:
-    """Whether a plain URL lies at or below a plain prefix: whole path segments only, so no other host or folder."""
-    if not url.startswith(prefix):
-        return False
-    return prefix.endswith("/") or url[len(prefix) : len(prefix) + 1] in _ENDS
-
-
-def leads_up(prefix: str, url: str) -> bool:
-    """Whether a plain URL may lead out of the plain prefix that it begins with, in any spelling that a server may read.
-
-    That takes a `..`. Escapes count however often they are escaped, a backslash counts as a slash, and what follows a
-    `;` is cut off. A prefix without a path has all of its host, which no path leads out of.
-    """
-    scheme, _, rest = prefix.partition("://")
-    if not rest.partition("/")[2]:
-        return False
-    path = url[len(prefix) :]
-    if scheme in _WITH_QUERY:
-        path = path.partition("?")[0].partition("#")[0]
-    for _ in range(_ESCAPED_AT_MOST):
-        decoded = unquote(path, errors="surrogateescape")
-        if decoded == path:
-            return any(part.partition(";")[0].strip() == ".." for part in _SLASHES.split(path))
-        path = decoded
-    return True
-
-
-def plain(url: str) -> str:
-    """The URL as it is compared: scheme and host in small letters, without user, password and the usual port."""
-    scheme, colon, rest = url.partition("://")
-    if not colon:
-        return url
-    end = min((at for at in (rest.find(c) for c in "/?#") if at >= 0), default=len(rest))
-    declared = schemes.BY_NAME.get(scheme.lower())
-    usual = declared.ports[scheme.lower()] if declared else 0
-    host = rest[:end].rpartition("@")[2].lower().removesuffix(f":{usual or ''}")
-    return f"{scheme.lower()}://{host}{rest[end:]}"
 
 
 def prefixes(places: Sequence[str]) -> list[str]:
