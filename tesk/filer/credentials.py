@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tesk import schemes
 from tesk.filer.errors import TransferError, redact
+from tesk.filer.plan import CredentialsFor
 from tesk.filer.prefix import leads_up, matches, plain
 
 
@@ -62,23 +63,25 @@ def login(table: Table, host: str) -> tuple[str, str]:
 class Credentials:
     """The tables of all files, read once."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        self._places = places
-        self._tables: list[tuple[str, Table]] | None = None
+    def __init__(self, places: Sequence[str | CredentialsFor]) -> None:
+        self._places = [each if isinstance(each, CredentialsFor) else CredentialsFor("", each) for each in places]
+        self._tables: list[tuple[str, str, Table]] | None = None
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Table:
         """The table for `url`, or NOTHING. Raises TransferError, also for a table with unknown fields."""
         with self._lock:
             if self._tables is None:
-                tables = [table for place in self._places for table in _tables(Path(place))]
+                tables = [(each.prefix, table) for each in self._places for table in read_tables(Path(each.place))]
                 self._tables = sorted(
-                    ((plain(table.prefix), table) for table in tables), key=lambda pair: len(pair[0]), reverse=True
+                    ((plain(table.prefix), plain(limit), table) for limit, table in tables),
+                    key=lambda found: (len(found[0]), len(found[1])),
+                    reverse=True,
                 )
         wanted = plain(url)
-        for prefix, table in self._tables:
-            if matches(prefix, wanted):
-                if leads_up(prefix, wanted):
+        for prefix, limit, table in self._tables:
+            if matches(prefix, wanted) and (not limit or matches(limit, wanted)):
+                if leads_up(max(prefix, limit, key=len), wanted):
                     raise TransferError(
                         f'its path holds "..", so the credentials of "{redact(table.prefix)}" are not used for it',
                         "write the path without it",
@@ -94,7 +97,7 @@ def prefixes(places: Sequence[str]) -> list[str]:
     found: list[str] = []
     for place in places:
         with contextlib.suppress(TransferError):
-            found += [redact(table.prefix) for table in _tables(Path(place))]
+            found += [redact(table.prefix) for table in read_tables(Path(place))]
     return found
 
 
@@ -109,7 +112,7 @@ def _check(table: Table, url: str) -> None:
             )
 
 
-def _tables(place: Path) -> list[Table]:
+def read_tables(place: Path) -> list[Table]:
     place = place.expanduser()
     files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
     return [table for file in files for table in _read(file)]

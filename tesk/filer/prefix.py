@@ -23,21 +23,29 @@ def matches(prefix: str, url: str) -> bool:
 def leads_up(prefix: str, url: str) -> bool:
     """Whether a plain URL may lead out of the plain prefix that it begins with, in any spelling that a server may read.
 
-    That takes a `..`. Escapes count however often they are escaped, a backslash counts as a slash, and what follows a
-    `;` is cut off. A prefix without a path has all of its host, which no path leads out of.
+    A prefix without a path has all of its host, which no path leads out of.
     """
     scheme, _, rest = prefix.partition("://")
-    if not rest.partition("/")[2]:
-        return False
-    path = url[len(prefix) :]
+    return bool(rest.partition("/")[2]) and holds_dot_dot(scheme, url[len(prefix) :])
+
+
+def holds_dot_dot(scheme: str, path: str) -> bool:
+    """Whether the path may hold a `..`. Escapes count however often they are escaped, a backslash counts as a slash,
+    and what follows a `;` is cut off."""
     if scheme in _WITH_QUERY:
         path = path.partition("?")[0].partition("#")[0]
+    found = decoded(path)
+    return found is None or any(part.partition(";")[0].strip() == ".." for part in _SLASHES.split(found))
+
+
+def decoded(path: str) -> str | None:
+    """The path without any escapes; None where they were escaped too often to be looked at."""
     for _ in range(_ESCAPED_AT_MOST):
-        decoded = unquote(path, errors="surrogateescape")
-        if decoded == path:
-            return any(part.partition(";")[0].strip() == ".." for part in _SLASHES.split(path))
-        path = decoded
-    return True
+        found = unquote(path, errors="surrogateescape")
+        if found == path:
+            return path
+        path = found
+    return None
 
 
 def plain(url: str) -> str:

@@ -12,9 +12,11 @@ import msgspec
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.errors import NotAllowed
 from tesk.identity import Identity, Owner
 from tesk.limit import TimeLimit
 from tesk.rules.file import RulesFile
+from tesk.rules.granting import grants
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -67,6 +69,10 @@ class Tasks:
             raise Refusal(400, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
+        try:
+            given = grants(task, self._rules.rules, identity)
+        except NotAllowed as error:
+            raise Refusal(403, str(error), error.field) from None
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -75,6 +81,7 @@ class Tasks:
             tags=tags,
             owner=owner,
             warnings=warnings or None,
+            grants=given,
         )
 
     async def get(self, call: Call) -> Reply:
