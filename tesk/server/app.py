@@ -83,7 +83,7 @@ def create_app(
     `edge` finds out who calls; without one nobody is asked to sign in.
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings), rules)
-    service = Service(settings, store, dispatcher, parameters, ways_in(settings))
+    service = Service(settings, store, dispatcher, parameters, ways_in(settings), rules)
     routes = _routes(tasks, service, public_info=settings.public_service_info)
     routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)

@@ -12,8 +12,10 @@ import msgspec
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.errors import NotAllowed
 from tesk.identity import Identity, Owner
 from tesk.rules.file import RulesFile
+from tesk.rules.granting import grants
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -69,6 +71,10 @@ class Tasks:
         owner = _owner(identity, tags or {})
         if self._quotas:
             self._quotas.check(owner, self._dispatcher.demand(task.resources))
+        try:
+            given = grants(task, self._rules.rules, identity)
+        except NotAllowed as error:
+            raise Refusal(403, str(error), error.field) from None
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -77,6 +83,7 @@ class Tasks:
             tags=tags,
             owner=owner,
             warnings=warnings or None,
+            grants=given,
         )
 
     async def get(self, call: Call) -> Reply:
