@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from tesk import rules
 from tesk.dispatch.active import asked_by
 from tesk.identity import Owner
 from tesk.places.base import Demand
 from tesk.rules.file import RulesFile
-from tesk.rules.quotas import NO_QUOTAS, Limit, limits
+from tesk.rules.quotas import NO_QUOTAS, NOTHING, Limit, limits
 from tesk.server.exchange import Refusal
 from tesk.store.base import NewTask, Store, TaskId
 from tesk.usage import month_of
@@ -45,20 +46,24 @@ class Queued:
         """The store does not count again before."""
         self.counting = asyncio.Lock()
 
-    def is_full(self, most: float) -> bool:
+    def is_full(self, most: int) -> bool:
         return self.count is None or self.count >= most
 
 
 class Holder:
     """Whose tasks are made: a user with a group, and their quotas."""
 
-    def __init__(self, found: Sequence[Limit], queued: Sequence[Queued]) -> None:
-        self.limits = found
+    def __init__(self, quotas: rules.Quotas, found: Sequence[Limit], queued: Sequence[Queued]) -> None:
+        self.quotas, self.limits = quotas, found
         self.queued = [each for each in zip(found, queued, strict=True) if each[0].quota.queued_tasks]
         self.hours = [limit for limit in found if limit.quota.core_hours_per_month]
-        self.core_seconds = 0.0, 0.0
-        """What the user's tasks, and those of the group, have used this month: counts until `read_again_at`."""
-        self.read_again_at = 0.0
+        self.used_up = ""
+        """Which quota of hours is used up, in words: counts until `read_again_at`."""
+        self.read_again_at = 0.0 if self.hours else math.inf
+
+    def is_full(self) -> bool:
+        """Whether a quota lets no further task be QUEUED, as far as is known."""
+        return any(queued.is_full(limit.quota.queued_tasks) for limit, queued in self.queued)
 
 
 class Quotas:
@@ -76,18 +81,19 @@ class Quotas:
         return bool(quotas.users or quotas.groups)
 
     def check(self, owner: Owner, demand: Demand) -> None:
-        """Raises Refusal (403) for a task that may not even run alone."""
-        asked = asked_by(demand)
-        for limit in limits(self._rules.rules.quotas, owner.user, owner.group):
-            if exceeded := limit.exceeded(asked):
+        """Raises Refusal (403) for a task that may not even run alone. For any thread: changes nothing."""
+        asked, quotas, holder = asked_by(demand), self._rules.rules.quotas, self._holders.get(owner)
+        is_known = holder is not None and holder.quotas is quotas
+        for limit in holder.limits if holder and is_known else limits(quotas, owner.user, owner.group):
+            if limit.is_reached(asked, NOTHING) and (exceeded := limit.exceeded(asked)):
                 raise Refusal(403, exceeded[1], FIELDS[exceeded[0]])
 
     async def create(self, new: NewTask) -> TaskId:
         """Stores a task. Raises Refusal (429) where the queue has no place for it, or the hours are used up."""
         holder = self._holder(new.owner)
-        if holder.hours:
+        if holder.used_up or holder.read_again_at <= time.time():
             await self._check_hours(new.owner, holder)
-        if holder.queued:
+        if holder.is_full():
             await self._check_queued(new.owner, holder)
         for _, queued in holder.queued:
             queued.begun += 1
@@ -112,24 +118,25 @@ class Quotas:
         if holder is None:
             found = list(limits(quotas, owner.user, owner.group))
             queued = [self._queued.setdefault(limit.whose, Queued()) for limit in found]
-            holder = self._holders[owner] = Holder(found, queued)
+            holder = self._holders[owner] = Holder(quotas, found, queued)
         return holder
 
     async def _check_hours(self, owner: Owner, holder: Holder) -> None:
         if holder.read_again_at <= time.time():
             now = time.time()
-            holder.core_seconds = await self._store.core_seconds(month_of(int(now * 1000)), owner)
+            users, groups = await self._store.core_seconds(month_of(int(now * 1000)), owner)
+            holder.used_up = ""
+            for limit in holder.hours:
+                hours, most = (users if limit.kind == "user" else groups) / 3600, limit.quota.core_hours_per_month
+                if hours >= most:
+                    words = f"{most:.15g} core hours a month; tasks have used {hours:.2f}"
+                    holder.used_up = f"the quota of {limit.whose}: {words}"
             holder.read_again_at = now + min(HOURS_S, rest_of_month_s(now))
-        users, groups = holder.core_seconds
-        for limit in holder.hours:
-            hours, most = (users if limit.kind == "user" else groups) / 3600, limit.quota.core_hours_per_month
-            if hours >= most:
-                words = f"the quota of {limit.whose}: {most:.15g} core hours a month; tasks have used {hours:.2f}"
-                raise _too_many(words, rest_of_month_s(time.time()))
+        if holder.used_up:
+            raise _too_many(holder.used_up, rest_of_month_s(time.time()))
 
     async def _check_queued(self, owner: Owner, holder: Holder) -> None:
-        if any(queued.is_full(limit.quota.queued_tasks) for limit, queued in holder.queued):
-            await self._recount(owner, holder.queued)
+        await self._recount(owner, holder.queued)
         for limit, queued in holder.queued:
             if queued.is_full(most := limit.quota.queued_tasks):
                 words = f"the quota of {limit.whose}: {most} queued tasks; try again when some of them have started"
