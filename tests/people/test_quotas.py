@@ -144,6 +144,22 @@ def test_tasks_beyond_a_quota_that_fill_the_memory_hold_nobody_up(
         assert given(server) == many[1]
 
 
+def test_creates_while_all_in_memory_waits_are_one_reason_to_look_at_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "LOOK_BEHIND_S", NEVER)
+
+    async def created() -> bool:
+        return bool(server.dispatcher._admission.created())
+
+    with serving(tmp_path, "", "[quotas.users.ann]\nrunning_tasks = 1") as server:
+        server.engine.room = 99
+        first = post(server, "ann")
+        assert given(server) == first
+        says(server, post(server, "ann"), "waiting: the quota of user ann: 1 task at once")
+        assert [server.do(created()) for _ in range(3)] == [True, False, False]
+
+
 def test_changed_rules_count_from_the_next_look_on(tmp_path: Path, url: str) -> None:
     with serving(tmp_path, url, "[quotas.users.ann]\nrunning_tasks = 1") as server:
         server.engine.room = 99
@@ -207,7 +223,7 @@ def test_more_queued_tasks_than_the_quota_are_refused_until_some_have_started(
         post(server, "ben")
         for task_id in ids[:2]:
             end(server, task_id)
-            until(lambda: server.dispatcher.work.recording == set(), 30, "its end")
+            until(lambda: not server.dispatcher.work.recording, 30, "its end to be on record")
         assert [ask(server, "ann", "lab").status_code for _ in range(3)] == [200, 200, 429]
 
 
@@ -247,7 +263,8 @@ def test_who_has_used_the_core_hours_of_the_month_is_refused_until_its_end(
         assert given(server) == task_id
         now_ms = time.time_ns() // 1_000_000
         end(server, task_id, TaskLog(start_time=at(now_ms - 1000), end_time=at(now_ms)))
-        until(lambda: ask(server, "ben", "lab").status_code == 429, 30, "the group's quota")
+        until(lambda: not server.dispatcher.work.recording, 30, "what it used to be on record")
+        assert ask(server, "ben", "lab").status_code == 429
         answer = ask(server, "ann", "lab")
         assert answer.json()["msg"] == ("the quota of group lab: 50 core hours a month; tasks have used 60.00")
         assert 0 < int(answer.headers["retry-after"]) <= 31 * 24 * 3600
