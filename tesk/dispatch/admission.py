@@ -85,7 +85,7 @@ class Admission:
         While the tasks in memory have to wait, the store is read now and then only.
         """
         if self._limits.is_outdated:
-            await self._limits.learn(self._queue.parties())
+            await self._limits.renew(self._queue.parties())
         if not self._queue or self._next_read_s() <= 0:
             await self._refill()
         while found := await self._find():

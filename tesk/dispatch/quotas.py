@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from tesk.dispatch.active import Active, Party, asked_by
 from tesk.dispatch.queue import Waiting
+from tesk.rules import Quotas
 from tesk.rules.file import RulesFile
 from tesk.rules.quotas import NO_QUOTAS, Limit, group_limit, user_limit
 from tesk.store.base import Store
@@ -18,7 +19,7 @@ class QuotaLimits:
 
     def __init__(self, store: Store, rules: RulesFile) -> None:
         self._store, self._rules = store, rules
-        self._quotas = NO_QUOTAS
+        self._quotas: Quotas = NO_QUOTAS
         self._limits: dict[int, Limit | None] = {}
 
     def __bool__(self) -> bool:
@@ -27,19 +28,30 @@ class QuotaLimits:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the rules have changed since `learn`, which then wants the parties of all queued tasks."""
+        """Whether the rules have others by now: see `renew`."""
         return self._rules.rules.quotas is not self._quotas
+
+    async def renew(self, parties: Collection[Party]) -> None:
+        """Takes up the rules as they are now. `parties`: of all tasks that are in the queue."""
+        quotas = self._rules.rules.quotas
+        self._limits, self._quotas = await self._find(quotas, parties), quotas
 
     async def learn(self, parties: Collection[Party]) -> None:
         """Finds the quotas of those who are not known yet."""
-        quotas = self._rules.rules.quotas
-        known = self._limits if quotas is self._quotas else {}
-        if quotas != NO_QUOTAS:
-            users, groups = ({party[n] for party in parties} - known.keys() - {0} for n in (0, 1))
-            names = await self._store.names(users | groups) if users or groups else {}
-            known |= {number: user_limit(quotas, names.get(number, "")) for number in users}
-            known |= {number: group_limit(quotas, names.get(number, "")) for number in groups}
-        self._quotas, self._limits = quotas, known
+        quotas = self._quotas
+        found = await self._find(quotas, parties, self._limits)
+        if quotas is self._quotas:
+            self._limits |= found
+
+    async def _find(
+        self, quotas: Quotas, parties: Collection[Party], known: Collection[int] = ()
+    ) -> dict[int, Limit | None]:
+        if quotas == NO_QUOTAS:
+            return {}
+        users, groups = ({party[n] for party in parties}.difference(known, {0}) for n in (0, 1))
+        names = await self._store.names(users | groups) if users or groups else {}
+        found = {number: user_limit(quotas, names.get(number, "")) for number in users}
+        return found | {number: group_limit(quotas, names.get(number, "")) for number in groups}
 
     def holds(self, waiting: Waiting, active: Active) -> bool:
         """Whether a quota keeps the task from starting now, beside what is active. A task that waits for one keeps but

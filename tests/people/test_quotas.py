@@ -170,6 +170,10 @@ def test_changed_rules_count_from_the_next_look_on(tmp_path: Path, url: str) -> 
         server.dispatcher.work.wake.set()
         assert given(server) == second
         says(server, third, "waiting: the quota of user ann: 2 tasks at once")
+        server.dispatcher._rules.rules = Rules(quotas=Quotas(users={"ann": Quota(running_tasks=2)}))
+        server.do(server.dispatcher._admission._limits.learn([(7, 0)]))
+        server.dispatcher.work.wake.set()
+        says(server, third, "waiting: the quota of user ann: 2 tasks at once")
         server.dispatcher._rules.rules = Rules()
         server.dispatcher.work.wake.set()
         assert given(server) == third
