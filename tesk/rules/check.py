@@ -112,7 +112,7 @@ def _check_on_cluster(name: str, prefix: str, rule: StorageRule, settings: Setti
         return
     path = folder_of(prefix)
     mounted = [each.partition("=")[0].rstrip("/") for each in settings.filer_mounts]
-    if path.split("/")[1] in TOPS_OF_OURS:
+    if rule.claim and path.split("/")[1] in TOPS_OF_OURS:
         raise RulesError(f"{name}: nothing can be mounted at {path}, where filers have files of their own")
     if rule.claim and path in mounted:
         raise RulesError(f"{name}: filer_mounts has something at {path} already")
