@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from tesk.errors import RulesError
-from tesk.rules import NO_RULES, Rules
+from tesk.rules import NO_RULES, Rules, images
 
 
 class RulesFile:
@@ -27,10 +27,13 @@ class RulesFile:
 def read_rules(file: Path) -> Rules:
     """Raises RulesError."""
     try:
-        return msgspec.convert(tomllib.loads(file.read_text()), Rules)
+        rules = msgspec.convert(tomllib.loads(file.read_text()), Rules)
     except OSError as error:
         raise RulesError(f"{file}: cannot be read: {error.strerror}; check people.rules") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RulesError(f"{file}: not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise RulesError(f"{file}: {error}") from None
+    for problem in images.problems(rules.images):
+        raise RulesError(f"{file}: {problem}")
+    return rules

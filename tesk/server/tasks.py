@@ -15,6 +15,7 @@ from tesk.dispatch.dispatcher import Dispatcher
 from tesk.identity import Identity, Owner
 from tesk.limit import TimeLimit
 from tesk.rules.file import RulesFile
+from tesk.rules.images import refusal
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -67,6 +68,7 @@ class Tasks:
             raise Refusal(400, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
+        self._check_images(task, identity)
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -76,6 +78,11 @@ class Tasks:
             owner=owner,
             warnings=warnings or None,
         )
+
+    def _check_images(self, task: tes.Task, identity: Identity) -> None:
+        for n, executor in enumerate(task.executors):
+            if why := refusal(executor.image, self._rules.rules.images, identity):
+                raise Refusal(403, why, f"executors[{n}].image")
 
     async def get(self, call: Call) -> Reply:
         view = query.view(call.query)
