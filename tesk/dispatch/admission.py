@@ -19,6 +19,8 @@ from tesk.identity import SERVER
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
 from tesk.retry import pauses
+from tesk.rules import granted
+from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Queued, Row, Store
 from tesk.tes import Resources, TaskLog
@@ -54,8 +56,10 @@ _read_asking: Final = msgspec.json.Decoder(Asking).decode
 class Admission:
     """Serves the queue. A task that the place does not take is reported as failed to `report`."""
 
-    def __init__(self, store: Store, place: Place, settings: Settings, work: Work, report: Report) -> None:
-        self._store, self._place, self._settings = store, place, settings
+    def __init__(
+        self, store: Store, place: Place, settings: Settings, rules: RulesFile, work: Work, report: Report
+    ) -> None:
+        self._store, self._place, self._settings, self._rules = store, place, settings, rules
         self._work, self._queue, self._report = work, work.queue, report
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None
@@ -189,7 +193,9 @@ class Admission:
             self._queue.pop(waiting.id)
             return
         try:
-            job = Job(waiting.id, waiting.demand, tes.decode(row.document))
+            job = Job(
+                waiting.id, waiting.demand, tes.decode(row.document), granted=granted(row.grants, self._rules.rules)
+            )
         except UNREADABLE_ERRORS as error:
             await self._refuse(waiting.id, f"{UNREADABLE}: {error}")
             return

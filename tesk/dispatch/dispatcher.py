@@ -22,6 +22,7 @@ from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
 from tesk.places.base import Job, Place
 from tesk.retry import pauses
+from tesk.rules import granted
 from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Row, Store, Unfinished
@@ -42,7 +43,7 @@ class Dispatcher:
         self._cancelling = Cancelling(store, place, self.work)
         self._cleaning = Cleaning(store, place, self.work, self._cancelling)
         self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin)
-        self._admission = Admission(store, place, settings, self.work, self._recording.report)
+        self._admission = Admission(store, place, settings, rules, self.work, self._recording.report)
         self._rescanned_at = 0.0
         self._opened = False
         self._trouble: str | None = "starting"
@@ -152,5 +153,5 @@ class Dispatcher:
             begun = found.state > State.QUEUED
             logs = found.logs if begun else None
             await self._admission.submit(
-                Job(row.id, demand, task, submitted=True, begun=begun, logs=logs, state=found.state)
+                Job(row.id, demand, task, True, begun, logs, found.state, granted(found.grants, self._rules.rules))
             )

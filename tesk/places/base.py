@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from tesk.errors import PlaceError as PlaceError
 from tesk.life.status import TaskId, TaskStatus
+from tesk.rules import NOTHING_GRANTED, Granted
 from tesk.tes import State, Task, TaskLog
 
 
@@ -38,7 +39,7 @@ class Job(Struct, frozen=True):
 
     `submitted`: a place has been told of it before, and may have run it. `begun`: something of it has run, by the
     store's account; a place that finds nothing of it must not begin again. `state`: the state that is on record, and
-    `logs`, where it has begun: as JSON, an array of tesTaskLog.
+    `logs`, where it has begun: as JSON, an array of tesTaskLog. `granted`: the entries of the rules that it may use.
     """
 
     id: TaskId
@@ -48,6 +49,7 @@ class Job(Struct, frozen=True):
     begun: bool = False
     logs: bytes | None = None
     state: State = State.QUEUED
+    granted: Granted = NOTHING_GRANTED
 
 
 class Load(Struct, frozen=True):

@@ -101,7 +101,23 @@ class Grants(Struct, frozen=True, omit_defaults=True):
     volumes: Names = ()
 
 
+class Granted(Struct, frozen=True):
+    """The entries themselves, as a place needs them: those that a task was given, and that are still in the rules."""
+
+    storage: dict[str, StorageRule] = {}
+    volumes: dict[str, VolumeRule] = {}
+
+
 NO_RULES: Final = Rules()
+NO_GRANTS: Final = Grants()
+NOTHING_GRANTED: Final = Granted()
+
+
+def granted(grants: Grants, rules: Rules) -> Granted:
+    return Granted(
+        {prefix: rules.storage[prefix] for prefix in grants.storage if prefix in rules.storage},
+        {name: rules.volumes[name] for name in grants.volumes if name in rules.volumes},
+    )
 
 
 def is_open_to(identity: Identity, users: Collection[str], groups: Collection[str]) -> bool:

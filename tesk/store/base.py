@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from tesk.identity import Identity, Owner
+from tesk.rules import NO_GRANTS, Grants
 from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
 
@@ -28,16 +29,21 @@ class NewTask(Struct, frozen=True):
     owner: Owner = Owner()
     """Whose task it is. By default nobody's, which admins alone see."""
     warnings: list[str] | None = None
+    grants: Grants = NO_GRANTS
 
 
 class Row(NamedTuple):
-    """A stored task in the BASIC or FULL view. `document` and `logs` are JSON: an object, an array of tesTaskLog."""
+    """A stored task in the BASIC or FULL view. `document` and `logs` are JSON: an object, an array of tesTaskLog.
+
+    `grants` are there in the FULL view alone, and go to the place, never to clients.
+    """
 
     id: TaskId
     state: State
     created_ms: int
     document: bytes
     logs: bytes | None
+    grants: Grants = NO_GRANTS
 
 
 class Brief(NamedTuple):

@@ -47,10 +47,11 @@ INSERT: Final = f"""
 WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
 t AS (INSERT INTO task ({TASK_COLUMNS})
   SELECT CASE WHEN u.id > (SELECT closed FROM f) THEN u.id END, u.owner, u.state, u.submitted, u.created, u.name,
-  u.tags, u.warnings, u.basic, u.owner_group FROM unnest($1::bigint[], $2::int[], $3::smallint[], $4::smallint[],
-  $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::int[]) AS u({TASK_COLUMNS})),
-c AS (INSERT INTO content (task, document) SELECT * FROM unnest($11::bigint[], $12::bytea[]))
-INSERT INTO tag (key, task, value) SELECT * FROM unnest($13::text[], $14::bigint[], $15::text[])
+  u.tags, u.warnings, u.basic, u.owner_group, u.grants FROM unnest($1::bigint[], $2::int[], $3::smallint[],
+  $4::smallint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::int[], $11::bytea[])
+  AS u({TASK_COLUMNS})),
+c AS (INSERT INTO content (task, document) SELECT * FROM unnest($12::bigint[], $13::bytea[]))
+INSERT INTO tag (key, task, value) SELECT * FROM unnest($14::text[], $15::bigint[], $16::text[])
 """
 """An id that is not above the frontier becomes null, which PostgreSQL refuses: so a late server takes another id.
 

@@ -53,6 +53,7 @@ task = Table(
     Column("basic", LargeBinary, nullable=False, doc="BASIC document"),
     Column("logs", LargeBinary, doc="BASIC logs"),
     Column("owner_group", Integer, nullable=False, server_default=text("0"), doc="the group's principal.id, or 0"),
+    Column("grants", LargeBinary, doc="JSON of rules.Grants; null: none"),
 )
 owned, grouped = text("owner <> 0"), text("owner_group <> 0")
 Index("task_owner", task.c.owner, task.c.id, task.c.state, sqlite_where=owned, postgresql_where=owned)

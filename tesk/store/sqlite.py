@@ -42,7 +42,7 @@ from tesk.store.tokens import TokenTable
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
 
-INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce((SELECT max(last) FROM span), 0))"
 INSERT_TAG: Final = "INSERT INTO tag (key, task, value) VALUES (?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"

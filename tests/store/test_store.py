@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tesk.identity import SERVER, Owner
+from tesk.rules import NO_GRANTS, Grants
 from tesk.store import open_store, postgresql
 from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.store.identifiers import Identifiers, now_ms, show
@@ -86,6 +87,16 @@ async def test_ids_of_concurrent_creates_differ_and_sort_by_time(store: Store) -
     assert len(set(ids)) == 1500
     assert first < min(ids)
     assert max(ids) < last
+
+
+async def test_what_a_task_was_given_is_read_with_it(store: Store) -> None:
+    grants = Grants(storage=("s3://lab-a", "file:///data"), volumes=("genomes",))
+    given, not_given = await store.create(NewTask(basic=BASIC, grants=grants)), await store.create(NewTask(basic=BASIC))
+    assert [(await row(store, each, "FULL")).grants for each in (given, not_given)] == [grants, NO_GRANTS]
+    await store.advance(given, State.RUNNING, RUNNING_LOG)
+    pages = [await store.page(Query(limit=9, view=view), SERVER) for view in ("FULL", "BASIC")]
+    found = [[each.grants for each in page if isinstance(each, Row)] for page in pages]
+    assert found == [[NO_GRANTS, grants], [NO_GRANTS, NO_GRANTS]]
 
 
 async def test_tasks_outlive_the_store(store: Store, database_url: str) -> None:

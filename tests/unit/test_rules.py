@@ -56,3 +56,11 @@ def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str, w
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RulesError, match=r"rules\.toml: cannot be read: No such file"):
         read_rules(tmp_path / "rules.toml")
+
+
+def test_a_task_has_what_it_was_given_as_long_as_the_rules_have_it() -> None:
+    mine, theirs = rules.StorageRule(groups=("lab-a",)), rules.StorageRule(groups=("lab-b",))
+    genomes = rules.VolumeRule(path="/refs")
+    now = rules.Rules(storage={"s3://lab-a": mine, "s3://lab-b": theirs}, volumes={"genomes": genomes})
+    grants = rules.Grants(("s3://lab-a", "s3://gone"), ("genomes", "gone"))
+    assert rules.granted(grants, now) == rules.Granted({"s3://lab-a": mine}, {"genomes": genomes})

@@ -77,6 +77,7 @@ CREATE TABLE task (
 	basic BYTEA NOT NULL, 
 	logs BYTEA, 
 	owner_group INTEGER DEFAULT 0 NOT NULL, 
+	grants BYTEA, 
 	PRIMARY KEY (id)
 );
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;

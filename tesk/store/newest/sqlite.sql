@@ -79,6 +79,7 @@ CREATE TABLE task (
 	basic BLOB NOT NULL, 
 	logs BLOB, 
 	owner_group INTEGER DEFAULT 0 NOT NULL, 
+	grants BLOB, 
 	PRIMARY KEY (id)
 );
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
