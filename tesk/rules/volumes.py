@@ -19,7 +19,7 @@ UNMOUNTABLE: Final = Trees(["/.tesk", "/dev", "/proc", "/sys"])
 CLAIM: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
-def granted(volumes: Mapping[str, VolumeRule], identity: Identity) -> dict[str, VolumeRule]:
+def open_to(volumes: Mapping[str, VolumeRule], identity: Identity) -> dict[str, VolumeRule]:
     """The volumes that the caller may use."""
     return {name: rule for name, rule in volumes.items() if is_open_to(identity, rule.users, rule.groups)}
 
@@ -29,7 +29,7 @@ def problems(volumes: Mapping[str, VolumeRule], *, is_cluster: bool) -> Iterator
     for name, rule in volumes.items():
         key = f"volumes.{name}"
         if not rule.path.startswith("/") or rule.path in ("/", "//") or normal(rule.path) != rule.path:
-            yield f"{key}: path: {rule.path!r} is not an absolute path below / without '..' and without a slash at its end"
+            yield f"{key}: path: {rule.path!r} is not an absolute path, or not written in its shortest form"
         elif rule.path in UNMOUNTABLE:
             yield f"{key}: path: nothing can be mounted at {rule.path}"
         if is_cluster and (rule.folder or not CLAIM.fullmatch(rule.claim)):
@@ -48,6 +48,8 @@ def in_the_way(task: Task, volumes: Collection[VolumeRule]) -> Problem | None:
 
     Where images have a say in the layout, the layout that mounts most is what counts.
     """
+    if not volumes:
+        return None
     tops, paths = Trees(rule.path for rule in volumes), []
     for field, path in named_paths(task):
         wildcard = WILDCARDS.search(path)
@@ -56,7 +58,7 @@ def in_the_way(task: Task, volumes: Collection[VolumeRule]) -> Problem | None:
         is_workdir = field.endswith(".workdir")  # nothing is mounted for a working directory alone
         if path in tops or (not is_workdir and tops.is_above(path)):
             return field, _words(path, volumes)
-    for mount in layout(task).mounts if volumes else ():
+    for mount in layout(task).mounts:
         if tops.is_above(mount):
             return next(field for field, path in paths if _covers(mount, path)), _words(mount, volumes)
     return None

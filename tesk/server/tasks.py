@@ -14,8 +14,10 @@ from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.identity import Identity, Owner
 from tesk.limit import TimeLimit
+from tesk.rules import Grants
 from tesk.rules.file import RulesFile
 from tesk.rules.images import refusal
+from tesk.rules.volumes import in_the_way, open_to
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -69,6 +71,9 @@ class Tasks:
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
         self._check_images(task, identity)
+        volumes = open_to(self._rules.rules.volumes, identity)
+        if problem := in_the_way(task, volumes.values()):
+            raise Refusal(400, problem[1], problem[0])
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -77,6 +82,7 @@ class Tasks:
             tags=tags,
             owner=owner,
             warnings=warnings or None,
+            grants=Grants(volumes=tuple(volumes)),
         )
 
     def _check_images(self, task: tes.Task, identity: Identity) -> None:

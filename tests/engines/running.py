@@ -101,6 +101,7 @@ def without_mode(log: Document) -> Document:
 @contextlib.asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[Tesk]:
     tesk = Tesk(settings)
+    await tesk.rules.open()
     await tesk.store.open()
     try:
         await tesk.dispatcher.start()
@@ -108,6 +109,7 @@ async def started(settings: Settings) -> AsyncIterator[Tesk]:
     finally:
         await tesk.dispatcher.stop()
         await tesk.store.close()
+        await tesk.rules.close()
 
 
 async def cancelled(tesk: Tesk, place: Place, task_id: str) -> Document:

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tesk.identity import SERVER
+from tesk.store.base import Row
 from tests.api.conftest import Running, running
 
 RULES = """
@@ -107,3 +109,18 @@ def test_whoami_shows_what_one_may_use(tmp_path: Path) -> None:
         "images   quay.io/biocontainers/*",
     ]
     assert json.loads(as_json.stdout)["capabilities"]["images"] == ["quay.io/biocontainers/*"]
+
+
+def test_a_path_that_a_volume_of_the_callers_needs_is_refused_and_named(server: Running) -> None:
+    image, inputs = "quay.io/biocontainers/samtools", [{"path": "/refs/private/x", "content": "x"}]
+    refused = post(server, "ann@lab-a", image, inputs=inputs)
+    assert (refused.status_code, refused.json()["field"]) == (400, "inputs[0].path")
+    assert "'/refs/private/x' lies below '/refs/private', where this server mounts reference data" in refused.text
+    assert post(server, "ben@lab-b", image, inputs=inputs).status_code == 200
+
+
+def test_a_task_is_given_the_volumes_that_its_caller_may_use_when_it_is_made(server: Running) -> None:
+    task_id = post(server, "ann@lab-a", "quay.io/biocontainers/samtools").json()["id"]
+    row = server.do(server.store.get(task_id, "FULL", SERVER))
+    assert isinstance(row, Row)
+    assert row.grants.volumes == ("genomes", "private")

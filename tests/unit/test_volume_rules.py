@@ -7,7 +7,7 @@ import pytest
 from tesk import tes
 from tesk.identity import EVERYBODY, Identity
 from tesk.rules import VolumeRule
-from tesk.rules.volumes import granted, in_the_way, problems
+from tesk.rules.volumes import in_the_way, open_to, problems
 
 VOLUMES = [VolumeRule(path="/refs/genomes", folder="/srv/genomes"), VolumeRule(path="/opt/vep", folder="/srv/vep")]
 URL = "s3://bucket/x"
@@ -115,5 +115,5 @@ def test_a_task_gets_the_volumes_that_its_caller_may_use() -> None:
         "user's": VolumeRule(path="/c", users=("bob",)),
     }
     ann = Identity(user="ann", groups=frozenset({"lab-a"}), is_admin=True)
-    assert [*granted(volumes, ann)] == ["open", "group's"]
-    assert [*granted(volumes, EVERYBODY)] == ["open"]
+    assert [*open_to(volumes, ann)] == ["open", "group's"]
+    assert [*open_to(volumes, EVERYBODY)] == ["open"]

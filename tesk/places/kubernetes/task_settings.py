@@ -4,9 +4,12 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tesk.filer.plan import FilerSettings
-from tesk.kubernetes.task_settings import Mount, TaskSettings
+from tesk.kubernetes.task_settings import Mount, TaskSettings, Volume
 from tesk.places.base import PlaceError
+from tesk.rules import Granted
 from tesk.settings import Settings
 
 LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -22,6 +25,12 @@ def task_settings(settings: Settings, namespace: str) -> TaskSettings:
     found |= {name: convert(name, found[name]) for name, convert in CONVERTED.items()}
     found |= {"namespace": namespace, "filer": FilerSettings.of(settings)}
     return TaskSettings(**found)
+
+
+def with_granted(cluster: TaskSettings, granted: Granted) -> TaskSettings:
+    """The settings for a task that may use these entries of the rules."""
+    volumes = tuple(Volume(volume.path, volume.claim) for volume in granted.volumes.values())
+    return replace(cluster, volumes=volumes) if volumes else cluster
 
 
 def pairs(name: str, items: tuple[str, ...]) -> dict[str, str]:

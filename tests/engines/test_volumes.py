@@ -1,0 +1,111 @@
+"""Reference data in executors, on every engine: whoever may use a volume reads it, and nobody writes to it."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from tesk.server.app import create_app
+from tesk.server.people.ways import edge_of
+from tesk.settings import Settings
+from tests.engines.alone import lines
+from tests.engines.places import LOCAL, KubernetesPlace, Place
+from tests.engines.running import Document, Tesk, content, sh, started
+from tests.servers import cluster as clusters
+
+WRITES = (
+    "touch /refs/genomes/new || echo no; (echo x >> /refs/genomes/hg38.fa) || echo no; rm /refs/genomes/* || echo no"
+)
+NAMES = {"genomes": "hg38.fa", "private": "cohort.vcf"}
+
+
+class Lab:
+    """A tesk that two groups use, and its reference data: `genomes` is everybody's, `private` the group's lab-a."""
+
+    def __init__(self, tesk: Tesk, http: httpx.AsyncClient) -> None:
+        self.tesk, self._http = tesk, http
+
+    async def run(self, user: str, *scripts: str, **document: Any) -> Document:
+        """What becomes of a task of `user`, NAME@GROUP."""
+        name, _, group = user.partition("@")
+        headers = {"X-Forwarded-User": name, "X-Forwarded-Groups": group}
+        body = {"executors": [sh(f"exec 2>/dev/null; {script}") for script in scripts], **document}
+        answer = await self._http.post("/v1/tasks", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return await self.tesk.ended(answer.json()["id"])
+
+
+@contextlib.asynccontextmanager
+async def lab(settings: Settings, place: Place, folder: Path) -> AsyncIterator[Lab]:
+    """The data lies in `folder`. What is missing there, or on a cluster has no claim, is missing for the tasks."""
+    rules, claims = folder / "rules.toml", uuid.uuid4().hex[:8]
+    text = ""
+    for name in NAMES:
+        source = f'folder = "{folder / name}"'
+        if isinstance(place, KubernetesPlace):
+            source = f'claim = "{name}-{claims}"'
+            if (folder / name).is_dir():
+                clusters.share(place.cluster, place.namespace, folder / name, f"{name}-{claims}")
+        text += f'[volumes.{name}]\npath = "/refs/{name}"\n{source}\n'
+    rules.write_text(f'{text}groups = ["lab-a"]\n')
+    settings = msgspec.structs.replace(settings, rules=str(rules), trusted_addresses=("127.0.0.1/32",))
+    async with started(settings) as tesk:
+        edge = edge_of(settings, None, tesk.store.tokens)
+        app = create_app(settings, tesk.store, tesk.dispatcher, rules=tesk.rules, edge=edge)
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            yield Lab(tesk, http)
+        assert await place.leftovers(settings) == []
+
+
+def write_data(folder: Path, *names: str) -> None:
+    """Data that anybody could change, if it were not for the mount."""
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name).chmod(0o777)
+        (folder / name / NAMES[name]).write_text(f"{name}\n")
+        (folder / name / NAMES[name]).chmod(0o666)
+
+
+async def reads_and_does_not_write(settings: Settings, place: Place, folder: Path) -> None:
+    """A task with files of its own, of one who may use both volumes and of one who may use one, on this place."""
+    write_data(folder, "genomes", "private")
+    shared = settings.file_roots[0]
+    files = {"inputs": [content("/in/a", "a\n")], "outputs": [{"path": "/out/a", "url": f"{shared}/a"}]}
+    async with lab(settings, place, folder) as running:
+        read = "cat /refs/genomes/hg38.fa /refs/private/cohort.vcf /in/a > /out/a; cat /out/a"
+        task = await running.run("ann@lab-a", read, WRITES, **files)
+        assert task["state"] == "COMPLETE", lines(task)
+        assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["genomes\nprivate\na\n", "no\nno\nno\n"]
+        assert Path(f"{shared}/a").read_text() == "genomes\nprivate\na\n"
+        task = await running.run("ben@lab-b", "cat /refs/genomes/*; ls /refs; cat /refs/private/* || echo no")
+        assert task["logs"][0]["logs"][0]["stdout"] == "genomes\ngenomes\nno\n"
+    assert [each.name for each in folder.glob("*/*") if each.parent.name in NAMES] == ["hg38.fa", "cohort.vcf"]
+    assert (folder / "genomes/hg38.fa").read_text() == "genomes\n"
+
+
+async def test_executors_read_what_their_caller_may_use_and_write_nothing(
+    settings: Settings, place: Place, tmp_path: Path
+) -> None:
+    await reads_and_does_not_write(settings, place, tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"start_timeout_s": 3.0}], indirect=True)
+async def test_a_volume_that_is_not_there_is_named(settings: Settings, place: Place, tmp_path: Path) -> None:
+    write_data(tmp_path, "genomes")
+    async with lab(settings, place, tmp_path) as running:
+        task = await running.run("ann@lab-a", "echo never")
+        assert task["state"] == "SYSTEM_ERROR"
+        assert task["logs"][0]["logs"] == []
+        if place.name in LOCAL:
+            missing = f"executor 0: the volume 'private': {tmp_path}/private is not a folder of this machine"
+        else:
+            missing = "given up after 3 s, start_timeout_s"
+            assert 'persistentvolumeclaim "private-' in lines(task)
+        assert missing in lines(task)
+        assert (await running.run("ben@lab-b", "cat /refs/genomes/*"))["state"] == "COMPLETE"
