@@ -35,6 +35,7 @@ LEAST_MEMORY_MIB: Final = 8
 WITHHELD: Final = ("MKNOD", "NET_RAW")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 """The names of variables that every Kubernetes takes (RelaxedEnvironmentVariableValidation); the shim sets others."""
+READ_ONLY: Final = {"readOnly": True, "recursiveReadOnly": "IfPossible"}
 PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -304,7 +305,7 @@ def executor_container(
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
     mounts += [{"name": SCRATCH_VOLUME, "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
     for n, volume in enumerate(place.cluster.volumes):
-        mounts.append({"name": _data(n), "mountPath": volume.path, "readOnly": True})
+        mounts.append({"name": _data(n), "mountPath": volume.path, **READ_ONLY})
     if own_workdir and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
     if shared_memory_bytes(place, plan):

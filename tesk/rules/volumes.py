@@ -16,6 +16,7 @@ from tesk.rules import VolumeRule, is_open_to
 from tesk.tes import WILDCARDS, Problem, Task, named_paths, normal
 
 UNMOUNTABLE: Final = Trees(["/.tesk", "/dev", "/proc", "/sys"])
+_SEPARATORS: Final = re.compile(r'[,:"\r\n\0]')
 CLAIM: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -32,6 +33,8 @@ def problems(volumes: Mapping[str, VolumeRule], *, is_cluster: bool) -> Iterator
             yield f"{key}: path: {rule.path!r} is not an absolute path, or not written in its shortest form"
         elif rule.path in UNMOUNTABLE:
             yield f"{key}: path: nothing can be mounted at {rule.path}"
+        if odd := _SEPARATORS.search(rule.path + rule.folder):
+            yield f"{key}: {odd[0]!r} cannot be part of its path or folder: some engines read it as more than that"
         if is_cluster and (rule.folder or not CLAIM.fullmatch(rule.claim)):
             yield f"{key}: on a cluster a volume has a claim, and no folder"
         if not is_cluster and (rule.claim or not rule.folder.startswith("/")):

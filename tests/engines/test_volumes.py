@@ -1,6 +1,7 @@
 """Reference data in executors, on every engine: whoever may use a volume reads it, and nobody writes to it."""
 
 import contextlib
+import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -56,10 +57,13 @@ async def lab(settings: Settings, place: Place, folder: Path) -> AsyncIterator[L
     settings = msgspec.structs.replace(settings, rules=str(rules), trusted_addresses=("127.0.0.1/32",))
     async with started(settings) as tesk:
         edge = edge_of(settings, None, tesk.store.tokens)
+        assert edge is not None
+        await edge.open()
         app = create_app(settings, tesk.store, tesk.dispatcher, rules=tesk.rules, edge=edge)
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             yield Lab(tesk, http)
+        await edge.close()
         assert await place.leftovers(settings) == []
 
 
@@ -109,3 +113,19 @@ async def test_a_volume_that_is_not_there_is_named(settings: Settings, place: Pl
             assert 'persistentvolumeclaim "private-' in lines(task)
         assert missing in lines(task)
         assert (await running.run("ben@lab-b", "cat /refs/genomes/*"))["state"] == "COMPLETE"
+
+
+@pytest.mark.places(*LOCAL)
+async def test_no_other_file_system_below_the_folder_can_be_written_to(
+    settings: Settings, place: Place, tmp_path: Path
+) -> None:
+    write_data(tmp_path, "genomes", "private")
+    (tmp_path / "genomes/mnt").mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "private", tmp_path / "genomes/mnt"], check=True, timeout=60)
+    try:
+        async with lab(settings, place, tmp_path) as running:
+            task = await running.run("ben@lab-b", "touch /refs/genomes/mnt/new || echo no; ls /refs/genomes/mnt")
+    finally:
+        subprocess.run(["umount", tmp_path / "genomes/mnt"], check=True, timeout=60)
+    assert task["logs"][0]["logs"][0]["stdout"] == "no\n"
+    assert not (tmp_path / "private/new").exists()

@@ -14,6 +14,7 @@ import pytest
 from tesk.identity import SERVER
 from tesk.store.base import Row
 from tests.api.conftest import Running, running
+from tests.servers.cluster import until
 
 RULES = """
 [storage."s3://lab-a"]
@@ -124,3 +125,15 @@ def test_a_task_is_given_the_volumes_that_its_caller_may_use_when_it_is_made(ser
     row = server.do(server.store.get(task_id, "FULL", SERVER))
     assert isinstance(row, Row)
     assert row.grants.volumes == ("genomes", "private")
+
+
+def test_a_queued_task_in_whose_way_a_volume_has_come_ends_and_says_so(tmp_path: Path) -> None:
+    with start(tmp_path) as server:
+        task_id = post(server, "", "quay.io/biocontainers/samtools", inputs=[{"path": "/in/x", "content": "x"}]).json()["id"]
+    with start(tmp_path, RULES.replace("/refs/genomes", "/in/genomes")) as server:
+        server.engine.room = 1
+        server.dispatcher.wake()
+        until(lambda: server.client.get(f"/v1/tasks/{task_id}").json()["state"] == "SYSTEM_ERROR", 20, "its end")
+        logs = server.client.get(f"/v1/tasks/{task_id}?view=FULL").json()["logs"]
+    assert "inputs[0].path: '/in' holds '/in/genomes', where this server mounts reference data" in str(logs)
+    assert server.engine.submitted.empty()

@@ -308,7 +308,7 @@ def test_reference_data_is_in_executors_alone_and_read_only() -> None:
     claim = {"name": "data-0", "persistentVolumeClaim": {"claimName": "genomes", "readOnly": True}}
     pod = pod_of(task(), cluster)
     assert claim in pod["spec"]["volumes"]
-    assert {"name": "data-0", "mountPath": "/refs", "readOnly": True} in executor(task(), cluster)["volumeMounts"]
+    assert {"name": "data-0", "mountPath": "/refs", **manifests.READ_ONLY} in executor(task(), cluster)["volumeMounts"]
     given = task(inputs=[Input(path="/in/a", content="x")])
     filers = [manifests.filer_pod(place(given, cluster), "p", role) for role in (names.INPUTS, names.OUTPUTS)]
     mounted = [

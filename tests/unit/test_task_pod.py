@@ -191,6 +191,6 @@ def test_reference_data_is_in_executors_alone_read_only_and_nobodys_group_is_cha
         each["name"]: [mount for mount in each["volumeMounts"] if mount["name"] == "data-0"]
         for each in found["spec"]["containers"]
     }
-    mount = [{"name": "data-0", "mountPath": "/refs", "readOnly": True}]
+    mount = [{"name": "data-0", "mountPath": "/refs", **manifests.READ_ONLY}]
     assert mounted == {"runner": [], "executor-0": mount, "executor-1": mount}
     assert "fsGroup" not in found["spec"]["securityContext"]

@@ -136,13 +136,13 @@ def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path, volumes: Col
     path would be a further option, such as another source. Binds are cut at colons. Raises StartError for what neither
     can take.
     """
-    mounts, binds = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL)], []
-    wanted = [(f"{scratch}{path}", path, False) for path in plan.bound]
-    for source, path, read_only in (*wanted, *((volume.folder, volume.path, True) for volume in volumes)):
-        if not _OF_RECORDS.search(source + path):
-            mounts.append(_bind(Path(source), path, read_only=read_only))
-        elif ":" not in source + path:
-            binds.append(f"{source}:{path}{':ro' if read_only else ''}")
+    mounts, binds = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL), *map(_volume, volumes)], []
+    for path in plan.bound:
+        source = f"{scratch}{path}"
+        if not _OF_RECORDS.search(source):
+            mounts.append(_bind(Path(source), path))
+        elif ":" not in source:
+            binds.append(f"{source}:{path}")
         else:
             raise StartError(
                 f"{path!r} cannot be mounted: it holds a colon and a comma, quote or line break; rename it"
@@ -152,6 +152,12 @@ def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path, volumes: Col
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
+
+
+def _volume(volume: VolumeRule) -> dict[str, Any]:
+    """What other file systems are mounted below the folder is not shown: there many engines let programs write."""
+    bind = _bind(Path(volume.folder), volume.path, read_only=True)
+    return bind | {"BindOptions": {"NonRecursive": True}}
 
 
 def _limits(resources: Resources, cores: float, processes: int, given: Mapping[str, str]) -> dict[str, int]:
