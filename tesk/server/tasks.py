@@ -12,12 +12,11 @@ import msgspec
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.errors import NotAllowed
 from tesk.identity import Identity, Owner
 from tesk.limit import TimeLimit
-from tesk.rules import Grants
 from tesk.rules.file import RulesFile
-from tesk.rules.images import refusal
-from tesk.rules.volumes import in_the_way, open_to
+from tesk.rules.granting import grants
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -66,14 +65,13 @@ class Tasks:
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
+            given = grants(task, self._rules.rules, identity)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
+        except NotAllowed as error:
+            raise Refusal(403, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
-        self._check_images(task, identity)
-        volumes = open_to(self._rules.rules.volumes, identity)
-        if problem := in_the_way(task, volumes.values()):
-            raise Refusal(400, problem[1], problem[0])
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -82,13 +80,8 @@ class Tasks:
             tags=tags,
             owner=owner,
             warnings=warnings or None,
-            grants=Grants(volumes=tuple(volumes)),
+            grants=given,
         )
-
-    def _check_images(self, task: tes.Task, identity: Identity) -> None:
-        for n, executor in enumerate(task.executors):
-            if why := refusal(executor.image, self._rules.rules.images, identity):
-                raise Refusal(403, why, f"executors[{n}].image")
 
     async def get(self, call: Call) -> Reply:
         view = query.view(call.query)

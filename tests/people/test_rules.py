@@ -129,8 +129,9 @@ def test_a_task_is_given_the_volumes_that_its_caller_may_use_when_it_is_made(ser
 
 def test_a_queued_task_in_whose_way_a_volume_has_come_ends_and_says_so(tmp_path: Path) -> None:
     with start(tmp_path) as server:
-        task_id = post(server, "", "quay.io/biocontainers/samtools", inputs=[{"path": "/in/x", "content": "x"}]).json()["id"]
+        made = post(server, "", "quay.io/biocontainers/samtools", inputs=[{"path": "/in/x", "content": "x"}])
     with start(tmp_path, RULES.replace("/refs/genomes", "/in/genomes")) as server:
+        task_id = made.json()["id"]
         server.engine.room = 1
         server.dispatcher.wake()
         until(lambda: server.client.get(f"/v1/tasks/{task_id}").json()["state"] == "SYSTEM_ERROR", 20, "its end")
