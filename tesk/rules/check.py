@@ -57,6 +57,8 @@ def check(rules: Rules, settings: Settings) -> None:
     is_local = settings.engine == "local"
     for problem in (*image_problems(rules.images), *volume_problems(rules.volumes, is_cluster=not is_local)):
         raise RulesError(problem)
+    for name, volume in rules.volumes.items() if is_local else ():
+        _check_folder(f"volumes.{name}", volume.folder, settings.data)
     for prefix, rule in rules.storage.items():
         name = _name(prefix)
         _check_prefix(name, prefix)
@@ -67,6 +69,12 @@ def check(rules: Rules, settings: Settings) -> None:
     _check_what_lies_below(rules, settings, is_local=is_local)
     if not is_local:
         _check_sources(rules, settings)
+
+
+def _check_folder(name: str, folder: str, data: str) -> None:
+    found, own = (f"{os.path.realpath(os.path.expanduser(each))}/" for each in (folder, data))
+    if found.startswith(own) or own.startswith(found):
+        raise RulesError(f"{name}: {folder} and the folder of this server's own data ({data}) lie in one another")
 
 
 def _name(prefix: str) -> str:

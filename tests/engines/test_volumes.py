@@ -89,7 +89,9 @@ async def reads_and_does_not_write(settings: Settings, place: Place, folder: Pat
         assert Path(f"{shared}/a").read_text() == "genomes\nprivate\na\n"
         task = await running.run("ben@lab-b", "cat /refs/genomes/*; ls /refs; cat /refs/private/* || echo no")
         assert task["logs"][0]["logs"][0]["stdout"] == "genomes\ngenomes\nno\n"
-    assert [each.name for each in folder.glob("*/*") if each.parent.name in NAMES] == ["hg38.fa", "cohort.vcf"]
+    assert {name: [each.name for each in (folder / name).iterdir()] for name in NAMES} == {
+        name: [file] for name, file in NAMES.items()
+    }
     assert (folder / "genomes/hg38.fa").read_text() == "genomes\n"
 
 

@@ -1,13 +1,18 @@
 """Reference data in executors: what volumes may be, and which paths of a task are in their way."""
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tesk import tes
+from tesk.errors import RulesError
 from tesk.identity import EVERYBODY, Identity
-from tesk.rules import VolumeRule
+from tesk.rules import ImageRules, Rules, VolumeRule
+from tesk.rules.check import check
 from tesk.rules.volumes import in_the_way, open_to, problems
+from tesk.settings import Settings
 
 VOLUMES = [VolumeRule(path="/refs/genomes", folder="/srv/genomes"), VolumeRule(path="/opt/vep", folder="/srv/vep")]
 URL = "s3://bucket/x"
@@ -120,3 +125,29 @@ def test_a_task_gets_the_volumes_that_its_caller_may_use() -> None:
     ann = Identity(user="ann", groups=frozenset({"lab-a"}), is_admin=True)
     assert [*open_to(volumes, ann)] == ["open", "group's"]
     assert [*open_to(volumes, EVERYBODY)] == ["open"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "is_refused"), [("data", True), ("", True), ("data/tasks", True), ("link", True), ("data-2", False)]
+)
+def test_no_volume_shows_what_is_the_servers_own(tmp_path: Path, folder: str, *, is_refused: bool) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    rules = Rules(volumes={"genomes": VolumeRule(path="/refs", folder=str(tmp_path / folder))})
+    with pytest.raises(RulesError, match="lie in one another") if is_refused else contextlib.nullcontext():
+        check(rules, Settings(data=str(tmp_path / "data")))
+
+
+@pytest.mark.parametrize(
+    ("rules", "engine", "why"),
+    [
+        (Rules(images=ImageRules(allow=("ubuntu",))), "local", "images.allow: 'ubuntu' names no registry"),
+        (Rules(volumes={"a": VolumeRule(path="/refs", claim="a")}), "local", "volumes.a: on the local engine"),
+        (Rules(volumes={"a": VolumeRule(path="/refs", folder="/a")}), "kubernetes", "volumes.a: on a cluster"),
+    ],
+)
+def test_a_server_starts_with_no_rules_that_cannot_be_followed(
+    tmp_path: Path, rules: Rules, engine: Any, why: str
+) -> None:
+    with pytest.raises(RulesError, match=why):
+        check(rules, Settings(engine=engine, data=str(tmp_path)))
