@@ -1,4 +1,4 @@
-"""What the rules let whom use, over HTTP on a running server."""
+"""Which images and volumes the rules let whom use, over HTTP on a running server."""
 
 import json
 import os
