@@ -110,7 +110,6 @@ def without_mode(log: Document) -> Document:
 @contextlib.asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[Tesk]:
     tesk = Tesk(settings)
-    await tesk.rules.open()
     await tesk.store.open()
     try:
         await tesk.rules.open()
@@ -120,7 +119,6 @@ async def started(settings: Settings) -> AsyncIterator[Tesk]:
         await tesk.dispatcher.stop()
         await tesk.rules.close()
         await tesk.store.close()
-        await tesk.rules.close()
 
 
 async def cancelled(tesk: Tesk, place: Place, task_id: str) -> Document:

@@ -7,43 +7,34 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
-from tesk.server.app import create_app
-from tesk.server.people.ways import edge_of
+from tesk.identity import Identity
 from tesk.settings import Settings
 from tests.engines.alone import lines
 from tests.engines.places import LOCAL, KubernetesPlace, Place
 from tests.engines.running import Document, Tesk, content, sh, started
+from tests.engines.test_kubernetes_pods import logs_of
 from tests.servers import cluster as clusters
 
 WRITES = (
     "touch /refs/genomes/new || echo no; (echo x >> /refs/genomes/hg38.fa) || echo no; rm /refs/genomes/* || echo no"
 )
 NAMES = {"genomes": "hg38.fa", "private": "cohort.vcf"}
+ANN = Identity(user="ann", groups=frozenset({"lab-a"}))
+BEN = Identity(user="ben", groups=frozenset({"lab-b"}))
 
 
-class Lab:
-    """A tesk that two groups use, and its reference data: `genomes` is everybody's, `private` the group's lab-a."""
-
-    def __init__(self, tesk: Tesk, http: httpx.AsyncClient) -> None:
-        self.tesk, self._http = tesk, http
-
-    async def run(self, user: str, *scripts: str, **document: Any) -> Document:
-        """What becomes of a task of `user`, NAME@GROUP."""
-        name, _, group = user.partition("@")
-        headers = {"X-Forwarded-User": name, "X-Forwarded-Groups": group}
-        body = {"executors": [sh(f"exec 2>/dev/null; {script}") for script in scripts], **document}
-        answer = await self._http.post("/v1/tasks", json=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return await self.tesk.ended(answer.json()["id"])
+async def run(tesk: Tesk, who: Identity, *scripts: str, **document: Any) -> Document:
+    executors = [sh(f"exec 2>/dev/null; {script}") for script in scripts]
+    return await tesk.ended(await tesk.create_as(who, executors=executors, **document))
 
 
 @contextlib.asynccontextmanager
-async def lab(settings: Settings, place: Place, folder: Path) -> AsyncIterator[Lab]:
-    """The data lies in `folder`. What is missing there, or on a cluster has no claim, is missing for the tasks."""
+async def with_data(settings: Settings, place: Place, folder: Path) -> AsyncIterator[Tesk]:
+    """A running tesk with `genomes`, which is everybody's, and `private`, which is lab-a's. The data lies in `folder`;
+    what is missing there, on a cluster has no claim."""
     rules, claims = folder / "rules.toml", uuid.uuid4().hex[:8]
     text = ""
     for name in NAMES:
@@ -54,16 +45,9 @@ async def lab(settings: Settings, place: Place, folder: Path) -> AsyncIterator[L
                 clusters.share(place.cluster, place.namespace, folder / name, f"{name}-{claims}")
         text += f'[volumes.{name}]\npath = "/refs/{name}"\n{source}\n'
     rules.write_text(f'{text}groups = ["lab-a"]\n')
-    settings = msgspec.structs.replace(settings, rules=str(rules), trusted_addresses=("127.0.0.1/32",))
+    settings = msgspec.structs.replace(settings, rules=str(rules))
     async with started(settings) as tesk:
-        edge = edge_of(settings, None, tesk.store.tokens)
-        assert edge is not None
-        await edge.open()
-        app = create_app(settings, tesk.store, tesk.dispatcher, rules=tesk.rules, edge=edge)
-        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-            yield Lab(tesk, http)
-        await edge.close()
+        yield tesk
         assert await place.leftovers(settings) == []
 
 
@@ -80,14 +64,15 @@ async def reads_and_does_not_write(settings: Settings, place: Place, folder: Pat
     """A task with files of its own, of one who may use both volumes and of one who may use one, on this place."""
     write_data(folder, "genomes", "private")
     shared = settings.file_roots[0]
-    files = {"inputs": [content("/in/a", "a\n")], "outputs": [{"path": "/out/a", "url": f"{shared}/a"}]}
-    async with lab(settings, place, folder) as running:
-        read = "cat /refs/genomes/hg38.fa /refs/private/cohort.vcf /in/a > /out/a; cat /out/a"
-        task = await running.run("ann@lab-a", read, WRITES, **files)
+    files = {"inputs": [content("/mnt/in/a", "a\n")], "outputs": [{"path": "/mnt/out/a", "url": f"{shared}/a"}]}
+    async with with_data(settings, place, folder) as tesk:
+        read = "cat /refs/genomes/hg38.fa /refs/private/cohort.vcf /mnt/in/a > /mnt/out/a; cat /mnt/out/a"
+        task = await run(tesk, ANN, read, WRITES, **files)
         assert task["state"] == "COMPLETE", lines(task)
+        assert ("runs as one pod" in str(await logs_of(tesk, task["id"]))) is (settings.mode == "pod")
         assert [log["stdout"] for log in task["logs"][0]["logs"]] == ["genomes\nprivate\na\n", "no\nno\nno\n"]
         assert Path(f"{shared}/a").read_text() == "genomes\nprivate\na\n"
-        task = await running.run("ben@lab-b", "cat /refs/genomes/*; ls /refs; cat /refs/private/* || echo no")
+        task = await run(tesk, BEN, "cat /refs/genomes/*; ls /refs; cat /refs/private/* || echo no")
         assert task["logs"][0]["logs"][0]["stdout"] == "genomes\ngenomes\nno\n"
     assert {name: [each.name for each in (folder / name).iterdir()] for name in NAMES} == {
         name: [file] for name, file in NAMES.items()
@@ -104,8 +89,8 @@ async def test_executors_read_what_their_caller_may_use_and_write_nothing(
 @pytest.mark.parametrize("settings", [{"start_timeout_s": 3.0}], indirect=True)
 async def test_a_volume_that_is_not_there_is_named(settings: Settings, place: Place, tmp_path: Path) -> None:
     write_data(tmp_path, "genomes")
-    async with lab(settings, place, tmp_path) as running:
-        task = await running.run("ann@lab-a", "echo never")
+    async with with_data(settings, place, tmp_path) as tesk:
+        task = await run(tesk, ANN, "echo never")
         assert task["state"] == "SYSTEM_ERROR"
         assert task["logs"][0]["logs"] == []
         if place.name in LOCAL:
@@ -114,7 +99,7 @@ async def test_a_volume_that_is_not_there_is_named(settings: Settings, place: Pl
             missing = "given up after 3 s, start_timeout_s"
             assert 'persistentvolumeclaim "private-' in lines(task)
         assert missing in lines(task)
-        assert (await running.run("ben@lab-b", "cat /refs/genomes/*"))["state"] == "COMPLETE"
+        assert (await run(tesk, BEN, "cat /refs/genomes/*"))["state"] == "COMPLETE"
 
 
 @pytest.mark.places(*LOCAL)
@@ -125,8 +110,8 @@ async def test_no_other_file_system_below_the_folder_can_be_written_to(
     (tmp_path / "genomes/mnt").mkdir()
     subprocess.run(["mount", "--bind", tmp_path / "private", tmp_path / "genomes/mnt"], check=True, timeout=60)
     try:
-        async with lab(settings, place, tmp_path) as running:
-            task = await running.run("ben@lab-b", "touch /refs/genomes/mnt/new || echo no; ls /refs/genomes/mnt")
+        async with with_data(settings, place, tmp_path) as tesk:
+            task = await run(tesk, BEN, "touch /refs/genomes/mnt/new || echo no; ls /refs/genomes/mnt")
     finally:
         subprocess.run(["umount", tmp_path / "genomes/mnt"], check=True, timeout=60)
     assert task["logs"][0]["logs"][0]["stdout"] == "no\n"
