@@ -9,12 +9,19 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
-import msgspec
-from msgspec import Struct
-
-from tesk import tes
+from tesk import parameters, tes
 from tesk.dispatch.queue import Waiting
-from tesk.dispatch.work import FIRST_PAUSE_S, LAST_PAUSE_S, PAGE, TRIES, Work, attempt, failed
+from tesk.dispatch.work import (
+    FIRST_PAUSE_S,
+    LAST_PAUSE_S,
+    PAGE,
+    TRIES,
+    UNREADABLE_ERRORS,
+    Work,
+    attempt,
+    failed,
+    read_asking,
+)
 from tesk.identity import SERVER
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
@@ -43,15 +50,7 @@ MOST_STALLED: Final = 8
 """Tasks that the engine did not take, and beyond which the engine itself must be the reason: the queue waits then."""
 
 
-class Asking(Struct, frozen=True):
-    """The part of a task's document that its demand is read from."""
-
-    resources: Resources | None = None
-
-
-UNREADABLE_ERRORS: Final = (tes.InvalidTask, msgspec.MsgspecError)
 UNREADABLE: Final = "the task's stored document cannot be read"
-_read_asking: Final = msgspec.json.Decoder(Asking).decode
 
 
 class Admission:
@@ -181,7 +180,7 @@ class Admission:
             found = await self._store.get(row.id, "BASIC", SERVER)
             document = found.document if isinstance(found, Row) else b"{}"
         try:
-            asked = _read_asking(document).resources
+            asked = read_asking(document).resources
         except UNREADABLE_ERRORS as error:
             await self._refuse(row.id, f"{UNREADABLE}: {error}")
         else:
@@ -240,6 +239,7 @@ class Admission:
             asked.ram_gb or settings.default_ram_gb,
             asked.disk_gb or settings.default_disk_gb,
             tes.encode(place).decode() if any(place) else "",
+            parameters.gpus(asked),
         )
 
 

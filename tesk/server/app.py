@@ -46,6 +46,7 @@ from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
+from tesk.server.usage import UsageCalls
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
@@ -65,7 +66,6 @@ DISCONNECTED: Final = 499
 """Status in the log of a request whose client went away, as in nginx."""
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_JSON: Final = (b"content-type", b"application/json")
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -206,7 +206,7 @@ class App:
     def _headers(self, call: Call, reply: Reply) -> list[Header]:
         headers = [(b"x-request-id", call.request_id.encode()), *reply.headers]
         if reply.status != 204:
-            headers.append(_JSON)
+            headers.append(reply.content_type)
         headers.extend(self._cors.headers(call.headers.get(b"origin")))
         return headers
 
@@ -256,6 +256,7 @@ def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log 
             "POST": Route(sharing.share, "submit"),
             "DELETE": Route(sharing.unshare, "submit"),
         },
+        "usage": read(UsageCalls(store).get, "read"),
         "whoami": read(whoami, "signed-in"),
         "sign-in": read(SignIn(edge).get, "open"),
     }
