@@ -173,7 +173,7 @@ async def test_rules_that_change_while_a_task_waits_count(labs: Labs) -> None:
         ):
             first = await tesk.create(executors=[sh("sleep 600")])
             await tesk.until(first, running)
-            waiting = await tesk.create_as(PEOPLE["lab-a"], **reading("s3://lab-a/dir/f"))
+            waiting = await tesk.create_as(PEOPLE["lab-a"], **reading("s3://lab-a/dir/f", output="s3://lab-a/late"))
             await changed(tesk, labs, rules)
             await tesk.dispatcher.cancel(first, SERVER)
             task = await tesk.ended(waiting)
@@ -192,7 +192,7 @@ async def test_no_pod_of_a_task_has_the_secret_of_another_lab(labs: Labs, place:
         async with started(labs.settings) as tesk:
             tasks = {}
             for lab, server in zip(PEOPLE, (one, two), strict=True):
-                tasks[lab] = await tesk.create(
+                tasks[lab] = await tesk.create_as(
                     PEOPLE[lab], **reading(f"s3://{lab}/dir/f", f"http://{server.address}/f")
                 )
             await asyncio.gather(one.visited(), two.visited())
