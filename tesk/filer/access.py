@@ -9,8 +9,9 @@ it has to be open too. On a host of which the rules have a prefix a `..` may lea
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -31,6 +32,13 @@ class Access(Struct, frozen=True, omit_defaults=True):
     unlisted: bool = True
 
 
+class Decision(NamedTuple):
+    """`refusal`: why a URL may not be used, in words; empty where it may. `used`: the prefixes that it takes then."""
+
+    refusal: str
+    used: frozenset[str] = frozenset()
+
+
 class Judge:
     """Decides on URLs, each in the time that its length takes, whatever the number of prefixes."""
 
@@ -39,28 +47,31 @@ class Judge:
         self._unlisted = access.unlisted
         self._open = frozenset(access.open)
         self._hosts = {_host(as_written(prefix)) for prefix in prefixes}
-        self._views = [_View(spelling, prefixes) for spelling in (as_written, as_read)]
+        self._as_written = _View((as_written(prefix), prefix) for prefix in prefixes)
+        self._as_read = _View((as_read(prefix), prefix) for prefix in prefixes)
 
-    def refusal(self, url: str) -> str:
-        """Why a URL may not be used, in words; empty where it may."""
+    def decide(self, url: str) -> Decision:
+        """What covers the URL and all that lies below it has to be open."""
         written = as_written(url)
         if (host := _host(written)) in self._hosts and holds_dot_dot(written.partition("://")[0], written[len(host) :]):
-            return 'its path holds "..": write it without'
-        for view in self._views:
-            prefix = view.covering(url)
+            return Decision('its path holds "..": write it without')
+        used: list[str] = []
+        for view, spelt in ((self._as_written, written), (self._as_read, as_read(url))):
+            prefix = view.covering(spelt)
             if prefix is None and not self._unlisted:
-                return "this server's rules have no storage in which it lies: ask the operator for that"
+                return Decision("this server's rules have no storage in which it lies: ask the operator for that")
             if prefix is not None and prefix not in self._open:
-                return f'it lies in "{prefix}", which is not open to you: ask the operator for that'
-            for below in view.below(url):
-                if below not in self._open:
-                    return f'"{below}" lies in it, which is not open to you: name what lies beside that'
-        return ""
+                return Decision(f'it lies in "{prefix}", which is not open to you: ask the operator for that')
+            below = view.below(spelt)
+            if closed := next((each for each in below if each not in self._open), ""):
+                return Decision(f'"{closed}" lies in it, which is not open to you: name what lies beside that')
+            used += below if prefix is None else (prefix, *below)
+        return Decision("", frozenset(used))
 
-    def used(self, url: str) -> set[str]:
-        """The prefixes that cover a URL, which may be used, and those below it."""
-        covering = (view.covering(url) for view in self._views)
-        return {each for each in covering if each is not None}.union(*(view.below(url) for view in self._views))
+
+@lru_cache(256)
+def judge(access: Access) -> Judge:
+    return Judge(access)
 
 
 def as_written(url: str) -> str:
@@ -90,29 +101,29 @@ def as_read(url: str) -> str:
 class _View:
     """Prefixes in one spelling."""
 
-    def __init__(self, spelling: Callable[[str], str], prefixes: Iterable[str]) -> None:
-        self._spelling = spelling
+    def __init__(self, prefixes: Iterable[tuple[str, str]]) -> None:
+        """Of each the spelling, and the prefix as the rules have it."""
         self._prefixes: dict[str, str] = {}
         self._below: dict[str, list[str]] = {}
-        for prefix in prefixes:
-            spelt = _without_end(spelling(prefix))
-            self._prefixes[spelt] = prefix
-            for above in upwards(spelt):
+        for spelt, prefix in prefixes:
+            place = _without_end(spelt)
+            self._prefixes[place] = prefix
+            for above in upwards(place):
                 self._below.setdefault(above, []).append(prefix)
 
     def covering(self, url: str) -> str | None:
         """The longest prefix at or below which the URL lies."""
-        found = [self._prefixes[above] for above in upwards(self._spelling(url)) if above in self._prefixes]
+        found = [self._prefixes[above] for above in upwards(url) if above in self._prefixes]
         return found[-1] if found else None
 
-    def below(self, url: str) -> list[str]:
+    def below(self, url: str) -> Sequence[str]:
         """The prefixes at and below the URL."""
-        return self._below.get(_without_end(self._spelling(url)), [])
+        return self._below.get(_without_end(url), ())
 
 
 def upwards(url: str) -> Iterator[str]:
     """The URL and all that it lies in, the host first."""
-    for end in _ENDS.finditer(url, url.index("://") + 3):
+    for end in _ENDS.finditer(url, url.find("://") + 3):
         yield url[: end.start()]
     yield url
 
@@ -124,5 +135,5 @@ def _without_end(url: str) -> str:
 
 
 def _host(url: str) -> str:
-    found = _ENDS.search(url, url.index("://") + 3)
+    found = _ENDS.search(url, url.find("://") + 3)
     return url if found is None else url[: found.start()]

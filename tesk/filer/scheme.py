@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from tesk import schemes
-from tesk.filer.access import Judge
+from tesk.filer.access import judge
 from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listings
 from tesk.filer.errors import TransferError
@@ -123,7 +123,7 @@ class Schemes:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._judge = Judge(context.settings.access)
+        self._judge = judge(context.settings.access)
         self._open: dict[str, Scheme] = {}
         self._lock = threading.Lock()
 
@@ -134,7 +134,7 @@ class Schemes:
             known = ", ".join(sorted(schemes.READABLE))
             name = schemes.name_of(url)
             raise TransferError(f"unsupported URL scheme {name!r}", f"use one of {known}, or an absolute path", tries=0)
-        if refusal := self._judge.refusal(url):
+        if refusal := self._judge.decide(url).refusal:
             raise TransferError(refusal, tries=0)
         with self._lock:
             if declared.package not in self._open:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tesk.errors import NotAllowed
-from tesk.filer.access import Access, Judge
+from tesk.filer.access import Access, judge
 from tesk.identity import Identity
 from tesk.rules import Grants, Rules, is_open_to
 from tesk.rules.images import refusal
@@ -33,12 +33,13 @@ def _storage(task: Task, rules: Rules, identity: Identity) -> tuple[str, ...]:
         return ()
     mine = [prefix for prefix, rule in rules.storage.items() if is_open_to(identity, rule.users, rule.groups)]
     closed = [prefix for prefix in rules.storage if prefix not in {*mine}]
-    judge = Judge(Access(tuple(mine), tuple(closed), unlisted=rules.unlisted_storage == "open"))
+    decide = judge(Access(tuple(mine), tuple(closed), unlisted=rules.unlisted_storage == "open")).decide
     used, is_late = set[str](), False
     for field, url in _urls(task):
-        if refusal := judge.refusal(url):
-            raise NotAllowed(f"{redact(url)} may not be used: {refusal}", field)
-        used |= judge.used(url)
+        decision = decide(url)
+        if decision.refusal:
+            raise NotAllowed(f"{redact(url)} may not be used: {decision.refusal}", field)
+        used |= decision.used
         is_late = is_late or name_of(url) in LATE_URLS
     return tuple(prefix for prefix in mine if is_late or prefix in used)
 

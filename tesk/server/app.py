@@ -84,7 +84,7 @@ def create_app(
     `edge` finds out who calls; without one nobody is asked to sign in.
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings), rules)
-    service = Service(settings, store, dispatcher, parameters, ways_in(settings))
+    service = Service(settings, store, dispatcher, parameters, ways_in(settings), rules)
     capabilities = Capabilities(settings, rules)
     routes = _routes(tasks, service, public_info=settings.public_service_info)
     beside_tes = _beside_tes(settings, store, edge, log) | {"capabilities": read(capabilities.get, "signed-in")}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tesk.filer.access import Access, Judge
+from tesk.filer.access import Access, Decision, Judge
 
 ACCESS = Access(
     open=("s3://lab-a", "https://data.org/a", "file:///srv/a", "s3://shared/public", "ftp://h:21/a/"),
@@ -63,19 +63,21 @@ MINE, OTHERS, ABOVE, DOTS = "", "which is not open to you", "lies in it", '".."'
         ("ftp://h/b/x", OTHERS),
         ("drs://drs.org/b", OTHERS),
         ("drs://drs.org/c", MINE),
+        ("s3:lab-b", MINE),  # as a DRS server may write anything: no store takes it for a URL
+        ("", MINE),
     ],
 )
 def test_the_longest_prefix_in_any_spelling_decides(url: str, why: str) -> None:
-    found = Judge(ACCESS).refusal(url)
+    found = Judge(ACCESS).decide(url).refusal
     assert (why in found) if why else not found
 
 
 def test_what_no_prefix_covers_may_be_closed() -> None:
-    judge = Judge(Access(open=ACCESS.open, closed=ACCESS.closed, unlisted=False))
-    assert "have no storage in which it lies" in judge.refusal("s3://else/x")
-    assert "have no storage" in judge.refusal("https://data.org/c/x")
-    assert not judge.refusal("s3://lab-a/x")
-    assert not Judge(Access()).refusal("s3://else/../x")
+    decide = Judge(Access(open=ACCESS.open, closed=ACCESS.closed, unlisted=False)).decide
+    assert "have no storage in which it lies" in decide("s3://else/x").refusal
+    assert "have no storage" in decide("https://data.org/c/x").refusal
+    assert not decide("s3://lab-a/x").refusal
+    assert not Judge(Access()).decide("s3://else/../x").refusal
 
 
 @pytest.mark.parametrize(
@@ -89,4 +91,6 @@ def test_what_no_prefix_covers_may_be_closed() -> None:
     ],
 )
 def test_a_url_uses_what_covers_it_and_what_lies_below(url: str, used: set[str]) -> None:
-    assert Judge(Access(open=(*ACCESS.open, "s3://top/one", "s3://top/two"))).used(url) == used
+    assert Judge(Access(open=(*ACCESS.open, "s3://top/one", "s3://top/two"))).decide(url) == Decision(
+        "", frozenset(used)
+    )
