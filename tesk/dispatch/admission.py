@@ -9,18 +9,26 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
-import msgspec
-from msgspec import Struct
-
-from tesk import tes
+from tesk import parameters, tes
 from tesk.dispatch.queue import Waiting
-from tesk.dispatch.work import FIRST_PAUSE_S, LAST_PAUSE_S, PAGE, TRIES, Work, attempt, failed
+from tesk.dispatch.work import (
+    FIRST_PAUSE_S,
+    LAST_PAUSE_S,
+    PAGE,
+    TRIES,
+    UNREADABLE_ERRORS,
+    Work,
+    attempt,
+    failed,
+    read_asking,
+)
 from tesk.identity import SERVER
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
 from tesk.retry import pauses
 from tesk.rules import granted
 from tesk.rules.file import RulesFile
+from tesk.rules.volumes import in_the_way
 from tesk.settings import Settings
 from tesk.store.base import Queued, Row, Store
 from tesk.tes import Resources, TaskLog
@@ -42,15 +50,7 @@ MOST_STALLED: Final = 8
 """Tasks that the engine did not take, and beyond which the engine itself must be the reason: the queue waits then."""
 
 
-class Asking(Struct, frozen=True):
-    """The part of a task's document that its demand is read from."""
-
-    resources: Resources | None = None
-
-
-UNREADABLE_ERRORS: Final = (tes.InvalidTask, msgspec.MsgspecError)
 UNREADABLE: Final = "the task's stored document cannot be read"
-_read_asking: Final = msgspec.json.Decoder(Asking).decode
 
 
 class Admission:
@@ -180,7 +180,7 @@ class Admission:
             found = await self._store.get(row.id, "BASIC", SERVER)
             document = found.document if isinstance(found, Row) else b"{}"
         try:
-            asked = _read_asking(document).resources
+            asked = read_asking(document).resources
         except UNREADABLE_ERRORS as error:
             await self._refuse(row.id, f"{UNREADABLE}: {error}")
         else:
@@ -198,6 +198,10 @@ class Admission:
             )
         except UNREADABLE_ERRORS as error:
             await self._refuse(waiting.id, f"{UNREADABLE}: {error}")
+            return
+        volumes = job.granted.volumes.values()
+        if volumes and (problem := await asyncio.to_thread(in_the_way, job.task, volumes)):
+            await self._refuse(waiting.id, ": ".join(problem))
             return
         is_queued = await self._store.submitted(job.id)
         was_cancelled = self._queue.pop(job.id) is None or job.id in self._work.ending
@@ -235,6 +239,7 @@ class Admission:
             asked.ram_gb or settings.default_ram_gb,
             asked.disk_gb or settings.default_disk_gb,
             tes.encode(place).decode() if any(place) else "",
+            parameters.gpus(asked),
         )
 
 

@@ -13,21 +13,29 @@ import time
 from typing import Any, Final
 
 from tesk import tes
-from tesk.dispatch.admission import RESCAN_S, UNREADABLE, UNREADABLE_ERRORS, Admission
+from tesk.dispatch.admission import RESCAN_S, UNREADABLE, Admission
 from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.cleaning import Cleaning
 from tesk.dispatch.recording import Recording
-from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, PAGE, Work, failed, unexpected
+from tesk.dispatch.work import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    PAGE,
+    UNREADABLE_ERRORS,
+    Work,
+    failed,
+    unexpected,
+)
 from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
-from tesk.places.base import Job, Place
+from tesk.places.base import Demand, Job, Place
 from tesk.retry import pauses
 from tesk.rules import granted
 from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Row, Store, Unfinished
 from tesk.store.identifiers import read
-from tesk.tes import State, TaskLog
+from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +50,7 @@ class Dispatcher:
         self.work = Work()
         self._cancelling = Cancelling(store, place, self.work)
         self._cleaning = Cleaning(store, place, self.work, self._cancelling)
-        self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin)
+        self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin, self._demand)
         self._admission = Admission(store, place, settings, rules, self.work, self._recording.report)
         self._rescanned_at = 0.0
         self._opened = False
@@ -59,6 +67,9 @@ class Dispatcher:
         if self._opened:
             await self._place.close()
             self._opened = False
+
+    def _demand(self, asked: Resources | None) -> Demand:
+        return self._admission.demand(asked)
 
     def wake(self) -> None:
         """A task was created: look at the queue, unless nothing at all may start now. Then the next end is a reason."""

@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+from msgspec import Struct
+
+from tesk import tes
 from tesk.dispatch.queue import Queue
 from tesk.life.status import TaskId, TaskStatus
 from tesk.places.base import Demand, Load, PlaceError
 from tesk.retry import pauses
 from tesk.store.base import StoreError
-from tesk.tes import State, TaskLog
+from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,17 @@ LONGEST_PAUSE_S: Final = 10.0
 TRIES: Final = 9
 LAST_PAUSE_S: Final = 30.0
 """Nine pauses of at most so long are about a minute: then a step is given up."""
+
+UNREADABLE_ERRORS: Final = (tes.InvalidTask, msgspec.MsgspecError)
+
+
+class Asking(Struct, frozen=True):
+    """The part of a task's document that its demand is read from."""
+
+    resources: Resources | None = None
+
+
+read_asking: Final = msgspec.json.Decoder(Asking).decode
 
 Step = Callable[[], Awaitable[None]]
 

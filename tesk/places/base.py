@@ -17,12 +17,16 @@ from tesk.tes import State, Task, TaskLog
 
 
 class Demand(Struct, frozen=True):
-    """What a task asks for: cores, GiB of memory and of disk; `place`: all that it says of the nodes it may run on."""
+    """What a task asks for: cores, GiB of memory and of disk; `place`: all that it says of the nodes it may run on.
+
+    `gpus`: of what `place` says, the number of GPUs.
+    """
 
     cpu_cores: float
     ram_gb: float
     disk_gb: float = 0.0
     place: str = ""
+    gpus: int = 0
 
     def covers(self, other: "Demand") -> bool:
         """True when there is room for the other wherever there is room for this."""

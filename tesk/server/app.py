@@ -21,6 +21,7 @@ from tesk.identity import EVERYBODY
 from tesk.rules.file import RulesFile
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
+from tesk.server.capabilities import Capabilities
 from tesk.server.exchange import (
     ANSWER,
     WHEN_SENT,
@@ -45,6 +46,7 @@ from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
+from tesk.server.usage import UsageCalls
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
@@ -64,7 +66,6 @@ DISCONNECTED: Final = 499
 """Status in the log of a request whose client went away, as in nginx."""
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_JSON: Final = (b"content-type", b"application/json")
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -84,8 +85,10 @@ def create_app(
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings), rules)
     service = Service(settings, store, dispatcher, parameters, ways_in(settings), rules)
+    capabilities = Capabilities(settings, rules)
     routes = _routes(tasks, service, public_info=settings.public_service_info)
-    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}
+    beside_tes = _beside_tes(settings, store, edge, log) | {"capabilities": read(capabilities.get, "signed-in")}
+    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in beside_tes.items()}
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 
@@ -203,7 +206,7 @@ class App:
     def _headers(self, call: Call, reply: Reply) -> list[Header]:
         headers = [(b"x-request-id", call.request_id.encode()), *reply.headers]
         if reply.status != 204:
-            headers.append(_JSON)
+            headers.append(reply.content_type)
         headers.extend(self._cors.headers(call.headers.get(b"origin")))
         return headers
 
@@ -253,6 +256,7 @@ def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log 
             "POST": Route(sharing.share, "submit"),
             "DELETE": Route(sharing.unshare, "submit"),
         },
+        "usage": read(UsageCalls(store).get, "read"),
         "whoami": read(whoami, "signed-in"),
         "sign-in": read(SignIn(edge).get, "open"),
     }

@@ -5,8 +5,8 @@ a task. Every wait for the database has a limit below the 10 s after which clien
 """
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping
-from typing import Final, TypeVar, cast
+from collections.abc import Collection, Mapping
+from typing import Final, cast
 
 import msgspec
 
@@ -14,20 +14,18 @@ from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.errors import NotAllowed
 from tesk.identity import Identity, Owner
-from tesk.limit import TimeLimit
 from tesk.rules.file import RulesFile
 from tesk.rules.granting import grants
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
+from tesk.server.database_limit import DatabaseLimit
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
 from tesk.store.base import Brief, MayNotEnd, NewTask, Query, Row, Store, TaskId
 
-T = TypeVar("T")
 GROUP_TAG: Final = "group"
 """The tag that says for which group a task is made."""
-STORE_LIMIT_S: Final = 8.0
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """A page ends early when its documents together are this large; its token says where the next page begins."""
 LEAST_PAGE_BYTES: Final = 1024 * 1024
@@ -50,7 +48,7 @@ class Tasks:
         self._bodies = Bodies(max_body_bytes)
         self._most = most
         self._rules = rules
-        self._limit = TimeLimit(STORE_LIMIT_S)
+        self._within = DatabaseLimit().within
 
     async def create(self, call: Call) -> Reply:
         body = await self._bodies.read_json(call)
@@ -65,14 +63,13 @@ class Tasks:
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
+            given = grants(task, self._rules.rules, identity)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
-        tags = cast(dict[str, str] | None, task.tags)
-        owner = _owner(identity, tags or {})
-        try:
-            given = grants(task, self._rules.rules, identity)
         except NotAllowed as error:
             raise Refusal(403, str(error), error.field) from None
+        tags = cast(dict[str, str] | None, task.tags)
+        owner = _owner(identity, tags or {})
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -149,12 +146,6 @@ class Tasks:
         if state is None:
             raise _unknown(call.task_id)
         return Reply(200, b"{}")
-
-    async def _within(self, wait: Awaitable[T]) -> T:
-        try:
-            return await self._limit.on(wait)
-        except TimeoutError:
-            raise Refusal(503, f"the database did not answer within {self._limit.seconds:.0f} s; try again") from None
 
 
 def _owner(identity: Identity, tags: Mapping[str, str]) -> Owner:

@@ -13,6 +13,7 @@ from tesk.identity import Identity, Owner
 from tesk.rules import NO_GRANTS, Grants
 from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
+from tesk.usage import Usage, Used
 
 TaskId = str
 
@@ -124,13 +125,15 @@ class Store(Protocol):
         """Records that a place is about to get a QUEUED task. False if the task is not QUEUED any more."""
 
     async def advance(
-        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
-    ) -> bool:
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (),
+        new: Documents | None = None, used: Sequence[Used] = (),
+    ) -> bool:  # fmt: skip
         """Records the state and the log, if the state is the present one or may follow it (tes.NEXT).
 
         One conditional update. False when nothing changed, as after a terminal state. The warnings of `create` stay
         before the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of the attempts
-        before this one. `new`: what the task's documents become.
+        before this one. `new`: what the task's documents become. `used`: what the task used, which counts once with the
+        state, for the task's user and group.
         """
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
@@ -146,6 +149,12 @@ class Store(Protocol):
         """Ends that."""
 
     async def shares(self, user: str) -> Shares: ...
+
+    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+        """What was used from the first month to the last ("2026-11"), by those whose tasks the caller may end."""
+
+    async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
+        """Cores times seconds in a month: the user's, and those of the whole group. Nobody's are not counted."""
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""

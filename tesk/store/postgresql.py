@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from tesk.identity import Identity
+from tesk.identity import Identity, Owner
 from tesk.store import migrate, transitions
 from tesk.store.base import (
     Brief,
@@ -40,8 +40,10 @@ from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
 from tesk.store.tokens import TokenTable
+from tesk.store.usage import ADD_CHANGED, Lanes, UsageTable
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
+from tesk.usage import Usage, Used
 
 INSERT: Final = f"""
 WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
@@ -136,6 +138,8 @@ class PostgresqlStore:
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
         self._principals = Principals(self._find_principals, self._run, self._run)
+        self._usage = UsageTable(self._principals, self._run, self._run)
+        self._lanes = Lanes()
         self._connections: Pool | None = None
         self._long = asyncio.Semaphore(LONG_READERS)
 
@@ -245,8 +249,9 @@ class PostgresqlStore:
         return number is not None and bool(await self._run(Sql(f"{transitions.SUBMITTED} RETURNING 1", (number,))))
 
     async def advance(
-        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
-    ) -> bool:
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (),
+        new: Documents | None = None, used: Sequence[Used] = (),
+    ) -> bool:  # fmt: skip
         number = read(task_id)
         if number is None:
             return False
@@ -254,7 +259,15 @@ class PostgresqlStore:
         basic, full = new or (None, None)
         change = (basic_logs([*earlier, log]), ended, basic, number)
         log_document = full_logs([*earlier, log], self._log_tail_bytes)
-        return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
+        if not used:
+            return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
+        try:
+            async with self._pool.acquire() as connection:
+                with self._lanes.take() as lane:
+                    added = (lane, *_columns(used, len(Used._fields)))
+                    return bool(await connection.fetch(_END[state], *change, full, full, *added, log_document))
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
@@ -290,6 +303,12 @@ class PostgresqlStore:
 
     async def shares(self, user: str) -> Shares:
         return await self._principals.shares(user)
+
+    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+        return await self._usage.of(first, last, identity)
+
+    async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
+        return await self._usage.core_seconds(month, owner)
 
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
@@ -429,9 +448,13 @@ _VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
 _BY_ID: Final = {view: one(view, of_long=False).replace("= ?", "= ANY($1::bigint[])") for view in _VIEWS}
 _LONG: Final = {view: one(view) for view in _VIEWS}
 _WITHDRAWN: Final = transitions.WITHDRAWN.replace("= ?", "= ANY($1::bigint[])", 1) + " FOR UPDATE"
-_ADVANCE: Final = {
-    state: f"WITH changed AS ({update} RETURNING id), described AS ({DESCRIBE}) {KEEP_LOG}"
+_CHANGED: Final = {
+    state: f"WITH changed AS ({update} RETURNING id, owner, owner_group), described AS ({DESCRIBE})"
     for state, update in transitions.ADVANCE.items()
+}
+_ADVANCE: Final = {state: f"{changed} {KEEP_LOG}" for state, changed in _CHANGED.items()}
+_END: Final = {
+    state: numbered(f"{changed}, added AS ({ADD_CHANGED}) {KEEP_LOG}") for state, changed in _CHANGED.items()
 }
 
 

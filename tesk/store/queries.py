@@ -30,7 +30,7 @@ LONG_BYTES: Final = 65536
 tasks bounds the bytes that are read."""
 RARE: Final = 256
 """A filter with fewer tasks than this is rare: all of them are checked quickly."""
-Parameter = int | str | bytes | list[int] | None
+Parameter = int | str | bytes | list[int] | list[str] | None
 
 
 class Sql(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 
 from tesk.dispatch import admission
 from tesk.identity import SERVER, Owner
-from tesk.server import tasks as handlers
+from tesk.server import database_limit
 from tesk.store.base import NewTask, StoreError
 from tests.api.conftest import Running, running
 from tests.servers.cluster import until
@@ -101,7 +101,7 @@ def test_an_owner_with_few_tasks_has_a_turn_behind_more_of_another_than_are_in_m
 def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    monkeypatch.setattr(database_limit, "STORE_LIMIT_S", 0.5)
     url = database(kind, tmp_path, request)
     with running(tmp_path, database=url) as server:
         server.engine.room = 1
@@ -120,7 +120,7 @@ def test_a_cancel_that_the_database_took_long_to_write_ends_the_task(
 def test_a_create_that_was_answered_503_does_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    monkeypatch.setattr(handlers, "STORE_LIMIT_S", 0.5)
+    monkeypatch.setattr(database_limit, "STORE_LIMIT_S", 0.5)
     url = database(kind, tmp_path, request)
     document = {"executors": [{"image": "alpine", "command": ["true"]}]}
     with running(tmp_path, database=url) as server:
