@@ -64,6 +64,8 @@ def check(rules: Rules, settings: Settings) -> None:
         _check_prefix(name, prefix)
         if is_local:
             _check_local(name, prefix, rule)
+            if is_folder(prefix):
+                _check_folder(name, folder_of(prefix), settings.data)
         else:
             _check_on_cluster(name, prefix, rule, settings)
     _check_what_lies_below(rules, settings, is_local=is_local)
