@@ -123,7 +123,7 @@ class _View:
 
 def upwards(url: str) -> Iterator[str]:
     """The URL and all that it lies in, the host first."""
-    for end in _ENDS.finditer(url, url.index("://") + 3):
+    for end in _ENDS.finditer(url, url.find("://") + 3):
         yield url[: end.start()]
     yield url
 
@@ -135,5 +135,5 @@ def _without_end(url: str) -> str:
 
 
 def _host(url: str) -> str:
-    found = _ENDS.search(url, url.index("://") + 3)
+    found = _ENDS.search(url, url.find("://") + 3)
     return url if found is None else url[: found.start()]

@@ -23,6 +23,8 @@ from tesk.filer.errors import TransferError
 from tesk.filer.prefix import holds_dot_dot, matches, plain
 from tesk.rules import Names, Rules, StorageRule
 from tesk.rules.filing import folder_of, is_folder
+from tesk.rules.images import problems as image_problems
+from tesk.rules.volumes import problems as volume_problems
 from tesk.settings import Settings
 from tesk.urls import redact
 
@@ -53,16 +55,28 @@ class Entry(Struct, frozen=True):
 def check(rules: Rules, settings: Settings) -> None:
     """Raises RulesError."""
     is_local = settings.engine == "local"
+    for problem in (*image_problems(rules.images), *volume_problems(rules.volumes, is_cluster=not is_local)):
+        raise RulesError(problem)
+    for name, volume in rules.volumes.items() if is_local else ():
+        _check_folder(f"volumes.{name}", volume.folder, settings.data)
     for prefix, rule in rules.storage.items():
         name = _name(prefix)
         _check_prefix(name, prefix)
         if is_local:
             _check_local(name, prefix, rule)
+            if is_folder(prefix):
+                _check_folder(name, folder_of(prefix), settings.data)
         else:
             _check_on_cluster(name, prefix, rule, settings)
     _check_what_lies_below(rules, settings, is_local=is_local)
     if not is_local:
         _check_sources(rules, settings)
+
+
+def _check_folder(name: str, folder: str, data: str) -> None:
+    found, own = (f"{os.path.realpath(os.path.expanduser(each))}/" for each in (folder, data))
+    if found.startswith(own) or own.startswith(found):
+        raise RulesError(f"{name}: {folder} and the folder of this server's own data ({data}) lie in one another")
 
 
 def _name(prefix: str) -> str:
@@ -112,7 +126,7 @@ def _check_on_cluster(name: str, prefix: str, rule: StorageRule, settings: Setti
         return
     path = folder_of(prefix)
     mounted = [each.partition("=")[0].rstrip("/") for each in settings.filer_mounts]
-    if path.split("/")[1] in TOPS_OF_OURS:
+    if rule.claim and path.split("/")[1] in TOPS_OF_OURS:
         raise RulesError(f"{name}: nothing can be mounted at {path}, where filers have files of their own")
     if rule.claim and path in mounted:
         raise RulesError(f"{name}: filer_mounts has something at {path} already")

@@ -6,8 +6,10 @@ from tesk.errors import NotAllowed
 from tesk.filer.access import Access, judge
 from tesk.identity import Identity
 from tesk.rules import Grants, Rules, is_open_to
+from tesk.rules.images import refusal
+from tesk.rules.volumes import in_the_way, open_to
 from tesk.schemes import name_of
-from tesk.tes import Task
+from tesk.tes import InvalidTask, Task
 from tesk.urls import redact
 
 LATE_URLS = ("drs",)
@@ -15,8 +17,14 @@ LATE_URLS = ("drs",)
 
 
 def grants(task: Task, rules: Rules, identity: Identity) -> Grants:
-    """The entries that the task may use. Raises NotAllowed."""
-    return Grants(storage=_storage(task, rules, identity))
+    """The entries that the task may use. Raises NotAllowed, and InvalidTask for a path in the way of a volume."""
+    for n, executor in enumerate(task.executors):
+        if why := refusal(executor.image, rules.images, identity):
+            raise NotAllowed(why, f"executors[{n}].image")
+    volumes = open_to(rules.volumes, identity)
+    if problem := in_the_way(task, volumes.values()):
+        raise InvalidTask(*problem)
+    return Grants(storage=_storage(task, rules, identity), volumes=tuple(volumes))
 
 
 def _storage(task: Task, rules: Rules, identity: Identity) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from tesk.filer.access import Access, judge
 from tesk.filer.credentials import prefixes
 from tesk.filer.reach import Reach
 from tesk.filer.scheme import with_credentials
-from tesk.identity import EVERYBODY
+from tesk.identity import EVERYBODY, Identity
 from tesk.rules import NO_RULES, Rules, is_open_to
 from tesk.rules.file import RulesFile
 from tesk.server.exchange import Call, Refusal, Reply, encode
@@ -43,17 +43,20 @@ SIGN_IN: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
 """The ways in as OpenAPI's security schemes. Of the proxy's nothing comes from the client."""
 
 
-def storage(settings: Settings, environ: Mapping[str, str], rules: Rules = NO_RULES) -> list[str]:
+def storage(
+    settings: Settings, environ: Mapping[str, str], rules: Rules = NO_RULES, identity: Identity = EVERYBODY
+) -> list[str]:
     """The storage locations of service-info: those that are configured and can work, then the setting `storage`.
 
-    They are file roots as file: URLs; prefixes with credentials, but for those that the rules do not open to all, and
-    those that they open to all; whole schemes with credentials in the environment, where filers have the environment of
-    this process. Never the whole of file: Toil mounts every folder of its own machine that a listed prefix covers.
+    They are file roots as file: URLs; prefixes with credentials, but for those that the rules do not open to the
+    caller, and those that they open; whole schemes with credentials in the environment, where filers have the
+    environment of this process. Never the whole of file: Toil mounts every folder of its own machine that a listed
+    prefix covers.
     """
     roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
     reach = Reach(settings.transfer_allow, settings.transfer_deny)
     found = [prefix for prefix in prefixes(settings.credentials) if _can_work(prefix, reach)]
-    opened = [prefix for prefix, rule in rules.storage.items() if is_open_to(EVERYBODY, rule.users, rule.groups)]
+    opened = [prefix for prefix, rule in rules.storage.items() if is_open_to(identity, rule.users, rule.groups)]
     decide = judge(Access((*opened,), tuple(prefix for prefix in rules.storage if prefix not in opened))).decide
     found = [*(prefix for prefix in found if not decide(prefix).refusal), *opened]
     own = with_credentials(environ) if settings.engine == "local" else []

@@ -65,16 +65,15 @@ class Tasks:
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
+            given = grants(task, self._rules.rules, identity)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
+        except NotAllowed as error:
+            raise Refusal(403, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
         if self._quotas:
             self._quotas.check(owner, self._dispatcher.demand(task.resources))
-        try:
-            given = grants(task, self._rules.rules, identity)
-        except NotAllowed as error:
-            raise Refusal(403, str(error), error.field) from None
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,

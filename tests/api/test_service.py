@@ -166,12 +166,20 @@ def test_the_api_description_is_the_specification_and_what_differs(client: httpx
     assert served.SERVED.read_text() == served.text(), "run: python -m tests.spec.served"
     description = client.get("/openapi.json").json()
     published = json.loads(json.dumps(served.specification(), default=lambda moment: moment.isoformat()))
-    assert description["paths"].keys() == published["paths"].keys()
+    assert description["paths"].keys() == published["paths"].keys() | served.beside_tes()["paths"].keys()
     for name, schema in published["components"]["schemas"].items():
         if name != "tesResources":
             assert description["components"]["schemas"][name] == schema
     ours, theirs = (d["components"]["schemas"]["tesResources"]["properties"] for d in (description, published))
     assert {name for name in theirs if ours[name] != theirs[name]} == {"cpu_cores"}
+
+
+def test_the_api_description_has_every_route_beside_tes(tmp_path: Path) -> None:
+    with running(tmp_path, trusted_addresses=("127.0.0.1/32",)) as server:
+        routes = {f"{path}/{{id}}": methods for path, methods in server.app._items.items()} | server.app._routes
+    described = {path: {name.upper() for name in each} for path, each in served.beside_tes()["paths"].items()}
+    beside = {path: methods.keys() - {"HEAD"} for path, methods in routes.items() if path.startswith("/api/")}
+    assert beside == {path: names - {"SERVERS"} for path, names in described.items()}
 
 
 def test_replies_are_valid_by_the_published_schemas(server: Running) -> None:

@@ -21,7 +21,7 @@ from tesk.settings import Settings
 from tests.engines.alone import lines
 from tests.engines.places import BOTH, LOCAL, KubernetesPlace, Place
 from tests.engines.running import Document, Tesk, running, sh, started
-from tests.servers.cluster import Object
+from tests.servers.cluster import Object, share
 from tests.servers.drs import drs_server
 from tests.servers.s3 import S3, s3_server
 from tests.servers.silent import silent
@@ -56,6 +56,10 @@ def store(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
         for lab in PEOPLE:
             (root / lab / "dir").mkdir()
             (root / lab / "dir" / "f").write_text(f"of {lab}")
+            if isinstance(place, KubernetesPlace):
+                folder = tmp_path_factory.mktemp(f"data-{lab}")
+                (folder / "f").write_text(f"of {lab}")
+                share(place.cluster, place.namespace, folder, f"data-{lab}")
         yield root, running
 
 
@@ -73,6 +77,7 @@ def labs(place: Place, settings: Settings, store: tuple[Path, S3], tmp_path: Pat
         if isinstance(place, KubernetesPlace):
             place.cluster.apply(secret(place, f"store-{lab}", {f"{lab}.toml": text}))
             key = f'secret = "store-{lab}"'
+            rules.append(f'[storage."file:///labs/{lab}"]\ngroups = ["{lab}"]\nclaim = "data-{lab}"\n')
         else:
             (tmp_path / f"{lab}.toml").write_text(text)
             key = f'credentials = "{lab}.toml"'
@@ -101,16 +106,17 @@ def reading(*urls: str, output: str = "") -> Document:
     return {"inputs": inputs, "executors": [sh("cd /in; cat $(find . -type f | sort) > /out/r")], **outputs}
 
 
-async def test_each_lab_uses_its_own_storage(labs: Labs) -> None:
+async def test_each_lab_uses_its_own_storage(labs: Labs, place: Place) -> None:
     async with started(labs.settings) as tesk:
 
         async def uses(lab: str) -> None:
-            urls = f"s3://{lab}/dir/f", f"s3://{lab}/dir/", f"{labs.folder}/{lab}/f"
+            urls = [f"s3://{lab}/dir/f", f"s3://{lab}/dir/", f"{labs.folder}/{lab}/f"]
+            urls += [f"/labs/{lab}/f"] if isinstance(place, KubernetesPlace) else []
             for n, output in enumerate((f"s3://{lab}/out", f"file://{labs.folder}/{lab}/out")):
                 task = await tesk.ended(await tesk.create_as(PEOPLE[lab], **reading(*urls, output=output)))
                 assert task["state"] == "COMPLETE", lines(task)
                 made = (labs.buckets / lab / "out", labs.folder / lab / "out")[n]
-                assert made.read_text() == f"of {lab}" * 3
+                assert made.read_text() == f"of {lab}" * len(urls)
 
         await asyncio.gather(*map(uses, PEOPLE))
 
@@ -182,7 +188,10 @@ async def test_rules_that_change_while_a_task_waits_count(labs: Labs) -> None:
     assert "this server's rules have no storage in which it lies" in lines(task)
 
 
-LOOK = "import json, os; print(json.dumps([f'{at}/{name}' for at, _, names in os.walk('/tesk') for name in names]))"
+LOOK = """
+import json, os
+print(json.dumps([f"{at}/{name}" for top in ("/tesk", "/labs") for at, _, names in os.walk(top) for name in names]))
+"""
 
 
 @pytest.mark.places(*BOTH)
@@ -210,7 +219,7 @@ async def has_its_own_secret(place: KubernetesPlace, lab: str, task_id: str) -> 
     pods, *rest = [
         await asyncio.to_thread(place.cluster.get, place.namespace, kind, f"tesk/task={task_id}") for kind in kinds
     ]
-    assert f"store-{other}" not in json.dumps([pods, rest])
+    assert not [name for name in ("store", "data") if f"{name}-{other}" in json.dumps([pods, rest])]
     settings = [
         base64.b64decode(text).decode() for each in rest[1] for key, text in each["data"].items() if key == CLUSTER_KEY
     ]
@@ -222,4 +231,15 @@ async def has_its_own_secret(place: KubernetesPlace, lab: str, task_id: str) -> 
     inside = ("-n", place.namespace, "exec", filer["metadata"]["name"], "-c", mounting[0], "--", "python3", "-c", LOOK)
     seen = await asyncio.to_thread(place.cluster.kubectl, *inside)
     assert f"/tesk/storage/store-{lab}/{lab}.toml" in json.loads(seen)
+    assert f"/labs/{lab}/f" in json.loads(seen)
     assert other not in seen
+
+
+@pytest.mark.places(*BOTH)
+@pytest.mark.parametrize("settings", [{"start_timeout_s": 3.0}], indirect=True)
+async def test_a_secret_that_is_missing_is_named(labs: Labs) -> None:
+    labs.rules.write_text('[storage."s3://lab-a"]\nsecret = "nope"\n')
+    async with started(labs.settings) as tesk:
+        task = await tesk.ended(await tesk.create_as(PEOPLE["lab-a"], **reading("s3://lab-a/dir/f")))
+    assert task["state"] == "SYSTEM_ERROR"
+    assert 'secret "nope" not found (given up after 3 s, start_timeout_s)' in lines(task)

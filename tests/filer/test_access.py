@@ -51,6 +51,27 @@ def test_what_a_drs_server_names_is_looked_at_too(tmp_path: Path) -> None:
     assert b"/lab-b/f" not in seen
 
 
+def test_a_redirect_leads_into_nothing_that_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with credentials either that all filers have for the host."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+    def away(connection: socket.socket, _n: int, head: bytes) -> None:
+        where = {b"/lab-a/in": "/lab-a/f", b"/lab-a/out": "/x/%2e%2e/lab-b/f"}.get(head.split()[1])
+        moved = answer("302 Found", b"", f"Location: {where}")
+        connection.sendall(moved if where else answer("200 OK", b"the bytes"))
+
+    with faulty(away) as server:
+        told = tmp_path / "all.toml"
+        told.write_text(f'["{server.url}"]\ntoken = "abc"\n')
+        access = Access(open=(f"{server.url}/lab-a",), closed=(f"{server.url}/lab-b",), unlisted=False)
+        for name, ok in (("in", True), ("out", False)):
+            given = Input(f"/{name}", url=f"{server.url}/lab-a/{name}")
+            report = fetch(tmp_path, given, credentials=(str(told),), access=access)
+            assert report.ok is ok
+    assert "redirects to a URL that may not be used: " in report.failure
+    assert [head.split()[1] for head in server.requests] == [b"/lab-a/in", b"/lab-a/f", b"/lab-a/out"]
+
+
 def test_credentials_of_an_entry_serve_its_urls_alone(tmp_path: Path) -> None:
     """One file may have the tables of several entries: a task has those of its own."""
     file = tmp_path / "labs.toml"

@@ -63,6 +63,8 @@ MINE, OTHERS, ABOVE, DOTS = "", "which is not open to you", "lies in it", '".."'
         ("ftp://h/b/x", OTHERS),
         ("drs://drs.org/b", OTHERS),
         ("drs://drs.org/c", MINE),
+        ("s3:lab-b", MINE),  # as a DRS server may write anything: no store takes it for a URL
+        ("", MINE),
     ],
 )
 def test_the_longest_prefix_in_any_spelling_decides(url: str, why: str) -> None:

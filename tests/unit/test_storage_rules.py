@@ -110,6 +110,8 @@ CLUSTER = {"engine": "kubernetes"}
         ({"https://h/a/..": rule()}, {}, {}, "a prefix has no user, no query"),
         ({"s3://a": rule(secret="a")}, {}, {}, "secret is for a cluster"),
         ({"file:///srv/a": rule(claim="a")}, {}, {}, "claim is for a cluster"),
+        ({"file:///srv/tesk": rule()}, {}, {"data": "/srv/tesk/data"}, "lie in one another"),
+        ({"file:///srv/tesk/data/tasks": rule()}, {}, {"data": "/srv/tesk/data"}, "lie in one another"),
         ({"file:///srv/a": rule(credentials="/a.toml")}, {}, {}, "need no credentials"),
         ({"s3://a": rule(credentials="/none/a.toml")}, {}, {}, "the credentials /none/a.toml cannot be read"),
         ({"s3://a": rule(credentials="a.toml")}, {}, CLUSTER, "credentials is for the local engine"),

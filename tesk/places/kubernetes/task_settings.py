@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tesk.filer.plan import FilerSettings
-from tesk.kubernetes.task_settings import Mount, TaskSettings
+from tesk.kubernetes.task_settings import Mount, TaskSettings, Volume
 from tesk.places.base import PlaceError
 from tesk.rules import NOTHING_GRANTED, Granted
 from tesk.rules.filing import filer_settings, folder_of
@@ -43,8 +43,10 @@ def with_granted(settings: TaskSettings, granted: Granted) -> TaskSettings:
         Mount(f"{STORAGE}/{rule.secret}", secret=rule.secret) for rule in granted.storage.values() if rule.secret
     ]
     claims = [Mount(folder_of(prefix), claim=rule.claim) for prefix, rule in granted.storage.items() if rule.claim]
+    volumes = tuple(Volume(volume.path, volume.claim) for volume in granted.volumes.values())
     return replace(
         settings,
+        volumes=volumes,
         filer_mounts=tuple(dict.fromkeys((*settings.filer_mounts, *secrets, *claims))),
         filer=filer_settings(settings.filer, granted, credentials),
     )
