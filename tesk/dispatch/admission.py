@@ -28,6 +28,7 @@ from tesk.places.base import Demand, Denial, Job, Place, PlaceError, Report
 from tesk.retry import pauses
 from tesk.rules import granted
 from tesk.rules.file import RulesFile
+from tesk.rules.volumes import in_the_way
 from tesk.settings import Settings
 from tesk.store.base import Queued, Row, Store
 from tesk.tes import Resources, TaskLog
@@ -197,6 +198,10 @@ class Admission:
             )
         except UNREADABLE_ERRORS as error:
             await self._refuse(waiting.id, f"{UNREADABLE}: {error}")
+            return
+        volumes = job.granted.volumes.values()
+        if volumes and (problem := await asyncio.to_thread(in_the_way, job.task, volumes)):
+            await self._refuse(waiting.id, ": ".join(problem))
             return
         is_queued = await self._store.submitted(job.id)
         was_cancelled = self._queue.pop(job.id) is None or job.id in self._work.ending

@@ -27,6 +27,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from tesk.filer.access import Access
 from tesk.identity import Identity
 
 Names = tuple[str, ...]
@@ -102,10 +103,14 @@ class Grants(Struct, frozen=True, omit_defaults=True):
 
 
 class Granted(Struct, frozen=True):
-    """The entries themselves, as a place needs them: those that a task was given, and that are still in the rules."""
+    """The entries themselves, as a place needs them: those that a task was given, and that are still in the rules.
+
+    `access`: which URLs that opens to its filers.
+    """
 
     storage: dict[str, StorageRule] = {}
     volumes: dict[str, VolumeRule] = {}
+    access: Access = Access()
 
 
 NO_RULES: Final = Rules()
@@ -114,10 +119,12 @@ NOTHING_GRANTED: Final = Granted()
 
 
 def granted(grants: Grants, rules: Rules) -> Granted:
-    return Granted(
-        {prefix: rules.storage[prefix] for prefix in grants.storage if prefix in rules.storage},
-        {name: rules.volumes[name] for name in grants.volumes if name in rules.volumes},
-    )
+    if rules == NO_RULES:
+        return NOTHING_GRANTED
+    storage = {prefix: rules.storage[prefix] for prefix in grants.storage if prefix in rules.storage}
+    volumes = {name: rules.volumes[name] for name in grants.volumes if name in rules.volumes}
+    closed = tuple(prefix for prefix in rules.storage if prefix not in storage)
+    return Granted(storage, volumes, Access(tuple(storage), closed, unlisted=rules.unlisted_storage == "open"))
 
 
 def is_open_to(identity: Identity, users: Collection[str], groups: Collection[str]) -> bool:

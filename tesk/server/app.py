@@ -21,6 +21,7 @@ from tesk.identity import EVERYBODY
 from tesk.rules.file import RulesFile
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
+from tesk.server.capabilities import Capabilities
 from tesk.server.exchange import (
     ANSWER,
     WHEN_SENT,
@@ -85,9 +86,11 @@ def create_app(
     `edge` finds out who calls; without one nobody is asked to sign in.
     """
     tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings), rules)
-    service = Service(settings, store, dispatcher, parameters, ways_in(settings))
+    service = Service(settings, store, dispatcher, parameters, ways_in(settings), rules)
+    capabilities = Capabilities(settings, rules)
     routes = _routes(tasks, service, public_info=settings.public_service_info)
-    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}
+    beside_tes = _beside_tes(settings, store, edge, log) | {"capabilities": read(capabilities.get, "signed-in")}
+    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in beside_tes.items()}
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 

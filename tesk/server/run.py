@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,6 +24,7 @@ from tesk.dispatch.dispatcher import Dispatcher
 from tesk.errors import RulesError
 from tesk.places import open_place
 from tesk.places.base import PlaceError
+from tesk.rules.check import check as check_rules
 from tesk.rules.file import RulesFile
 from tesk.server.app import App, create_app
 from tesk.server.connection import HttpConnection
@@ -72,7 +74,7 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         if edge is not None:
             opened.push_async_callback(edge.close)
             await edge.open()
-        rules = RulesFile(settings.rules)
+        rules = RulesFile(settings.rules, partial(check_rules, settings=settings))
         opened.push_async_callback(rules.close)
         await rules.open()
         place = open_place(settings)

@@ -12,8 +12,10 @@ import msgspec
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.errors import NotAllowed
 from tesk.identity import Identity, Owner
 from tesk.rules.file import RulesFile
+from tesk.rules.granting import grants
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
@@ -61,8 +63,11 @@ class Tasks:
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
+            given = grants(task, self._rules.rules, identity)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
+        except NotAllowed as error:
+            raise Refusal(403, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
         basic, full = tes.documents(task)
@@ -73,6 +78,7 @@ class Tasks:
             tags=tags,
             owner=owner,
             warnings=warnings or None,
+            grants=given,
         )
 
     async def get(self, call: Call) -> Reply:

@@ -74,6 +74,19 @@ def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
     assert old == {"name": "our TES", "doc": "of the lab", "storage": info["storage"]}
 
 
+@pytest.mark.usefixtures("nobody")
+def test_service_info_lists_what_the_rules_open_to_all(tmp_path: Path) -> None:
+    (tmp_path / "stores.toml").write_text("".join(f'["{url}"]\n' for url in ("s3://lab-a", "s3://else", "s3://open/x")))
+    (tmp_path / "rules.toml").write_text(
+        '[storage."s3://lab-a"]\ngroups = ["lab-a"]\n[storage."s3://open"]\n[storage."https://open.test/"]\n'
+    )
+    settings: dict[str, Any] = {"credentials": (str(tmp_path / "stores.toml"),), "rules": str(tmp_path / "rules.toml")}
+    with running(tmp_path, **settings) as server:
+        listed = server.client.get("/v1/service-info").json()["storage"]
+        assert listed == ["s3://else", "s3://open/x", "s3://open", "https://open.test/"]
+        assert server.client.get("/v1/tasks/service-info").json()["storage"] == listed
+
+
 AWS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 AZURE = {"AZURE_STORAGE_ACCOUNT_NAME": "lab", "AZURE_STORAGE_ACCOUNT_KEY": "a2V5"}
 
