@@ -66,7 +66,8 @@ def store(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
 @pytest.fixture
 def labs(place: Place, settings: Settings, store: tuple[Path, S3], tmp_path: Path) -> Labs:
     buckets, s3 = store
-    folder = Path(settings.file_roots[0])
+    folder = Path(settings.file_roots[0]) if isinstance(place, KubernetesPlace) else tmp_path / "shared"
+    folder.mkdir(exist_ok=True)
     rules = [f'[storage."file://{folder}/{lab}"]\ngroups = ["{lab}"]\n' for lab in PEOPLE]
     for lab in PEOPLE:
         (folder / lab).mkdir()
