@@ -66,7 +66,8 @@ def store(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
 @pytest.fixture
 def labs(place: Place, settings: Settings, store: tuple[Path, S3], tmp_path: Path) -> Labs:
     buckets, s3 = store
-    folder = Path(settings.file_roots[0])
+    folder = Path(settings.file_roots[0]) if isinstance(place, KubernetesPlace) else tmp_path / "shared"
+    folder.mkdir(exist_ok=True)
     rules = [f'[storage."file://{folder}/{lab}"]\ngroups = ["{lab}"]\n' for lab in PEOPLE]
     for lab in PEOPLE:
         (folder / lab).mkdir()
@@ -201,9 +202,8 @@ async def test_no_pod_of_a_task_has_the_secret_of_another_lab(labs: Labs, place:
         async with started(labs.settings) as tesk:
             tasks = {}
             for lab, server in zip(PEOPLE, (one, two), strict=True):
-                tasks[lab] = await tesk.create_as(
-                    PEOPLE[lab], **reading(f"s3://{lab}/dir/f", f"http://{server.address}/f")
-                )
+                document = reading(f"s3://{lab}/dir/f", f"/labs/{lab}/f", f"http://{server.address}/f")
+                tasks[lab] = await tesk.create_as(PEOPLE[lab], **document)
             await asyncio.gather(one.visited(), two.visited())
             for lab, task_id in tasks.items():
                 await has_its_own_secret(place, lab, task_id)
