@@ -7,15 +7,17 @@ Months are those of UTC.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from msgspec import UNSET, UnsetType
 
 from tesk.tes import TaskLog
 
-SKEW_MS: Final = 24 * 3600 * 1000
+DAY_MS: Final = 24 * 3600 * 1000
+SKEW_MS: Final = DAY_MS
 """So far the clock of a node may be off: a start or an end beyond that does not count as such."""
 _SIZE: Final = re.compile("[0-9]{1,16}")
 
@@ -71,7 +73,7 @@ def used(logs: Sequence[TaskLog], amounts: Amounts, created_ms: int, now_ms: int
     ended = _ms(logs[-1].end_time)
     ended = max(started, now_ms if ended is None else min(ended, latest))
     size = sum(int(output.size_bytes) for log in logs for output in log.outputs if _SIZE.fullmatch(output.size_bytes))
-    parts = list(_by_month(started, ended))
+    parts = _by_month(started, ended)
     last = len(parts) - 1
     return [
         Used(
@@ -88,29 +90,34 @@ def used(logs: Sequence[TaskLog], amounts: Amounts, created_ms: int, now_ms: int
 
 def start_ms(logs: Sequence[TaskLog]) -> int | None:
     """When the first attempt started; None where none did."""
-    return next((ms for log in logs if (ms := _ms(log.start_time)) is not None), None)
+    for log in logs:
+        if (ms := _ms(log.start_time)) is not None:
+            return ms
+    return None
 
 
 def month_of(ms: int) -> str:
     """The month of a time in milliseconds since 1970, as in "2026-11"."""
-    return _month(datetime.fromtimestamp(ms // 1000, UTC))
+    return _month(ms // DAY_MS)[0]
 
 
-def _by_month(start_ms: int, end_ms: int) -> Iterator[tuple[str, int]]:
+def _by_month(start_ms: int, end_ms: int) -> list[tuple[str, int]]:
     """The months from start to end, each with its milliseconds. The month of the end is there in any case."""
-    moment = datetime.fromtimestamp(start_ms // 1000, UTC)
-    while True:
-        following = datetime(moment.year + moment.month // 12, moment.month % 12 + 1, 1, tzinfo=UTC)
-        limit_ms = int(following.timestamp()) * 1000
-        if end_ms < limit_ms:
-            yield _month(moment), end_ms - start_ms
-            return
-        yield _month(moment), limit_ms - start_ms
-        moment, start_ms = following, limit_ms
+    parts = list[tuple[str, int]]()
+    month, limit_ms = _month(start_ms // DAY_MS)
+    while end_ms >= limit_ms:
+        parts.append((month, limit_ms - start_ms))
+        start_ms = limit_ms
+        month, limit_ms = _month(start_ms // DAY_MS)
+    return [*parts, (month, end_ms - start_ms)]
 
 
-def _month(moment: datetime) -> str:
-    return f"{moment.year:04}-{moment.month:02}"
+@lru_cache(maxsize=64)
+def _month(day: int) -> tuple[str, int]:
+    """The month of a day, counted since 1970, and the millisecond since 1970 in which the following month begins."""
+    date = datetime.fromtimestamp(day * DAY_MS // 1000, UTC)
+    following = datetime(date.year + date.month // 12, date.month % 12 + 1, 1, tzinfo=UTC)
+    return f"{date.year:04}-{date.month:02}", int(following.timestamp()) * 1000
 
 
 def _ms(time: str | UnsetType) -> int | None:

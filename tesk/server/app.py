@@ -62,6 +62,8 @@ THREAD_BYTES: Final = 64 * 1024
 """Answers of at least this size are compressed outside the event loop."""
 AUDITED: Final = {"submit": "created", "cancel": "cancelled"}
 """What a call did whose route needs that scope, in the words of the audit log."""
+NOT_ALLOWED: Final = frozenset({403, 429})
+"""Refusals of what a caller who is known may not do, or not now: by role, scope, rules or quota."""
 DISCONNECTED: Final = 499
 """Status in the log of a request whose client went away, as in nginx."""
 
@@ -169,6 +171,8 @@ class App:
                 return reply
             return await route.handler(call)
         except Refusal as refusal:
+            if call.identity.user and refusal.status in NOT_ALLOWED:
+                self._note_refused(call, refusal)
             return refusal.reply()
         except StoreError as error:
             self._failed(call, error)
@@ -226,6 +230,13 @@ class App:
         self._log.request(
             level, id=call.request_id, method=call.method, path=call.path[:500], status=status, ms=ms, **about
         )
+
+    def _note_refused(self, call: Call, refusal: Refusal) -> None:
+        about = {"task": call.task_id} if call.task_id else {}
+        if refusal.field:
+            about["field"] = refusal.field
+        asked = f"{call.method} {call.path[:500]}"
+        note(self._log, "refused", call.identity, id=call.request_id, asked=asked, reason=refusal.msg, **about)
 
     def _failed(self, call: Call, error: Exception) -> None:
         if self._log is not None:

@@ -9,7 +9,8 @@ scan of the table.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -40,7 +41,7 @@ from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
 from tesk.store.tokens import TokenTable
-from tesk.store.usage import ADD_CHANGED, Lanes, UsageTable
+from tesk.store.usage import Lanes, UsageTable, add_changed
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
 from tesk.usage import Usage, Used
@@ -264,8 +265,9 @@ class PostgresqlStore:
         try:
             async with self._pool.acquire() as connection:
                 with self._lanes.take() as lane:
-                    added = (lane, *_columns(used, len(Used._fields)))
-                    return bool(await connection.fetch(_END[state], *change, full, full, *added, log_document))
+                    added = (lane, *chain.from_iterable(used))
+                    end = _end(state, len(used))
+                    return bool(await connection.fetch(end, *change, full, full, *added, log_document))
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
@@ -453,9 +455,12 @@ _CHANGED: Final = {
     for state, update in transitions.ADVANCE.items()
 }
 _ADVANCE: Final = {state: f"{changed} {KEEP_LOG}" for state, changed in _CHANGED.items()}
-_END: Final = {
-    state: numbered(f"{changed}, added AS ({ADD_CHANGED}) {KEEP_LOG}") for state, changed in _CHANGED.items()
-}
+
+
+@cache
+def _end(state: State, months: int) -> str:
+    """Advances a task to its end, and adds what it used in so many months."""
+    return numbered(f"{_CHANGED[state]}, added AS ({add_changed(months)}) {KEEP_LOG}")
 
 
 async def insert(connection: Any, new: Sequence[NewRows]) -> None:

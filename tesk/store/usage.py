@@ -24,11 +24,15 @@ _ADD: Final = "ON CONFLICT (month, owner, owner_group, lane) DO UPDATE SET " + "
 )
 ADD_ONE: Final = f"{_INTO} SELECT ?, ?, ?, ?, ?, ?, 0, owner, owner_group FROM task WHERE id = ? {_ADD}"
 """Parameters: a `Used`, and the id of its task."""
-ADD_CHANGED: Final = (
-    f"{_INTO} SELECT u.*, ?::smallint, c.owner, c.owner_group FROM changed AS c CROSS JOIN "
-    f"unnest(?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[]) AS u {_ADD}"
-)
-"""For PostgreSQL, where `changed` is the task. Parameters: the lane, then each field of all `Used` as a list."""
+_ROW: Final = "(?::text, ?::bigint, ?::bigint, ?::bigint, ?::bigint, ?::bigint)"
+
+
+def add_changed(months: int) -> str:
+    """For PostgreSQL, where `changed` is the task. Parameters: the lane, then so many `Used`, field by field."""
+    rows = ", ".join([_ROW] * months)
+    chosen = "SELECT u.*, l.*, c.owner, c.owner_group FROM changed AS c CROSS JOIN (VALUES (?::smallint)) AS l"
+    return f"{_INTO} {chosen} CROSS JOIN (VALUES {rows}) AS u {_ADD}"
+
 
 _SUMS: Final = ", ".join(f"CAST(sum(u.{name}) AS BIGINT)" for name in _AMOUNTS)
 _FROM: Final = (
