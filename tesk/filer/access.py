@@ -24,7 +24,7 @@ _SAME_FOLDER: Final = re.compile(r"/(?:\.?/)+|/\.$")
 _PARAMETERS: Final = re.compile(r";[^/]*")
 
 
-class Access(Struct, frozen=True, omit_defaults=True):
+class StorageAccess(Struct, frozen=True, omit_defaults=True):
     """Prefixes of the rules that a task may use, and the others; `unlisted`: it may use what none of them covers."""
 
     open: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Decision(NamedTuple):
 class Judge:
     """Decides on URLs, each in the time that its length takes, whatever the number of prefixes."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: StorageAccess) -> None:
         prefixes = *access.open, *access.closed
         self._unlisted = access.unlisted
         self._open = frozenset(access.open)
@@ -70,7 +70,7 @@ class Judge:
 
 
 @lru_cache(256)
-def judge(access: Access) -> Judge:
+def judge(access: StorageAccess) -> Judge:
     return Judge(access)
 
 

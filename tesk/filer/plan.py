@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec import Struct, field
 
 from tesk.declared import declared
-from tesk.filer.access import Access
+from tesk.filer.access import StorageAccess
 from tesk.tes import Input, Output
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FilerSettings(Struct, frozen=True, omit_defaults=True):
     allow: tuple[str, ...] = declared("transfer_allow")
     deny: tuple[str, ...] = declared("transfer_deny")
     credentials: tuple[str | CredentialsFor, ...] = declared("credentials")
-    access: Access = Access()
+    access: StorageAccess = StorageAccess()
 
     @classmethod
     def of(cls, settings: "Settings") -> "FilerSettings":

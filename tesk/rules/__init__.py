@@ -27,7 +27,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from tesk.filer.access import Access
+from tesk.filer.access import StorageAccess
 from tesk.identity import Identity
 
 Names = tuple[str, ...]
@@ -111,7 +111,7 @@ class Granted(Struct, frozen=True):
 
     storage: dict[str, StorageRule] = {}
     volumes: dict[str, VolumeRule] = {}
-    access: Access = Access()
+    access: StorageAccess = StorageAccess()
 
 
 NO_RULES: Final = Rules()
@@ -125,7 +125,7 @@ def granted(grants: Grants, rules: Rules) -> Granted:
     storage = {prefix: rules.storage[prefix] for prefix in grants.storage if prefix in rules.storage}
     volumes = {name: rules.volumes[name] for name in grants.volumes if name in rules.volumes}
     closed = tuple(prefix for prefix in rules.storage if prefix not in storage)
-    return Granted(storage, volumes, Access(tuple(storage), closed, unlisted=rules.unlisted_storage == "open"))
+    return Granted(storage, volumes, StorageAccess(tuple(storage), closed, unlisted=rules.unlisted_storage == "open"))
 
 
 def is_open_to(identity: Identity, users: Collection[str], groups: Collection[str]) -> bool:

@@ -34,14 +34,14 @@ TOPS_OF_OURS: Final = frozenset(
 """Of the containers that a filer runs in."""
 
 
-class Entry(Struct, frozen=True):
+class NamedEntry(Struct, frozen=True):
     """Something that is open to some, or to all: an entry of the rules, or a setting. `name` is for messages."""
 
     name: str
     users: Names = ()
     groups: Names = ()
 
-    def is_as_open_as(self, other: "Entry") -> bool:
+    def is_as_open_as(self, other: "NamedEntry") -> bool:
         """Whether this is open to everybody to whom the other is."""
         if self.is_open_to_all or other.is_open_to_all:
             return self.is_open_to_all
@@ -136,8 +136,8 @@ def _check_on_cluster(name: str, prefix: str, rule: StorageRule, settings: Setti
 
 def _check_what_lies_below(rules: Rules, settings: Settings, *, is_local: bool) -> None:
     """Raises RulesError where a directory of one entry holds what another entry closes."""
-    places: dict[str, list[Entry]] = defaultdict(list)
-    listed: dict[str, Entry] = {}
+    places: dict[str, list[NamedEntry]] = defaultdict(list)
+    listed: dict[str, NamedEntry] = {}
     for place, entry in _places(rules, settings, is_local=is_local):
         places[place].append(entry)
         if entry.name.startswith("storage.") and (same := listed.setdefault(place, entry)) is not entry:
@@ -153,16 +153,16 @@ def _check_what_lies_below(rules: Rules, settings: Settings, *, is_local: bool) 
                         )
 
 
-def _places(rules: Rules, settings: Settings, *, is_local: bool) -> Iterator[tuple[str, Entry]]:
+def _places(rules: Rules, settings: Settings, *, is_local: bool) -> Iterator[tuple[str, NamedEntry]]:
     """Where each entry lies, as a URL."""
     for prefix, rule in rules.storage.items():
         folder = _folder(folder_of(prefix), is_local=is_local) if is_folder(prefix) else ""
-        yield folder or as_read(prefix).rstrip("/"), Entry(_name(prefix), rule.users, rule.groups)
+        yield folder or as_read(prefix).rstrip("/"), NamedEntry(_name(prefix), rule.users, rule.groups)
     for root in settings.file_roots:
-        yield _folder(root, is_local=is_local), Entry(f"file_roots {root}")
+        yield _folder(root, is_local=is_local), NamedEntry(f"file_roots {root}")
     for name, volume in rules.volumes.items():
         if is_local and volume.folder:
-            yield _folder(volume.folder, is_local=True), Entry(f"volumes.{name}", volume.users, volume.groups)
+            yield _folder(volume.folder, is_local=True), NamedEntry(f"volumes.{name}", volume.users, volume.groups)
 
 
 def _folder(path: str, *, is_local: bool) -> str:
@@ -171,13 +171,13 @@ def _folder(path: str, *, is_local: bool) -> str:
 
 def _check_sources(rules: Rules, settings: Settings) -> None:
     """Raises RulesError where two entries have one claim for different people, or filer_mounts give it to everybody."""
-    given: dict[str, list[Entry]] = defaultdict(list)
+    given: dict[str, list[NamedEntry]] = defaultdict(list)
     for mount in settings.filer_mounts:
-        given[mount.partition("=")[2]].append(Entry(f"filer_mounts {mount}"))
+        given[mount.partition("=")[2]].append(NamedEntry(f"filer_mounts {mount}"))
     if settings.filer_environment_secret:
-        given[f"secret:{settings.filer_environment_secret}"].append(Entry("filer_environment_secret"))
+        given[f"secret:{settings.filer_environment_secret}"].append(NamedEntry("filer_environment_secret"))
     for prefix, rule in rules.storage.items():
-        mine = Entry(_name(prefix), rule.users, rule.groups)
+        mine = NamedEntry(_name(prefix), rule.users, rule.groups)
         if rule.claim:
             given[f"claim:{rule.claim}"].append(mine)
         for everybodys in given.get(f"secret:{rule.secret}", ()):
@@ -185,7 +185,7 @@ def _check_sources(rules: Rules, settings: Settings) -> None:
                 raise RulesError(f"{mine.name}: its secret is everybody's by {everybodys.name}; take it out there")
     for name, volume in rules.volumes.items():
         if volume.claim:
-            given[f"claim:{volume.claim}"].append(Entry(f"volumes.{name}", volume.users, volume.groups))
+            given[f"claim:{volume.claim}"].append(NamedEntry(f"volumes.{name}", volume.users, volume.groups))
     for source, entries in given.items():
         for entry in entries:
             if not entry.is_as_open_as(entries[0]) or not entries[0].is_as_open_as(entry):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tesk.errors import NotAllowed
-from tesk.filer.access import Access, judge
+from tesk.filer.access import StorageAccess, judge
 from tesk.identity import Identity
 from tesk.rules import Grants, Rules, is_open_to
 from tesk.rules.images import refusal
@@ -33,7 +33,7 @@ def _storage(task: Task, rules: Rules, identity: Identity) -> tuple[str, ...]:
         return ()
     mine = [prefix for prefix, rule in rules.storage.items() if is_open_to(identity, rule.users, rule.groups)]
     closed = [prefix for prefix in rules.storage if prefix not in {*mine}]
-    decide = judge(Access(tuple(mine), tuple(closed), unlisted=rules.unlisted_storage == "open")).decide
+    decide = judge(StorageAccess(tuple(mine), tuple(closed), unlisted=rules.unlisted_storage == "open")).decide
     used, is_late = set[str](), False
     for field, url in _urls(task):
         decision = decide(url)

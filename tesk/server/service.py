@@ -17,7 +17,7 @@ import msgspec
 
 from tesk import __version__, schemes
 from tesk.dispatch.dispatcher import Dispatcher
-from tesk.filer.access import Access, judge
+from tesk.filer.access import StorageAccess, judge
 from tesk.filer.credentials import prefixes
 from tesk.filer.reach import Reach
 from tesk.filer.scheme import with_credentials
@@ -57,7 +57,7 @@ def storage(
     reach = Reach(settings.transfer_allow, settings.transfer_deny)
     found = [prefix for prefix in prefixes(settings.credentials) if _can_work(prefix, reach)]
     opened = [prefix for prefix, rule in rules.storage.items() if is_open_to(identity, rule.users, rule.groups)]
-    decide = judge(Access((*opened,), tuple(prefix for prefix in rules.storage if prefix not in opened))).decide
+    decide = judge(StorageAccess((*opened,), tuple(prefix for prefix in rules.storage if prefix not in opened))).decide
     found = [*(prefix for prefix in found if not decide(prefix).refusal), *opened]
     own = with_credentials(environ) if settings.engine == "local" else []
     return list(dict.fromkeys([*roots, *found, *own, *settings.storage]))

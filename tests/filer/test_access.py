@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.access import Access
+from tesk.filer.access import StorageAccess
 from tesk.filer.credentials import Credentials
 from tesk.filer.errors import TransferError
 from tesk.filer.plan import CredentialsFor
@@ -20,7 +20,7 @@ ADVICE = "which is not open to you: ask the operator for that"
 def test_a_closed_url_is_neither_read_nor_written(tmp_path: Path) -> None:
     write(tmp_path, {"srv/b/f": b"theirs", "root/out": b"mine"})
     closed = f"file://{tmp_path}/srv/b"
-    settings = {"file_roots": (str(tmp_path / "srv"),), "access": Access(closed=(closed,))}
+    settings = {"file_roots": (str(tmp_path / "srv"),), "access": StorageAccess(closed=(closed,))}
     for report in (
         fetch(tmp_path / "root", Input("/f", url=f"{tmp_path}/srv/b/f"), **settings),
         push(tmp_path / "root", Output("/out", url=f"{closed}/f"), **settings),
@@ -45,7 +45,7 @@ def test_what_a_drs_server_names_is_looked_at_too(tmp_path: Path) -> None:
             tmp_path,
             Input("/f", url="drs://drs.test/1", type=FileType.FILE),
             credentials=(str(told),),
-            access=Access(open=("drs://drs.test",), closed=(f"{server.url}/lab-b",)),
+            access=StorageAccess(open=("drs://drs.test",), closed=(f"{server.url}/lab-b",)),
         )
     assert ADVICE in report.failure
     assert b"/lab-b/f" not in seen
@@ -63,7 +63,7 @@ def test_a_redirect_leads_into_nothing_that_is_closed(tmp_path: Path, monkeypatc
     with faulty(away) as server:
         told = tmp_path / "all.toml"
         told.write_text(f'["{server.url}"]\ntoken = "abc"\n')
-        access = Access(open=(f"{server.url}/lab-a",), closed=(f"{server.url}/lab-b",), unlisted=False)
+        access = StorageAccess(open=(f"{server.url}/lab-a",), closed=(f"{server.url}/lab-b",), unlisted=False)
         for name, ok in (("in", True), ("out", False)):
             given = Input(f"/{name}", url=f"{server.url}/lab-a/{name}")
             report = fetch(tmp_path, given, credentials=(str(told),), access=access)

@@ -275,6 +275,12 @@ class TestTheFileOfUsers:
             _tesk_user(path, "remove", "carol")
             _until(server, ("carol", "a new password"), 401)
             assert _status(server, ("bob", USERS["bob"])) == 200
+        notes = [line for line in server.log_lines() if line["msg"] == "audit" and "of" in line]
+        assert [(line["what"], line["of"]) for line in notes] == [
+            ("user added", "carol"),
+            ("user changed", "alice"),
+            ("user removed", "carol"),
+        ]
 
     def test_a_broken_file_is_told_and_the_users_before_it_stay(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tesk.filer.access import Access, Decision, Judge
+from tesk.filer.access import Decision, Judge, StorageAccess
 
-ACCESS = Access(
+ACCESS = StorageAccess(
     open=("s3://lab-a", "https://data.org/a", "file:///srv/a", "s3://shared/public", "ftp://h:21/a/"),
     closed=("s3://lab-b", "https://data.org/b", "file:///srv/b", "s3://shared", "ftp://h/b", "drs://drs.org/b"),
 )
@@ -73,11 +73,11 @@ def test_the_longest_prefix_in_any_spelling_decides(url: str, why: str) -> None:
 
 
 def test_what_no_prefix_covers_may_be_closed() -> None:
-    decide = Judge(Access(open=ACCESS.open, closed=ACCESS.closed, unlisted=False)).decide
+    decide = Judge(StorageAccess(open=ACCESS.open, closed=ACCESS.closed, unlisted=False)).decide
     assert "have no storage in which it lies" in decide("s3://else/x").refusal
     assert "have no storage" in decide("https://data.org/c/x").refusal
     assert not decide("s3://lab-a/x").refusal
-    assert not Judge(Access()).decide("s3://else/../x").refusal
+    assert not Judge(StorageAccess()).decide("s3://else/../x").refusal
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,6 @@ def test_what_no_prefix_covers_may_be_closed() -> None:
     ],
 )
 def test_a_url_uses_what_covers_it_and_what_lies_below(url: str, used: set[str]) -> None:
-    assert Judge(Access(open=(*ACCESS.open, "s3://top/one", "s3://top/two"))).decide(url) == Decision(
+    assert Judge(StorageAccess(open=(*ACCESS.open, "s3://top/one", "s3://top/two"))).decide(url) == Decision(
         "", frozenset(used)
     )

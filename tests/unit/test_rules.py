@@ -6,7 +6,7 @@ import pytest
 
 from tesk import rules
 from tesk.errors import RulesError
-from tesk.filer.access import Access
+from tesk.filer.access import StorageAccess
 from tesk.identity import EVERYBODY, Identity
 from tesk.rules.file import read_rules
 
@@ -65,6 +65,6 @@ def test_a_task_has_what_it_was_given_as_long_as_the_rules_have_it() -> None:
     now = rules.Rules(storage={"s3://lab-a": mine, "s3://lab-b": theirs}, volumes={"genomes": genomes})
     grants = rules.Grants(("s3://lab-a", "s3://gone"), ("genomes", "gone"))
     assert rules.granted(grants, now) == rules.Granted(
-        {"s3://lab-a": mine}, {"genomes": genomes}, Access(open=("s3://lab-a",), closed=("s3://lab-b",))
+        {"s3://lab-a": mine}, {"genomes": genomes}, StorageAccess(open=("s3://lab-a",), closed=("s3://lab-b",))
     )
     assert rules.granted(rules.NO_GRANTS, rules.NO_RULES) == rules.NOTHING_GRANTED

@@ -145,8 +145,8 @@ def test_the_table_says_which_engine_reads_a_setting() -> None:
         assert readers == marked, f"{setting.name}: read by {readers}"
 
 
-READ_FOR_AN_ENGINE = {"default_disk_gb"}
-"""The dispatcher reads it, for the engine that counts it."""
+READ_FOR_AN_ENGINE = {"default_disk_gb", "filer_mounts", "filer_environment_secret"}
+"""For the engine that has them: the dispatcher counts the first, the rules are held against the others."""
 
 
 def read_in(folder: str, besides: tuple[str, ...] = ()) -> set[str]:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tesk.identity import Identity
+from tesk.identity import NOBODY, Identity
+from tesk.server.log import Log
 from tesk.server.people import users
+from tesk.server.people.audit import note
 from tesk.server.people.passwords import Checks
 from tesk.server.people.way import CallerCredential, LetIn, NotLetIn, PeopleError
 from tesk.watched_file import WatchedFile
@@ -24,8 +26,10 @@ class Basic:
     name = "basic"
     challenge = 'Basic realm="tesk", charset="UTF-8"'
 
-    def __init__(self, path: Path, forget: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, forget: Callable[[str], None], log: Log | None = None) -> None:
         self._forget = forget
+        self._log = log
+        self._is_read = False
         self._checks = Checks()
         self._users: users.Users = {}
         self._file = WatchedFile(path, users.read, self._use, PeopleError, "the users are those of before")
@@ -60,9 +64,15 @@ class Basic:
 
     def _use(self, found: users.Users) -> None:
         before, self._users = self._users, found
-        for name in before:
-            if found.get(name) != before[name]:
+        for name in {**before, **found}:
+            if found.get(name) == before.get(name):
+                continue
+            if name in before:
                 self._forget(name)
+            if self._is_read:
+                verb = "added" if name not in before else "changed" if name in found else "removed"
+                note(self._log, f"user {verb}", NOBODY, of=name)
+        self._is_read = True
 
 
 def _identity(name: str, user: users.User) -> Identity:
