@@ -12,7 +12,7 @@ from typing import Final
 
 from tesk import parameters, tes
 from tesk.dispatch.queue import Waiting
-from tesk.dispatch.quotas import QuotaLimits
+from tesk.dispatch.quotas import QueueQuotas
 from tesk.dispatch.work import (
     FIRST_PAUSE_S,
     LAST_PAUSE_S,
@@ -64,7 +64,7 @@ class Admission:
         self, store: Store, place: Place, settings: Settings, rules: RulesFile, work: Work, report: Report
     ) -> None:
         self._store, self._place, self._settings, self._rules = store, place, settings, rules
-        self._limits = QuotaLimits(store, rules)
+        self._limits = QueueQuotas(store, rules)
         self._work, self._queue, self._report = work, work.queue, report
         self._seen: deque[tuple[float, TaskId]] = deque()
         self._cursor: TaskId | None = None

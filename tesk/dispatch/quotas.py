@@ -10,17 +10,17 @@ from tesk.dispatch.active import Active, Party, asked_by
 from tesk.dispatch.queue import Waiting
 from tesk.rules import Quotas
 from tesk.rules.file import RulesFile
-from tesk.rules.quotas import NO_QUOTAS, Limit, group_limit, user_limit
+from tesk.rules.quotas import NO_QUOTAS, QuotaLimit, group_limit, user_limit
 from tesk.store.base import Store
 
 
-class QuotaLimits:
+class QueueQuotas:
     """The quotas in force, by the numbers of users and groups."""
 
     def __init__(self, store: Store, rules: RulesFile) -> None:
         self._store, self._rules = store, rules
         self._quotas: Quotas = NO_QUOTAS
-        self._limits: dict[int, Limit | None] = {}
+        self._limits: dict[int, QuotaLimit | None] = {}
 
     def __bool__(self) -> bool:
         """Whether there are quotas at all."""
@@ -45,7 +45,7 @@ class QuotaLimits:
 
     async def _find(
         self, quotas: Quotas, parties: Collection[Party], known: Collection[int] = ()
-    ) -> dict[int, Limit | None]:
+    ) -> dict[int, QuotaLimit | None]:
         if quotas == NO_QUOTAS:
             return {}
         users, groups = ({party[n] for party in parties}.difference(known, {0}) for n in (0, 1))

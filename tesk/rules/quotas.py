@@ -25,7 +25,7 @@ def _millionths(amount: float) -> int:
     return round(min(amount, MOST) * MILLION)
 
 
-class Limit(NamedTuple):
+class QuotaLimit(NamedTuple):
     """The quota that one user or one group has."""
 
     kind: Literal["user", "group"]
@@ -69,31 +69,31 @@ class Limit(NamedTuple):
         return f"the quota of {self.whose}: {_shown(self.most[n])} {unit} at once"
 
 
-def user_limit(quotas: Quotas, name: str) -> Limit | None:
+def user_limit(quotas: Quotas, name: str) -> QuotaLimit | None:
     """The quota of a user; None for one who has none, and for nobody."""
     return _limit("user", name, quotas.users)
 
 
-def group_limit(quotas: Quotas, name: str) -> Limit | None:
+def group_limit(quotas: Quotas, name: str) -> QuotaLimit | None:
     return _limit("group", name, quotas.groups)
 
 
-def limits(quotas: Quotas, user: str, group: str) -> Iterator[Limit]:
+def limits(quotas: Quotas, user: str, group: str) -> Iterator[QuotaLimit]:
     """The quotas that a task of this user for this group has to keep to."""
     for limit in (user_limit(quotas, user), group_limit(quotas, group)):
         if limit is not None:
             yield limit
 
 
-def _limit(kind: Literal["user", "group"], name: str, quotas: dict[str, Quota]) -> Limit | None:
+def _limit(kind: Literal["user", "group"], name: str, quotas: dict[str, Quota]) -> QuotaLimit | None:
     quota = quotas.get(name, quotas.get(OTHERS)) if name else None
     return None if quota is None else _limit_of(kind, name, quota)
 
 
 @lru_cache(maxsize=8192)
-def _limit_of(kind: Literal["user", "group"], name: str, quota: Quota) -> Limit:
+def _limit_of(kind: Literal["user", "group"], name: str, quota: Quota) -> QuotaLimit:
     most = millionths(quota.running_tasks, quota.cpu_cores, quota.ram_gb, quota.gpus)
-    return Limit(kind, name, quota, most)
+    return QuotaLimit(kind, name, quota, most)
 
 
 def _shown(amount: int) -> str:

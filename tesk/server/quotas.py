@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tesk import rules
 from tesk.dispatch.active import asked_by
 from tesk.identity import Owner
 from tesk.places.base import Demand
+from tesk.rules import Quotas
 from tesk.rules.file import RulesFile
-from tesk.rules.quotas import NO_QUOTAS, NOTHING, Limit, limits
+from tesk.rules.quotas import NO_QUOTAS, NOTHING, QuotaLimit, limits
 from tesk.server.exchange import Refusal
 from tesk.store.base import NewTask, Store, TaskId
 from tesk.usage import month_of
@@ -34,7 +34,7 @@ MOST_KEPT: Final = 10_000
 FIELDS: Final = ("", "resources.cpu_cores", "resources.ram_gb", "resources.backend_parameters.gpu")
 
 
-class Queued:
+class QueuedCount:
     """How many tasks of one user or group are QUEUED: at most `count`."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Queued:
 class Holder:
     """Whose tasks are made: a user with a group, and their quotas."""
 
-    def __init__(self, quotas: rules.Quotas, found: Sequence[Limit], queued: Sequence[Queued]) -> None:
+    def __init__(self, quotas: Quotas, found: Sequence[QuotaLimit], queued: Sequence[QueuedCount]) -> None:
         self.quotas, self.limits = quotas, found
         self.queued = [each for each in zip(found, queued, strict=True) if each[0].quota.queued_tasks]
         self.hours = [limit for limit in found if limit.quota.core_hours_per_month]
@@ -66,14 +66,14 @@ class Holder:
         return any(queued.is_full(limit.quota.queued_tasks) for limit, queued in self.queued)
 
 
-class Quotas:
+class CreationQuotas:
     """What may be created."""
 
     def __init__(self, store: Store, rules: RulesFile) -> None:
         self._store, self._rules = store, rules
         self._quotas = NO_QUOTAS
         self._holders: dict[Owner, Holder] = {}
-        self._queued: dict[str, Queued] = {}
+        self._queued: dict[str, QueuedCount] = {}
 
     def __bool__(self) -> bool:
         """Whether anybody has a quota."""
@@ -117,7 +117,7 @@ class Quotas:
         holder = self._holders.get(owner)
         if holder is None:
             found = list(limits(quotas, owner.user, owner.group))
-            queued = [self._queued.setdefault(limit.whose, Queued()) for limit in found]
+            queued = [self._queued.setdefault(limit.whose, QueuedCount()) for limit in found]
             holder = self._holders[owner] = Holder(quotas, found, queued)
         return holder
 
@@ -142,14 +142,14 @@ class Quotas:
                 words = f"the quota of {limit.whose}: {most} queued tasks; try again when some of them have started"
                 raise _too_many(words, RETRY_S)
 
-    async def _recount(self, owner: Owner, found: list[tuple[Limit, Queued]]) -> None:
+    async def _recount(self, owner: Owner, found: list[tuple[QuotaLimit, QueuedCount]]) -> None:
         """Counts anew, unless that was done just now: then those who wait for each other here share one count."""
         async with found[0][1].counting:
             full = [queued for limit, queued in found if queued.is_full(limit.quota.queued_tasks)]
             if any(queued.next_at <= time.monotonic() for queued in full):
                 await self._count(owner, found)
 
-    async def _count(self, owner: Owner, found: list[tuple[Limit, Queued]]) -> None:
+    async def _count(self, owner: Owner, found: list[tuple[QuotaLimit, QueuedCount]]) -> None:
         """Creates that the count may have missed, since they went on meanwhile, are added to it."""
         began, before = time.monotonic(), [queued.done for _, queued in found]
         users, groups = await self._store.count_queued(owner, max(limit.quota.queued_tasks for limit, _ in found))

@@ -22,7 +22,7 @@ from tesk.server.budget import SMALL_BYTES, MemoryShare
 from tesk.server.database_limit import DatabaseLimit
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
-from tesk.server.quotas import Quotas
+from tesk.server.quotas import CreationQuotas
 from tesk.store.base import Brief, MayNotEnd, NewTask, Query, Row, Store, TaskId
 
 GROUP_TAG: Final = "group"
@@ -49,7 +49,7 @@ class Tasks:
         self._bodies = Bodies(max_body_bytes)
         self._most = most
         self._rules = rules
-        self._quotas = Quotas(store, rules)
+        self._quotas = CreationQuotas(store, rules)
         self._within = DatabaseLimit().within
 
     async def create(self, call: Call) -> Reply:

@@ -7,7 +7,7 @@ import pytest
 from tesk.dispatch.active import Active, asked_by
 from tesk.places.base import Demand
 from tesk.rules import Quota, Quotas
-from tesk.rules.quotas import Limit, group_limit, limits, user_limit
+from tesk.rules.quotas import QuotaLimit, group_limit, limits, user_limit
 
 ANN, BEN, LAB = 1, 2, 3
 TASK = Demand(0.1, 1)
@@ -17,7 +17,7 @@ QUOTAS = Quotas(
 )
 
 
-def limit(**quota: Any) -> Limit:
+def limit(**quota: Any) -> QuotaLimit:
     found = group_limit(Quotas(groups={"lab": Quota(**quota)}), "lab")
     assert found is not None
     return found
