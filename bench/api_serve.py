@@ -15,6 +15,7 @@ from bench.api_servers import ADMIN
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.life.status import TaskId
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, Report
+from tesk.rules.file import RulesFile
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import start
@@ -61,12 +62,13 @@ async def serve(database_url: str, users_file: str = "") -> None:
     with contextlib.closing(listener), contextlib.closing(start("warning")) as log:
         store = open_store(database_url, log_tail_bytes=settings.log_tail_bytes)
         await store.open()
-        dispatcher = Dispatcher(store, NoRoom(), settings)
+        rules = RulesFile(settings.rules)
+        dispatcher = Dispatcher(store, NoRoom(), settings, rules)
         await dispatcher.start()
         edge = edge_of(settings, log, store.tokens)
         if edge is not None:
             await edge.open()
-        app = create_app(settings, store, dispatcher, log=log, edge=edge)
+        app = create_app(settings, store, dispatcher, rules=rules, log=log, edge=edge)
         await Server(app, url(listener)).serve(sockets=[listener])
         await dispatcher.stop()
         if edge is not None:

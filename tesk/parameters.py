@@ -41,6 +41,13 @@ def given(task: Task, allowed: Collection[str]) -> dict[str, str]:
     return {known.get(key.lower(), key): value for key, value in found.items() if value}
 
 
+def gpus(resources: Resources) -> int:
+    """How many GPUs a task asks for, where the server lets it."""
+    found = resources.backend_parameters or {}
+    text = next((value for key, value in found.items() if value and key.lower() == GPU), "")
+    return int(text) if MEANT[GPU][0].fullmatch(text) else 0
+
+
 def size_bytes(text: str) -> int:
     """A size as `docker run --shm-size` takes it: bytes, or with k, m, g or t behind, which are powers of 1024."""
     match = _SIZE.fullmatch(text)

@@ -388,7 +388,7 @@ def _collisions(task: Task) -> Iterator[Problem]:
     for field, path in _directories(task):
         if path in files:
             yield field, f"{path!r} is a directory here, and a file in {named[path]}"
-    for field, path in (*_streams(task), *_paths(task)):
+    for field, path in named_paths(task):
         for above in _above(normal(path)):
             if above in files:
                 yield field, f"{path!r} lies below {above!r}, which is a file in {named[above]}"
@@ -441,8 +441,9 @@ def _directories(task: Task) -> Iterator[tuple[str, str]]:
             yield f"inputs[{n}].path", normal(given.path)
 
 
-def _paths(task: Task) -> Iterator[tuple[str, str]]:
-    """Paths of all but files; of an output with wildcards what comes before them."""
+def named_paths(task: Task) -> Iterator[tuple[str, str]]:
+    """The task's paths, each with its field; of an output with wildcards what comes before the end of the first."""
+    yield from _streams(task)
     yield from _directories(task)
     for n, given in enumerate(task.inputs or ()):
         yield f"inputs[{n}].path", given.path

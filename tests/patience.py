@@ -6,7 +6,7 @@ Tests of these limits set their own.
 from typing import Final
 
 from tesk.dispatch import dispatcher
-from tesk.server import body, budget, connection, log, run, service, tasks
+from tesk.server import body, budget, connection, database_limit, log, run, service
 from tesk.server.people import edge, passwords
 from tesk.store import postgresql, sqlite
 
@@ -16,7 +16,7 @@ LIMITS: Final = (
     (sqlite, "PING_S"),
     (postgresql, "PING_S"),
     (service, "READY_LIMIT_S"),
-    (tasks, "STORE_LIMIT_S"),
+    (database_limit, "STORE_LIMIT_S"),
     (body, "BODY_LIMIT_S"),
     (budget, "WAIT_S"),
     (connection, "HEAD_LIMIT_S"),

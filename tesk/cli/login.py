@@ -94,35 +94,45 @@ def logout_command(server: str, url: str | None) -> None:
     click.echo(f"signed out of {escaped(name)}", err=True)
 
 
-@click.command("whoami", short_help="Show whom a server takes you for.")
+@click.command("whoami", short_help="Show whom a server takes you for, and what you may use there.")
 @server_option
 @json_option
 def whoami_command(server: str, as_json: bool | None) -> None:
-    """Show whom the server takes you for: in words on a terminal, as JSON in a pipe.
+    """Show whom the server takes you for and what you may use: in words on a terminal, as JSON in a pipe.
 
     \b
     tesk whoami
     tesk whoami --json | jq -r '.groups[]'
     """
-    who = connect(server).beside_tes("GET", "whoami")
+    client = connect(server)
+    who = client.beside_tes("GET", "whoami")
+    who["capabilities"] = may_use = client.beside_tes("GET", "capabilities")
     if not show.on_terminal() if as_json is None else as_json:
         show.as_json(who)
         return
     if not who.get("user"):
         click.echo("this server asks nobody to sign in")
-        return
-    rows = {
-        "user": who["user"],
-        "name": who.get("shown"),
-        "groups": ", ".join(who.get("groups", ())),
-        "manages": ", ".join(who.get("manages", ())),
-        "admin": "yes" if who.get("is_admin") else "no",
-        "by": who.get("way"),
-        "may": ", ".join(who.get("scopes", ())),
+    rows = _person(who) if who.get("user") else {}
+    rows |= {
+        "storage": ", ".join(may_use["storage"]),
+        "volumes": ", ".join(f"{each['name']} at {each['path']}" for each in may_use["volumes"]),
+        "images": ", ".join(may_use["images"]) + (", each by its digest" if may_use["digests_only"] else ""),
     }
     for name, value in rows.items():
         if value:
             click.echo(f"{name:8} {escaped(value)}")
+
+
+def _person(who: "Document") -> dict[str, str]:
+    return {
+        "user": who["user"],
+        "name": who.get("shown") or "",
+        "groups": ", ".join(who.get("groups", ())),
+        "manages": ", ".join(who.get("manages", ())),
+        "admin": "yes" if who.get("is_admin") else "no",
+        "by": who.get("way") or "",
+        "may": ", ".join(who.get("scopes", ())),
+    }
 
 
 def _chosen(offered: "Document", name: str | None, server: str) -> "Document":

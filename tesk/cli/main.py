@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "logout": "tesk.cli.login",
     "whoami": "tesk.cli.login",
     "share": "tesk.cli.share",
+    "usage": "tesk.cli.usage",
     "debug": "tesk.cli.debug",
     "version": "tesk.cli.version",
 }

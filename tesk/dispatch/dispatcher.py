@@ -13,19 +13,29 @@ import time
 from typing import Any, Final
 
 from tesk import tes
-from tesk.dispatch.admission import RESCAN_S, UNREADABLE, UNREADABLE_ERRORS, Admission
+from tesk.dispatch.admission import RESCAN_S, UNREADABLE, Admission
 from tesk.dispatch.cancelling import Cancelling
 from tesk.dispatch.cleaning import Cleaning
 from tesk.dispatch.recording import Recording
-from tesk.dispatch.work import FIRST_PAUSE_S, LONGEST_PAUSE_S, PAGE, Work, failed, unexpected
+from tesk.dispatch.work import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    PAGE,
+    UNREADABLE_ERRORS,
+    Work,
+    failed,
+    unexpected,
+)
 from tesk.identity import SERVER, Identity
 from tesk.life.status import TaskId
-from tesk.places.base import Job, Place
+from tesk.places.base import Demand, Job, Place
 from tesk.retry import pauses
+from tesk.rules import granted
+from tesk.rules.file import RulesFile
 from tesk.settings import Settings
 from tesk.store.base import Row, Store, Unfinished
 from tesk.store.identifiers import read
-from tesk.tes import State, TaskLog
+from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +45,13 @@ READY_TIMEOUT_S: Final = 5.0
 class Dispatcher:
     """Owner of every task's way from QUEUED to its end, on one place."""
 
-    def __init__(self, store: Store, place: Place, settings: Settings) -> None:
-        self._store, self._place, self._settings = store, place, settings
+    def __init__(self, store: Store, place: Place, settings: Settings, rules: RulesFile) -> None:
+        self._store, self._place, self._settings, self._rules = store, place, settings, rules
         self.work = Work()
         self._cancelling = Cancelling(store, place, self.work)
         self._cleaning = Cleaning(store, place, self.work, self._cancelling)
-        self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin)
-        self._admission = Admission(store, place, settings, self.work, self._recording.report)
+        self._recording = Recording(store, self.work, self._cancelling, self._cleaning.begin, self.demand)
+        self._admission = Admission(store, place, settings, rules, self.work, self._recording.report)
         self._rescanned_at = 0.0
         self._opened = False
         self._trouble: str | None = "starting"
@@ -67,6 +77,10 @@ class Dispatcher:
         """The task's state once its end is asked for; None for a task that is not seen. Raises MayNotEnd."""
         return None if read(task_id) is None else await self._cancelling.cancel(task_id, identity)
 
+    def demand(self, asked: Resources | None) -> Demand:
+        """What a task asks for, or gets by default."""
+        return self._admission.demand(asked)
+
     async def live_log(self, task_id: TaskId, identity: Identity) -> TaskLog | None:
         """The log of a running task with its executors' output so far, or why a queued one waits; else None.
 
@@ -77,7 +91,7 @@ class Dispatcher:
         live = await self._place.live_log(task_id)
         if live is not None or task_id in self.work.active:
             return live
-        return self._admission.reason(task_id)
+        return await self._admission.reason(task_id)
 
     async def ready(self) -> str | None:
         """None, or in words why no task would run now."""
@@ -144,12 +158,12 @@ class Dispatcher:
             self._recording.report(row.id, failed(f"{UNREADABLE}: {error}"))
             return
         demand = self._admission.demand(task.resources)
-        self.work.active[row.id] = row.owner, demand
+        self.work.active.add(row.id, (row.owner, row.group), demand)
         if found.state is State.CANCELING:
             self._cancelling.begin(row.id)
         else:
             begun = found.state > State.QUEUED
             logs = found.logs if begun else None
             await self._admission.submit(
-                Job(row.id, demand, task, submitted=True, begun=begun, logs=logs, state=found.state)
+                Job(row.id, demand, task, True, begun, logs, found.state, granted(found.grants, self._rules.rules))
             )

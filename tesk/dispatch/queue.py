@@ -1,31 +1,37 @@
 """Which queued task is next (pure).
 
-First come first served within an owner, and in turn between owners. Tasks of one owner that ask for the same stand in
-one lane, so that tasks for which a place has no node keep nobody back but those that ask for the same or more.
-Documents stay in the store: a place in a lane takes little memory.
+In turn between owners, then between groups, and else first come first served. Tasks of one owner and group that ask for
+the same stand in one lane, so that tasks for which a place has no node, or a quota no room, keep nobody back but those
+that ask for the same or more. Documents stay in the store: a place in a lane takes little memory.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
+from tesk.dispatch.active import Party
 from tesk.life.status import TaskId
 from tesk.places.base import Demand, Denial
 
-Lane = tuple[int, Demand]
+Lane = tuple[int, int, Demand]
 
 
 class Waiting(Struct, frozen=True):
-    """A queued task."""
+    """A queued task. `owner`, `group`: the numbers of its user and its group; 0 is none."""
 
     id: TaskId
     owner: int
+    group: int
     demand: Demand
 
     @property
+    def party(self) -> Party:
+        return self.owner, self.group
+
+    @property
     def lane(self) -> Lane:
-        return self.owner, self.demand
+        return self.owner, self.group, self.demand
 
 
 class Queue:
@@ -61,9 +67,16 @@ class Queue:
     def owners(self) -> Counter[int]:
         """How many tasks each owner has here."""
         counts = Counter[int]()
-        for (owner, _), lane in self._lanes.items():
+        for (owner, _, _), lane in self._lanes.items():
             counts[owner] += len(lane)
         return counts
+
+    def parties(self) -> set[Party]:
+        """Users with groups that have tasks here."""
+        return {(owner, group) for owner, group, _ in self._lanes}
+
+    def get(self, task_id: TaskId) -> Waiting | None:
+        return self._all.get(task_id)
 
     def newest(self) -> TaskId | None:
         """The greatest id."""
@@ -75,17 +88,17 @@ class Queue:
         return None if waiting is None else next(iter(self._lanes[waiting.lane].values()))
 
     def next(
-        self, active: Iterable[int], admission: Callable[[Demand], Denial | None]
+        self, active: Mapping[int, int], admission: Callable[[Waiting], Denial | None]
     ) -> tuple[Waiting, Denial | None] | None:
         """The oldest task of the owner who has the fewest active ones, and why it may not start now.
 
-        `active`: the owner of each active task. A task that is denied together with its like lets all others pass.
+        Of owners with equally many, the one whose group has the fewest is first. `active`: how many tasks of each user
+        and group are active. A task that is denied together with its like lets all others pass.
         """
         heads = [next(iter(lane.values())) for lane in self._lanes.values()]
-        owners = {head.owner for head in heads}
-        busy = Counter(active if len(owners) > 1 else ())
-        for head in sorted(heads, key=lambda waiting: (busy[waiting.owner], waiting.id)):
-            denial = admission(head.demand)
+        heads.sort(key=lambda head: (active.get(head.owner, 0), active.get(head.group or head.owner, 0), head.id))
+        for head in heads:
+            denial = admission(head)
             if denial is None or denial.blocks != "its like":
                 return head, denial
         return None

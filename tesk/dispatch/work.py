@@ -6,12 +6,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+from msgspec import Struct
+
+from tesk import tes
+from tesk.dispatch.active import Active
 from tesk.dispatch.queue import Queue
 from tesk.life.status import TaskId, TaskStatus
-from tesk.places.base import Demand, Load, PlaceError
+from tesk.places.base import Load, PlaceError
 from tesk.retry import pauses
 from tesk.store.base import StoreError
-from tesk.tes import State, TaskLog
+from tesk.tes import Resources, State, TaskLog
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +28,17 @@ TRIES: Final = 9
 LAST_PAUSE_S: Final = 30.0
 """Nine pauses of at most so long are about a minute: then a step is given up."""
 
+UNREADABLE_ERRORS: Final = (tes.InvalidTask, msgspec.MsgspecError)
+
+
+class Asking(Struct, frozen=True):
+    """The part of a task's document that its demand is read from."""
+
+    resources: Resources | None = None
+
+
+read_asking: Final = msgspec.json.Decoder(Asking).decode
+
 Step = Callable[[], Awaitable[None]]
 
 
@@ -32,8 +48,8 @@ class Work:
     def __init__(self) -> None:
         self.queue = Queue()
         """Queued tasks that have been read from the store."""
-        self.active: dict[TaskId, tuple[int, Demand]] = {}
-        """Tasks that the place was given and has not cleaned up: the owner, and what the task asks for."""
+        self.active = Active()
+        """Tasks that the place was given and has not cleaned up."""
         self.stalled: dict[TaskId, asyncio.Task[None]] = {}
         """Active tasks that the place did not take, and what tries again."""
         self.ending: set[TaskId] = set()
@@ -46,7 +62,7 @@ class Work:
 
     @property
     def load(self) -> Load:
-        return Load.of(demand for _, demand in self.active.values())
+        return Load.of(self.active.demands())
 
     @property
     def chores(self) -> set[str]:
@@ -55,7 +71,7 @@ class Work:
 
     def release(self, task_id: TaskId) -> None:
         """The task takes no room any more."""
-        self.active.pop(task_id, None)
+        self.active.pop(task_id)
         self.wake.set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -8,22 +8,17 @@ at the first URL that needs them, so an executor never sees one and a changed fi
 import contextlib
 import netrc
 import os
-import re
 import threading
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from tesk import schemes
 from tesk.filer.errors import TransferError, redact
-
-_ENDS: Final = ("", "/", "?", "#")
-_SLASHES: Final = re.compile(r"[/\\?#]")
-"""`?` and `#` among them: where they were escaped, and are no more."""
-_ESCAPED_AT_MOST: Final = 5
-_WITH_QUERY: Final = ("http", "https")
+from tesk.filer.plan import CredentialsFor
+from tesk.filer.prefix import leads_up, matches, plain
 
 
 class Table(NamedTuple):
@@ -68,23 +63,25 @@ def login(table: Table, host: str) -> tuple[str, str]:
 class Credentials:
     """The tables of all files, read once."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        self._places = places
-        self._tables: list[tuple[str, Table]] | None = None
+    def __init__(self, places: Sequence[str | CredentialsFor]) -> None:
+        self._places = [each if isinstance(each, CredentialsFor) else CredentialsFor("", each) for each in places]
+        self._tables: list[tuple[str, str, Table]] | None = None
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Table:
         """The table for `url`, or NOTHING. Raises TransferError, also for a table with unknown fields."""
         with self._lock:
             if self._tables is None:
-                tables = [table for place in self._places for table in _tables(Path(place))]
+                tables = [(each.prefix, table) for each in self._places for table in read_tables(Path(each.place))]
                 self._tables = sorted(
-                    ((plain(table.prefix), table) for table in tables), key=lambda pair: len(pair[0]), reverse=True
+                    ((plain(table.prefix), plain(limit), table) for limit, table in tables),
+                    key=lambda found: (len(found[0]), len(found[1])),
+                    reverse=True,
                 )
         wanted = plain(url)
-        for prefix, table in self._tables:
-            if matches(prefix, wanted):
-                if leads_up(prefix, wanted):
+        for prefix, limit, table in self._tables:
+            if matches(prefix, wanted) and (not limit or matches(limit, wanted)):
+                if leads_up(max(prefix, limit, key=len), wanted):
                     raise TransferError(
                         f'its path holds "..", so the credentials of "{redact(table.prefix)}" are not used for it',
                         "write the path without it",
@@ -95,51 +92,12 @@ class Credentials:
         return NOTHING
 
 
-def matches(prefix: str, url: str) -> bool:
-    """Whether a plain URL lies at or below a plain prefix: whole path segments only, so no other host or folder."""
-    if not url.startswith(prefix):
-        return False
-    return prefix.endswith("/") or url[len(prefix) : len(prefix) + 1] in _ENDS
-
-
-def leads_up(prefix: str, url: str) -> bool:
-    """Whether a plain URL may lead out of the plain prefix that it begins with, in any spelling that a server may read.
-
-    That takes a `..`. Escapes count however often they are escaped, a backslash counts as a slash, and what follows a
-    `;` is cut off. A prefix without a path has all of its host, which no path leads out of.
-    """
-    scheme, _, rest = prefix.partition("://")
-    if not rest.partition("/")[2]:
-        return False
-    path = url[len(prefix) :]
-    if scheme in _WITH_QUERY:
-        path = path.partition("?")[0].partition("#")[0]
-    for _ in range(_ESCAPED_AT_MOST):
-        decoded = unquote(path, errors="surrogateescape")
-        if decoded == path:
-            return any(part.partition(";")[0].strip() == ".." for part in _SLASHES.split(path))
-        path = decoded
-    return True
-
-
-def plain(url: str) -> str:
-    """The URL as it is compared: scheme and host in small letters, without user, password and the usual port."""
-    scheme, colon, rest = url.partition("://")
-    if not colon:
-        return url
-    end = min((at for at in (rest.find(c) for c in "/?#") if at >= 0), default=len(rest))
-    declared = schemes.BY_NAME.get(scheme.lower())
-    usual = declared.ports[scheme.lower()] if declared else 0
-    host = rest[:end].rpartition("@")[2].lower().removesuffix(f":{usual or ''}")
-    return f"{scheme.lower()}://{host}{rest[end:]}"
-
-
 def prefixes(places: Sequence[str]) -> list[str]:
     """The URL prefixes that have credentials, as far as the files can be read here: filers may see others."""
     found: list[str] = []
     for place in places:
         with contextlib.suppress(TransferError):
-            found += [redact(table.prefix) for table in _tables(Path(place))]
+            found += [redact(table.prefix) for table in read_tables(Path(place))]
     return found
 
 
@@ -154,7 +112,7 @@ def _check(table: Table, url: str) -> None:
             )
 
 
-def _tables(place: Path) -> list[Table]:
+def read_tables(place: Path) -> list[Table]:
     place = place.expanduser()
     files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
     return [table for file in files for table in _read(file)]

@@ -70,8 +70,8 @@ def run(plan: Plan, emit: Callable[[Event], None], stop: threading.Event) -> boo
     return False
 
 
-class Usage(Exception):
-    """Bad usage; the message says which."""
+class BadUsage(Exception):
+    """The message says which."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         plan, report = _arguments(argv)
-    except Usage as error:
+    except BadUsage as error:
         sys.stderr.write(f"tesk filer: {error}\n\n{USAGE}")
         return 2
     stop = threading.Event()
@@ -124,13 +124,13 @@ def _arguments(argv: Sequence[str]) -> tuple[Plan, IO[bytes]]:
                 text = file.read()
         plan: Plan = msgspec.json.decode(text, type=Plan)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Usage(f"the plan {where} cannot be read: {error}") from None
+        raise BadUsage(f"the plan {where} cannot be read: {error}") from None
     if (step == "inputs") != isinstance(plan, InputsPlan):
-        raise Usage(f"the plan is not for {step}")
+        raise BadUsage(f"the plan is not for {step}")
     try:
         report = open(options["--report"], "wb") if "--report" in options else os.fdopen(os.dup(1), "wb")  # noqa: SIM115
     except OSError as error:
-        raise Usage(f"the report cannot be written: {error}") from None
+        raise BadUsage(f"the report cannot be written: {error}") from None
     return plan, report
 
 
@@ -143,12 +143,12 @@ def _parse(argv: Sequence[str]) -> tuple[str, dict[str, str]]:
         name, equals, value = word.partition("=")
         if name in ("--plan", "--report"):
             if not equals and not rest:
-                raise Usage(f"{name} needs a file")
+                raise BadUsage(f"{name} needs a file")
             options[name] = value if equals else rest.pop(0)
         elif word.startswith("-"):
-            raise Usage(f"unknown option {word}")
+            raise BadUsage(f"unknown option {word}")
         else:
             steps.append(word)
     if len(steps) != 1 or steps[0] not in ("inputs", "outputs"):
-        raise Usage("say inputs or outputs")
+        raise BadUsage("say inputs or outputs")
     return steps[0], options

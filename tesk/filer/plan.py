@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec import Struct, field
 
 from tesk.declared import declared
+from tesk.filer.access import StorageAccess
 from tesk.tes import Input, Output
 
 if TYPE_CHECKING:
@@ -19,10 +20,18 @@ TRANSFER: Final = ("retries", "timeout_s", "concurrency", "allow", "deny")
 """Fields of FilerSettings whose settings are called transfer_…; the others have the setting's name."""
 
 
+class CredentialsFor(Struct, frozen=True):
+    """A file of credentials, or a folder of them, that serves what lies at and below `prefix` alone."""
+
+    prefix: str
+    place: str
+
+
 class FilerSettings(Struct, frozen=True, omit_defaults=True):
     """How transfers behave. `file_roots`: folders that file: URLs and bare paths may use; none by default.
 
-    `allow` and `deny` are names, addresses and networks: see tesk.filer.reach.
+    `allow` and `deny` are names, addresses and networks: see tesk.filer.reach. `access`: what the rules open to the
+    task.
     """
 
     file_roots: tuple[str, ...] = declared("file_roots")
@@ -32,12 +41,14 @@ class FilerSettings(Struct, frozen=True, omit_defaults=True):
     concurrency: int = declared("transfer_concurrency")
     allow: tuple[str, ...] = declared("transfer_allow")
     deny: tuple[str, ...] = declared("transfer_deny")
-    credentials: tuple[str, ...] = declared("credentials")
+    credentials: tuple[str | CredentialsFor, ...] = declared("credentials")
+    access: StorageAccess = StorageAccess()
 
     @classmethod
     def of(cls, settings: "Settings") -> "FilerSettings":
         """What the operator chose."""
-        names = {name: f"transfer_{name}" if name in TRANSFER else name for name in cls.__struct_fields__}
+        named = (name for name in cls.__struct_fields__ if name != "access")
+        names = {name: f"transfer_{name}" if name in TRANSFER else name for name in named}
         return cls(**{name: getattr(settings, setting) for name, setting in names.items()})
 
 

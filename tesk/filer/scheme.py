@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from tesk import schemes
+from tesk.filer.access import judge
 from tesk.filer.attributes import UNKNOWN, Attributes
 from tesk.filer.bounds import Listings
 from tesk.filer.errors import TransferError
@@ -122,16 +123,19 @@ class Schemes:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._judge = judge(context.settings.access)
         self._open: dict[str, Scheme] = {}
         self._lock = threading.Lock()
 
     def of(self, url: str) -> Scheme:
-        """The scheme that serves `url`. Raises TransferError for an unknown one."""
+        """The scheme that serves `url`. Raises TransferError for an unknown one and for what is closed to the task."""
         declared = schemes.serving(url)
         if declared is None:
             known = ", ".join(sorted(schemes.READABLE))
             name = schemes.name_of(url)
             raise TransferError(f"unsupported URL scheme {name!r}", f"use one of {known}, or an absolute path", tries=0)
+        if refusal := self._judge.decide(url).refusal:
+            raise TransferError(refusal, tries=0)
         with self._lock:
             if declared.package not in self._open:
                 self._open[declared.package] = _module(declared, "scheme").open_scheme(self._context)

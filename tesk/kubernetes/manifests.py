@@ -35,6 +35,7 @@ LEAST_MEMORY_MIB: Final = 8
 WITHHELD: Final = ("MKNOD", "NET_RAW")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 """The names of variables that every Kubernetes takes (RelaxedEnvironmentVariableValidation); the shim sets others."""
+READ_ONLY: Final = {"readOnly": True, "recursiveReadOnly": "IfPossible"}
 PLAIN: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -161,6 +162,7 @@ def filer_pod(place: PodContext, name: str, role: str, *, failed: bool = False) 
     volumes += give_credentials(container, place.cluster)
     if role == names.INPUTS:
         container["resources"] = _at_least(container["resources"], requests_of(place))
+        volumes += data_volumes(place.cluster)  # not mounted here: the scratch volume is to be where these are
     looks = _looks(place) if role == names.INPUTS else []
     if looks:
         volumes += [{"name": "shim", "emptyDir": {}}, {"name": "looks", "emptyDir": {}}]
@@ -180,6 +182,7 @@ def executor_pod(place: PodContext, name: str, number: int, plan: Layout, *, own
         {"name": "control", "emptyDir": {}},
         {"name": "token", "secret": {"secretName": names.secret(place.task_id, 0), "items": [_item(names.TOKEN_KEY)]}},
     ]
+    volumes += data_volumes(place.cluster)
     if not plan.is_empty:
         volumes.append(_claim_volume(place))
     if own_workdir:
@@ -196,6 +199,18 @@ def executor_pod(place: PodContext, name: str, number: int, plan: Layout, *, own
     if account := executor_account(place.task, place.cluster):
         spec["serviceAccountName"] = account
     return _pod(place, name, names.EXECUTOR_ROLE, spec, executor=number)
+
+
+def data_volumes(cluster: TaskSettings) -> list[Manifest]:
+    """The volumes of reference data. Of a claim that is read-only here, the cluster changes no file's group."""
+    return [
+        {"name": _data(n), "persistentVolumeClaim": {"claimName": volume.claim, "readOnly": True}}
+        for n, volume in enumerate(cluster.volumes)
+    ]
+
+
+def _data(n: int) -> str:
+    return f"data-{n}"
 
 
 def give_credentials(container: Manifest, cluster: TaskSettings) -> list[Manifest]:
@@ -289,6 +304,8 @@ def executor_container(
     words = [f"{SHIM}/shim", command, *stdio, str(len(copies)), *copies, *executor.command]
     mounts = [{"name": "shim", "mountPath": SHIM, "readOnly": True}, {"name": "control", "mountPath": CONTROL}]
     mounts += [{"name": SCRATCH_VOLUME, "mountPath": path, "subPath": path.lstrip("/")} for path in plan.bound]
+    for n, volume in enumerate(place.cluster.volumes):
+        mounts.append({"name": _data(n), "mountPath": volume.path, **READ_ONLY})
     if own_workdir and executor.workdir:
         mounts.append({"name": "workdir", "mountPath": normal(executor.workdir)})
     if shared_memory_bytes(place, plan):

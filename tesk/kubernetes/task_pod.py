@@ -60,9 +60,11 @@ def task_pod(task_id: TaskId, task: Task, cluster: TaskSettings, plan: Layout, a
         memory = {"medium": "Memory", "sizeLimit": str(shared_memory)}
         volumes.append({"name": f"memory-{n}", "emptyDir": memory})
         container["volumeMounts"].append({"name": f"memory-{n}", "mountPath": manifests.SHARED_MEMORY})
+    has_claim = any("ephemeral" in volume or "persistentVolumeClaim" in volume for volume in volumes)
+    volumes += manifests.data_volumes(cluster)
     spec = manifests.own_spec(cluster, [runner, *executors], volumes) | manifests.scheduling(place)
     spec["securityContext"] = {"seccompProfile": {"type": "RuntimeDefault"}}
-    if cluster.own_user is not None and any(_is_claim(volume) for volume in volumes):
+    if cluster.own_user is not None and has_claim:
         spec["securityContext"] |= {"fsGroup": cluster.own_user, "fsGroupChangePolicy": "OnRootMismatch"}
     spec["terminationGracePeriodSeconds"] = max(1, math.ceil(cluster.grace_s))
     if account := manifests.executor_account(task, cluster):
@@ -150,10 +152,6 @@ def _scratch(place: PodContext) -> Manifest:
 
 def _disk(place: PodContext) -> str:
     return f"{math.ceil(manifests.disk_gb(place.task, place.cluster) * 1024)}Mi"
-
-
-def _is_claim(volume: Manifest) -> bool:
-    return "ephemeral" in volume or "persistentVolumeClaim" in volume
 
 
 def _request_once(place: PodContext, spec: dict[str, Any], *, has_pod_resources: bool) -> None:

@@ -17,6 +17,13 @@ class Mount(Struct, frozen=True, omit_defaults=True):
     claim: str = ""
 
 
+class Volume(Struct, frozen=True, omit_defaults=True):
+    """A claim with reference data, which executors see at `path`, read-only."""
+
+    path: str
+    claim: str
+
+
 class TaskSettings(Struct, frozen=True, omit_defaults=True):
     """See the settings of the same names. `tolerations` are Kubernetes Toleration objects.
 
@@ -56,6 +63,7 @@ class TaskSettings(Struct, frozen=True, omit_defaults=True):
     executor_service_account: str = declared("executor_service_account")
     filer_environment_secret: str = declared("filer_environment_secret")
     filer_mounts: tuple[Mount, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     filer: FilerSettings = field(default_factory=FilerSettings)
     log_tail_bytes: int = declared("log_tail_bytes")
     grace_s: float = declared("grace_s")

@@ -12,16 +12,21 @@ from msgspec import Struct
 
 from tesk.errors import PlaceError as PlaceError
 from tesk.life.status import TaskId, TaskStatus
+from tesk.rules import NOTHING_GRANTED, Granted
 from tesk.tes import State, Task, TaskLog
 
 
 class Demand(Struct, frozen=True):
-    """What a task asks for: cores, GiB of memory and of disk; `place`: all that it says of the nodes it may run on."""
+    """What a task asks for: cores, GiB of memory and of disk; `place`: all that it says of the nodes it may run on.
+
+    `gpus`: of what `place` says, the number of GPUs.
+    """
 
     cpu_cores: float
     ram_gb: float
     disk_gb: float = 0.0
     place: str = ""
+    gpus: int = 0
 
     def covers(self, other: "Demand") -> bool:
         """True when there is room for the other wherever there is room for this."""
@@ -38,7 +43,7 @@ class Job(Struct, frozen=True):
 
     `submitted`: a place has been told of it before, and may have run it. `begun`: something of it has run, by the
     store's account; a place that finds nothing of it must not begin again. `state`: the state that is on record, and
-    `logs`, where it has begun: as JSON, an array of tesTaskLog.
+    `logs`, where it has begun: as JSON, an array of tesTaskLog. `granted`: the entries of the rules that it may use.
     """
 
     id: TaskId
@@ -48,6 +53,7 @@ class Job(Struct, frozen=True):
     begun: bool = False
     logs: bytes | None = None
     state: State = State.QUEUED
+    granted: Granted = NOTHING_GRANTED
 
 
 class Load(Struct, frozen=True):

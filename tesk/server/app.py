@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.identity import EVERYBODY
+from tesk.rules.file import RulesFile
 from tesk.server.body import Disconnected
 from tesk.server.budget import MOST_BYTES, MemoryBudget, MemoryShare
+from tesk.server.capabilities import Capabilities
 from tesk.server.exchange import (
     ANSWER,
     WHEN_SENT,
@@ -44,6 +46,7 @@ from tesk.server.people.ways import ways_in
 from tesk.server.people.whoami import SignIn, whoami
 from tesk.server.service import Service
 from tesk.server.tasks import Tasks
+from tesk.server.usage import UsageCalls
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
 
@@ -59,11 +62,12 @@ THREAD_BYTES: Final = 64 * 1024
 """Answers of at least this size are compressed outside the event loop."""
 AUDITED: Final = {"submit": "created", "cancel": "cancelled"}
 """What a call did whose route needs that scope, in the words of the audit log."""
+NOT_ALLOWED: Final = frozenset({403, 429})
+"""Refusals of what a caller who is known may not do, or not now: by role, scope, rules or quota."""
 DISCONNECTED: Final = 499
 """Status in the log of a request whose client went away, as in nginx."""
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_JSON: Final = (b"content-type", b"application/json")
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -73,6 +77,7 @@ def create_app(
     dispatcher: Dispatcher,
     *,
     parameters: Collection[str] = (),
+    rules: RulesFile,
     log: Log | None = None,
     edge: "Edge | None" = None,
 ) -> "App":
@@ -80,10 +85,12 @@ def create_app(
 
     `edge` finds out who calls; without one nobody is asked to sign in.
     """
-    tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings))
-    service = Service(settings, store, dispatcher, parameters, ways_in(settings))
+    tasks = Tasks(store, dispatcher, parameters, settings.max_body_bytes, maxima(settings), rules)
+    service = Service(settings, store, dispatcher, parameters, ways_in(settings), rules)
+    capabilities = Capabilities(settings, rules)
     routes = _routes(tasks, service, public_info=settings.public_service_info)
-    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in _beside_tes(settings, store, edge, log).items()}
+    beside_tes = _beside_tes(settings, store, edge, log) | {"capabilities": read(capabilities.get, "signed-in")}
+    routes |= {f"{BESIDE_TES}/{path}": methods for path, methods in beside_tes.items()}
     return App(tasks, routes, Hosts(settings.host, settings.allowed_hosts), Cors(settings.cors_origins), log, edge)
 
 
@@ -164,6 +171,8 @@ class App:
                 return reply
             return await route.handler(call)
         except Refusal as refusal:
+            if call.identity.user and refusal.status in NOT_ALLOWED:
+                self._note_refused(call, refusal)
             return refusal.reply()
         except StoreError as error:
             self._failed(call, error)
@@ -201,7 +210,7 @@ class App:
     def _headers(self, call: Call, reply: Reply) -> list[Header]:
         headers = [(b"x-request-id", call.request_id.encode()), *reply.headers]
         if reply.status != 204:
-            headers.append(_JSON)
+            headers.append(reply.content_type)
         headers.extend(self._cors.headers(call.headers.get(b"origin")))
         return headers
 
@@ -221,6 +230,13 @@ class App:
         self._log.request(
             level, id=call.request_id, method=call.method, path=call.path[:500], status=status, ms=ms, **about
         )
+
+    def _note_refused(self, call: Call, refusal: Refusal) -> None:
+        about = {"task": call.task_id} if call.task_id else {}
+        if refusal.field:
+            about["field"] = refusal.field
+        asked = f"{call.method} {call.path[:500]}"
+        note(self._log, "refused", call.identity, id=call.request_id, asked=asked, reason=refusal.msg, **about)
 
     def _failed(self, call: Call, error: Exception) -> None:
         if self._log is not None:
@@ -251,6 +267,7 @@ def _beside_tes(settings: Settings, store: Store, edge: "Edge | None", log: Log 
             "POST": Route(sharing.share, "submit"),
             "DELETE": Route(sharing.unshare, "submit"),
         },
+        "usage": read(UsageCalls(store).get, "read"),
         "whoami": read(whoami, "signed-in"),
         "sign-in": read(SignIn(edge).get, "open"),
     }

@@ -28,12 +28,16 @@ WHEN_SENT: Final = "tesk.when_sent"
 encode: Final = msgspec.json.Encoder().encode
 
 
+_JSON: Final[Header] = (b"content-type", b"application/json")
+
+
 class Reply(NamedTuple):
-    """A JSON answer; content type, length and request id are added where it is sent."""
+    """An answer, JSON unless it says otherwise; length and request id are added where it is sent."""
 
     status: int
     body: bytes
     headers: tuple[Header, ...] = ()
+    content_type: Header = _JSON
 
 
 class Refusal(Exception):

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -20,8 +21,11 @@ import uvicorn
 import uvloop
 
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.errors import RulesError
 from tesk.places import open_place
 from tesk.places.base import PlaceError
+from tesk.rules.check import check as check_rules
+from tesk.rules.file import RulesFile
 from tesk.server.app import App, create_app
 from tesk.server.connection import HttpConnection
 from tesk.server.listen import CannotListen, listen, url
@@ -56,7 +60,7 @@ def serve(settings: Settings, warnings: Sequence[str] = ()) -> None:
                 logging.getLogger(__name__).warning(warning)
             bound_to = listener.getsockname()[0]
             uvloop.run(_serve(msgspec.structs.replace(settings, host=bound_to), listener, log))
-    except (CannotListen, PeopleError, StoreError, PlaceError) as error:
+    except (CannotListen, PeopleError, RulesError, StoreError, PlaceError) as error:
         raise SystemExit(f"tesk serve: {error}") from None
 
 
@@ -70,10 +74,15 @@ async def _serve(settings: Settings, listener: socket.socket, log: Log) -> None:
         if edge is not None:
             opened.push_async_callback(edge.close)
             await edge.open()
+        rules = RulesFile(settings.rules, partial(check_rules, settings=settings))
+        opened.push_async_callback(rules.close)
+        await rules.open()
         place = open_place(settings)
-        dispatcher = Dispatcher(store, place, settings)
+        dispatcher = Dispatcher(store, place, settings, rules)
         opened.push_async_callback(dispatcher.stop)
-        app = create_app(settings, store, dispatcher, parameters=place.backend_parameters, log=log, edge=edge)
+        app = create_app(
+            settings, store, dispatcher, parameters=place.backend_parameters, rules=rules, log=log, edge=edge
+        )
         server = Server(app, url(listener))
         await dispatcher.start()
         await _serve_while_leased(server, listener, lease)

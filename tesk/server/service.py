@@ -17,9 +17,13 @@ import msgspec
 
 from tesk import __version__, schemes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.filer.access import StorageAccess, judge
 from tesk.filer.credentials import prefixes
 from tesk.filer.reach import Reach
 from tesk.filer.scheme import with_credentials
+from tesk.identity import EVERYBODY, Identity
+from tesk.rules import NO_RULES, Rules, is_open_to
+from tesk.rules.file import RulesFile
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.settings import Settings
 from tesk.store.base import Store, StoreError
@@ -39,16 +43,22 @@ SIGN_IN: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
 """The ways in as OpenAPI's security schemes. Of the proxy's nothing comes from the client."""
 
 
-def storage(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+def storage(
+    settings: Settings, environ: Mapping[str, str], rules: Rules = NO_RULES, identity: Identity = EVERYBODY
+) -> list[str]:
     """The storage locations of service-info: those that are configured and can work, then the setting `storage`.
 
-    They are file roots as file: URLs; prefixes with credentials; whole schemes with credentials in the environment,
-    where filers have the environment of this process. Never the whole of file: Toil mounts every folder of its own
-    machine that a listed prefix covers.
+    They are file roots as file: URLs; prefixes with credentials, but for those that the rules do not open to the
+    caller, and those that they open; whole schemes with credentials in the environment, where filers have the
+    environment of this process. Never the whole of file: Toil mounts every folder of its own machine that a listed
+    prefix covers.
     """
     roots = [Path(root).expanduser().absolute().as_uri() for root in settings.file_roots]
     reach = Reach(settings.transfer_allow, settings.transfer_deny)
     found = [prefix for prefix in prefixes(settings.credentials) if _can_work(prefix, reach)]
+    opened = [prefix for prefix, rule in rules.storage.items() if is_open_to(identity, rule.users, rule.groups)]
+    decide = judge(StorageAccess((*opened,), tuple(prefix for prefix in rules.storage if prefix not in opened))).decide
+    found = [*(prefix for prefix in found if not decide(prefix).refusal), *opened]
     own = with_credentials(environ) if settings.engine == "local" else []
     return list(dict.fromkeys([*roots, *found, *own, *settings.storage]))
 
@@ -62,7 +72,9 @@ def _can_work(prefix: str, reach: Reach) -> bool:
     return bool(declared.bucket) or not reach.is_closed(host)
 
 
-def service_info(settings: Settings, parameters: Collection[str], ways: Collection[str] = ()) -> dict[str, Any]:
+def service_info(
+    settings: Settings, parameters: Collection[str], ways: Collection[str] = (), rules: Rules = NO_RULES
+) -> dict[str, Any]:
     """tesServiceInfo. The ways in stand in the description: clients refuse a key that they do not know."""
     return {
         "id": settings.service_id,
@@ -71,7 +83,7 @@ def service_info(settings: Settings, parameters: Collection[str], ways: Collecti
         "description": _described(settings, ways),
         "organization": {"name": settings.organization_name, "url": settings.organization_url},
         "version": __version__,
-        "storage": storage(settings, os.environ),
+        "storage": storage(settings, os.environ, rules),
         "tesResources_backend_parameters": sorted(parameters),
     }
 
@@ -85,25 +97,30 @@ class Service:
 
     def __init__(
         self, settings: Settings, store: Store, dispatcher: Dispatcher, parameters: Collection[str],
-        ways: Collection[str],
+        ways: Collection[str], rules: RulesFile,
     ) -> None:  # fmt: skip
         self._store = store
         self._dispatcher = dispatcher
         self._ways = tuple(ways)
-        self._info = encode(service_info(settings, parameters, ways))
-        self._old_info = encode(
-            {
-                "name": settings.service_name,
-                "doc": _described(settings, ways),
-                "storage": storage(settings, os.environ),
-            }
-        )
+        self._settings = settings
+        self._parameters = parameters
+        self._rules = rules
+        self._described: tuple[Rules, bytes, bytes] | None = None
 
     async def info(self, call: Call) -> Reply:
-        return Reply(200, self._info)
+        return Reply(200, self._both()[0])
 
     async def old_info(self, call: Call) -> Reply:
-        return Reply(200, self._old_info)
+        return Reply(200, self._both()[1])
+
+    def _both(self) -> tuple[bytes, bytes]:
+        """Service-info and its old form, by the rules as they are now."""
+        rules = self._rules.rules
+        if self._described is None or self._described[0] is not rules:
+            new = service_info(self._settings, self._parameters, self._ways, rules)
+            old = {"name": new["name"], "doc": new["description"], "storage": new["storage"]}
+            self._described = rules, encode(new), encode(old)
+        return self._described[1:]
 
     async def root(self, call: Call) -> Reply:
         return Reply(200, b'{"api":"/ga4gh/tes/v1","openapi":"/openapi.json"}')

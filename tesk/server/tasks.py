@@ -5,26 +5,28 @@ a task. Every wait for the database has a limit below the 10 s after which clien
 """
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping
-from typing import Final, TypeVar, cast
+from collections.abc import Collection, Mapping
+from typing import Final, cast
 
 import msgspec
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
+from tesk.errors import NotAllowed
 from tesk.identity import Identity, Owner
-from tesk.limit import TimeLimit
+from tesk.rules.file import RulesFile
+from tesk.rules.granting import grants
 from tesk.server import query, views
 from tesk.server.body import Bodies
 from tesk.server.budget import SMALL_BYTES, MemoryShare
+from tesk.server.database_limit import DatabaseLimit
 from tesk.server.exchange import Call, Refusal, Reply
 from tesk.server.maxima import Maxima, check
+from tesk.server.quotas import CreationQuotas
 from tesk.store.base import Brief, MayNotEnd, NewTask, Query, Row, Store, TaskId
 
-T = TypeVar("T")
 GROUP_TAG: Final = "group"
 """The tag that says for which group a task is made."""
-STORE_LIMIT_S: Final = 8.0
 PAGE_BYTES: Final = 16 * 1024 * 1024
 """A page ends early when its documents together are this large; its token says where the next page begins."""
 LEAST_PAGE_BYTES: Final = 1024 * 1024
@@ -39,20 +41,22 @@ class Tasks:
 
     def __init__(
         self, store: Store, dispatcher: Dispatcher, parameters: Collection[str], max_body_bytes: int,
-        most: Maxima,
+        most: Maxima, rules: RulesFile,
     ) -> None:  # fmt: skip
         self._store = store
         self._dispatcher = dispatcher
         self._parameters = parameters
         self._bodies = Bodies(max_body_bytes)
         self._most = most
-        self._limit = TimeLimit(STORE_LIMIT_S)
+        self._rules = rules
+        self._quotas = CreationQuotas(store, rules)
+        self._within = DatabaseLimit().within
 
     async def create(self, call: Call) -> Reply:
         body = await self._bodies.read_json(call)
         given = body, call.identity
         new = self._new_task(*given) if len(body) < SMALL_BYTES else await asyncio.to_thread(self._new_task, *given)
-        call.task_id = await self._within(self._store.create(new))
+        call.task_id = await self._within((self._quotas or self._store).create(new))
         self._dispatcher.wake()
         return Reply(200, f'{{"id":"{call.task_id}"}}'.encode())
 
@@ -61,10 +65,15 @@ class Tasks:
         try:
             task, warnings = tes.parse(body, parameters=self._parameters)
             check(task, self._most)
+            given = grants(task, self._rules.rules, identity)
         except tes.InvalidTask as error:
             raise Refusal(400, str(error), error.field) from None
+        except NotAllowed as error:
+            raise Refusal(403, str(error), error.field) from None
         tags = cast(dict[str, str] | None, task.tags)
         owner = _owner(identity, tags or {})
+        if self._quotas:
+            self._quotas.check(owner, self._dispatcher.demand(task.resources))
         basic, full = tes.documents(task)
         return NewTask(
             basic=basic,
@@ -73,6 +82,7 @@ class Tasks:
             tags=tags,
             owner=owner,
             warnings=warnings or None,
+            grants=given,
         )
 
     async def get(self, call: Call) -> Reply:
@@ -140,12 +150,6 @@ class Tasks:
         if state is None:
             raise _unknown(call.task_id)
         return Reply(200, b"{}")
-
-    async def _within(self, wait: Awaitable[T]) -> T:
-        try:
-            return await self._limit.on(wait)
-        except TimeoutError:
-            raise Refusal(503, f"the database did not answer within {self._limit.seconds:.0f} s; try again") from None
 
 
 def _owner(identity: Identity, tags: Mapping[str, str]) -> Owner:

@@ -25,7 +25,7 @@ def task(row: Row | Brief) -> bytes:
     """tesTask as JSON: exactly id and state for a Brief (MINIMAL), the whole document for a Row."""
     if isinstance(row, Brief):
         return f'{{"id":"{row[0]}","state":"{NAMES[row[1]]}"}}'.encode()
-    identifier, state, created_ms, document, logs = row
+    identifier, state, created_ms, document, logs, _ = row
     created = f"{_second(created_ms // 1000)}.{created_ms % 1000:03d}Z"
     head = f'{{"id":"{identifier}","state":"{NAMES[state]}","creation_time":"{created}",'.encode()
     if logs:

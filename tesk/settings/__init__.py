@@ -73,6 +73,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_days: int = PEOPLE(
         365, "days that an API token lasts at most; 90 unless more or less is asked", "people.tokenDays", ge=1
     )
+    rules: str = PEOPLE(
+        "", "TOML file: who may use which storage, volumes and images, and how much", "people.rulesConfigMap"
+    )
     admins: Texts = PEOPLE((), "users who see and end everybody's tasks", "people.admins")
     admin_groups: Texts = PEOPLE((), "groups whose members are admins", "people.adminGroups")
     public_service_info: bool = PEOPLE(True, "service-info is answered without signing in", "people.publicServiceInfo")

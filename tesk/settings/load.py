@@ -60,6 +60,7 @@ def load(
         data=_absolute(settings.data),
         users_file=_absolute(settings.users_file) if settings.users_file else "",
         issuers=_absolute(settings.issuers) if settings.issuers else "",
+        rules=_absolute(settings.rules) if settings.rules else "",
         file_roots=tuple(map(_absolute, settings.file_roots)),
         credentials=tuple(map(_absolute, settings.credentials)),
     )

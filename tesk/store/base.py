@@ -10,8 +10,10 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from tesk.identity import Identity, Owner
+from tesk.rules import NO_GRANTS, Grants
 from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
+from tesk.usage import Usage, Used
 
 TaskId = str
 
@@ -28,16 +30,21 @@ class NewTask(Struct, frozen=True):
     owner: Owner = Owner()
     """Whose task it is. By default nobody's, which admins alone see."""
     warnings: list[str] | None = None
+    grants: Grants = NO_GRANTS
 
 
 class Row(NamedTuple):
-    """A stored task in the BASIC or FULL view. `document` and `logs` are JSON: an object, an array of tesTaskLog."""
+    """A stored task in the BASIC or FULL view. `document` and `logs` are JSON: an object, an array of tesTaskLog.
+
+    `grants` are there in the FULL view alone, and go to the place, never to clients.
+    """
 
     id: TaskId
     state: State
     created_ms: int
     document: bytes
     logs: bytes | None
+    grants: Grants = NO_GRANTS
 
 
 class Brief(NamedTuple):
@@ -48,20 +55,23 @@ class Brief(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A task that has not ended. `owner`: the number of its user. `submitted`: a place may know it."""
+    """A task that has not ended. `owner`, `group`: the numbers of its user and its group. `submitted`: a place may know
+    it."""
 
     id: TaskId
     owner: int
+    group: int
     state: State
     submitted: bool
 
 
 class Queued(NamedTuple):
-    """A task that no place knows yet. `owner`: the number of its user. `basic` is its BASIC document, None for a long
-    one (see `get`)."""
+    """A task that no place knows yet. `owner`, `group`: the numbers of its user and its group. `basic` is its BASIC
+    document, None for a long one (see `get`)."""
 
     id: TaskId
     owner: int
+    group: int
     basic: bytes | None
 
 
@@ -118,13 +128,15 @@ class Store(Protocol):
         """Records that a place is about to get a QUEUED task. False if the task is not QUEUED any more."""
 
     async def advance(
-        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
-    ) -> bool:
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (),
+        new: Documents | None = None, used: Sequence[Used] = (),
+    ) -> bool:  # fmt: skip
         """Records the state and the log, if the state is the present one or may follow it (tes.NEXT).
 
         One conditional update. False when nothing changed, as after a terminal state. The warnings of `create` stay
         before the log's own system logs; stdout and stderr are cut to their tails. `earlier`: the logs of the attempts
-        before this one. `new`: what the task's documents become.
+        before this one. `new`: what the task's documents become. `used`: what the task used, which counts once with the
+        state, for the task's user and group.
         """
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
@@ -141,6 +153,12 @@ class Store(Protocol):
 
     async def shares(self, user: str) -> Shares: ...
 
+    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+        """What was used from the first month to the last ("2026-11"), by those whose tasks the caller may end."""
+
+    async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
+        """Cores times seconds in a month: the user's, and those of the whole group. Nobody's are not counted."""
+
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         """Tasks that have not ended, oldest first."""
 
@@ -150,6 +168,15 @@ class Store(Protocol):
         """Tasks that no place knows yet, oldest first, except those whose create is not answered yet.
 
         `without`: the numbers of users whose tasks are left out.
+        """
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        """The names of users and groups by their numbers."""
+
+    async def count_queued(self, owner: Owner, limit: int) -> tuple[int, int]:
+        """How many tasks of the user, and of the whole group, are QUEUED; of each at most `limit` are counted.
+
+        Nobody has any.
         """
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:

@@ -38,6 +38,11 @@ def read(text: str) -> int | None:
     return number if number <= GREATEST else None
 
 
+def created_ms(text: str) -> int:
+    """About when the task was created, in milliseconds since 1970: an id may be ahead of the clock. 0 for no id."""
+    return (read(text) or 0) >> 20
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from tesk.store.base import StoreError
 
-NEWEST: Final = "0003"
+NEWEST: Final = "0005"
 """The newest revision in `migrations/versions`."""
 MIGRATION_S: Final = 3600.0
 CONNECT_S: Final = 10.0

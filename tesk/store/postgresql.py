@@ -9,13 +9,14 @@ scan of the table.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from tesk.identity import Identity
+from tesk.identity import Identity, Owner
 from tesk.store import migrate, transitions
 from tesk.store.base import (
     Brief,
@@ -40,17 +41,20 @@ from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import keep_up
 from tesk.store.tokens import TokenTable
+from tesk.store.usage import Lanes, UsageTable, add_changed
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
+from tesk.usage import Usage, Used
 
 INSERT: Final = f"""
 WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
 t AS (INSERT INTO task ({TASK_COLUMNS})
   SELECT CASE WHEN u.id > (SELECT closed FROM f) THEN u.id END, u.owner, u.state, u.submitted, u.created, u.name,
-  u.tags, u.warnings, u.basic, u.owner_group FROM unnest($1::bigint[], $2::int[], $3::smallint[], $4::smallint[],
-  $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::int[]) AS u({TASK_COLUMNS})),
-c AS (INSERT INTO content (task, document) SELECT * FROM unnest($11::bigint[], $12::bytea[]))
-INSERT INTO tag (key, task, value) SELECT * FROM unnest($13::text[], $14::bigint[], $15::text[])
+  u.tags, u.warnings, u.basic, u.owner_group, u.grants FROM unnest($1::bigint[], $2::int[], $3::smallint[],
+  $4::smallint[], $5::bigint[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::int[], $11::bytea[])
+  AS u({TASK_COLUMNS})),
+c AS (INSERT INTO content (task, document) SELECT * FROM unnest($12::bigint[], $13::bytea[]))
+INSERT INTO tag (key, task, value) SELECT * FROM unnest($14::text[], $15::bigint[], $16::text[])
 """
 """An id that is not above the frontier becomes null, which PostgreSQL refuses: so a late server takes another id.
 
@@ -135,6 +139,8 @@ class PostgresqlStore:
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
         self._principals = Principals(self._find_principals, self._run, self._run)
+        self._usage = UsageTable(self._principals, self._run, self._run)
+        self._lanes = Lanes()
         self._connections: Pool | None = None
         self._long = asyncio.Semaphore(LONG_READERS)
 
@@ -244,8 +250,9 @@ class PostgresqlStore:
         return number is not None and bool(await self._run(Sql(f"{transitions.SUBMITTED} RETURNING 1", (number,))))
 
     async def advance(
-        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
-    ) -> bool:
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (),
+        new: Documents | None = None, used: Sequence[Used] = (),
+    ) -> bool:  # fmt: skip
         number = read(task_id)
         if number is None:
             return False
@@ -253,7 +260,16 @@ class PostgresqlStore:
         basic, full = new or (None, None)
         change = (basic_logs([*earlier, log]), ended, basic, number)
         log_document = full_logs([*earlier, log], self._log_tail_bytes)
-        return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
+        if not used:
+            return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
+        try:
+            async with self._pool.acquire() as connection:
+                with self._lanes.take() as lane:
+                    added = (lane, *chain.from_iterable(used))
+                    end = _end(state, len(used))
+                    return bool(await connection.fetch(end, *change, full, full, *added, log_document))
+        except DatabaseFailure as error:
+            raise cannot_use(self._location, error) from error
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
@@ -290,6 +306,12 @@ class PostgresqlStore:
     async def shares(self, user: str) -> Shares:
         return await self._principals.shares(user)
 
+    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+        return await self._usage.of(first, last, identity)
+
+    async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
+        return await self._usage.core_seconds(month, owner)
+
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
         if number is None:
@@ -305,6 +327,14 @@ class PostgresqlStore:
         undecided = self._withdrawals.undecided
         rows = await self._run(transitions.queued(number, limit + len(undecided), without, POSTGRESQL))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        return await self._principals.names(numbers)
+
+    async def count_queued(self, owner: Owner, limit: int) -> tuple[int, int]:
+        numbers = await self._principals.owner(owner)
+        [counts] = await self._run(transitions.count_queued(*numbers, limit, POSTGRESQL))
+        return counts[0], counts[1]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         try:
@@ -428,10 +458,17 @@ _VIEWS: Final = ("MINIMAL", "BASIC", "FULL")
 _BY_ID: Final = {view: one(view, of_long=False).replace("= ?", "= ANY($1::bigint[])") for view in _VIEWS}
 _LONG: Final = {view: one(view) for view in _VIEWS}
 _WITHDRAWN: Final = transitions.WITHDRAWN.replace("= ?", "= ANY($1::bigint[])", 1) + " FOR UPDATE"
-_ADVANCE: Final = {
-    state: f"WITH changed AS ({update} RETURNING id), described AS ({DESCRIBE}) {KEEP_LOG}"
+_CHANGED: Final = {
+    state: f"WITH changed AS ({update} RETURNING id, owner, owner_group), described AS ({DESCRIBE})"
     for state, update in transitions.ADVANCE.items()
 }
+_ADVANCE: Final = {state: f"{changed} {KEEP_LOG}" for state, changed in _CHANGED.items()}
+
+
+@cache
+def _end(state: State, months: int) -> str:
+    """Advances a task to its end, and adds what it used in so many months."""
+    return numbered(f"{_CHANGED[state]}, added AS ({add_changed(months)}) {KEEP_LOG}")
 
 
 async def insert(connection: Any, new: Sequence[NewRows]) -> None:

@@ -23,7 +23,11 @@ SHARES_S: Final = 10.0
 MOST_KEPT: Final = 10_000
 """Identities of which is kept whose tasks they see: to look up each group costs a get a tenth of its time."""
 
+MOST_READ: Final = 500
+"""Names that are read at once."""
+
 _NONE: Final = frozenset[int]()
+_NAMES: Final = "SELECT id, name FROM principal WHERE id IN"
 _SHARES: Final = "SELECT owner, colleague FROM share"
 _SHARE: Final = "INSERT INTO share (owner, colleague) VALUES (?, ?) ON CONFLICT (owner, colleague) DO NOTHING"
 _UNSHARE: Final = "DELETE FROM share WHERE owner = ? AND colleague = ?"
@@ -113,6 +117,15 @@ class Principals:
         number = (await self._of([(PrincipalKind.USER, user)]))[PrincipalKind.USER, user]
         seen_by, sees = [await self._read(Sql(text, (number,))) for text in (_SEEN_BY, _SEES)]
         return Shares([row[0] for row in seen_by], [row[0] for row in sees])
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        """The names of users and groups by their numbers."""
+        names, rest = dict[int, str](), list(numbers)
+        while rest:
+            some, rest = rest[:MOST_READ], rest[MOST_READ:]
+            rows = await self._read(Sql(f"{_NAMES} ({', '.join('?' * len(some))})", tuple(some)))
+            names |= {row[0]: row[1] for row in rows}
+        return names
 
     async def _change(self, sql: str, user: str, colleague: str) -> None:
         _check(user, colleague)

@@ -30,7 +30,7 @@ LONG_BYTES: Final = 65536
 tasks bounds the bytes that are read."""
 RARE: Final = 256
 """A filter with fewer tasks than this is rare: all of them are checked quickly."""
-Parameter = int | str | bytes | list[int] | None
+Parameter = int | str | bytes | list[int] | list[str] | None
 
 
 class Sql(NamedTuple):
@@ -369,7 +369,7 @@ def _columns(view: str, *, of_long: bool = False) -> str:
     document, logs, more = "t.basic", "t.logs", ""
     size = "length(t.basic)"
     if view == "FULL":
-        document, logs, more = "coalesce(c.document, t.basic)", "l.logs", ", t.warnings"
+        document, logs, more = "coalesce(c.document, t.basic)", "l.logs", ", t.warnings, t.grants"
         size = "coalesce(length(c.document), length(t.basic))"
     if not of_long:
         fits = f"{size} + coalesce(length({logs}), 0) <= {LONG_BYTES}"

@@ -53,6 +53,7 @@ task = Table(
     Column("basic", LargeBinary, nullable=False, doc="BASIC document"),
     Column("logs", LargeBinary, doc="BASIC logs"),
     Column("owner_group", Integer, nullable=False, server_default=text("0"), doc="the group's principal.id, or 0"),
+    Column("grants", LargeBinary, doc="JSON of rules.Grants; null: none"),
 )
 owned, grouped = text("owner <> 0"), text("owner_group <> 0")
 Index("task_owner", task.c.owner, task.c.id, task.c.state, sqlite_where=owned, postgresql_where=owned)
@@ -164,6 +165,23 @@ api_token = Table(
 )
 Index("api_token_digest", api_token.c.digest, unique=True)
 Index("api_token_username", api_token.c.username, api_token.c.made, api_token.c.id)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("month", plain_text, primary_key=True, doc="as in 2026-11"),
+    Column("owner", Integer, primary_key=True, autoincrement=False, doc="the user's principal.id, or 0"),
+    Column("owner_group", Integer, primary_key=True, autoincrement=False, doc="the group's principal.id, or 0"),
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False, doc="see usage.Lanes"),
+    Column("tasks", BigInteger, nullable=False, doc="that started, and ended in this month"),
+    Column("core_ms", BigInteger, nullable=False, doc="cores * ms"),
+    Column("ram_gib_ms", BigInteger, nullable=False, doc="GiB * ms"),
+    Column("gpu_ms", BigInteger, nullable=False, doc="GPUs * ms"),
+    Column("bytes_out", BigInteger, nullable=False, doc="of the outputs in the tasks' logs"),
+    sqlite_with_rowid=False,
+)
+grouped = text("owner_group <> 0")
+Index("usage_owner_group", usage.c.month, usage.c.owner_group, sqlite_where=grouped, postgresql_where=grouped)
 
 version = Table(
     "alembic_version",

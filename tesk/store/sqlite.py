@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from tesk.identity import Identity
+from tesk.identity import Identity, Owner
 from tesk.store import migrate, transitions
 from tesk.store.base import (
     Brief,
@@ -39,10 +39,12 @@ from tesk.store.queries import SQLITE, WHOSE, Sql, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
 from tesk.store.summariser import COUNT_PRUNED, BlockChange, addition, keep_up, renewal
 from tesk.store.tokens import TokenTable
+from tesk.store.usage import ADD_ONE, UsageTable
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
+from tesk.usage import Usage, Used
 
-INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce((SELECT max(last) FROM span), 0))"
 INSERT_TAG: Final = "INSERT INTO tag (key, task, value) VALUES (?, ?, ?)"
 INSERT_CONTENT: Final = "INSERT INTO content (task, document) VALUES (?, ?)"
@@ -81,6 +83,7 @@ class SqliteStore:
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
         self._principals = Principals(self._find_principals, self._run_inline, self._run_write)
+        self._usage = UsageTable(self._principals, self._run_apart, self._run_inline)
 
     async def open(self) -> None:
         try:
@@ -178,14 +181,15 @@ class SqliteStore:
         return (number := read(task_id)) is not None and bool(await self._write("submitted", (number,)))
 
     async def advance(
-        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (), new: Documents | None = None
-    ) -> bool:
+        self, task_id: TaskId, state: State, log: TaskLog, earlier: Sequence[TaskLog] = (),
+        new: Documents | None = None, used: Sequence[Used] = (),
+    ) -> bool:  # fmt: skip
         number = read(task_id)
         if number is None:
             return False
         ended = now_ms() if state.is_terminal else None
         logs = basic_logs([*earlier, log]), full_logs([*earlier, log], self._log_tail_bytes)
-        return bool(await self._write("advance", (number, state, ended, *logs, *(new or (None, None)))))
+        return bool(await self._write("advance", (number, state, ended, *logs, *(new or (None, None)), used)))
 
     async def cancel(self, task_id: TaskId, identity: Identity) -> State | None:
         number = read(task_id)
@@ -210,6 +214,12 @@ class SqliteStore:
     async def shares(self, user: str) -> Shares:
         return await self._principals.shares(user)
 
+    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+        return await self._usage.of(first, last, identity)
+
+    async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
+        return await self._usage.core_seconds(month, owner)
+
     async def unfinished(self, after: TaskId | None = None, limit: int = 1000) -> list[Unfinished]:
         number = 0 if after is None else read(after)
         if number is None:
@@ -225,6 +235,14 @@ class SqliteStore:
         undecided = self._withdrawals.undecided
         rows = await self._run_apart(transitions.queued(number, limit + len(undecided), without, SQLITE))
         return [queued(row) for row in rows if row[0] not in undecided][:limit]
+
+    async def names(self, numbers: Collection[int]) -> dict[int, str]:
+        return await self._principals.names(numbers)
+
+    async def count_queued(self, owner: Owner, limit: int) -> tuple[int, int]:
+        numbers = await self._principals.owner(owner)
+        [counts] = await self._run_apart(transitions.count_queued(*numbers, limit, SQLITE))
+        return counts[0], counts[1]
 
     async def prune(self, ended_before_ms: int, limit: int = 1000) -> int:
         return int(await self._write("prune", (ended_before_ms, limit)))
@@ -333,12 +351,14 @@ def _created(database: sqlite3.Connection, *_: Any) -> None:
 
 def _advance(
     database: sqlite3.Connection, number: int, state: State, ended: int | None, basic_logs: bytes, full_logs: bytes,
-    basic: bytes | None, full: bytes | None,
+    basic: bytes | None, full: bytes | None, used: Sequence[Used],
 ) -> bool:  # fmt: skip
     """`basic`, `full`: what the task's documents become; None for one that stays."""
     changed = database.execute(transitions.ADVANCE[state], (basic_logs, ended, basic, number)).rowcount == 1
     if changed:
         database.execute(KEEP_LOG, (number, full_logs))
+        for month in used:
+            database.execute(ADD_ONE, (*month, number))
     if changed and full is not None:
         database.execute(DESCRIBE, (full, number))
     return changed

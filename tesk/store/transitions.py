@@ -44,10 +44,12 @@ CANCEL: Final = (
 
 STATE: Final = "SELECT state FROM task WHERE id = ?"
 
-UNFINISHED: Final = "SELECT id, owner, state, submitted FROM task WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?"
+UNFINISHED: Final = (
+    "SELECT id, owner, owner_group, state, submitted FROM task WHERE ended IS NULL AND id > ? ORDER BY id LIMIT ?"
+)
 
 QUEUED: Final = (
-    f"SELECT id, owner, CASE WHEN length(basic) <= {LONG_BYTES} THEN basic END "
+    f"SELECT id, owner, owner_group, CASE WHEN length(basic) <= {LONG_BYTES} THEN basic END "
     f"FROM task WHERE ended IS NULL AND {_UNSUBMITTED} AND id > ? ORDER BY id LIMIT ?"
 )
 """Parameters: id after which to begin, limit. Long documents are left out, so that pages take little memory."""
@@ -60,6 +62,26 @@ def queued(after: int, limit: int, without: Collection[int], dialect: Dialect) -
     given: Parameter = str(list(without)) if dialect.pins else list(without)
     others = "NOT IN (SELECT value FROM json_each(?))" if dialect.pins else "<> ALL(?::int[])"
     return Sql(QUEUED.replace(" ORDER BY", f" AND owner {others} ORDER BY"), (after, given, limit))
+
+
+def count_queued(owner: int, group: int, limit: int, dialect: Dialect) -> Sql:
+    """How many tasks of a user and of a group are QUEUED: one row, each counted up to the limit.
+
+    Their entries in one index are counted, from the oldest QUEUED task of anybody on.
+    """
+    counts, parameters = list[str](), list[Parameter]()
+    for column, number in (("owner", owner), ("owner_group", group)):
+        oldest = f"(SELECT min(id) FROM task WHERE state = {int(State.QUEUED)})"
+        where, order = f"{column} = ? AND id >= {oldest}", ""
+        given: list[Parameter] = [number]
+        if dialect.compares_rows:
+            where, order = f"({column}, id) >= (?, {oldest}) AND {column} <= ?", f" ORDER BY {column}, id"
+            given.append(number)
+        pin = f" INDEXED BY task_{column}" if dialect.pins else ""
+        where = f"{where} AND {column} <> 0 AND state = {int(State.QUEUED)}"
+        counts.append(f"(SELECT count(*) FROM (SELECT 1 FROM task{pin} WHERE {where}{order} LIMIT ?) AS q)")
+        parameters += [*given, limit]
+    return Sql(f"SELECT {', '.join(counts)}", tuple(parameters))
 
 
 WITHDRAWN: Final = f"SELECT id, tags FROM task WHERE id = ? AND {_UNSUBMITTED}"

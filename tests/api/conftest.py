@@ -23,6 +23,7 @@ import uvloop
 from tesk.dispatch.dispatcher import Dispatcher
 from tesk.life.status import TaskStatus
 from tesk.places.base import ALL_ACTIVE, Demand, Denial, Job, Load, PlaceError, Report
+from tesk.rules.file import RulesFile
 from tesk.server.app import create_app
 from tesk.server.listen import listen, url
 from tesk.server.log import Log
@@ -155,7 +156,9 @@ class Running:
         self.url = url(listener)
         self.store = open_store(self.database, log_tail_bytes=self.settings.log_tail_bytes)
         await self.store.open()
-        self.dispatcher = dispatcher = Dispatcher(self.store, self.engine, self.settings)
+        rules = RulesFile(self.settings.rules)
+        await rules.open()
+        self.dispatcher = dispatcher = Dispatcher(self.store, self.engine, self.settings, rules)
         await dispatcher.start()
         log = Log(self.log_stream, self.settings.log_level, plain=False)
         parameters = self.engine.backend_parameters
@@ -163,7 +166,9 @@ class Running:
         if edge is not None:
             edge.ways += self.ways
             await edge.open()
-        self.app = app = create_app(self.settings, self.store, dispatcher, parameters=parameters, log=log, edge=edge)
+        self.app = app = create_app(
+            self.settings, self.store, dispatcher, parameters=parameters, rules=rules, log=log, edge=edge
+        )
         self._server = ThreadServer(app, self.url)
         await self.engine.asked.wait()
         self._loop.call_soon(self._ready.set_result, None)
@@ -171,6 +176,7 @@ class Running:
             await self._server.serve(sockets=[listener])
         finally:
             await dispatcher.stop()
+            await rules.close()
             if edge is not None:
                 await edge.close()
             await self.store.close()

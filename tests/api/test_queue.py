@@ -44,11 +44,12 @@ def impatient(server: Running) -> Iterator[None]:
     """The server waits for its database for half a second."""
     handlers = server.app._cancel["POST"].handler.__self__  # type: ignore[attr-defined]
     assert isinstance(handlers, Tasks)
-    usual, handlers._limit.seconds = handlers._limit.seconds, 0.5
+    limit = handlers._within.__self__._limit  # type: ignore[attr-defined]
+    usual, limit.seconds = limit.seconds, 0.5
     try:
         yield
     finally:
-        handlers._limit.seconds = usual
+        limit.seconds = usual
 
 
 def given(server: Running) -> str:

@@ -65,7 +65,8 @@ def schema_of(document: dict[str, Any]) -> Any:
 
 
 SPECIFICATION = schema_of(published())
-OWN = schema_of(own_description())
+OWN = schema_of(own_description()).exclude(path_regex="^/api/")
+BESIDE_TES = schema_of(own_description()).include(path_regex="^/api/")
 RUN = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -111,6 +112,22 @@ def test_replies_are_what_the_specification_promises(case: Any, server: Running,
 @RUN
 def test_replies_are_what_openapi_json_promises_errors_too(case: Any, server: Running, existing: str) -> None:
     call(case, server.url + "/v1", [*CHECKS, status_code_conformance], existing)
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres) -> Iterator[Running]:
+    """A server where callers are whom the header X-Forwarded-User names."""
+    database, trusted = postgres_server.new_database(), ("127.0.0.1/32",)
+    with running(tmp_path_factory.mktemp("beside"), database=database, trusted_addresses=trusted) as started:
+        yield started
+
+
+@BESIDE_TES.parametrize()  # type: ignore[untyped-decorator]
+@settings(RUN, max_examples=EXAMPLES // 4)
+def test_replies_beside_tes_are_what_openapi_json_promises(case: Any, behind_proxy: Running, server: Running) -> None:
+    checks = [*CHECKS, status_code_conformance]
+    case.call_and_validate(base_url=behind_proxy.url, checks=checks, headers={"X-Forwarded-User": "ann"})
+    case.call_and_validate(base_url=server.url, checks=checks)
 
 
 def test_requests_of_both_kinds_were_made(server: Running) -> None:

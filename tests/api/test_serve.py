@@ -23,9 +23,9 @@ LIMIT_S = 300.0
 get, post = partial(httpx.get, timeout=LIMIT_S), partial(httpx.post, timeout=LIMIT_S)
 SERVE = """
 import json, sys
-from tesk.server import run, tasks
+from tesk.server import database_limit, run
 from tesk.settings import Settings
-run.SHUTDOWN_LIMIT_S = tasks.STORE_LIMIT_S = 300  # on a busy machine
+run.SHUTDOWN_LIMIT_S = database_limit.STORE_LIMIT_S = 300  # on a busy machine
 run.serve(Settings(**json.loads(sys.argv[1])))
 """
 HANDED_OVER = """

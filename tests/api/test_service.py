@@ -74,6 +74,19 @@ def test_service_info_is_what_was_configured(tmp_path: Path) -> None:
     assert old == {"name": "our TES", "doc": "of the lab", "storage": info["storage"]}
 
 
+@pytest.mark.usefixtures("nobody")
+def test_service_info_lists_what_the_rules_open_to_all(tmp_path: Path) -> None:
+    (tmp_path / "stores.toml").write_text("".join(f'["{url}"]\n' for url in ("s3://lab-a", "s3://else", "s3://open/x")))
+    (tmp_path / "rules.toml").write_text(
+        '[storage."s3://lab-a"]\ngroups = ["lab-a"]\n[storage."s3://open"]\n[storage."https://open.test/"]\n'
+    )
+    settings: dict[str, Any] = {"credentials": (str(tmp_path / "stores.toml"),), "rules": str(tmp_path / "rules.toml")}
+    with running(tmp_path, **settings) as server:
+        listed = server.client.get("/v1/service-info").json()["storage"]
+        assert listed == ["s3://else", "s3://open/x", "s3://open", "https://open.test/"]
+        assert server.client.get("/v1/tasks/service-info").json()["storage"] == listed
+
+
 AWS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 AZURE = {"AZURE_STORAGE_ACCOUNT_NAME": "lab", "AZURE_STORAGE_ACCOUNT_KEY": "a2V5"}
 
@@ -153,12 +166,20 @@ def test_the_api_description_is_the_specification_and_what_differs(client: httpx
     assert served.SERVED.read_text() == served.text(), "run: python -m tests.spec.served"
     description = client.get("/openapi.json").json()
     published = json.loads(json.dumps(served.specification(), default=lambda moment: moment.isoformat()))
-    assert description["paths"].keys() == published["paths"].keys()
+    assert description["paths"].keys() == published["paths"].keys() | served.beside_tes()["paths"].keys()
     for name, schema in published["components"]["schemas"].items():
         if name != "tesResources":
             assert description["components"]["schemas"][name] == schema
     ours, theirs = (d["components"]["schemas"]["tesResources"]["properties"] for d in (description, published))
     assert {name for name in theirs if ours[name] != theirs[name]} == {"cpu_cores"}
+
+
+def test_the_api_description_has_every_route_beside_tes(tmp_path: Path) -> None:
+    with running(tmp_path, trusted_addresses=("127.0.0.1/32",)) as server:
+        routes = {f"{path}/{{id}}": methods for path, methods in server.app._items.items()} | server.app._routes
+    described = {path: {name.upper() for name in each} for path, each in served.beside_tes()["paths"].items()}
+    beside = {path: methods.keys() - {"HEAD"} for path, methods in routes.items() if path.startswith("/api/")}
+    assert beside == {path: names - {"SERVERS"} for path, names in described.items()}
 
 
 def test_replies_are_valid_by_the_published_schemas(server: Running) -> None:

@@ -121,8 +121,12 @@ def other(setting: Setting) -> Any:
 
 
 MOUNTS = {"file_roots": ["/file_roots"], "filer_mounts": ["/filer_mounts=claim:b", "/file_roots=claim:b"]}
-SECRETS = {"users_file": "/etc/tesk-users/users.toml", "issuers": "/etc/tesk-issuers/issuers.toml"}
-"""Files that the chart mounts from the Secret that the value names."""
+FILES = {
+    "users_file": "/etc/tesk-users/users.toml",
+    "issuers": "/etc/tesk-issuers/issuers.toml",
+    "rules": "/etc/tesk-rules/rules.toml",
+}
+"""Files that the chart mounts from the Secret or ConfigMap that the value names."""
 
 
 def test_each_value_sets_its_setting() -> None:
@@ -131,8 +135,8 @@ def test_each_value_sets_its_setting() -> None:
     file = tomllib.loads(config["data"]["tesk.toml"])
     for setting in IN_CHART:
         wanted = chosen[setting.chart]
-        if setting.name in SECRETS:
-            wanted = SECRETS[setting.name]
+        if setting.name in FILES:
+            wanted = FILES[setting.name]
         elif setting.name in MAPS | OBJECTS:
             wanted = MOUNTS.get(setting.name, ["a=b"])
         found = file[setting.group.name][setting.key]

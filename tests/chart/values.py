@@ -10,7 +10,8 @@ EVERYTHING: Manifest = yaml.safe_load(
     image: {repository: registry.example.org/tesk, tag: "1", pullSecrets: [registry]}
     database: {postgresql: {existingSecret: database}}
     people:
-      {usersSecret: users, issuersSecret: issuers, tokens: never, tokenDays: 30, admins: [alice], adminGroups: [admins]}
+      {usersSecret: users, issuersSecret: issuers, rulesConfigMap: rules, tokens: never, tokenDays: 30, admins: [alice],
+       adminGroups: [admins]}
     corsOrigins: ["https://a.example.org", "https://b.example.org"]
     allowedHosts: [tes.example.org]
     tasks:

@@ -7,6 +7,9 @@ import click
 import pytest
 
 from tesk.cli.main import COMMANDS, command_line
+from tesk.rules.check import check
+from tesk.rules.file import read_rules
+from tesk.settings import Settings
 from tesk.settings.load import load
 from tesk.tes import NEXT, State
 
@@ -47,6 +50,14 @@ def test_every_flag_in_an_example_exists(page: Path) -> None:
     for command, rest in re.findall(r"\btesk (serve|run|create|get|list|logs|wait|cancel)\b([^\n`|)]*)", text):
         named = set(re.findall(r" (--?[a-z][a-z-]*)", rest.partition(" -- ")[0]))
         assert named <= flags(command), f"tesk {command}{rest}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_rules_in_an_example_can_be_followed(page: Path, tmp_path: Path) -> None:
+    for where, example in re.findall(r"```toml rules(| cluster)\n(.*?)```", page.read_text(), re.DOTALL):
+        (tmp_path / "rules.toml").write_text(example)
+        (tmp_path / "lab-a.toml").write_text('["s3://lab-a"]\nregion = "x"\n')
+        check(read_rules(tmp_path / "rules.toml"), Settings(engine="kubernetes" if where else "local"))
 
 
 def test_every_flag_of_run_is_documented() -> None:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.conftest import load_image, serving
@@ -40,6 +42,7 @@ def test_a_run_outlives_the_server_that_it_waits_for(tmp_path: Path) -> None:
                 "run",
                 "--server",
                 server.url,
+                "--cpu=0.5",
                 "--image",
                 IMAGE,
                 "--volume=/work",
@@ -55,10 +58,24 @@ def test_a_run_outlives_the_server_that_it_waits_for(tmp_path: Path) -> None:
         begun = until(lambda: next(tmp_path.rglob("begun"), None), what="the command's begin")
         first.kill()
         first.wait(300)
-    with run, serving(tmp_path, port):
+    with run, serving(tmp_path, port) as (_, again):
         begun.with_name("go").touch()
         written, said = run.communicate(timeout=300)
         assert (run.returncode, written) == (0, "begun\ndone\n"), said
+        used_what_its_log_says(again.url)
+
+
+def used_what_its_log_says(url: str) -> None:
+    """The only task of the server, which asked for half a core, and outlived the kill of one."""
+    [task] = httpx.get(f"{url}/v1/tasks", params={"view": "BASIC"}).json()["tasks"]
+    times = [task["logs"][0][name] for name in ("start_time", "end_time")]
+    start, end = map(datetime.fromisoformat, times)
+    months = {time[:7] for time in times}
+    answers = [httpx.get(f"{url}/api/v1/usage", params={"month": month}).json() for month in months]
+    used = [line for answer in answers for line in answer["usage"]]
+    assert sum(line["tasks"] for line in used) == 1
+    milliseconds = (end - start) / timedelta(milliseconds=1)
+    assert sum(line["core_seconds"] for line in used) == pytest.approx(0.5 * milliseconds / 1000, abs=0.001)
 
 
 def test_the_demonstration_shows_a_task_and_leaves_nothing(tmp_path: Path) -> None:

@@ -5,13 +5,18 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tesk import tes
 from tesk.dispatch.dispatcher import Dispatcher
-from tesk.identity import SERVER
+from tesk.identity import EVERYBODY, SERVER, Identity
 from tesk.places import open_place
+from tesk.rules import Grants
+from tesk.rules.check import check
+from tesk.rules.file import RulesFile
+from tesk.rules.granting import grants
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import NewTask, Row
@@ -32,18 +37,24 @@ class Tesk:
         self.data = Path(settings.data)
         self.store = open_store(f"sqlite:///{self.data}/tesk.db", log_tail_bytes=settings.log_tail_bytes)
         self.engine = open_place(settings)
-        self.dispatcher = Dispatcher(self.store, self.engine, settings)
+        self.rules = RulesFile(settings.rules, partial(check, settings=settings))
+        self.dispatcher = Dispatcher(self.store, self.engine, settings, self.rules)
 
     async def restart(self) -> None:
         """What a server that was killed would do at its next start."""
         await self.dispatcher.stop()
         self.engine = open_place(self.settings)
-        self.dispatcher = Dispatcher(self.store, self.engine, self.settings)
+        self.dispatcher = Dispatcher(self.store, self.engine, self.settings, self.rules)
         await self.dispatcher.start()
 
     async def create(self, **document: Any) -> str:
+        return await self.create_as(EVERYBODY, **document)
+
+    async def create_as(self, whose: Identity | Grants, /, **document: Any) -> str:
+        """A task of somebody, as far as the rules allow it, or one that was given this, whatever they say."""
         task, warnings = tes.parse(json.dumps(document).encode(), parameters=self.engine.backend_parameters)
-        task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings))
+        given = whose if isinstance(whose, Grants) else grants(task, self.rules.rules, whose)
+        task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings, grants=given))
         self.dispatcher.wake()
         return task_id
 
@@ -105,10 +116,12 @@ async def started(settings: Settings) -> AsyncIterator[Tesk]:
     tesk = Tesk(settings)
     await tesk.store.open()
     try:
+        await tesk.rules.open()
         await tesk.dispatcher.start()
         yield tesk
     finally:
         await tesk.dispatcher.stop()
+        await tesk.rules.close()
         await tesk.store.close()
 
 

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Server:
         self.log_file = Path(settings.data) / "server.log"
         self.url = ""
         self._client = client
+        self.headers = client.headers
+        """Of every request."""
         self._process: Process | None = None
 
     @property
@@ -84,8 +86,8 @@ class Server:
             while words not in self.log:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
-    async def create(self, document: Document) -> str:
-        answer = await self._client.post(f"{self.url}/v1/tasks", json=document)
+    async def create(self, document: Document, headers: Mapping[str, str] | None = None) -> str:
+        answer = await self._client.post(f"{self.url}/v1/tasks", json=document, headers=headers)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
 

@@ -87,7 +87,9 @@ def settings(place: KubernetesPlace, tmp_path: Path, lab: Lab) -> Settings:
 @pytest.fixture
 async def client(tesk: Tesk) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks HTTP with the server's own application."""
-    app = create_app(tesk.settings, tesk.store, tesk.dispatcher, parameters=tesk.engine.backend_parameters)
+    app = create_app(
+        tesk.settings, tesk.store, tesk.dispatcher, parameters=tesk.engine.backend_parameters, rules=tesk.rules
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/ga4gh/tes/v1") as http:
         yield http

@@ -25,6 +25,7 @@ from tests.engines.test_lifecycle import (  # noqa: F401
     test_cancelling_while_inputs_are_fetched,
     test_outputs_are_pushed_after_a_failed_executor_whose_error_stays,
 )
+from tests.engines.test_volumes import reads_and_does_not_write
 from tests.servers.containers import NUMERIC_IMAGE
 
 pytestmark = pytest.mark.places(*RESTRICTED)
@@ -89,3 +90,8 @@ async def test_what_the_namespace_or_the_node_refuses_ends_at_once_and_names_the
         run(baseline, 'violates PodSecurity "restricted', "pod_security = restricted"),
         run(unset, "runAsNonRoot and image will run as root", "run_as_user"),
     )
+
+
+@IN_BOTH_MODES
+async def test_executors_read_reference_data(settings: Settings, place: Place, tmp_path: Path) -> None:
+    await reads_and_does_not_write(settings, place, tmp_path)

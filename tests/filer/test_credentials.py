@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tesk.filer.credentials import Credentials, matches, plain
+from tesk.filer.credentials import Credentials
 from tesk.filer.errors import TransferError
+from tesk.filer.prefix import matches, plain
 from tesk.tes import Input
 from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import Places, fetch, tree, write

@@ -90,7 +90,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[str]:
     ("arguments", "said"),
     [
         (("--host", "0.0.0.0"), "could run anything"),
-        (("--users-file", "/nowhere/users.toml"), "/nowhere/users.toml: No such file or directory"),
+        (("--users-file", "/nowhere/users.toml"), "/nowhere/users.toml: cannot be read: No such file or directory"),
         (("--anyone", "true", "--users-file", "x"), "leave one of them out"),
     ],
 )

@@ -282,6 +282,12 @@ class TestTheFileOfUsers:
             _tesk_user(path, "remove", "carol")
             _until(server, ("carol", "a new password"), 401)
             assert _status(server, ("bob", USERS["bob"])) == 200
+        notes = [line for line in server.log_lines() if line["msg"] == "audit" and "of" in line]
+        assert [(line["what"], line["of"]) for line in notes] == [
+            ("user added", "carol"),
+            ("user changed", "alice"),
+            ("user removed", "carol"),
+        ]
 
     def test_a_broken_file_is_told_and_the_users_before_it_stay(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -375,6 +381,25 @@ class TestTheLog:
         ]
         assert (lines[0]["way"], lines[0]["address"]) == ("basic", "127.0.0.1")
         assert lines[1]["id"] == made.headers["x-request-id"]
+
+    def test_the_audit_tells_what_was_refused_to_whom_and_why(self, tmp_path: Path) -> None:
+        foreign = TASK | {"tags": {"group": "lab-b"}}
+        with running(tmp_path, users_file=str(users_file(tmp_path)), log_level="error") as server:
+            made = server.client.post("/v1/tasks", json=foreign, auth=ALICE)
+            assert made.status_code == 403
+            token = server.client.post("/api/v1/tokens", json={"name": "n", "scopes": ["read"]}, auth=ALICE).json()
+            bearer = {"Authorization": f"Bearer {token['token']}"}
+            assert server.client.post("/v1/tasks", json=TASK, headers=bearer).status_code == 403
+            assert server.client.get("/v1/tasks/0000000000000", auth=ALICE).status_code == 404
+            assert server.client.get("/v1/tasks", auth=("alice", "wrong")).status_code == 401
+        lines = [line for line in server.log_lines() if line["msg"] == "audit" and line["what"] == "refused"]
+        assert [(line["user"], line["asked"], line.get("field")) for line in lines] == [
+            ("alice", "POST /v1/tasks", "tags.group"),
+            ("alice", "POST /v1/tasks", None),
+        ]
+        assert lines[0]["reason"] == made.json()["msg"]
+        assert lines[0]["id"] == made.headers["x-request-id"]
+        assert lines[1]["reason"] == "this credential is good for read; it needs submit"
 
     def test_no_credential_stands_in_it_nor_in_an_answer(self, tmp_path: Path) -> None:
         secret = "s3cr3t-of-somebody"

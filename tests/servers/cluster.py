@@ -288,13 +288,14 @@ def rules(needed: Mapping[str, tuple[str, ...]]) -> list[Object]:
     ]
 
 
-def share(cluster: Cluster, namespace: str, folder: Path) -> None:
-    """Makes a folder of this machine the claim `shared` of a namespace."""
+def share(cluster: Cluster, namespace: str, folder: Path, claim: str = "shared") -> None:
+    """Makes a folder of this machine a claim of a namespace."""
     folder.chmod(0o777)
-    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": namespace}
+    volume = f"{namespace}-{claim}"
+    spec = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume}
     cluster.apply(
         {
-            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": namespace},
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
             "spec": {
                 "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",
                 "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": str(folder)},
@@ -302,7 +303,7 @@ def share(cluster: Cluster, namespace: str, folder: Path) -> None:
         },
         {
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "shared", "namespace": namespace},
+            "metadata": {"name": claim, "namespace": namespace},
             "spec": {**spec, "resources": {"requests": {"storage": "1Gi"}}},
         },
     )  # fmt: skip

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -69,8 +70,10 @@ def cached() -> Path:
 
 
 @contextlib.contextmanager
-def s3_server(root: Path, host: str = "127.0.0.1") -> Iterator[S3]:
+def s3_server(root: Path, host: str = "127.0.0.1", owners: Mapping[str, tuple[str, str]] | None = None) -> Iterator[S3]:
     """`root/BUCKET` directories are buckets; make them with mkdir, before or while it runs.
+
+    `owners`: of buckets that one more key each may use, and no other of these: the key and its secret.
 
     With a `host` that is not loopback's it listens on all addresses of this machine, of which `host` is one.
     """
@@ -83,6 +86,17 @@ def s3_server(root: Path, host: str = "127.0.0.1") -> Iterator[S3]:
         sidecar.mkdir()
         command = [program("versitygw", cached()), "--port", listen]
         command += ["--access", store.access_key, "--secret", store.secret_key, "--quiet", "--keep-alive"]
+        if owners:
+            command += ["--iam-dir", scratch]
         command += ["posix", "--sidecar", str(sidecar), str(root)]
         with serving(command, port, Path(scratch) / "log"):
+            for bucket, (key, secret) in (owners or {}).items():
+                (root / bucket).mkdir(exist_ok=True)
+                _administer(store, "create-user", "--access", key, "--secret", secret, "--role", "user")
+                _administer(store, "change-bucket-owner", "--bucket", bucket, "--owner", key)
             yield store
+
+
+def _administer(store: S3, *words: str) -> None:
+    access = ["--access", store.access_key, "--secret", store.secret_key, "--endpoint-url", store.url]
+    subprocess.run([program("versitygw", cached()), "admin", *access, *words], check=True, timeout=60)

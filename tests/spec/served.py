@@ -1,6 +1,7 @@
-"""Makes tesk/server/openapi.json: the TES 1.1 specification, with the few things that tesk does differently.
+"""Makes tesk/server/openapi.json: the TES 1.1 specification, with the few things that tesk does differently, and what
+tesk has beside TES.
 
-Run `python -m tests.spec.served` after a change; tests/api/test_openapi.py holds the file against this module.
+Run `python -m tests.spec.served` after a change; tests/api/test_service.py holds the file against this module.
 """
 
 import datetime
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 SPEC = Path(__file__).with_name("tes-openapi-1.1.yaml")
+BESIDE_TES = Path(__file__).with_name("beside-tes.yaml")
 SERVED = Path(__file__).parents[2] / "tesk" / "server" / "openapi.json"
 ERRORS = {
     "400": "The request is not valid; `field` names the place.",
@@ -53,25 +55,52 @@ def accept_fractions(document: dict[str, Any]) -> None:
     cores["format"] = "double"
 
 
+def beside_tes() -> dict[str, Any]:
+    """What tesk has beside TES: `paths` and `schemas`. The file is short for what OpenAPI writes at length."""
+    found = yaml.safe_load(BESIDE_TES.read_text())
+    assert isinstance(found, dict)
+    for path in found["paths"].values():
+        for operation in path.values():
+            operation["tags"] = ["tesk"]
+            for response in operation["responses"].values():
+                response["content"] = _content(response.pop("schema"))
+                if response.pop("csv", False):
+                    response["content"]["text/csv"] = {"schema": {"type": "string"}}
+            operation["responses"] |= {status: _error(reason) for status, reason in ERRORS.items()}
+            if body := operation.get("requestBody"):
+                operation["requestBody"] = {"required": True, "content": _content(body["schema"])}
+        path["servers"] = [{"url": "/"}]
+    return found
+
+
+def _content(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _error(reason: str) -> dict[str, Any]:
+    return {"description": reason, "content": _content("tesError")}
+
+
 def served() -> dict[str, Any]:
     """The document that /openapi.json answers."""
     document = specification()
     accept_fractions(document)
     document["servers"] = [{"url": "/ga4gh/tes/v1"}, {"url": "/v1"}, {"url": "/"}]
     document["components"]["schemas"]["tesError"] = ERROR
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/tesError"}}}
     for path in document["paths"].values():
         for operation in path.values():
             success = operation["responses"]["200"]
             success["description"] = success["description"] or "OK"
-            operation["responses"] = {"200": success} | {
-                status: {"description": reason, "content": content} for status, reason in ERRORS.items()
-            }
+            errors = {status: _error(reason) for status, reason in ERRORS.items()}
+            operation["responses"] = {"200": success} | errors
     cancel = document["paths"]["/tasks/{id}:cancel"]["post"]
     cancel["requestBody"] = {
         "description": "May be empty; the media type is required all the same.",
         "content": {"application/json": {"schema": {"type": "object", "nullable": True}}},
     }
+    beside = beside_tes()
+    document["paths"] |= beside["paths"]
+    document["components"]["schemas"] |= beside["schemas"]
     return document
 
 

@@ -41,3 +41,13 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     await opened.open()
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def durable_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a database that syncs its disk, for all tests of a module."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('durable') / 'tasks.db'}"
+        return
+    with postgres(durable=True) as server:
+        yield server.new_database()

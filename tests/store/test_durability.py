@@ -4,40 +4,27 @@ import asyncio
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import msgspec
-import pytest
 
 from tesk.identity import SERVER
 from tesk.store import open_store
 from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.tes import State
-from tests.servers.postgres import Postgres, postgres
+from tests.servers.postgres import Postgres
 from tests.store.creating import content, document
 
 KILLS = 6
 CLIENTS = 16
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def durable_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('durable') / 'tasks.db'}"
-        return
-    with postgres(durable=True) as server:
-        yield server.new_database()
-
-
-def killed_at_random(url: str, folder: Path, after: int) -> list[list[str]]:
+def killed_at_random(url: str, folder: Path, after: int, program: str = "tests.store.creating") -> list[list[str]]:
     """What a process said that was killed some time after its `after`th word."""
     said = folder / "said"
     with said.open("wb") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.store.creating", url, str(CLIENTS)], stdout=subprocess.PIPE
-        )
+        child = subprocess.Popen([sys.executable, "-m", program, url, str(CLIENTS)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         try:
             for _ in range(after):

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from tesk.identity import SERVER, Identity, Owner
+from tesk.rules import NO_GRANTS
 from tesk.store import blocks, migrate, open_store, pages, queries
-from tesk.store.base import NewTask, Query, StoreError
+from tesk.store.base import NewTask, Query, Row, StoreError
 from tesk.store.identifiers import show
 from tesk.store.schema import dialects, statements
 from tesk.tes import State
@@ -176,7 +177,9 @@ async def test_tasks_of_an_older_schema_are_nobodys_and_are_found_by_all_filters
             assert [each.id for each in await store.page(query, ann)] == [new]
             ended = msgspec.structs.replace(query, state=State.COMPLETE)
             assert [each.id for each in await store.page(ended, SERVER)] == ids[1::-1]
-    assert await store.get(ids[0], "BASIC", SERVER) is not None
+    found = await store.get(ids[0], "FULL", SERVER)
+    assert isinstance(found, Row)
+    assert found.grants == NO_GRANTS
     assert await store.get(ids[0], "BASIC", ann) is None
     assert await store.cancel(ids[2], ann) is None
     assert await store.cancel(ids[2], SERVER) is State.CANCELING

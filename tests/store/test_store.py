@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tesk.identity import SERVER, Owner
+from tesk.rules import NO_GRANTS, Grants
 from tesk.store import open_store, postgresql
 from tesk.store.base import Brief, NewTask, Query, Row, Store
 from tesk.store.identifiers import Identifiers, now_ms, show
@@ -86,6 +87,16 @@ async def test_ids_of_concurrent_creates_differ_and_sort_by_time(store: Store) -
     assert len(set(ids)) == 1500
     assert first < min(ids)
     assert max(ids) < last
+
+
+async def test_what_a_task_was_given_is_read_with_it(store: Store) -> None:
+    grants = Grants(storage=("s3://lab-a", "file:///data"), volumes=("genomes",))
+    given, not_given = await store.create(NewTask(basic=BASIC, grants=grants)), await store.create(NewTask(basic=BASIC))
+    assert [(await row(store, each, "FULL")).grants for each in (given, not_given)] == [grants, NO_GRANTS]
+    await store.advance(given, State.RUNNING, RUNNING_LOG)
+    pages = [await store.page(Query(limit=9, view=view), SERVER) for view in ("FULL", "BASIC")]
+    found = [[each.grants for each in page if isinstance(each, Row)] for page in pages]
+    assert found == [[NO_GRANTS, grants], [NO_GRANTS, NO_GRANTS]]
 
 
 async def test_tasks_outlive_the_store(store: Store, database_url: str) -> None:
@@ -218,9 +229,37 @@ async def test_queued_tasks_come_oldest_first_without_long_documents(store: Stor
     await store.submitted(ids[1])
     await store.advance(ids[2], State.RUNNING, TaskLog())
     await store.cancel(ids[3], SERVER)
-    assert await store.queued() == [(ids[0], 0, BASIC), (ids[4], 4, BASIC), (ids[5], 0, None)]
-    assert await store.queued(after=ids[0], limit=1) == [(ids[4], 4, BASIC)]
+    assert await store.queued() == [(ids[0], 0, 0, BASIC), (ids[4], 4, 0, BASIC), (ids[5], 0, 0, None)]
+    assert await store.queued(after=ids[0], limit=1) == [(ids[4], 4, 0, BASIC)]
     assert await store.queued(after="nonsense") == []
+
+
+async def test_queued_tasks_of_a_user_and_of_a_group_are_counted(store: Store) -> None:
+    owners = [Owner("ann", "lab"), Owner("ben", "lab"), Owner("ann"), Owner(), Owner("lab", "ann")]
+    ids = [await store.create(NewTask(basic=BASIC, owner=owner)) for owner in owners * 2]
+    assert await store.count_queued(Owner("ann", "lab"), 99) == (4, 4)
+    assert await store.count_queued(Owner("ann", "lab"), 3) == (3, 3)
+    assert await store.count_queued(Owner("lab"), 99) == (2, 0)
+    assert await store.count_queued(Owner(), 99) == (0, 0)
+    await store.advance(ids[0], State.COMPLETE, TaskLog())
+    await store.cancel(ids[1], SERVER)
+    await store.submitted(ids[2])
+    assert await store.count_queued(Owner("ann", "lab"), 99) == (3, 2), "a task is QUEUED until its place says more"
+    for task_id in ids:
+        await store.cancel(task_id, SERVER)
+        await store.advance(task_id, State.CANCELED, TaskLog())
+    assert await store.count_queued(Owner("ann", "lab"), 99) == (0, 0)
+
+
+async def test_users_and_groups_have_their_names_back(store: Store) -> None:
+    owners = [Owner(f"user-{n}", f"group-{n}") for n in range(3)]
+    for owner in owners:
+        await store.create(NewTask(basic=BASIC, owner=owner))
+    queued = await store.queued()
+    names = await store.names({number for each in queued for number in (each.owner, each.group)} | {*range(900, 2000)})
+    assert [Owner(names[each.owner], names[each.group]) for each in queued] == owners
+    assert len(names) == 6
+    assert await store.names([]) == {}
 
 
 async def test_prune_deletes_ended_tasks_by_age_and_leaves_nothing_of_them(store: Store) -> None:

@@ -10,7 +10,7 @@ from tesk.kubernetes import record as records
 from tesk.kubernetes.account import Account
 from tesk.kubernetes.manifests import PodContext
 from tesk.kubernetes.record import Attempt, Record
-from tesk.kubernetes.task_settings import Mount, TaskSettings
+from tesk.kubernetes.task_settings import Mount, TaskSettings, Volume
 from tesk.layout import layout
 from tesk.tes import Executor, ExecutorLog, Input, Output, Resources, State, Task, TaskLog
 
@@ -301,3 +301,34 @@ def test_images_are_looked_at_beside_the_filer_of_the_inputs(
         assert [mount["name"] for mount in each["volumeMounts"]] == ["shim", "looks"]
         assert each["securityContext"] == executor(some)["securityContext"] | {"runAsNonRoot": False}
     assert len(manifests.filer_pod(place(some, cluster), "p", names.OUTPUTS)["spec"]["containers"]) == 1
+
+
+def test_reference_data_is_in_executors_alone_and_read_only() -> None:
+    cluster = msgspec.structs.replace(CLUSTER, own_user=1000, volumes=(Volume("/refs", "genomes"),))
+    claim = {"name": "data-0", "persistentVolumeClaim": {"claimName": "genomes", "readOnly": True}}
+    pod = pod_of(task(), cluster)
+    assert claim in pod["spec"]["volumes"]
+    assert {"name": "data-0", "mountPath": "/refs", **manifests.READ_ONLY} in executor(task(), cluster)["volumeMounts"]
+    given = task(inputs=[Input(path="/in/a", content="x")])
+    filers = [manifests.filer_pod(place(given, cluster), "p", role) for role in (names.INPUTS, names.OUTPUTS)]
+    mounted = [
+        each["name"]
+        for made in (pod, *filers)
+        for each in made["spec"]["containers"]
+        if any(mount["name"] == "data-0" for mount in each["volumeMounts"])
+    ]
+    assert mounted == [names.EXECUTOR_CONTAINER]
+
+
+def test_the_pod_that_binds_the_scratch_volume_waits_for_where_the_reference_data_is() -> None:
+    cluster = msgspec.structs.replace(CLUSTER, volumes=(Volume("/refs", "genomes"),))
+    given = task(inputs=[Input(path="/in/a", content="x")])
+    claims = [
+        [
+            each["persistentVolumeClaim"]["claimName"]
+            for each in pod["spec"]["volumes"]
+            if "persistentVolumeClaim" in each
+        ]
+        for pod in (manifests.filer_pod(place(given, cluster), "p", role) for role in (names.INPUTS, names.OUTPUTS))
+    ]
+    assert claims == [[names.claim(ID, 1), "genomes"], [names.claim(ID, 1)]]

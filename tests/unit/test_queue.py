@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tesk.dispatch.active import Active
 from tesk.dispatch.queue import Queue, Waiting
 from tesk.places.base import Demand, Denial
 
@@ -11,25 +12,29 @@ SMALL = Demand(1, 1)
 LARGE = Demand(1, 100)
 
 
-def queue(*waiting: tuple[str, int, Demand]) -> Queue:
+LAB, OTHER = 11, 12
+
+
+def queue(*waiting: tuple[str, int, Demand], group: int = 0) -> Queue:
     made = Queue()
-    for each in waiting:
-        made.add(Waiting(*each))
+    for task_id, owner, demand in waiting:
+        made.add(Waiting(task_id, owner, group, demand))
     return made
 
 
-def drained(waiting: Queue, admission: Callable[[Demand], Denial | None] = lambda demand: None) -> str:
+def drained(waiting: Queue, admission: Callable[[Waiting], Denial | None] = lambda waiting: None) -> str:
     """The ids in the order in which they come, each active from then on."""
-    ids, active = "", list[int]()
-    while found := waiting.next(active, admission):
+    ids, active = "", Active()
+    while found := waiting.next(active.counts, admission):
         first, _ = found
         waiting.pop(first.id)
-        ids, active = ids + first.id, [*active, first.owner]
+        active.add(first.id, first.party, first.demand)
+        ids += first.id
     return ids
 
 
-def large_waits(demand: Demand) -> Denial | None:
-    return Denial("no node", "its like") if demand == LARGE else None
+def large_waits(waiting: Waiting) -> Denial | None:
+    return Denial("no node", "its like") if waiting.demand == LARGE else None
 
 
 def test_first_come_first_served_whatever_they_ask_for() -> None:
@@ -41,15 +46,36 @@ def test_owners_take_turns() -> None:
 
 
 def test_an_owner_with_fewer_active_tasks_is_first() -> None:
-    found = queue(("a", 0, SMALL), ("b", 1, SMALL)).next([0, 0, 1, 2, 2, 2], lambda demand: None)
+    found = queue(("a", 0, SMALL), ("b", 1, SMALL)).next({0: 2, 1: 1, 2: 3}, lambda waiting: None)
     assert found is not None
     assert found[0].id == "b"
 
 
 @pytest.mark.parametrize("denial", [Denial("full"), Denial("too large", "itself for ever"), None])
 def test_the_next_one_comes_with_why_it_may_not_start(denial: Denial | None) -> None:
-    found = queue(("b", 0, LARGE), ("a", 0, SMALL)).next([], lambda demand: denial)
-    assert found == (Waiting("a", 0, SMALL), denial)
+    found = queue(("b", 0, LARGE), ("a", 0, SMALL)).next({}, lambda waiting: denial)
+    assert found == (Waiting("a", 0, 0, SMALL), denial)
+
+
+def test_groups_take_turns_where_owners_have_equally_many() -> None:
+    waiting = Queue()
+    for task_id, owner, group in (
+        ("a", 1, LAB),
+        ("b", 2, LAB),
+        ("c", 3, LAB),
+        ("d", 4, OTHER),
+        ("e", 5, 0),
+        ("f", 4, 0),
+    ):
+        waiting.add(Waiting(task_id, owner, group, SMALL))
+    assert drained(waiting) == "adebcf"
+
+
+def test_tasks_of_one_owner_for_different_groups_do_not_wait_for_each_other() -> None:
+    waiting = queue(("a", 1, SMALL), group=LAB)
+    waiting.add(Waiting("b", 1, OTHER, SMALL))
+    assert drained(waiting, lambda each: Denial("quota", "its like") if each.group == LAB else None) == "b"
+    assert waiting.parties() == {(1, LAB)}
 
 
 def test_what_is_held_lets_all_others_pass() -> None:

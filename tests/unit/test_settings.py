@@ -133,7 +133,7 @@ def test_a_setting_that_the_engine_does_not_read_is_refused(
 
 def test_the_table_says_which_engine_reads_a_setting() -> None:
     """What is marked for one engine is read nowhere else, and every other setting by both, or by what both share."""
-    filer = {f"transfer_{name}" if name in TRANSFER else name for name in FilerSettings.__struct_fields__}
+    filer = {f"transfer_{name}" if name in TRANSFER else name for name in FilerSettings.__struct_fields__} - {"access"}
     local = read_in("places/local") | filer
     cluster = read_in("places/kubernetes") | {*TaskSettings.__struct_fields__} | filer
     shared = read_in("", besides=("places", "kubernetes", "filer")) - READ_FOR_AN_ENGINE
@@ -145,8 +145,8 @@ def test_the_table_says_which_engine_reads_a_setting() -> None:
         assert readers == marked, f"{setting.name}: read by {readers}"
 
 
-READ_FOR_AN_ENGINE = {"default_disk_gb"}
-"""The dispatcher reads it, for the engine that counts it."""
+READ_FOR_AN_ENGINE = {"default_disk_gb", "filer_mounts", "filer_environment_secret"}
+"""For the engine that has them: the dispatcher counts the first, the rules are held against the others."""
 
 
 def read_in(folder: str, besides: tuple[str, ...] = ()) -> set[str]:

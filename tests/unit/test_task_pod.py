@@ -12,7 +12,7 @@ from tesk.kubernetes.account import Account
 from tesk.kubernetes.bounds import Bounds, Item, Range
 from tesk.kubernetes.pod_layout import pod_layout
 from tesk.kubernetes.task_pod import EARLIER_BYTES, PodAttempt, pack_earlier, task_pod, unpack_earlier
-from tesk.kubernetes.task_settings import Mount, TaskSettings
+from tesk.kubernetes.task_settings import Mount, TaskSettings, Volume
 from tesk.tes import Executor, ExecutorLog, Input, Output, Resources, Task, TaskLog
 
 CLUSTER = TaskSettings(namespace="n", instance="i", image="tesk:1", grace_s=2.5)
@@ -180,3 +180,17 @@ def test_a_name_tells_the_task_and_that_of_its_pod_the_attempt(name: str, task_i
 )
 def test_a_container_s_name_tells_the_executor(container: str, number: int | None) -> None:
     assert names.number_of_executor(container) == number
+
+
+def test_reference_data_is_in_executors_alone_read_only_and_nobodys_group_is_changed() -> None:
+    found = pod_of(task(2), own_user=1000, volumes=(Volume("/refs", "genomes"),))
+    assert {"name": "data-0", "persistentVolumeClaim": {"claimName": "genomes", "readOnly": True}} in found["spec"][
+        "volumes"
+    ]
+    mounted = {
+        each["name"]: [mount for mount in each["volumeMounts"] if mount["name"] == "data-0"]
+        for each in found["spec"]["containers"]
+    }
+    mount = [{"name": "data-0", "mountPath": "/refs", **manifests.READ_ONLY}]
+    assert mounted == {"runner": [], "executor-0": mount, "executor-1": mount}
+    assert "fsGroup" not in found["spec"]["securityContext"]

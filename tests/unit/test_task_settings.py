@@ -14,7 +14,7 @@ from tesk.settings import Settings
 
 
 def test_each_field_is_a_setting_of_the_same_name_with_its_default() -> None:
-    own = {"namespace", "filer", "bounds"}
+    own = {"namespace", "filer", "bounds", "volumes"}
     assert set(TaskSettings.__struct_fields__) - own <= set(Settings.__struct_fields__)
     defaults = Settings()
     assert task_settings(defaults, "n") == TaskSettings("n", defaults.instance, defaults.image)

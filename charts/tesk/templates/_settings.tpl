@@ -39,6 +39,7 @@ objects rest on is not for extraSettings to change. `$old` has the names without
   "people.anyone" $people.anyone
   "people.users_file" (empty $people.usersSecret | ternary "" "/etc/tesk-users/users.toml")
   "people.issuers" (empty $people.issuersSecret | ternary "" "/etc/tesk-issuers/issuers.toml")
+  "people.rules" (empty $people.rulesConfigMap | ternary "" "/etc/tesk-rules/rules.toml")
   "people.trusted_addresses" $people.trustedAddresses
   "people.tokens" $people.tokens
   "people.token_days" $people.tokenDays

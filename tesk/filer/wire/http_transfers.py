@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote, urljoin
 
+from msgspec.structs import replace
+
 from tesk.filer import bounds, splices
+from tesk.filer.access import judge
 from tesk.filer.attributes import from_http
 from tesk.filer.errors import Changed, NotFound, TransferError
 from tesk.filer.scheme import Context
@@ -42,6 +45,7 @@ class HttpTransfers:
         self._timeout_s = context.settings.timeout_s
         self._headers = headers
         self._listings = context.listings
+        self._judge = judge(replace(context.settings.access, unlisted=True))
         self._buffers = threading.local()
 
     def _text(self, target: HttpTarget, response: Response) -> bytes:
@@ -136,6 +140,8 @@ class HttpTransfers:
             public = target.from_public or self._wire.is_public(target)
             self._wire.settle(target, response)
             target = target_of(urljoin(url_of(target), location))._replace(from_public=public)
+            if refusal := self._judge.decide(url_of(target)).refusal:
+                raise TransferError(f"{first.peer} redirects to a URL that may not be used: {refusal}", tries=0)
             if target.peer == first.peer:
                 target = target._replace(authorization=target.authorization or first.authorization)
             if isinstance(body, Source):

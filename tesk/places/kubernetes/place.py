@@ -35,7 +35,7 @@ from tesk.places.kubernetes.rights import Rights
 from tesk.places.kubernetes.runner_log import SilentPods
 from tesk.places.kubernetes.start_limit import StartLimit
 from tesk.places.kubernetes.task_pods import TaskPods
-from tesk.places.kubernetes.task_settings import task_settings
+from tesk.places.kubernetes.task_settings import task_settings, with_granted
 from tesk.places.kubernetes.taskmasters import Taskmasters
 from tesk.places.kubernetes.waiting_limit import WaitingLimit
 from tesk.places.kubernetes.waiting_tasks import WaitingTasks
@@ -297,7 +297,7 @@ class KubernetesPlace:
             task.was_made = True
             return
         try:
-            await way.make(following, task, self._ground())
+            await way.make(following, task, self._ground(following.job))
         except ApiError as error:
             following.may_have_run = following.may_have_run or error.is_away
             raise
@@ -312,8 +312,9 @@ class KubernetesPlace:
         client = self._opened()[0]
         return TaskPods(client) if task.mode == "pod" else Taskmasters(client)
 
-    def _ground(self) -> Ground:
-        return Ground(self._opened()[1], self._account, self._report_address, self._has_pod_resources)
+    def _ground(self, job: Job) -> Ground:
+        settings = with_granted(self._opened()[1], job.granted)
+        return Ground(settings, self._account, self._report_address, self._has_pod_resources)
 
     async def _is_there(self, task_id: TaskId) -> bool:
         task = self._observed.get(task_id)
@@ -419,7 +420,7 @@ class KubernetesPlace:
         try:
             await self._patiently(
                 f"task {task_id}: trying again",
-                lambda: pods.begin_again(following, task, why, self._ground(), changed),
+                lambda: pods.begin_again(following, task, why, self._ground(following.job), changed),
                 partial(self._tell_waiting, following),
             )
         except PlaceError as error:

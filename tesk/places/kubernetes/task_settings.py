@@ -4,11 +4,17 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tesk.filer.plan import FilerSettings
-from tesk.kubernetes.task_settings import Mount, TaskSettings
+from tesk.kubernetes.task_settings import Mount, TaskSettings, Volume
 from tesk.places.base import PlaceError
+from tesk.rules import NOTHING_GRANTED, Granted
+from tesk.rules.filing import filer_settings, folder_of
 from tesk.settings import Settings
 
+STORAGE: Final = "/tesk/storage"
+"""The folder in which filers find the Secrets of storage, each under its name."""
 LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -22,6 +28,28 @@ def task_settings(settings: Settings, namespace: str) -> TaskSettings:
     found |= {name: convert(name, found[name]) for name, convert in CONVERTED.items()}
     found |= {"namespace": namespace, "filer": FilerSettings.of(settings)}
     return TaskSettings(**found)
+
+
+def with_granted(settings: TaskSettings, granted: Granted) -> TaskSettings:
+    """The settings for a task that was given these entries: no filer of another task has their Secrets and claims.
+
+    The path of a Secret depends on its name alone: the pod of a later attempt finds in the task's own Secret the paths
+    that held when the first was made.
+    """
+    if granted == NOTHING_GRANTED:
+        return settings
+    credentials = {prefix: f"{STORAGE}/{rule.secret}" for prefix, rule in granted.storage.items() if rule.secret}
+    secrets = [
+        Mount(f"{STORAGE}/{rule.secret}", secret=rule.secret) for rule in granted.storage.values() if rule.secret
+    ]
+    claims = [Mount(folder_of(prefix), claim=rule.claim) for prefix, rule in granted.storage.items() if rule.claim]
+    volumes = tuple(Volume(volume.path, volume.claim) for volume in granted.volumes.values())
+    return replace(
+        settings,
+        volumes=volumes,
+        filer_mounts=tuple(dict.fromkeys((*settings.filer_mounts, *secrets, *claims))),
+        filer=filer_settings(settings.filer, granted, credentials),
+    )
 
 
 def pairs(name: str, items: tuple[str, ...]) -> dict[str, str]:

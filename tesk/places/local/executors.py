@@ -6,6 +6,7 @@ before it is its turn, while the inputs are being fetched: its start alone is le
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
@@ -131,6 +132,7 @@ class Executors:
                 labels={**self._machine.labels(self._job.id), "tesk.executor": str(n)},
                 shim=self._machine.shim, control=control, scratch=self._folder.scratch, cores=self._machine.cores,
                 settings=self._machine.settings, given=self._given, devices=self._devices(),
+                volumes=self._job.granted.volumes.values(),
             )  # fmt: skip
             await to_its_end(containers.create(name, body))
         if executor.workdir and not layout.covers(executor.workdir):
@@ -142,6 +144,10 @@ class Executors:
         except OSError as error:
             what = f"{error.filename} in {self._folder.path}"
             raise End(State.SYSTEM_ERROR, f"executor {n}: {what} cannot be mounted: {error.strerror}") from error
+        for name, volume in self._job.granted.volumes.items():
+            if not await asyncio.to_thread(os.path.isdir, volume.folder):
+                what = f"the volume {name!r}: {volume.folder} is not a folder of this machine"
+                raise End(State.SYSTEM_ERROR, f"executor {n}: {what}; ask whoever runs this server")
 
     def _devices(self) -> list[dict[str, Any]]:
         containers, count = self._machine.containers, int(self._given.get(parameters.GPU, 0))

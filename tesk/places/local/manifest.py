@@ -1,7 +1,7 @@
 """A task's executor as the Docker Engine API wants to have it (pure)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from tesk import parameters
 from tesk.layout import Layout
 from tesk.places.base import PlaceError
 from tesk.places.local.containers import StartError
+from tesk.rules import VolumeRule
 from tesk.settings import Settings
 from tesk.tes import Executor, Resources
 
@@ -35,11 +36,11 @@ def name(task_id: str, n: int | str) -> str:
 def container(
     executor: Executor, plan: Layout, resources: Resources, *, last: bool,
     labels: dict[str, str], shim: Path, control: Path, scratch: Path, settings: Settings, cores: float,
-    given: Mapping[str, str], devices: Sequence[dict[str, Any]] = (),
+    given: Mapping[str, str], devices: Sequence[dict[str, Any]] = (), volumes: Collection[VolumeRule] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The body of POST /containers/create. `cores` is what the machine has: no limit may be above it.
 
-    `given`: the task's backend parameters; `devices`: see device_requests.
+    `given`: the task's backend parameters; `devices`: see device_requests; `volumes`: reference data.
     """
     kept = list(settings.executor_capabilities)
     copies = plan.copies(last=last) + (plan.taken if last else [])
@@ -58,7 +59,7 @@ def container(
         "AttachStderr": True,
         "HostConfig": {
             "NetworkMode": settings.network,
-            **_mounts(plan, shim, control, scratch),
+            **_mounts(plan, shim, control, scratch, volumes),
             "SecurityOpt": ["no-new-privileges"],
             "CapDrop": [name for name in WITHHELD if name not in kept],
             "CapAdd": kept,
@@ -128,14 +129,14 @@ def _ours(image: str, words: list[str], labels: dict[str, str], mounts: list[dic
     }
 
 
-def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path) -> dict[str, Any]:
+def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path, volumes: Collection[VolumeRule]) -> dict[str, Any]:
     """What is mounted, each in the one of HostConfig's two ways in which its path is nothing but a path.
 
     Podman makes a record of comma-separated values of each of the Mounts, without quotes: what follows a comma in a
     path would be a further option, such as another source. Binds are cut at colons. Raises StartError for what neither
     can take.
     """
-    mounts, binds = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL)], []
+    mounts, binds = [_bind(shim, SHIM, read_only=True), _bind(control, CONTROL), *map(_volume, volumes)], []
     for path in plan.bound:
         source = f"{scratch}{path}"
         if not _OF_RECORDS.search(source):
@@ -151,6 +152,12 @@ def _mounts(plan: Layout, shim: Path, control: Path, scratch: Path) -> dict[str,
 
 def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
+
+
+def _volume(volume: VolumeRule) -> dict[str, Any]:
+    """What other file systems are mounted below the folder is not shown: there many engines let programs write."""
+    bind = _bind(Path(volume.folder), volume.path, read_only=True)
+    return bind | {"BindOptions": {"NonRecursive": True}}
 
 
 def _limits(resources: Resources, cores: float, processes: int, given: Mapping[str, str]) -> dict[str, int]:

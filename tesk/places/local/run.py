@@ -36,6 +36,7 @@ from tesk.places.local.filers import last_progress, read_report
 from tesk.places.local.folder import BOOT, Folder, is_master_of_files, recalled
 from tesk.places.local.machine import Machine
 from tesk.retry import pauses
+from tesk.rules.filing import filer_settings
 from tesk.tails import oddity, tail
 from tesk.tes import ExecutorLog, FileTypes, Resources, State, TaskLog
 
@@ -508,7 +509,9 @@ class Run:
         )
 
     def _filer_settings(self) -> FilerSettings:
-        return FilerSettings.of(self.machine.settings)
+        storage = self.job.granted.storage
+        credentials = {prefix: rule.credentials for prefix, rule in storage.items() if rule.credentials}
+        return filer_settings(FilerSettings.of(self.machine.settings), self.job.granted, credentials)
 
 
 def cancelled_log(folder: Folder, run: Run | None) -> TaskLog:

@@ -8,6 +8,6 @@ from tesk.server.log import Log
 
 
 def note(log: Log | None, what: str, identity: Identity, **facts: str | int) -> None:
-    """`what`: signed in, not let in, created, cancelled …; `facts`: to which thing."""
+    """`what`: signed in, not let in, refused, created, cancelled …; `facts`: to which thing."""
     if log is not None:
         log.audit(what=what, user=identity.user, **facts)

@@ -4,21 +4,20 @@ The file is read again when it has changed; an unusable one is reported, and the
 and an unknown name take the same time: for an unknown name some user's hash is checked, and the result dropped.
 """
 
-import asyncio
-import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tesk.identity import Identity
+from tesk.identity import NOBODY, Identity
+from tesk.server.log import Log
 from tesk.server.people import users
+from tesk.server.people.audit import note
 from tesk.server.people.passwords import Checks
 from tesk.server.people.way import CallerCredential, LetIn, NotLetIn, PeopleError
+from tesk.watched_file import WatchedFile
 
-LOOK_EVERY_S: Final = 2.0
 GOOD_FOR_S: Final = 3600.0
-log: Final = logging.getLogger(__name__)
 
 
 class Basic:
@@ -27,23 +26,20 @@ class Basic:
     name = "basic"
     challenge = 'Basic realm="tesk", charset="UTF-8"'
 
-    def __init__(self, path: Path, forget: Callable[[str], None]) -> None:
-        self._path = path
+    def __init__(self, path: Path, forget: Callable[[str], None], log: Log | None = None) -> None:
         self._forget = forget
+        self._log = log
+        self._is_read = False
         self._checks = Checks()
         self._users: users.Users = {}
-        self._version: tuple[int, ...] = ()
-        self._watching: asyncio.Task[None] | None = None
+        self._file = WatchedFile(path, users.read, self._use, PeopleError, "the users are those of before")
 
     async def open(self) -> None:
         """Raises PeopleError."""
-        self._version, self._users = await asyncio.to_thread(_read, self._path)
-        self._watching = asyncio.create_task(self._watch())
+        await self._file.open()
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._file.close()
         self._checks.close()
 
     async def identify(self, credential: CallerCredential) -> LetIn | None:
@@ -66,23 +62,17 @@ class Basic:
         hashes = [user.password for user in self._users.values()]
         return hashes[zlib.crc32(name.encode()) % len(hashes)] if hashes else ""
 
-    async def _watch(self) -> None:
-        reported = ""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            try:
-                if await asyncio.to_thread(_version, self._path) == self._version:
-                    continue
-                version, found = await asyncio.to_thread(_read, self._path)
-            except (PeopleError, OSError) as error:
-                if str(error) != reported:
-                    reported = str(error)
-                    log.error(f"{error}; the users are those of before")
+    def _use(self, found: users.Users) -> None:
+        before, self._users = self._users, found
+        for name in {**before, **found}:
+            if found.get(name) == before.get(name):
                 continue
-            before, self._users, self._version, reported = self._users, found, version, ""
-            for name in before:
-                if found.get(name) != before[name]:
-                    self._forget(name)
+            if name in before:
+                self._forget(name)
+            if self._is_read:
+                verb = "added" if name not in before else "changed" if name in found else "removed"
+                note(self._log, f"user {verb}", NOBODY, of=name)
+        self._is_read = True
 
 
 def _identity(name: str, user: users.User) -> Identity:
@@ -93,18 +83,3 @@ def _identity(name: str, user: users.User) -> Identity:
         manages=frozenset(user.manages),
         default_group=next(iter((*user.groups, *user.manages)), ""),
     )
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    """What is different once the file has been replaced or written."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _read(path: Path) -> tuple[tuple[int, ...], users.Users]:
-    """The version is looked at first: a change in between is read again."""
-    try:
-        version = _version(path)
-    except OSError as error:
-        raise PeopleError(f"{path}: {error.strerror}; `tesk user add` makes one") from None
-    return version, users.read(path)

@@ -3,22 +3,19 @@
 Who shares is who calls: nobody shares the tasks of another, an admin neither.
 """
 
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from tesk.limit import TimeLimit
 from tesk.server.body import Bodies
+from tesk.server.database_limit import DatabaseLimit
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.server.log import Log
 from tesk.server.people.audit import note
 from tesk.server.query import fields
 from tesk.store.base import Store
 
-T = TypeVar("T")
-STORE_LIMIT_S: Final = 8.0
 BODY_BYTES: Final = 16 * 1024
 MOST_CHARACTERS: Final = 300
 MOST_COLLEAGUES: Final = 100
@@ -41,7 +38,7 @@ class Sharing:
         self._store = store
         self._log = log
         self._bodies = Bodies(BODY_BYTES)
-        self._limit = TimeLimit(STORE_LIMIT_S)
+        self._within = DatabaseLimit().within
 
     async def list_(self, call: Call) -> Reply:
         shares = await self._within(self._store.shares(_user(call)))
@@ -74,12 +71,6 @@ class Sharing:
         await self._within(self._store.unshare(user, colleague))
         note(self._log, "not shared any more", call.identity, colleague=colleague)
         return await self.list_(call)
-
-    async def _within(self, wait: Awaitable[T]) -> T:
-        try:
-            return await self._limit.on(wait)
-        except TimeoutError:
-            raise Refusal(503, f"the database did not answer within {self._limit.seconds:.0f} s; try again") from None
 
 
 def _user(call: Call) -> str:

@@ -5,16 +5,16 @@ token, a user may list the tokens and revoke that one alone.
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
 from tesk import clock
 from tesk.identity import SCOPES, Identity, Scope
-from tesk.limit import TimeLimit
 from tesk.server.body import Bodies
+from tesk.server.database_limit import DatabaseLimit
 from tesk.server.exchange import Call, Refusal, Reply, encode
 from tesk.server.log import Log
 from tesk.server.people import tokens
@@ -24,8 +24,6 @@ from tesk.server.query import fields
 from tesk.store.identifiers import now_ms
 from tesk.store.tokens import ApiToken, TokenTable
 
-T = TypeVar("T")
-STORE_LIMIT_S: Final = 8.0
 BODY_BYTES: Final = 16 * 1024
 MOST_TOKENS: Final = 100
 """Tokens of one user that work at once."""
@@ -51,7 +49,7 @@ class TokenCalls:
         self._most_days = most_days
         self._forget = forget
         self._bodies = Bodies(BODY_BYTES)
-        self._limit = TimeLimit(STORE_LIMIT_S)
+        self._within = DatabaseLimit().within
 
     async def make(self, call: Call) -> Reply:
         user = _signed_in(call)
@@ -97,12 +95,6 @@ class TokenCalls:
         self._forget(token.user)
         note(self._log, "token revoked", user, token=token.id, of=token.user)
         return Reply(200, encode(document(token)))
-
-    async def _within(self, wait: Awaitable[T]) -> T:
-        try:
-            return await self._limit.on(wait)
-        except TimeoutError:
-            raise Refusal(503, f"the database did not answer within {self._limit.seconds:.0f} s; try again") from None
 
 
 _NOT_KEPT: Final = ((b"cache-control", b"no-store"),)

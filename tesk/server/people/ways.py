@@ -84,7 +84,7 @@ def edge_of(settings: Settings, log: Log | None, table: TokenTable) -> "Edge | N
     if settings.users_file:
         from tesk.server.people.basic import Basic
 
-        basic = Basic(Path(settings.users_file), edge.forget)
+        basic = Basic(Path(settings.users_file), edge.forget, log)
         edge.ways.append(basic)
         known["basic"] = basic.known
     if settings.tokens != "never":

@@ -79,6 +79,7 @@ CREATE TABLE task (
 	basic BLOB NOT NULL, 
 	logs BLOB, 
 	owner_group INTEGER DEFAULT 0 NOT NULL, 
+	grants BLOB, 
 	PRIMARY KEY (id)
 );
 CREATE INDEX task_ended ON task (ended) WHERE ended IS NOT NULL;
@@ -94,6 +95,20 @@ CREATE TABLE term (
 	PRIMARY KEY (span, term)
 )
  WITHOUT ROWID;
+CREATE TABLE usage (
+	month TEXT NOT NULL, 
+	owner INTEGER NOT NULL, 
+	owner_group INTEGER NOT NULL, 
+	lane SMALLINT NOT NULL, 
+	tasks BIGINT NOT NULL, 
+	core_ms BIGINT NOT NULL, 
+	ram_gib_ms BIGINT NOT NULL, 
+	gpu_ms BIGINT NOT NULL, 
+	bytes_out BIGINT NOT NULL, 
+	PRIMARY KEY (month, owner, owner_group, lane)
+)
+ WITHOUT ROWID;
+CREATE INDEX usage_owner_group ON usage (month, owner_group) WHERE owner_group <> 0;
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)

@@ -167,7 +167,11 @@ class DrsScheme(HttpTransfers):
         return known
 
     def _accesses(self, url: str, document: Document) -> Iterator[AccessMethod]:
-        """Scheme, URL and headers of each access method that can be used, in the server's order."""
+        """Scheme, URL and headers of each access method that can be used, in the server's order.
+
+        Raises TransferError at the end where one of them was not open to the task.
+        """
+        refused: TransferError | None = None
         for method in _dicts(document.get("access_methods")):
             found: object = method.get("access_url")
             if not found and method.get("type") in schemes.ACCESS_METHODS and method.get("access_id"):
@@ -179,10 +183,18 @@ class DrsScheme(HttpTransfers):
             if store is None:
                 continue
             headers = dict(_headers(found.get("headers") or []))
-            if split(url)[0] in self._public and not store.bucket:  # a public server names no host of private addresses
-                yield (self._outside_http if headers else self._outside.of(where)), where, headers
-            else:
-                yield (self if headers else self._stores.of(where)), where, headers
+            # A public server names no host of private addresses.
+            is_outside = split(url)[0] in self._public and not store.bucket
+            try:
+                scheme: Scheme | HttpTransfers = (self._outside if is_outside else self._stores).of(where)
+            except TransferError as error:
+                refused = error
+                continue
+            if headers:
+                scheme = self._outside_http if is_outside else self
+            yield scheme, where, headers
+        if refused is not None:
+            raise refused
 
     def fetch(self, url: str, sink: Sink) -> None:
         document = self._document(url)
