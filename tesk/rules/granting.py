@@ -32,8 +32,8 @@ def _storage(task: Task, rules: Rules, identity: Identity) -> tuple[str, ...]:
     if not rules.storage and rules.unlisted_storage == "open":
         return ()
     mine = [prefix for prefix, rule in rules.storage.items() if is_open_to(identity, rule.users, rule.groups)]
-    closed = [prefix for prefix in rules.storage if prefix not in {*mine}]
-    decide = judge(StorageAccess(tuple(mine), tuple(closed), unlisted=rules.unlisted_storage == "open")).decide
+    closed = tuple(sorted(rules.storage.keys() - mine))
+    decide = judge(StorageAccess(tuple(mine), closed, unlisted=rules.unlisted_storage == "open")).decide
     used, is_late = set[str](), False
     for field, url in _urls(task):
         decision = decide(url)
