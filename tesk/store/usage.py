@@ -34,6 +34,13 @@ def add_changed(months: int) -> str:
     return f"{_INTO} {chosen} CROSS JOIN (VALUES {rows}) AS u {_ADD}"
 
 
+_SUM_OF_EACH: Final = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in _AMOUNTS)
+ADD_SUMS: Final = (
+    f"{_INTO} SELECT month, {_SUM_OF_EACH}, ?::smallint, owner, owner_group FROM changed "
+    f"GROUP BY month, owner, owner_group ORDER BY month, owner, owner_group {_ADD}"
+)
+"""For PostgreSQL, where `changed` are tasks with what each used in one month. Parameter: the lane."""
+
 _SUMS: Final = ", ".join(f"CAST(sum(u.{name}) AS BIGINT)" for name in _AMOUNTS)
 _FROM: Final = (
     f"SELECT u.month, coalesce(p.name, ''), coalesce(g.name, ''), {_SUMS} FROM usage AS u "

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tesk.identity import SERVER, Identity, Owner
-from tesk.store.base import NewTask, Store
+from tesk.store.base import NewTask, Store, StoreError
 from tesk.tes import TERMINAL, State, TaskLog
 from tesk.usage import Usage, Used
 
@@ -70,6 +70,22 @@ async def test_ends_at_once_are_all_counted(store: Store) -> None:
         Usage(each.month, "ann", LAB, *(100 * amount for amount in each[1:])) for each in DIVIDED
     ]
     assert await store.core_seconds("2026-12", ANN) == (20, 20)
+
+
+async def test_an_end_that_the_database_refuses_harms_no_other(store: Store, database_url: str) -> None:
+    if database_url.startswith("sqlite"):
+        return
+    tasks = [await store.create(NewTask(basic=b"{}", owner=ANN)) for _ in range(20)]
+    too_much = NOVEMBER._replace(core_ms=2**63 - 1)
+    amounts = [too_much if n % 5 == 4 else NOVEMBER for n in range(20)]
+    ends = (
+        store.advance(each, State.COMPLETE, TaskLog(), used=[one]) for each, one in zip(tasks, amounts, strict=True)
+    )
+    found = await asyncio.gather(*ends, return_exceptions=True)
+    refused = [each for each in found if isinstance(each, StoreError)]
+    assert len(refused) >= 3
+    assert sum(each is True for each in found) + len(refused) == 20
+    assert found[:4] == [True] * 4
 
 
 async def test_what_was_used_outlives_its_tasks(store: Store) -> None:
