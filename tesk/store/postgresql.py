@@ -37,7 +37,7 @@ from tesk.store.gather import Gatherer, Question, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.postgresql_blocks import COUNT_PRUNED, LOCK_FRONTIER, MOVE_FRONTIER, summarise_step
-from tesk.store.postgresql_ends import ENDS, End, columns, parts
+from tesk.store.postgresql_ends import ENDS, TaskEnd, columns, parts
 from tesk.store.principals import Principal, Principals
 from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
@@ -46,7 +46,7 @@ from tesk.store.tokens import TokenTable
 from tesk.store.usage import Lanes, UsageTable, add_changed
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
-from tesk.usage import Usage, Used
+from tesk.usage import MonthlyUsage, Used
 
 INSERT: Final = f"""
 WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
@@ -267,7 +267,7 @@ class PostgresqlStore:
         if state.is_terminal and len(used) == 1:
             if self._ends is None:
                 raise self._not_open()
-            end = End(number, state, change[0], ended, basic, full, log_document, used[0])
+            end = TaskEnd(number, state, change[0], ended, basic, full, log_document, used[0])
             return bool(await self._ends.ask(end))
         if not used:
             return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
@@ -315,7 +315,7 @@ class PostgresqlStore:
     async def shares(self, user: str) -> Shares:
         return await self._principals.shares(user)
 
-    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+    async def usage(self, first: str, last: str, identity: Identity) -> list[MonthlyUsage]:
         return await self._usage.of(first, last, identity)
 
     async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:

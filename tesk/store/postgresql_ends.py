@@ -18,7 +18,7 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 """Logs and documents of one statement, unless one task alone has more."""
 
 
-class End(NamedTuple):
+class TaskEnd(NamedTuple):
     """A task that ends, with what its row, its log and its documents become; it used something in one month."""
 
     number: int
@@ -55,14 +55,14 @@ ENDS: Final = numbered(
     "ON CONFLICT (task) DO UPDATE SET logs = excluded.logs), "
     f"added AS ({ADD_SUMS}) SELECT id FROM changed"
 )
-"""Gives the ids of the tasks that changed. Parameters: the values of each End, as columns; the lane."""
+"""Gives the ids of the tasks that changed. Parameters: the values of each TaskEnd, as columns; the lane."""
 
 
 def parts(ends: Iterable[Question]) -> tuple[list[Question], list[Question]]:
     """The ends of the next statement, each of another task, and those that have to wait for it."""
     now, later, numbers, size = list[Question](), list[Question](), set[int](), 0
     for question in ends:
-        end: End = question.content
+        end: TaskEnd = question.content
         if end.number in numbers or (now and size + end.size > MOST_BYTES):
             later.append(question)
         else:
