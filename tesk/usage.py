@@ -42,10 +42,10 @@ class Used(NamedTuple):
 
 
 FIELDS: Final = ("month", "user", "group", "tasks", "core_seconds", "ram_gib_seconds", "gpu_seconds", "bytes_out")
-"""What is shown of a Usage."""
+"""What is shown of a MonthlyUsage."""
 
 
-class Usage(NamedTuple):
+class MonthlyUsage(NamedTuple):
     """What the tasks of a user for a group used in one month; those that have ended."""
 
     month: str

@@ -15,7 +15,7 @@ from tesk.server.query import fields
 from tesk.spreadsheet import csv_text
 from tesk.store.base import Store
 from tesk.store.identifiers import now_ms
-from tesk.usage import FIELDS, Usage, month_of
+from tesk.usage import FIELDS, MonthlyUsage, month_of
 
 _MONTH: Final = re.compile("[0-9]{4}(-(0[1-9]|1[0-2]))?")
 _CSV: Final[Header] = (b"content-type", b"text/csv; charset=utf-8")
@@ -46,9 +46,9 @@ class UsageCalls:
         return Reply(200, body, (), _CSV) if wanted == "csv" else Reply(200, body)
 
 
-def _json(found: Sequence[Usage]) -> bytes:
+def _json(found: Sequence[MonthlyUsage]) -> bytes:
     return encode({"usage": [dict(zip(FIELDS, each.shown(), strict=True)) for each in found]})
 
 
-def _csv(found: Sequence[Usage]) -> bytes:
-    return csv_text(FIELDS, map(Usage.shown, found)).encode()
+def _csv(found: Sequence[MonthlyUsage]) -> bytes:
+    return csv_text(FIELDS, map(MonthlyUsage.shown, found)).encode()

@@ -13,7 +13,7 @@ from tesk.identity import Identity, Owner
 from tesk.rules import NO_GRANTS, Grants
 from tesk.store.tokens import TokenTable
 from tesk.tes import State, TaskLog
-from tesk.usage import Usage, Used
+from tesk.usage import MonthlyUsage, Used
 
 TaskId = str
 
@@ -150,7 +150,7 @@ class Store(Protocol):
 
     async def shares(self, user: str) -> Shares: ...
 
-    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+    async def usage(self, first: str, last: str, identity: Identity) -> list[MonthlyUsage]:
         """What was used from the first month to the last ("2026-11"), by those whose tasks the caller may end."""
 
     async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The store in PostgreSQL, for a server whose database is elsewhere.
 
-Creates that wait while a statement is under way share one `unnest` INSERT and its commit; reads by id share one SELECT.
+Creates that wait while a statement is under way share one `unnest` INSERT and its commit, ends of tasks one UPDATE;
+reads by id share one SELECT.
 Every other write is one conditional statement. Two processes may give the same id: the second then takes another. The
 pool's sessions allow only the plans that the queries are written for: outdated statistics must not turn a page into a
 scan of the table.
@@ -36,6 +37,7 @@ from tesk.store.gather import Gatherer, Question, fail, give
 from tesk.store.identifiers import Identifiers, now_ms, read, show
 from tesk.store.pages import read_page
 from tesk.store.postgresql_blocks import COUNT_PRUNED, LOCK_FRONTIER, MOVE_FRONTIER, summarise_step
+from tesk.store.postgresql_ends import ENDS, TaskEnd, columns, parts
 from tesk.store.principals import Principal, Principals
 from tesk.store.queries import POSTGRESQL, WHOSE, Sql, numbered, one
 from tesk.store.rows import TASK_COLUMNS, NewRows, brief, new_rows, queued, unfinished, whole
@@ -44,7 +46,7 @@ from tesk.store.tokens import TokenTable
 from tesk.store.usage import Lanes, UsageTable, add_changed
 from tesk.store.withdrawals import Withdrawals
 from tesk.tes import State, TaskLog
-from tesk.usage import Usage, Used
+from tesk.usage import MonthlyUsage, Used
 
 INSERT: Final = f"""
 WITH f AS MATERIALIZED (SELECT closed FROM frontier FOR KEY SHARE),
@@ -135,6 +137,7 @@ class PostgresqlStore:
         self._identifiers = Identifiers()
         self._withdrawals = Withdrawals(self._withdraw)
         self._creates: Gatherer | None = None
+        self._ends: Gatherer | None = None
         self._gets: dict[str, Gatherer] = {}
         self._summarising: asyncio.Task[None] | None = None
         self._one_step = asyncio.Lock()
@@ -160,13 +163,14 @@ class PostgresqlStore:
         except (*DatabaseFailure, ValueError) as error:
             raise cannot_use(self._location, error) from None
         self._creates = Gatherer(self._store, WRITERS)
+        self._ends = Gatherer(self._store_ends, WRITERS)
         self._gets = {view: Gatherer(partial(self._look_up, sql), READERS) for view, sql in _BY_ID.items()}
         self._summarising = asyncio.create_task(keep_up(self._summarise_step))
 
     async def close(self) -> None:
         """Finishes the creates and reads that wait, then closes the connections."""
-        gatherers = [each for each in (self._creates, *self._gets.values()) if each is not None]
-        self._creates, self._gets = None, {}
+        gatherers = [each for each in (self._creates, self._ends, *self._gets.values()) if each is not None]
+        self._creates, self._ends, self._gets = None, None, {}
         if self._summarising is not None:
             self._summarising.cancel()
             await asyncio.gather(self._summarising, return_exceptions=True)
@@ -260,14 +264,19 @@ class PostgresqlStore:
         basic, full = new or (None, None)
         change = (basic_logs([*earlier, log]), ended, basic, number)
         log_document = full_logs([*earlier, log], self._log_tail_bytes)
+        if state.is_terminal and len(used) == 1:
+            if self._ends is None:
+                raise self._not_open()
+            end = TaskEnd(number, state, change[0], ended, basic, full, log_document, used[0])
+            return bool(await self._ends.ask(end))
         if not used:
             return bool(await self._run(Sql(_ADVANCE[state], (*change, full, full, log_document))))
         try:
             async with self._pool.acquire() as connection:
                 with self._lanes.take() as lane:
                     added = (lane, *chain.from_iterable(used))
-                    end = _end(state, len(used))
-                    return bool(await connection.fetch(end, *change, full, full, *added, log_document))
+                    statement = _end(state, len(used))
+                    return bool(await connection.fetch(statement, *change, full, full, *added, log_document))
         except DatabaseFailure as error:
             raise cannot_use(self._location, error) from error
 
@@ -306,7 +315,7 @@ class PostgresqlStore:
     async def shares(self, user: str) -> Shares:
         return await self._principals.shares(user)
 
-    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+    async def usage(self, first: str, last: str, identity: Identity) -> list[MonthlyUsage]:
         return await self._usage.of(first, last, identity)
 
     async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
@@ -374,6 +383,28 @@ class PostgresqlStore:
             return
         for get in gets:
             give(get, found.get(get.content))
+
+    async def _store_ends(self, ends: Sequence[Question]) -> None:
+        waiting = [end for end in ends if not end.answer.done()]
+        while waiting:
+            now, waiting = parts(waiting)
+            await self._store_together(now)
+
+    async def _store_together(self, ends: Sequence[Question]) -> None:
+        """Ends tasks in one statement; where PostgreSQL refuses the values of one, each in a statement of its own."""
+        try:
+            async with self._pool.acquire() as connection:
+                with self._lanes.take() as lane:
+                    changed = {row[0] for row in await connection.fetch(ENDS, *columns(ends), lane)}
+        except Exception as error:  # noqa: BLE001 - the callers get it, and the worker goes on
+            if len(ends) > 1 and isinstance(error, asyncpg.PostgresError) and _is_refusal(error):
+                for end in ends:
+                    await self._store_together([end])
+            else:
+                fail(ends, cannot_use(self._location, error))
+            return
+        for end in ends:
+            give(end, end.content.number in changed)
 
     async def _store(self, creates: Sequence[Question]) -> None:
         is_begun = False

@@ -42,7 +42,7 @@ from tesk.store.tokens import TokenTable
 from tesk.store.usage import ADD_ONE, UsageTable
 from tesk.store.withdrawals import Withdrawals, noted
 from tesk.tes import State, TaskLog
-from tesk.usage import Usage, Used
+from tesk.usage import MonthlyUsage, Used
 
 INSERT: Final = f"INSERT INTO task ({TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 NEWEST_ID: Final = "SELECT max(coalesce((SELECT max(id) FROM task), 0), coalesce((SELECT max(last) FROM span), 0))"
@@ -212,7 +212,7 @@ class SqliteStore:
     async def shares(self, user: str) -> Shares:
         return await self._principals.shares(user)
 
-    async def usage(self, first: str, last: str, identity: Identity) -> list[Usage]:
+    async def usage(self, first: str, last: str, identity: Identity) -> list[MonthlyUsage]:
         return await self._usage.of(first, last, identity)
 
     async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tesk.identity import Identity, Owner
 from tesk.store.principals import Principals
 from tesk.store.queries import Sql
-from tesk.usage import Usage
+from tesk.usage import MonthlyUsage
 
 Run = Callable[[Sql], Awaitable[Sequence[Sequence[Any]]]]
 
@@ -34,6 +34,13 @@ def add_changed(months: int) -> str:
     return f"{_INTO} {chosen} CROSS JOIN (VALUES {rows}) AS u {_ADD}"
 
 
+_SUM_OF_EACH: Final = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in _AMOUNTS)
+ADD_SUMS: Final = (
+    f"{_INTO} SELECT month, {_SUM_OF_EACH}, ?::smallint, owner, owner_group FROM changed "
+    f"GROUP BY month, owner, owner_group ORDER BY month, owner, owner_group {_ADD}"
+)
+"""For PostgreSQL, where `changed` are tasks with what each used in one month. Parameter: the lane."""
+
 _SUMS: Final = ", ".join(f"CAST(sum(u.{name}) AS BIGINT)" for name in _AMOUNTS)
 _FROM: Final = (
     f"SELECT u.month, coalesce(p.name, ''), coalesce(g.name, ''), {_SUMS} FROM usage AS u "
@@ -53,7 +60,7 @@ class UsageTable:
     def __init__(self, principals: Principals, read: Run, look_up: Run) -> None:
         self._principals, self._read, self._look_up = principals, read, look_up
 
-    async def of(self, first: str, last: str, identity: Identity) -> list[Usage]:
+    async def of(self, first: str, last: str, identity: Identity) -> list[MonthlyUsage]:
         """What was used in these months by those whose tasks the caller may end, in order of months and names."""
         visible = await self._principals.ended_by(identity)
         where, numbers = "", tuple[int, ...]()
@@ -64,7 +71,7 @@ class UsageTable:
                 return []
             where, numbers = f" AND ({' OR '.join(some)})", (*visible.owners, *visible.groups)
         rows = await self._read(Sql(f"{_FROM}{where} {_GROUPED}", (first, last, *numbers)))
-        return [Usage(*row) for row in rows]
+        return [MonthlyUsage(*row) for row in rows]
 
     async def core_seconds(self, month: str, owner: Owner) -> tuple[float, float]:
         """Cores times seconds in a month: the user's, and those of the whole group. Nobody's are not counted."""

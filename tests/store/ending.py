@@ -18,8 +18,9 @@ OWNERS = (Owner("ann", "lab"), Owner("bob", "lab"), Owner("ann"))
 
 
 def used_by(number: int) -> list[Used]:
-    """What the task of this number used."""
-    return [Used("2026-11", 0, number, 1, 2, 0), Used("2026-12", 1, 3 * number, 4, 5, number)]
+    """What the task of this number used: one in four ran over the end of a month."""
+    last = Used("2026-12", 1, 3 * number, 4, 5, number)
+    return [last] if number % 4 else [Used("2026-11", 0, number, 1, 2, 0), last]
 
 
 async def main(url: str, clients: int) -> None:

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tesk.identity import SERVER, Identity, Owner
-from tesk.store.base import NewTask, Store
+from tesk.store.base import NewTask, Store, StoreError
 from tesk.tes import TERMINAL, State, TaskLog
-from tesk.usage import Usage, Used
+from tesk.usage import MonthlyUsage, Used
 
 ANN, LAB = Owner("ann", "lab"), "lab"
 NOVEMBER = Used("2026-11", 1, 8000, 500, 0, 12)
@@ -39,11 +39,11 @@ async def test_what_tasks_used_is_added_up_by_month_user_and_group(store: Store)
     await ended(store, ANN, *DIVIDED)
     await ended(store, ANN)
     assert await store.usage(*ALL, SERVER) == [
-        Usage("2026-11", "", "", *NOVEMBER[1:]),
-        Usage("2026-11", "ann", "", *NOVEMBER[1:]),
-        Usage("2026-11", "ann", LAB, 2, 16_100, 1010, 1, 24),
-        Usage("2026-11", "bob", LAB, *NOVEMBER[1:]),
-        Usage("2026-12", "ann", LAB, *DIVIDED[1][1:]),
+        MonthlyUsage("2026-11", "", "", *NOVEMBER[1:]),
+        MonthlyUsage("2026-11", "ann", "", *NOVEMBER[1:]),
+        MonthlyUsage("2026-11", "ann", LAB, 2, 16_100, 1010, 1, 24),
+        MonthlyUsage("2026-11", "bob", LAB, *NOVEMBER[1:]),
+        MonthlyUsage("2026-12", "ann", LAB, *DIVIDED[1][1:]),
     ]
     assert [each.month for each in await store.usage("2026-12", "2026-12", SERVER)] == ["2026-12"]
 
@@ -53,7 +53,7 @@ async def test_a_task_counts_once_however_often_its_end_is_told(store: Store, st
     task_id = await ended(store, ANN, NOVEMBER, state=state)
     for again in (state, State.SYSTEM_ERROR):
         assert not await store.advance(task_id, again, TaskLog(), used=[NOVEMBER])
-    assert await store.usage(*ALL, SERVER) == [Usage("2026-11", "ann", LAB, *NOVEMBER[1:])]
+    assert await store.usage(*ALL, SERVER) == [MonthlyUsage("2026-11", "ann", LAB, *NOVEMBER[1:])]
 
 
 async def test_of_many_racing_ends_one_counts(store: Store) -> None:
@@ -67,9 +67,25 @@ async def test_ends_at_once_are_all_counted(store: Store) -> None:
     tasks = [await store.create(NewTask(basic=b"{}", owner=ANN)) for _ in range(100)]
     await asyncio.gather(*(store.advance(each, State.COMPLETE, TaskLog(), used=DIVIDED) for each in tasks))
     assert await store.usage(*ALL, SERVER) == [
-        Usage(each.month, "ann", LAB, *(100 * amount for amount in each[1:])) for each in DIVIDED
+        MonthlyUsage(each.month, "ann", LAB, *(100 * amount for amount in each[1:])) for each in DIVIDED
     ]
     assert await store.core_seconds("2026-12", ANN) == (20, 20)
+
+
+async def test_an_end_that_the_database_refuses_harms_no_other(store: Store, database_url: str) -> None:
+    if database_url.startswith("sqlite"):
+        return
+    tasks = [await store.create(NewTask(basic=b"{}", owner=ANN)) for _ in range(20)]
+    too_much = NOVEMBER._replace(core_ms=2**63 - 1)
+    amounts = [too_much if n % 5 == 4 else NOVEMBER for n in range(20)]
+    ends = (
+        store.advance(each, State.COMPLETE, TaskLog(), used=[one]) for each, one in zip(tasks, amounts, strict=True)
+    )
+    found = await asyncio.gather(*ends, return_exceptions=True)
+    refused = [each for each in found if isinstance(each, StoreError)]
+    assert len(refused) >= 3
+    assert sum(each is True for each in found) + len(refused) == 20
+    assert found[:4] == [True] * 4
 
 
 async def test_what_was_used_outlives_its_tasks(store: Store) -> None:

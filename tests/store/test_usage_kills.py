@@ -11,7 +11,7 @@ import msgspec
 from tesk.identity import SERVER, Owner
 from tesk.store import open_store
 from tesk.store.base import Query, Row, Store
-from tesk.usage import Usage
+from tesk.usage import MonthlyUsage
 from tests.store.ending import OWNERS, used_by
 from tests.store.test_durability import KILLS, killed_at_random
 
@@ -36,7 +36,7 @@ async def test_what_was_used_is_exact_after_kills_and_pruning(durable_url: str, 
     assert len(counted) > 10 * KILLS
 
 
-async def at_one_moment(store: Store) -> tuple[dict[str, int], list[Usage]]:
+async def at_one_moment(store: Store) -> tuple[dict[str, int], list[MonthlyUsage]]:
     """The tasks that have ended, and what was used: PostgreSQL may still be at a statement of the killed process."""
     for _ in range(100):
         before, used = await ended(store), await store.usage("2026-01", "2026-12", SERVER)
@@ -57,12 +57,12 @@ async def ended(store: Store) -> dict[str, int]:
     return found
 
 
-def sums(counted: dict[str, int]) -> list[Usage]:
+def sums(counted: dict[str, int]) -> list[MonthlyUsage]:
     """What these tasks used, in the order in which the store tells it."""
     totals = defaultdict[tuple[str, Owner], list[int]](lambda: [0] * 5)
     for number in counted.values():
         for used in used_by(number):
             total = totals[used.month, OWNERS[number % len(OWNERS)]]
             total[:] = [one + more for one, more in zip(total, used[1:], strict=True)]
-    found = [Usage(month, owner.user, owner.group, *total) for (month, owner), total in totals.items()]
+    found = [MonthlyUsage(month, owner.user, owner.group, *total) for (month, owner), total in totals.items()]
     return sorted(found)
