@@ -10,7 +10,7 @@ from tests.servers.cluster import Cluster
 
 KINDS = ("pods", "jobs", "secrets", "configmaps", "serviceaccounts", "events", "persistentvolumeclaims")
 """What is asked for on behalf of tasks, by whomever: the server, controllers, the scheduler, kubelets."""
-COUNTED = re.compile(r'^apiserver_request_total{.*resource="(\w+)".*} (\S+)$', re.MULTILINE)
+COUNTED = re.compile(r'^apiserver_request_total{.*[{,]resource="(\w+)".*} (\S+)$', re.MULTILINE)
 
 
 class Cost(NamedTuple):
