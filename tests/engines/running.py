@@ -15,6 +15,7 @@ from tesk.places import open_place
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import NewTask, Row
+from tests import known_secrets
 from tests.engines.places import Place
 from tests.servers import containers
 
@@ -30,6 +31,7 @@ class Tesk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.data = Path(settings.data)
+        self._sent: dict[str, Document] = {}
         self.store = open_store(f"sqlite:///{self.data}/tesk.db", log_tail_bytes=settings.log_tail_bytes)
         self.engine = open_place(settings)
         self.dispatcher = Dispatcher(self.store, self.engine, settings)
@@ -45,14 +47,18 @@ class Tesk:
         task, warnings = tes.parse(json.dumps(document).encode(), parameters=self.engine.backend_parameters)
         task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings))
         self.dispatcher.wake()
+        self._sent[task_id] = document
         return task_id
 
     async def task(self, task_id: str) -> Document:
         """The FULL view, as a client would see it."""
         row = await self.store.get(task_id, "FULL", SERVER)
         assert isinstance(row, Row)
-        logs = [without_mode(log) for log in json.loads(row.logs)] if row.logs else []
-        return {**json.loads(row.document), "id": row.id, "state": row.state.name, "logs": logs}
+        task = {**json.loads(row.document), "id": row.id, "state": row.state.name}
+        logs = json.loads(row.logs) if row.logs else []
+        if row.state.is_terminal:
+            known_secrets.look_at_task({**task, "logs": logs}, self._sent.get(task_id))
+        return {**task, "logs": [without_mode(log) for log in logs]}
 
     async def until(self, task_id: str, reached: Callable[[Document], bool], seconds: float = SHORT_S) -> Document:
         async with asyncio.timeout(seconds):

@@ -15,12 +15,13 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, program, serving
 
 VERSION = "9.13.3"
 CLIENT = "tesk:server"
 """tesk's client; the colon has to be encoded on the wire."""
-SECRET = "s3cret+of tesk"
+SECRET = known("the client secret of the OIDC provider", "s3cret+of tesk")
 AUDIENCE = "https://tes.example.org"
 PREFIX = "urn:geant:example.org:group:"
 
