@@ -279,7 +279,7 @@ def test_parents_are_made_with_the_login_of_the_file(
         if source == "credentials":
             (tmp_path / "stores.toml").write_text(f'["{url}"]\nuser = "me"\npassword = "pw-of-the-store"\n')
         else:
-            (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password pw\n")
+            (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password pw-of-the-store\n")
             monkeypatch.setenv("HOME", str(tmp_path))
             (tmp_path / "stores.toml").write_text("")
         report = push(
