@@ -37,6 +37,11 @@ def forget(text: str) -> None:
     _known.pop(text, None)
 
 
+def names() -> list[str]:
+    """The names of the secrets that are looked for."""
+    return [*_known.values()]
+
+
 def look(where: str, found: str | bytes, sent: str | bytes = "") -> None:
     """Notes which secrets are in what was found. What the user has `sent` may be shown to the user."""
     shown, given = _text(found), _text(sent)
