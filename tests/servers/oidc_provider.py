@@ -83,7 +83,7 @@ class OidcProvider(NamedTuple):
 
     def token(self, user: str, **what: Any) -> str:
         """A token of the user. `format`: jwt or opaque; `resource`: for whom; `scope`, `ttl_s`."""
-        return str(self._control("token", {"user": user, **what})["token"])
+        return known("a token of the OIDC provider", str(self._control("token", {"user": user, **what})["token"]))
 
     def _control(self, name: str, document: Any) -> Any:
         request = urllib.request.Request(f"{self.issuer}/control/{name}", json.dumps(document).encode(), method="POST")
