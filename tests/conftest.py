@@ -18,7 +18,7 @@ import pytest
 from _pytest.nodeid import NodeId
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests import parts, patience
+from tests import known_secrets, parts, patience
 from tests.servers import cluster as clusters
 
 # A busy machine is no failure.
@@ -84,6 +84,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     for what in parts.NEEDS[parts.part(item.nodeid).name]:
         _ensure(what)
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fails a test that has left a secret where it does not belong."""
+    yield
+    leaks = known_secrets.take()
+    assert not leaks, "; ".join(leaks)
 
 
 @functools.cache

@@ -34,6 +34,7 @@ from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import TaskId
 from tesk.tes import State, TaskLog
+from tests import known_secrets
 from tests.servers.postgres import Postgres, postgres
 
 T = TypeVar("T")
@@ -119,7 +120,12 @@ class Running:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self._ready.result(LIMIT_S)
-        self.client = httpx.Client(base_url=self.url, timeout=LIMIT_S, headers={"Accept-Encoding": "identity"})
+        self.client = httpx.Client(
+            base_url=self.url,
+            timeout=LIMIT_S,
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [look_at_answer]},
+        )
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT_S)
@@ -183,6 +189,14 @@ class Running:
             log.close()
 
 
+def look_at_answer(answer: httpx.Response) -> None:
+    """No secret is in an answer but those that its request asked with, in its URL or body."""
+    if "Content-Length" in answer.headers:  # what follows a log ends later
+        where = f"the answer to {answer.request.method} {answer.request.url.path}"
+        found = f"{answer.headers}\n{answer.read().decode(errors='replace')}"
+        known_secrets.look(where, found, f"{answer.request.url}\n{answer.request.read().decode(errors='replace')}")
+
+
 @contextlib.contextmanager
 def running(
     folder: Path,
@@ -194,10 +208,11 @@ def running(
     """A server with these settings, on SQLite in this folder unless told otherwise. `ways`: further ways in."""
     chosen = Settings(**{"host": "127.0.0.1", "port": 0, "data": str(folder), "log_level": "debug", **settings})
     server = Running(chosen, database or f"sqlite:///{folder}/tesk.db", parameters, ways)
-    try:
-        yield server
-    finally:
-        server.stop()
+    with known_secrets.log_stream("the log of a server", server.log_stream):
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")

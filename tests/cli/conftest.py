@@ -13,6 +13,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from tests.known_secrets import log_file
 from tests.servers.containers import IMAGE, image_archive
 
 START_LIMIT_S = 300.0
@@ -47,7 +48,7 @@ def serving(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str]
     arguments += ["--service-name=tested", "--network=none"]
     with (folder / "log").open("a") as log:
         process = subprocess.Popen([*TESK, "serve", *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
-    with process:
+    with log_file("the log of a server", folder / "log"), process:
         try:
             assert process.stdout
             line = process.stdout.readline()

@@ -20,6 +20,7 @@ from tesk.rules.granting import grants
 from tesk.settings import Settings
 from tesk.store import open_store
 from tesk.store.base import NewTask, Row
+from tests import known_secrets
 from tests.engines.places import KubernetesPlace, Place
 from tests.servers import containers
 
@@ -35,6 +36,7 @@ class Tesk:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.data = Path(settings.data)
+        self._sent: dict[str, Document] = {}
         self.store = open_store(f"sqlite:///{self.data}/tesk.db", log_tail_bytes=settings.log_tail_bytes)
         self.engine = open_place(settings)
         self.rules = RulesFile(settings.rules, partial(check, settings=settings))
@@ -56,14 +58,18 @@ class Tesk:
         given = whose if isinstance(whose, Grants) else grants(task, self.rules.rules, whose)
         task_id = await self.store.create(NewTask(*tes.documents(task), warnings=warnings, grants=given))
         self.dispatcher.wake()
+        self._sent[task_id] = document
         return task_id
 
     async def task(self, task_id: str) -> Document:
         """The FULL view, as a client would see it."""
         row = await self.store.get(task_id, "FULL", SERVER)
         assert isinstance(row, Row)
-        logs = [without_mode(log) for log in json.loads(row.logs)] if row.logs else []
-        return {**json.loads(row.document), "id": row.id, "state": row.state.name, "logs": logs}
+        task = {**json.loads(row.document), "id": row.id, "state": row.state.name}
+        logs = json.loads(row.logs) if row.logs else []
+        if row.state.is_terminal:
+            known_secrets.look_at_task({**task, "logs": logs}, self._sent.get(task_id))
+        return {**task, "logs": [without_mode(log) for log in logs]}
 
     async def until(self, task_id: str, reached: Callable[[Document], bool], seconds: float = SHORT_S) -> Document:
         document: Document = {}

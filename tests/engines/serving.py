@@ -13,6 +13,7 @@ import httpx
 
 from tesk import tes
 from tesk.settings import TABLE, Settings
+from tests import known_secrets
 from tests.engines.running import Document
 
 START_S = 300.0
@@ -30,6 +31,7 @@ class Server:
         self.headers = client.headers
         """Of every request."""
         self._process: Process | None = None
+        self._sent: dict[str, Document] = {}
 
     @property
     def log(self) -> str:
@@ -89,7 +91,9 @@ class Server:
     async def create(self, document: Document, headers: Mapping[str, str] | None = None) -> str:
         answer = await self._client.post(f"{self.url}/v1/tasks", json=document, headers=headers)
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["id"])
+        task_id = str(answer.json()["id"])
+        self._sent[task_id] = document
+        return task_id
 
     async def cancel(self, task_id: str) -> None:
         answer = await self._client.post(f"{self.url}/v1/tasks/{task_id}:cancel", json={})
@@ -99,6 +103,8 @@ class Server:
         answer = await self._client.get(f"{self.url}/v1/tasks/{task_id}?view=FULL")
         assert answer.status_code == 200, answer.text
         document: Document = answer.json()
+        if tes.State[document["state"]].is_terminal:
+            known_secrets.look_at_task(document, self._sent.get(task_id))
         return document
 
     async def tasks(self, view: str = "MINIMAL") -> list[Document]:
@@ -131,15 +137,16 @@ async def serving(settings: Settings) -> AsyncIterator[Server]:
     """A server that is ready; it is ended by TERM."""
     async with httpx.AsyncClient(timeout=180) as client:
         server = Server(settings, client)
-        await server.start()
-        try:
-            await server.ready()
-            yield server
-            await server.end(signal.SIGTERM)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                await server.kill()
-            print(server.log[-20_000:])
+        with known_secrets.log_file("the log of a server", server.log_file):
+            await server.start()
+            try:
+                await server.ready()
+                yield server
+                await server.end(signal.SIGTERM)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    await server.kill()
+                print(server.log[-20_000:])
 
 
 def flags(settings: Settings) -> list[str]:

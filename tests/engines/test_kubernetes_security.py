@@ -13,6 +13,7 @@ import pytest
 from tesk.settings import Settings
 from tests.engines.places import BOTH, KUBERNETES, KubernetesPlace
 from tests.engines.running import Document, Tesk, cancelled, content, running, sh, started
+from tests.known_secrets import known
 from tests.servers.cluster import PRODUCT, Object
 from tests.servers.silent import Silent
 
@@ -24,7 +25,8 @@ class Vault:
 
     def __init__(self, place: KubernetesPlace, endpoint: str) -> None:
         self._place = place
-        self.in_environment, self.in_file = secrets.token_hex(16), secrets.token_hex(16)
+        self.in_environment = known("a key in the environment of filers", secrets.token_hex(16))
+        self.in_file = known("a key in a file of filers", secrets.token_hex(16))
         environment = {
             "AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": self.in_environment, "AWS_ENDPOINT_URL": endpoint,
             "AWS_ALLOW_HTTP": "true",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.filer.stores import Place, Places
+from tests.known_secrets import known
 from tests.servers.azure import Azure, azure_server
 from tests.servers.drs import drs_server
 from tests.servers.ftp import ftp_server
@@ -16,6 +17,9 @@ from tests.servers.s3 import S3, s3_server
 from tests.servers.sshd import Sshd, sshd
 
 numbers = itertools.count()
+known("a key or token of the filer's tests", "very-secret")
+known("a wrong password of the filer's tests", "wrong-secret")
+known("a header of a DRS server", "other-secret")
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,11 @@ from tesk.filer.prefix import matches, plain
 from tesk.tes import Input
 from tests.filer.faulty import Script, answer, faulty
 from tests.filer.stores import Places, fetch, tree, write
+from tests.known_secrets import known
 from tests.servers.ftp import ftp_server
 from tests.servers.s3 import S3
 
-SECRET = "very-secret-väl/ue"
+SECRET = known("a key of a credentials file", "very-secret-väl/ue")
 
 
 @pytest.mark.parametrize(

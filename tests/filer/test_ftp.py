@@ -156,7 +156,7 @@ def test_a_server_that_takes_no_more_is_told_in_its_words(tmp_path: Path) -> Non
 
 
 def test_a_wrong_password_is_told_without_it(tmp_path: Path) -> None:
-    with ftp_server(tmp_path / "served", user="me", password="right") as url:
+    with ftp_server(tmp_path / "served", user="me", password="the-right") as url:
         report = fetch(tmp_path, Input("/f", url=url.replace("right", "wrong-secret") + "/f"), retries=5)
     assert "access denied (530" in report.failure
     assert "after 1 try; check user and password" in report.failure

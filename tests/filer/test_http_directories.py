@@ -274,12 +274,12 @@ def test_parents_are_made_with_the_login_of_the_file(
     tmp_path: Path, web: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "root", {"f": b"x", "empty": None})
-    with nginx(web, user="me", password="pw", make_parents=False) as login_url:
-        url = login_url.replace("me:pw@", "")
+    with nginx(web, user="me", password="pw-of-the-store", make_parents=False) as login_url:
+        url = login_url.replace("me:pw-of-the-store@", "")
         if source == "credentials":
-            (tmp_path / "stores.toml").write_text(f'["{url}"]\nuser = "me"\npassword = "pw"\n')
+            (tmp_path / "stores.toml").write_text(f'["{url}"]\nuser = "me"\npassword = "pw-of-the-store"\n')
         else:
-            (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password pw\n")
+            (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password pw-of-the-store\n")
             monkeypatch.setenv("HOME", str(tmp_path))
             (tmp_path / "stores.toml").write_text("")
         report = push(

@@ -16,16 +16,18 @@ import pytest
 from tesk.identity import Identity
 from tesk.server.people.passwords import hashed
 from tesk.server.people.tokens import GOOD_FOR_S, ApiTokens, digest, new_text, new_token
-from tesk.server.people.way import CallerCredential, CannotTell
+from tesk.server.people.way import OWN_TOKEN, CallerCredential, CannotTell
 from tesk.store import open_store
 from tesk.store.base import Store
 from tesk.store.identifiers import now_ms
 from tests.api.conftest import LIMIT_S, Running, postgres_server, running
+from tests.known_secrets import known
 from tests.servers.postgres import Postgres
 
 __all__ = ["postgres_server"]
 
-ALICE, BOB = ("alice", "correct horse"), ("bob", "battery staple")
+ALICE = ("alice", known("the password of alice", "correct horse"))
+BOB = ("bob", known("the password of bob", "battery staple"))
 TASK = {"executors": [{"image": "alpine", "command": ["true"]}]}
 DAY_S = 24 * 3600
 TOKENS = "/api/v1/tokens"
@@ -56,6 +58,7 @@ def make(server: Running, auth: tuple[str, str] = ALICE, **wanted: Any) -> dict[
     answer = server.client.post(TOKENS, json={"name": "n", **wanted}, auth=auth)
     assert answer.status_code == 200, answer.text
     made: dict[str, Any] = answer.json()
+    known("an API token", made["token"].removeprefix(OWN_TOKEN))
     return made
 
 

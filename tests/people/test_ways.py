@@ -19,12 +19,16 @@ from tesk.identity import SCOPES
 from tesk.server.people import passwords, tries
 from tesk.server.people.passwords import hashed
 from tests.api.conftest import LIMIT_S, Running, running
+from tests.known_secrets import known
 from tests.people.cards import Cards
 from tests.servers.signing_proxy import signing_proxy
 
 TASK = {"executors": [{"image": "alpine", "command": ["true"]}]}
-USERS = {"alice": "correct horse", "bob": "battery staple"}
-ALICE = ("alice", "correct horse")
+USERS = {
+    "alice": known("the password of alice", "correct horse"),
+    "bob": known("the password of bob", "battery staple"),
+}
+ALICE = ("alice", USERS["alice"])
 CHALLENGES = ['Basic realm="tesk", charset="UTF-8"', 'Bearer realm="tesk"']
 CHANGE_LIMIT_S = 300.0
 

@@ -11,11 +11,15 @@ from typing import NamedTuple
 import obstore
 from obstore.store import AzureStore
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, program, serving
 
 VERSION = "3.37.0"
 ACCOUNT = "devstoreaccount1"
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+KEY = known(
+    "the key of the Azure account",
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+)
 """The account and key that Azurite documents."""
 
 

@@ -23,7 +23,10 @@ import pytest
 
 from tesk.places.kubernetes import config, rights
 from tesk.places.kubernetes.client import GROUPS
+from tests import known_secrets
 from tests.servers import containers
+from tests.servers.watched import KINDS as WATCHED
+from tests.servers.watched import Watcher, look_at
 
 ROOT: Final = Path(__file__).parents[2]
 SCRIPT: Final = str(ROOT / "scripts" / "cluster")
@@ -92,12 +95,12 @@ class Cluster(NamedTuple):
         items: list[Object] = json.loads(found)["items"]
         return items
 
-    def log(self, namespace: str, pod: str) -> str:
-        """What the only container of a pod has printed so far; nothing as long as it has not started."""
+    def log(self, namespace: str, pod: str, container: str = "") -> str:
+        """What a container of a pod, or its only one, has printed so far; nothing as long as it has not started."""
         if api := self._api:
-            answer = api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}/log")
+            answer = api.get(f"/api/v1/namespaces/{namespace}/pods/{pod}/log", params={"container": container})
             return answer.text if answer.is_success else ""
-        return self.kubectl("-n", namespace, "logs", pod, check=False)
+        return self.kubectl("-n", namespace, "logs", pod, "-c", container, check=False)
 
     def on_node(self, *command: str, check: bool = True) -> str:
         """Runs a command on the node."""
@@ -131,6 +134,11 @@ class Cluster(NamedTuple):
         return _client(self.kubeconfig, self.kubeconfig.stat().st_mtime_ns)
 
     @property
+    def client_options(self) -> dict[str, Any] | None:
+        """Those of an HTTP client that asks the API server itself; None where only kubectl can sign in."""
+        return _client_options(self.kubeconfig)
+
+    @property
     def host(self) -> str:
         """The address at which pods reach this machine; of an existing cluster, from which its nodes are reached."""
         if self.name:
@@ -160,13 +168,17 @@ class Cluster(NamedTuple):
 @functools.cache
 def _client(kubeconfig: Path, written_ns: int) -> httpx.Client | None:
     """Asks the API server itself, which costs less than kubectl; None where only kubectl can sign in."""
+    options = _client_options(kubeconfig)
+    return httpx.Client(**options) if options else None
+
+
+def _client_options(kubeconfig: Path) -> dict[str, Any] | None:
     access = config.load(str(kubeconfig), {})
     if access.plugin or access.token_file:
         return None
     headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-    return httpx.Client(
-        base_url=access.server, verify=config.tls(access), headers=headers, timeout=300, trust_env=False
-    )
+    verify = config.tls(access)
+    return {"base_url": access.server, "verify": verify, "headers": headers, "timeout": 300, "trust_env": False}
 
 
 def _of(kind: str, namespace: str) -> str:
@@ -253,9 +265,36 @@ def namespace(cluster: Cluster, security: str = "baseline") -> Iterator[str]:
     for kind, first in OF_A_NAMESPACE:
         until(lambda: cluster.get(name, kind, name=first), what=f"{first} of {name}")  # noqa: B023
     try:
-        yield name
+        with watched(cluster, name):
+            yield name
     finally:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@contextlib.contextmanager
+def watched(cluster: Cluster, namespace: str) -> Iterator[None]:
+    """Looks for known secrets in what is in a namespace until its end, and in its events."""
+    options = cluster.client_options
+    watcher = Watcher(namespace, options) if options else None
+    try:
+        yield
+        look_at_rest(cluster, namespace)
+    finally:
+        if watcher:
+            watcher.stop()
+
+
+def look_at_rest(cluster: Cluster, namespace: str) -> None:
+    """Looks for known secrets in what is in a namespace, and in the logs of tesk's own containers there. A user's
+    program writes what it likes."""
+    for kind in (*WATCHED, "events"):
+        for each in cluster.get(namespace, kind):
+            look_at(kind, each)
+    for pod in cluster.get(namespace, "pods"):
+        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
+            if container["image"] == PRODUCT:
+                where = f"the log of {container['name']} of pods/{pod['metadata']['name']}"
+                known_secrets.look(where, cluster.log(namespace, pod["metadata"]["name"], container["name"]))
 
 
 def account(namespace: str, name: str, needed: Mapping[str, tuple[str, ...]]) -> list[Object]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, program, serving
 
 
@@ -32,6 +33,8 @@ def ftp_server(
     bytes that it sends of a file before it breaks off, `quota` those that it takes of one. `line` is what LIST prints
     of a file, with its {mode}, {size} and {name}. `home` is where a login begins.
     """
+    if password:
+        known("the password of the FTP server", password)
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.servers.ftp", str(port), str(root), user, password]

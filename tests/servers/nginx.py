@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, program, serving
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
@@ -62,6 +63,8 @@ def nginx(
     `certificate` is a PEM file with its key; with it the URL is https. `also` is a further address of this machine to
     listen on, which the URL then names.
     """
+    if password:
+        known("the password of the HTTP server", password)
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-nginx-", dir=root.parent) as scratch:

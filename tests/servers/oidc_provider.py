@@ -15,12 +15,13 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, program, serving
 
 VERSION = "9.13.3"
 CLIENT = "tesk:server"
 """tesk's client; the colon has to be encoded on the wire."""
-SECRET = "s3cret+of tesk"
+SECRET = known("the client secret of the OIDC provider", "s3cret+of tesk")
 AUDIENCE = "https://tes.example.org"
 PREFIX = "urn:geant:example.org:group:"
 
@@ -82,7 +83,7 @@ class OidcProvider(NamedTuple):
 
     def token(self, user: str, **what: Any) -> str:
         """A token of the user. `format`: jwt or opaque; `resource`: for whom; `scope`, `ttl_s`."""
-        return str(self._control("token", {"user": user, **what})["token"])
+        return known("a token of the OIDC provider", str(self._control("token", {"user": user, **what})["token"]))
 
     def _control(self, name: str, document: Any) -> Any:
         request = urllib.request.Request(f"{self.issuer}/control/{name}", json.dumps(document).encode(), method="POST")

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, program
 
 START_LIMIT_S = 300
-PASSWORD = "s3cret-of-the-tests"
+PASSWORD = known("the password of the database", "s3cret-of-the-tests")
 PR_SET_PDEATHSIG = 1
 _numbers = itertools.count(1)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.servers.cluster import BUSYBOX, PRODUCT, WAIT_S, Cluster, Object, until
+from tests.servers.cluster import BUSYBOX, PRODUCT, WAIT_S, Cluster, Object, look_at_rest, until, watched
 from tests.servers.helm import CHART, helm
 
 IMAGE = {
@@ -132,7 +132,8 @@ def place(cluster: Cluster, security: str = "baseline", given: Set[str] = frozen
     labels = {"pod-security.kubernetes.io/enforce": security}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     try:
-        yield name
+        with watched(cluster, name):
+            yield name
         assert left(cluster, name, given) == set()
     finally:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
@@ -147,6 +148,7 @@ def released(
     release.install(values or {})
     try:
         yield release
+        look_at_rest(cluster, namespace)
     except BaseException:
         print(
             cluster.kubectl("-n", namespace, "get", "pods,events", "--sort-by=.metadata.creationTimestamp", check=False)

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tesk.filer.schemes.s3.sigv4 import Key, escaped, query_of, signed
+from tests.known_secrets import known
 from tests.servers.process import free_port, program, serving
 
 VERSION = "v1.8.0"
+KEY: Final = known("the key of the S3 server", "test/secret+key-of-s3")
 
 
 class S3(NamedTuple):
@@ -78,7 +80,7 @@ def s3_server(root: Path, host: str = "127.0.0.1", owners: Mapping[str, tuple[st
     With a `host` that is not loopback's it listens on all addresses of this machine, of which `host` is one.
     """
     port = free_port()
-    store = S3(f"http://{host}:{port}", "test-access-key", "test-secret-key")
+    store = S3(f"http://{host}:{port}", "test-access-key", KEY)
     listen = f"127.0.0.1:{port}" if host == "127.0.0.1" else f":{port}"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-s3-") as scratch:

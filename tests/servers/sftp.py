@@ -9,12 +9,14 @@ from pathlib import Path
 
 import asyncssh
 
+from tests.known_secrets import known
 from tests.servers.process import free_port, serving
 
 
 @contextlib.contextmanager
 def sftp_server(root: Path, user: str, password: str) -> Iterator[tuple[int, str]]:
     """Yields its port and the fingerprint of its host key."""
+    known("the password of the SFTP server", password)
     port = free_port()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tesk-sftp-") as scratch:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from tests import known_secrets
 from tests.servers import containers
 from tests.servers.s3 import S3, s3_server
 
@@ -35,6 +36,7 @@ class Server(NamedTuple):
             while True:
                 view: dict[str, Any] = client.get(f"/ga4gh/tes/v1/tasks/{answer.json()['id']}?view=FULL").json()
                 if view["state"] not in ("QUEUED", "INITIALIZING", "RUNNING"):
+                    known_secrets.look_at_task(view, task)
                     return view
                 assert time.monotonic() < limit, view
                 time.sleep(0.05)
@@ -45,10 +47,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("whole")
     shared = folder / "shared"
     shared.mkdir()
-    with s3_server(folder / "s3") as s3:
+    log_path = folder / "log"
+    with s3_server(folder / "s3") as s3, known_secrets.log_file("the log of a server", log_path):
         arguments = ["--port=0", f"--data={folder}/data", f"--file-root={shared}", "--engine-socket=podman"]
         arguments += ["--tokens=alone"]
-        with (folder / "log").open("w") as log:
+        with log_path.open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tesk", "serve", *arguments],
                 stdout=subprocess.PIPE, stderr=log, text=True,
@@ -57,9 +60,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         try:
             assert process.stdout
             line = process.stdout.readline()
-            assert line.startswith("server: "), (folder / "log").read_text()
+            assert line.startswith("server: "), log_path.read_text()
             url = line.removeprefix("server: ").strip()
-            _until_ready(url, folder / "log")
+            _until_ready(url, log_path)
             _load_image(folder / "data" / "run" / "podman.sock")
             yield Server(url, _new_token(folder / "data"), shared, s3, folder / "s3")
         finally:
@@ -70,7 +73,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _new_token(data: Path) -> str:
     command = [sys.executable, "-m", "tesk", "token", "create", "--user=alice", "--name=whole"]
     environment = {"PATH": os.environ["PATH"], "TESK_STORE_DATA": str(data)}
-    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    made = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return known_secrets.known("a token of alice", made)
 
 
 def _until_ready(url: str, log: Path) -> None:

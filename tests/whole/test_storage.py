@@ -17,7 +17,7 @@ def test_inputs_and_outputs_over_every_kind_of_storage(server: Server, tmp_path:
         (folder / "in.bin").write_bytes(BINARY)
     (server.s3_root / "lab/dir/deep").mkdir(parents=True)
     (server.s3_root / "lab/dir/deep/f").write_text("from s3\n")
-    with nginx(tmp_path / "http") as http, ftp_server(tmp_path / "ftp", user="me", password="p@ss") as ftp:
+    with nginx(tmp_path / "http") as http, ftp_server(tmp_path / "ftp", user="me", password="p@ss/of+ftp") as ftp:
         stores = {"http": http, "ftp": ftp, "s3": "s3://lab", "file": f"file://{server.shared}"}
         task = server.run({
             "inputs": [
