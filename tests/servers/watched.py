@@ -60,7 +60,7 @@ class Watcher:
         """Watches one kind over and over: a test may stop the API server, and the server ends a watch by itself."""
         path = f"/api/v1/namespaces/{self._namespace}/{kind}"
         while True:
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError):
                 listed = (await api.get(path, params={"limit": 1})).raise_for_status().json()
                 asked = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
                 async with api.stream("GET", path, params=asked) as answer:
