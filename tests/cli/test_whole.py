@@ -55,14 +55,19 @@ def test_a_run_outlives_the_server_that_it_waits_for(tmp_path: Path) -> None:
         assert run.stderr
         while "RUNNING" not in (line := run.stderr.readline()):
             assert line, "the task ended before it ran"
-        begun = until(lambda: next(tmp_path.rglob("begun"), None), what="the command's begin")
+        begun = until(lambda: holding(tmp_path, "begun"), what="the command's begin")
         first.kill()
         first.wait(300)
     with run, serving(tmp_path, port) as (_, again):
-        begun.with_name("go").touch()
+        (begun / "go").touch()
         written, said = run.communicate(timeout=300)
         assert (run.returncode, written) == (0, "begun\ndone\n"), said
         used_what_its_log_says(again.url)
+
+
+def holding(root: Path, name: str) -> Path | None:
+    """The folder below that has a file of this name, found while others come and go."""
+    return next((Path(folder) for folder, _, files in os.walk(root) if name in files), None)
 
 
 def used_what_its_log_says(url: str) -> None:

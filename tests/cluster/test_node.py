@@ -21,7 +21,8 @@ def traces(link: str = "") -> set[str]:
     """Links, mounts, cgroups and processes that belong to the node."""
     links = {f"link {path.name}" for path in Path("/sys/class/net").iterdir() if path.name == link}
     mounts = {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if NAME in line}
-    cgroups = {f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/tesk-{NAME}")}
+    walk = os.walk("/sys/fs/cgroup")  # unlike Path.glob, it passes over what goes meanwhile
+    cgroups = {f"cgroup {folder}" for folder, _, _ in walk if folder.endswith(f"/tesk-{NAME}")}
     processes = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
