@@ -124,8 +124,9 @@ async def test_a_further_attempt_waits_for_room_in_a_quota_and_says_so(
         await tesk.until(task_id, running)
         grant(place.cluster, namespace, pods="0")
         await asyncio.to_thread(delete_pod, place.cluster, namespace, f"tesk-{task_id}")
-        words = "another attempt could not be made yet: exceeded quota: few"
-        assert (await waits_for(tesk, task_id, words))["state"] == "RUNNING"
+        told = await waits_for(tesk, task_id, "waiting: another attempt could not be made yet: ")
+        assert told["state"] == "RUNNING"
+        assert "exceeded quota: few, requested: pods=1" in lines(told)
         grant(place.cluster, namespace, pods="9")
         doors.open_all()
         task = await tesk.ended(task_id)
