@@ -194,7 +194,14 @@ def look_at_answer(answer: httpx.Response) -> None:
     if "Content-Length" in answer.headers:  # what follows a log ends later
         where = f"the answer to {answer.request.method} {answer.request.url.path}"
         found = f"{answer.headers}\n{answer.read().decode(errors='replace')}"
-        known_secrets.look(where, found, f"{answer.request.url}\n{answer.request.read().decode(errors='replace')}")
+        known_secrets.look(where, found, f"{answer.request.url}\n{sent(answer.request)}")
+
+
+def sent(request: httpx.Request) -> str:
+    """Its body, which nobody has any more where it was sent in pieces."""
+    with contextlib.suppress(httpx.RequestNotRead):
+        return request.content.decode(errors="replace")
+    return ""
 
 
 @contextlib.contextmanager
