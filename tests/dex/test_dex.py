@@ -28,9 +28,9 @@ login_scopes = ["openid", "email", "profile", "offline_access"]
             yield started
 
 
-@pytest.mark.parametrize("arguments", [(), ("--browser",)])
-def test_a_user_of_dex_signs_in_with_a_password(server: Running, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    said = log_in(server.url, tmp_path, *arguments, fill={"login": EMAIL, "password": PASSWORD})
+def test_a_user_of_dex_signs_in_with_a_password(server: Running, tmp_path: Path) -> None:
+    """With a code: Dex lets the browser of a public client come back to http://localhost alone."""
+    said = log_in(server.url, tmp_path, fill={"login": EMAIL, "password": PASSWORD})
     assert said == f"signed in to {server.url} as dex:{EMAIL}\n"
     who = json.loads(tesk(server.url, tmp_path, "whoami").stdout)
     assert (who["user"], who["shown"]) == (f"dex:{EMAIL}", "alice")
