@@ -14,12 +14,12 @@ import pytest
 
 from tesk.identity import SERVER, Identity, Owner
 from tesk.life.status import TaskStatus
-from tesk.server.people.way import CallerCredential, LetIn
 from tesk.store.base import NewTask
 from tesk.store.identifiers import now_ms
 from tesk.tes import OutputFileLog, State, TaskLog
 from tesk.usage import Used, month_of
 from tests.api.conftest import Running, postgres_server, running
+from tests.people.cards import ByName
 from tests.servers.cluster import until
 
 __all__ = ["postgres_server"]
@@ -37,25 +37,12 @@ DOCUMENT = {"executors": [{"image": "alpine", "command": ["true"]}]}
 START, END = "2026-11-30T23:59:58.500Z", "2026-12-01T00:00:02.250Z"
 
 
-class ByName:
-    name = "by name"
-    challenge = "Bearer"
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def identify(self, credential: CallerCredential) -> LetIn | None:
-        found = PEOPLE.get(credential.secret)
-        return None if found is None else LetIn(found, 60)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     database = request.getfixturevalue("postgres_server").new_database() if request.param == "postgresql" else ""
     folder = tmp_path_factory.mktemp("usage")
     chosen: dict[str, Any] = {"trusted_addresses": ["192.0.2.1"], "default_cpu_cores": 2, "default_ram_gb": 0.5}
-    with running(folder, frozenset({"gpu"}), database, [ByName()], **chosen) as started:
+    with running(folder, frozenset({"gpu"}), database, [ByName(PEOPLE)], **chosen) as started:
         yield started
 
 

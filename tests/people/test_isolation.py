@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from tesk.identity import SERVER, Identity, Owner
-from tesk.server.people.way import CallerCredential, LetIn
 from tesk.store.base import NewTask
 from tesk.tes import State, TaskLog
 from tests.api.conftest import Running, postgres_server, running
+from tests.people.cards import ByName
 
 __all__ = ["postgres_server"]
 
@@ -51,28 +51,13 @@ LISTS: dict[str, list[tuple[str, str]]] = {
 }
 
 
-class ByName:
-    """A way in that knows these people by their names: what a provider says is not what these tests are about."""
-
-    name = "by name"
-    challenge = "Bearer"
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def identify(self, credential: CallerCredential) -> LetIn | None:
-        found = PEOPLE.get(credential.secret)
-        return None if found is None else LetIn(found, 60)
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     database = request.getfixturevalue("postgres_server").new_database() if request.param == "postgresql" else ""
     folder = tmp_path_factory.mktemp("isolation")
     with running(folder, database=database, trusted_addresses=["192.0.2.1"]) as started:
         assert started.app._edge is not None
-        started.app._edge.ways.insert(0, ByName())
+        started.app._edge.ways.insert(0, ByName(PEOPLE))
         yield started
 
 

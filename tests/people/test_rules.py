@@ -10,9 +10,9 @@ import pytest
 from tesk import watched_file
 from tesk.identity import SERVER, Identity
 from tesk.rules import NO_GRANTS, Grants
-from tesk.server.people.way import CallerCredential, LetIn
 from tesk.store.base import Row
 from tests.api.conftest import Running, running
+from tests.people.cards import ByName
 
 PEOPLE = {
     "ann": Identity(user="ann", groups=frozenset({"lab-a", "both"})),
@@ -31,21 +31,6 @@ users = ["bob"]
 """
 
 
-class ByName:
-    """A way in that knows these people by their names."""
-
-    name = "by name"
-    challenge = "Bearer"
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def identify(self, credential: CallerCredential) -> LetIn | None:
-        found = PEOPLE.get(credential.secret)
-        return None if found is None else LetIn(found, 60)
-
-
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("rules") / "rules.toml"
@@ -57,7 +42,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(rules: Path) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(watched_file, "LOOK_EVERY_S", 0.05)
-        with running(rules.parent, ways=[ByName()], trusted_addresses=["192.0.2.1"], rules=str(rules)) as started:
+        with running(rules.parent, ways=[ByName(PEOPLE)], trusted_addresses=["192.0.2.1"], rules=str(rules)) as started:
             yield started
 
 
@@ -132,5 +117,5 @@ def test_changed_rules_hold_for_the_next_task(server: Running, rules: Path) -> N
 
 
 def test_without_rules_a_task_is_given_nothing_and_may_use_all(tmp_path: Path) -> None:
-    with running(tmp_path, ways=[ByName()], trusted_addresses=["192.0.2.1"]) as server:
+    with running(tmp_path, ways=[ByName(PEOPLE)], trusted_addresses=["192.0.2.1"]) as server:
         assert given(server, post(server, "ann", "s3://lab-b/../x", "drs://h/1")) == NO_GRANTS
